@@ -1,0 +1,68 @@
+"""unflow: make a trained flow or one-step image generator forget, and show the evidence.
+
+energy (what to forget) + divergence and strength (how hard)  ->  target (where the mass must go)
+a method moves a model towards the target; an audit measures how far it still is
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "Target": "target", "Bank": "target",
+    "Flow": "models", "FlowMap": "models", "Generator": "models", "Chain": "models",
+    "GenerativeModel": "models",
+    "Classifier": "classifiers", "InputError": "errors",
+    "unlearn": "unlearning", "Unlearned": "unlearning",
+    "audit": "auditing", "Audit": "auditing",
+    "save": "bundle", "load": "bundle", "load_classifier": "bundle",
+    "fit": "training", "Problem": "methods",
+}  # fmt: skip
+_ROOMS = (
+    "divergences", "energies", "paths", "couplings", "integrators", "methods", "metrics", "nets",
+    "data", "models", "report",
+)  # fmt: skip
+
+__all__ = [*sorted(_HOME), *sorted(_ROOMS)]  # noqa: PLE0604
+
+if TYPE_CHECKING:
+    from unflow import (
+        couplings,
+        data,
+        divergences,
+        energies,
+        integrators,
+        methods,
+        metrics,
+        models,
+        nets,
+        paths,
+        report,
+    )  # fmt: skip
+    from unflow.auditing import Audit, audit
+    from unflow.bundle import load, load_classifier, save
+    from unflow.classifiers import Classifier
+    from unflow.errors import InputError
+    from unflow.methods import Problem
+    from unflow.models import Chain, Flow, FlowMap, GenerativeModel, Generator
+    from unflow.target import Bank, Target
+    from unflow.training import fit
+    from unflow.unlearning import Unlearned, unlearn
+
+
+def __getattr__(name: str) -> Any:
+    """Import on first use, so that ``unflow --help`` need not wait for torch."""
+    if name in _HOME:
+        value = getattr(importlib.import_module(f"unflow.{_HOME[name]}"), name)
+        globals()[name] = value
+        return value
+    if name in _ROOMS:
+        return importlib.import_module(f"unflow.{name}")
+    raise AttributeError(f"module 'unflow' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,7 @@
+"""`python -m unflow` is `unflow`."""
+
+import sys
+
+from unflow.cli import main
+
+sys.exit(main())

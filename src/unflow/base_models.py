@@ -1,0 +1,108 @@
+"""Base models and classifiers by recipe: what ``unflow train`` does."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from unflow import bundle
+from unflow.classifiers import Classifier
+from unflow.data import LabelledData, load_data
+from unflow.errors import InputError
+from unflow.files import sha256_module
+from unflow.methods import Method, Problem, settings
+from unflow.models import Flow, FlowMap, GenerativeModel
+from unflow.nets import new_net
+from unflow.training import finish, fit
+
+KINDS = ("flow", "flow_map", "classifier")
+
+
+def new_model(kind: str, net: dict[str, Any], data: LabelledData, seed: int) -> Any:
+    """Return a model with fresh weights for a data set.
+
+    Args:
+        kind: flow, flow_map or classifier.
+        net: description without the shape, like {"net": "mlp", "width": 256}.
+        data: gives shape and classes.
+        seed: of the initial weights.
+
+    Raises:
+        InputError: for an unknown kind or network.
+    """
+    shape = list(data.x.shape[1:])
+    options = {"shape": shape, **net}
+    if kind == "flow":
+        return Flow(new_net({"num_times": 1, **options}, seed), shape)
+    if kind == "flow_map":
+        return FlowMap(new_net({"num_times": 2, **options}, seed), shape)
+    if kind == "classifier":
+        outputs = {"outputs": len(data.class_names)}
+        times = {"num_times": 0} if net.get("net") == "mlp" else {}
+        return Classifier(new_net({**outputs, **times, **options}, seed), data.class_names)
+    raise InputError(f"got the kind {kind!r}; expected one of {', '.join(KINDS)}")
+
+
+def train_model(
+    kind: str,
+    net: dict[str, Any],
+    method: Method,
+    data: LabelledData,
+    out: str | Path,
+    *,
+    seed: int = 0,
+    teacher: GenerativeModel | None = None,
+    part: str = "train",
+    device: str = "cpu",
+    devices: int = 1,
+    label: str = "",
+) -> GenerativeModel | Classifier:
+    """Train a base model or classifier into a bundle; a finished one is loaded, a killed one continued.
+
+    Args:
+        kind: flow, flow_map or classifier.
+        net: description of the network, without shape and outputs.
+        method: a training method that fits the kind.
+        data: labelled samples to train on.
+        out: folder of the bundle.
+        seed: of weights and batches.
+        teacher: the flow to distil, for ``Distill``.
+        part: which part of a split ``data`` is, for the record.
+        device: "cpu", "cuda" or "mps".
+        devices: data-parallel processes.
+        label: of the progress line.
+    """
+    out = Path(out)
+    identity = {
+        "method": type(method).__name__, "settings": settings(method), "seed": seed,
+        "data": {part: data.fingerprint},
+        "teacher": sha256_module(teacher) if teacher is not None else None,
+    }  # fmt: skip
+    if bundle.is_whole(out):
+        lineage = bundle.read_lineage(out)
+        changed = [k for k, v in identity.items() if lineage.get(k) != v]
+        if changed:
+            changes = ", ".join(f"{k}: {lineage.get(k)} -> {identity[k]}" for k in changed)
+            raise InputError(f"{out} holds another model ({changes}); choose another --out")
+        return bundle.load_classifier(out) if kind == "classifier" else bundle.load(out)
+    problem = Problem(
+        model=new_model(kind, net, data, seed), data=data.x, labels=data.labels, teacher=teacher
+    )
+    result = fit(method, problem, out, seed=seed, device=device, devices=devices, label=label or kind)
+    model = result.model
+    assert isinstance(model, GenerativeModel | Classifier)
+    lineage = identity | {
+        "parent": None, "request": None, "steps": result.steps, "seconds": result.seconds,
+        "data_used": [f"{part}_images"],
+    }  # fmt: skip
+    bundle.save(model, out, lineage)
+    finish(out)
+    return model
+
+
+def load_rows(data: str, split: str | Path | None, part: str) -> LabelledData:
+    """Return a data set, or one part of its split."""
+    from unflow.data import read_split
+
+    everything = load_data(data)
+    return everything if split is None else read_split(split).of(everything, part)

@@ -1,0 +1,140 @@
+"""A model on disk: model.safetensors, config.json, README.md (model card) and lineage.json."""
+
+from __future__ import annotations
+
+import json
+import platform
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from unflow.classifiers import Classifier
+from unflow.errors import InputError
+from unflow.files import (
+    read_json,
+    read_tensors,
+    sha256_file,
+    write_bytes,
+    write_json,
+    write_tensors,
+)
+from unflow.models import GenerativeModel, from_config
+
+FORMAT = 1
+WEIGHTS, CONFIG, LINEAGE, CARD = "model.safetensors", "config.json", "lineage.json", "README.md"
+
+
+def versions() -> dict[str, str]:
+    """Return the versions that a result depends on."""
+    names = ("unflow", "torch", "lightning-fabric", "numpy", "scikit-learn")
+    return {"python": platform.python_version()} | {name: version(name) for name in names}
+
+
+def save(
+    model: GenerativeModel | Classifier, folder: str | Path, lineage: dict[str, Any] | None = None
+) -> Path:
+    """Write a model as a bundle; ``config.json`` comes last and makes it whole.
+
+    Args:
+        model: a generative model or classifier whose networks can be described (``nets.net_config``).
+        folder: made if needed; an older bundle in it is replaced.
+        lineage: where the model comes from (parent, request, method, settings, seed, data).
+
+    Raises:
+        InputError: for a network that cannot be described.
+    """
+    folder = Path(folder)
+    config = model.config()
+    folder.mkdir(parents=True, exist_ok=True)
+    write_tensors(folder / WEIGHTS, model.state_dict())
+    digest = sha256_file(folder / WEIGHTS)
+    record = {"sha256": digest, "versions": versions(), **(lineage or {})}
+    write_json(folder / LINEAGE, record)
+    write_bytes(folder / CARD, model_card(model, record).encode())
+    write_json(folder / CONFIG, {"format": FORMAT, "sha256": digest, **config})
+    return folder
+
+
+def load(folder: str | Path) -> GenerativeModel:
+    """Return the generative model in a bundle, in evaluation mode.
+
+    Raises:
+        InputError: for a bundle that is missing, damaged, a pickle, or of another architecture.
+    """
+    model = _load(Path(folder))
+    if not isinstance(model, GenerativeModel):
+        raise InputError(f"{folder} holds a classifier; expected a generative model")
+    return model
+
+
+def load_classifier(folder: str | Path) -> Classifier:
+    """Return the classifier in a bundle, in evaluation mode.
+
+    Raises:
+        InputError: as ``load``, and for a bundle that holds a generative model.
+    """
+    model = _load(Path(folder))
+    if not isinstance(model, Classifier):
+        raise InputError(f"{folder} holds a generative model; expected a classifier")
+    return model
+
+
+def is_whole(folder: Path) -> bool:
+    """Return whether a bundle was written to its end."""
+    return (folder / CONFIG).is_file()
+
+
+def read_lineage(folder: Path) -> dict[str, Any]:
+    """Return a bundle's lineage."""
+    return dict(read_json(Path(folder) / LINEAGE))
+
+
+def model_card(model: nn.Module, lineage: dict[str, Any]) -> str:
+    """Return a short model card in Hugging Face's layout."""
+    front = "---\nlibrary_name: unflow\ntags: [machine-unlearning, generative-model]\n---\n"
+    title = f"# {type(model).__name__}\n\n"
+    count = f"{sum(p.numel() for p in model.parameters()):,} parameters. "
+    what = f"Made by `{lineage.get('method', 'unknown')}`"
+    request = lineage.get("request")
+    asked = f", asked to forget {request['words']}" if request else ""
+    record = "```json\n" + json.dumps(lineage, indent=2) + "\n```\n"
+    return f"{front}{title}{count}{what}{asked}. Load it with `unflow.load(folder)`.\n\n{record}"
+
+
+def _load(folder: Path) -> GenerativeModel | Classifier:
+    if not is_whole(folder):
+        found = ", ".join(sorted(p.name for p in folder.iterdir())) if folder.is_dir() else "nothing"
+        raise InputError(
+            f"{folder} is not a whole bundle (found: {found or 'an empty folder'}); expected "
+            f"{WEIGHTS} and {CONFIG}, as `unflow train` and `unflow unlearn` write them"
+        )
+    config = dict(read_json(folder / CONFIG))
+    written, digest = config.pop("format", None), config.pop("sha256", None)
+    if written != FORMAT:
+        raise InputError(f"{folder} has bundle format {written}; expected {FORMAT}")
+    is_classifier = "classifier" in config
+    model = Classifier.from_config(config) if is_classifier else from_config(config)
+    state, _ = read_tensors(folder / WEIGHTS)
+    _check_state(folder, model, state)
+    if sha256_file(folder / WEIGHTS) != digest:
+        raise InputError(
+            f"{folder / WEIGHTS} does not match the hash in {CONFIG}; expected the file that was "
+            "written with it: copy the bundle again"
+        )
+    model.load_state_dict(state)
+    return model.eval()
+
+
+def _check_state(folder: Path, model: nn.Module, state: dict[str, Any]) -> None:
+    expected = {name: list(tensor.shape) for name, tensor in model.state_dict().items()}
+    found = {name: list(tensor.shape) for name, tensor in state.items()}
+    if found != expected:
+        names = sorted(expected.keys() ^ found.keys()) or sorted(
+            name for name in expected if expected[name] != found[name]
+        )
+        raise InputError(
+            f"the weights in {folder} are of another architecture than its {CONFIG} says (first "
+            f"difference: {names[0]}, got {found.get(names[0])}, expected {expected.get(names[0])})"
+        )

@@ -1,0 +1,74 @@
+"""Classifiers: the guide, which becomes the energy, and the judge, which must not be the guide."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as nnf
+from torch import Tensor, nn
+
+from unflow.errors import InputError
+from unflow.nets import build_net, net_config
+
+
+class Classifier(nn.Module):
+    """A network with logits and features, and the class names it was trained with.
+
+    Args:
+        net: maps [batch, *shape] to logits [batch, num_classes] and has ``features(x)``.
+        class_names: one per logit.
+    """
+
+    def __init__(self, net: nn.Module, class_names: list[str]) -> None:
+        super().__init__()
+        self.net, self.class_names = net, list(class_names)
+
+    @property
+    def num_classes(self) -> int:
+        """The number of logits."""
+        return len(self.class_names)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return logits, [batch, num_classes]."""
+        return self.net(x)
+
+    @torch.no_grad()
+    def probabilities(self, x: Tensor, batch_size: int = 2048) -> Tensor:
+        """Return class probabilities of many samples, [n, num_classes]."""
+        return torch.cat([self(chunk).softmax(1) for chunk in x.split(batch_size)])
+
+    @torch.no_grad()
+    def features(self, x: Tensor, batch_size: int = 2048) -> Tensor:
+        """Return what the last layer reads, [n, num_features]: distances between images use it."""
+        extract = self.net.features
+        assert callable(extract)
+        return torch.cat([extract(chunk) for chunk in x.split(batch_size)])
+
+    def accuracy(self, x: Tensor, labels: Tensor) -> float:
+        """Return the share of samples whose most probable class is the label."""
+        if len(x) == 0:
+            raise InputError("got no samples to measure a classifier's accuracy on")
+        return float((self.probabilities(x).argmax(1) == labels).float().mean())
+
+    def config(self) -> dict[str, Any]:
+        """Return the architecture as plain data."""
+        return {"classifier": net_config(self.net), "class_names": self.class_names}
+
+    @staticmethod
+    def from_config(config: dict[str, Any]) -> Classifier:
+        """Rebuild the architecture, with fresh weights."""
+        return Classifier(build_net(config["classifier"]), config["class_names"])
+
+
+def random_affine(x: Tensor, numbers: Tensor) -> Tensor:
+    """Turn, scale and shift each image a little: x [batch, c, h, w], numbers [batch, 4] standard normal.
+
+    Standard deviations: 6 degrees, 6 %, and 5 % of the width in each direction; the border continues.
+    """
+    angle, scale = 0.1 * numbers[:, 0], 1 + 0.06 * numbers[:, 1]
+    cos, sin = scale * angle.cos(), scale * angle.sin()
+    shift_x, shift_y = 0.1 * numbers[:, 2], 0.1 * numbers[:, 3]
+    theta = torch.stack([cos, -sin, shift_x, sin, cos, shift_y], dim=1).reshape(-1, 2, 3)
+    grid = nnf.affine_grid(theta, list(x.shape), align_corners=False)
+    return nnf.grid_sample(x, grid, padding_mode="border", align_corners=False)

@@ -1,0 +1,67 @@
+"""The command line: `unflow COMMAND`; each command is a typed function in ``unflow.commands``.
+
+The list of commands and its help need nothing heavy; torch is imported once a command is chosen.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+
+COMMANDS = {
+    "demo": "the whole story on embedded digits: train, forget, audit, report",
+    "train": "train a base model or a classifier from a recipe",
+    "unlearn": "make a model forget classes",
+    "sample": "draw samples from a model",
+    "audit": "measure a model against original, target and retrained, by an independent judge",
+    "report": "write a run folder as one offline HTML page",
+    "doctor": "versions, threads, devices, and what is missing",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Returns 0; 2 for bad input, with one sentence on standard error; 130 when interrupted.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(usage())
+        return 0 if arguments else 2
+    if arguments[0] == "--version":
+        from unflow import __version__
+
+        print(f"unflow {__version__}")
+        return 0
+    name = arguments[0]
+    if name not in COMMANDS:
+        print(unknown_command(name), file=sys.stderr)
+        return 2
+    # libgomp's spinning threads are up to 100x slower on a busy core; must be set before torch loads.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    from unflow.commands import run_command
+
+    return run_command(name, arguments[1:])
+
+
+def usage() -> str:
+    """Return the list of commands."""
+    width = max(map(len, COMMANDS)) + 2
+    lines = [f"  {name:{width}}{what}" for name, what in COMMANDS.items()]
+    head = "usage: unflow COMMAND [options]\n\nMake a trained image generator forget, and show the evidence."
+    return "\n".join([head, "", *lines, "", "unflow COMMAND --help lists a command's options."])
+
+
+def unknown_command(name: str) -> str:
+    """Return the sentence for a command that does not exist."""
+    import difflib
+
+    near = difflib.get_close_matches(name, COMMANDS, n=1)
+    hint = f"did you mean {near[0]}?" if near else f"expected one of {', '.join(COMMANDS)}"
+    return f"unflow: got the command {name!r}; {hint}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

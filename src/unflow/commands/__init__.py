@@ -1,0 +1,62 @@
+"""Commands: parse, check, run; bad input becomes one sentence and exit code 2."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import re
+import sys
+from argparse import ArgumentError
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from jsonargparse import ArgumentParser
+
+from unflow.cli import COMMANDS
+from unflow.errors import InputError
+
+Runner = Callable[..., None]
+
+
+def run_command(name: str, arguments: Sequence[str]) -> int:
+    """Run one command with its arguments; return the exit code."""
+    module = importlib.import_module(f"unflow.commands.{name}")
+    parser = ArgumentParser(prog=f"unflow {name}", description=COMMANDS[name], exit_on_error=False)
+    parser.add_argument("--config", action="config", help="YAML file with any of these options")
+    try:
+        values = parse(parser, module, arguments)
+        module.run(**values)
+    except (InputError, ArgumentError) as error:
+        print(f"unflow {name}: {sentence(error, parser)}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"unflow {name}: interrupted; the same command continues", file=sys.stderr)
+        return 130
+    return 0
+
+
+def parse(parser: ArgumentParser, module: Any, arguments: Sequence[str]) -> dict[str, Any]:
+    """Return the keyword arguments of a command's ``run``."""
+    add = getattr(module, "add_arguments", None)
+    if add is None:
+        parser.add_function_arguments(module.run)
+        rest = list(arguments)
+    else:
+        rest = add(parser, list(arguments))
+    namespace = parser.instantiate(parser.parse_args(rest))
+    values = {k: v for k, v in vars(namespace).items() if k not in ("config", "__default_config__")}
+    return values
+
+
+def sentence(error: Exception, parser: ArgumentParser) -> str:
+    """Return an error as one sentence, with the nearest option for a key that does not exist."""
+    text = re.sub(r"\s+", " ", str(error)).strip()
+    match = re.search(r"unrecognized arguments: (?:--)?([\w.-]+)|option '([\w.-]+)'", text)
+    key = next((group for group in match.groups() if group), None) if match else None
+    if key is None:
+        return text.replace("Parser key ", "option ")
+    known = [action.dest for action in parser._actions if action.dest not in ("help", "config")]
+    leaf = {name.rsplit(".", 1)[-1]: name for name in known}
+    near = difflib.get_close_matches(key.replace("-", "_"), [*known, *leaf], n=1, cutoff=0.5)
+    hint = f"did you mean {leaf.get(near[0], near[0])}?" if near else f"expected one of {', '.join(known)}"
+    return f"got the option {key}, which does not exist; {hint}"

@@ -1,0 +1,94 @@
+"""`unflow audit MODEL`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import torch
+from jsonargparse import ArgumentParser
+
+from unflow import bundle
+from unflow.auditing import audit
+from unflow.base_models import load_rows
+from unflow.commands.options import first_word_as
+from unflow.commands.unlearn import class_energy
+from unflow.demo import parse_classes
+from unflow.divergences import DIVERGENCES
+from unflow.energies import check_classes
+from unflow.errors import InputError
+from unflow.report import write_report
+from unflow.runs import open_run
+from unflow.table import print_audit
+from unflow.target import Target
+from unflow.training import check_seed
+
+
+def add_arguments(parser: ArgumentParser, arguments: Sequence[str]) -> list[str]:
+    """Add the options; the first word is the model."""
+    parser.add_function_arguments(run)
+    return first_word_as("model", arguments)
+
+
+def run(
+    model: Path,
+    original: Path,
+    judge: Path,
+    forget: str,
+    out: Path,
+    split: Path,
+    data: str = "digits",
+    retrained: Path | None = None,
+    energy: str | None = None,
+    margin: float = 4.0,
+    strength: float = 1.0,
+    divergence: Literal["kl", "softplus", "chi2"] = "kl",
+    n: int = 4000,
+    seed: int = 0,
+) -> None:
+    """Measure a model against the original, the exact target and a retrained one.
+
+    Args:
+        model: bundle after unlearning.
+        original: bundle before.
+        judge: bundle of a classifier that had no part in the request.
+        forget: classes, like 3 or 3,5.
+        out: folder for audit.json, samples/ and report.html.
+        split: split.json; its held-out part gives the statistics.
+        data: name of the data set.
+        retrained: bundle of a model trained without the classes.
+        energy: classifier:DIR, the guide of the request, for the exact target.
+        margin: of the energy, >= 0.
+        strength: lam, >= 0.
+        divergence: what held the target near the original.
+        n: samples per row, >= 100.
+        seed: of latents and rejection, >= 0.
+    """
+    torch.set_num_threads(1)
+    check_seed(seed)
+    if n < 100:
+        raise InputError(f"got n={n}; expected 100 or more samples per row")
+    classes = parse_classes(forget)
+    before, referee = bundle.load(original), bundle.load_classifier(judge)
+    check_classes(classes, referee.num_classes)
+    after = bundle.load(model)
+    again = None if retrained is None else bundle.load(retrained)
+    F = None if energy is None else class_energy(energy, classes, margin)
+    target = None if F is None else Target(before, F, strength, DIVERGENCES[divergence]())
+    held_out, training = (load_rows(data, split, part) for part in ("held_out", "train"))
+    open_run(out, {
+        "command": "audit", "model": str(model), "original": str(original), "judge": str(judge),
+        "forget": list(classes), "data": data, "split": str(split),
+        "retrained": None if retrained is None else str(retrained), "energy": energy,
+        "margin": margin, "strength": strength, "divergence": divergence, "n": n, "seed": seed,
+    })  # fmt: skip
+    result = audit(
+        after, original=before, judge=referee, forget=classes, held_out=held_out,
+        training=training, target=target, retrained=again, n=n, seed=seed, out=out,
+        guide=None if energy is None else bundle.load_classifier(energy.partition(":")[2]),
+        method=str(bundle.read_lineage(model).get("method", "unlearned")),
+    )  # fmt: skip
+    print_audit(result.as_dict())
+    print(f"audit:  {out / 'audit.json'}")
+    print(f"report: {write_report(out)}")

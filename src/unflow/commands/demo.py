@@ -1,0 +1,88 @@
+"""`unflow demo`."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from unflow.auditing import Audit
+from unflow.demo import Demo, DemoConfig, parse_classes
+from unflow.errors import InputError
+from unflow.files import write_json
+from unflow.report import write_report
+from unflow.runs import open_run
+from unflow.table import print_audit, print_mean_table, summarise
+
+
+def run(
+    out: Path = Path("demo"),
+    forget: str = "3",
+    seed: int = 0,
+    seeds: int = 1,
+    margin: float = DemoConfig.margin,
+    strength: float = DemoConfig.strength,
+    divergence: Literal["kl", "softplus", "chi2"] = "kl",
+    flow_map: Literal["distill", "mean_flow"] = "distill",
+    n: int = DemoConfig.n,
+    full: bool = False,
+    device: str = "cpu",
+) -> None:
+    """Train, forget, audit and report on 1,797 handwritten digits.
+
+    Args:
+        out: run folder; the same command continues a run that was stopped.
+        forget: digits to forget, like 3 or 3,5.
+        seed: of everything.
+        seeds: runs with seed, seed+1, ...; more than one writes a folder each and table.json.
+        margin: of the energy, >= 0.
+        strength: lam, >= 0.
+        divergence: what holds the target near the original.
+        flow_map: how the one-step model is trained.
+        n: samples per audited row, >= 100.
+        full: retrain the one-step model as well.
+        device: cpu, cuda or mps.
+    """
+    torch.set_num_threads(1)
+    if seeds < 1:
+        raise InputError(f"got seeds={seeds}; expected 1 or more")
+    if n < 100:
+        raise InputError(f"got n={n}; expected 100 or more samples per row")
+    configs = [
+        DemoConfig(
+            forget=parse_classes(forget), seed=seed + k, margin=margin, strength=strength,
+            divergence=divergence, flow_map=flow_map, n=n, full=full, device=device,
+        )
+        for k in range(seeds)
+    ]  # fmt: skip
+    folders = [out if seeds == 1 else out / f"seed-{config.seed}" for config in configs]
+    demos = [Demo(config, folder) for config, folder in zip(configs, folders, strict=True)]
+    record: dict[str, Any] = {
+        "command": "demo", "forget": list(configs[0].forget), "seed": seed, "margin": margin,
+        "strength": strength, "divergence": divergence, "flow_map": flow_map, "n": n, "full": full,
+    }  # fmt: skip
+    if seeds > 1:
+        open_run(out, record | {"seeds": seeds})
+    audits = []
+    for demo, config in zip(demos, configs, strict=True):
+        open_run(demo.out, record | {"seed": config.seed})
+        audits.append(_one(demo))
+    if seeds > 1:
+        summary = summarise([audit.as_dict() for audit in audits])
+        write_json(out / "table.json", summary)
+        print_mean_table(summary)
+        print(f"table: {out / 'table.json'}")
+
+
+def _one(demo: Demo) -> Audit:
+    started = time.perf_counter()
+    audit = demo.run()
+    print_audit(audit.as_dict())
+    report = write_report(demo.out)
+    print(f"audit:   {demo.out / 'audit.json'}")
+    print(f"samples: {demo.out / 'samples'}")
+    print(f"report:  {report}")
+    print(f"done in {time.perf_counter() - started:.0f} s")
+    return audit

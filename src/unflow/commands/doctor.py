@@ -1,0 +1,58 @@
+"""`unflow doctor`."""
+
+from __future__ import annotations
+
+import os
+import platform
+from importlib.metadata import PackageNotFoundError, requires, version
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+SETTINGS = {"OMP_WAIT_POLICY": "PASSIVE", "OPENBLAS_NUM_THREADS": "1"}
+"""Environment variables and the values that keep a busy CPU fast."""
+
+
+def run() -> None:
+    """Print versions, threads, devices, OMP settings, and what is missing for which extra."""
+    table = Table(show_header=False, title="unflow doctor", title_justify="left")
+    for name, value in findings():
+        table.add_row(name, value)
+    Console().print(table)
+
+
+def findings() -> list[tuple[str, str]]:
+    """Return what was found, as pairs of name and value."""
+    rows = [("python", platform.python_version()), ("unflow", version("unflow"))]
+    rows += [(name, _version(name)) for name in required(extra=None)]
+    rows.append(("cores", str(os.cpu_count())))
+    rows.append(("torch threads", f"{torch.get_num_threads()} (commands on small models use 1)"))
+    cuda = torch.cuda.get_device_name(0) if torch.cuda.is_available() else "none"
+    rows.append(("cuda", cuda))
+    rows.append(("mps", "available" if torch.backends.mps.is_available() else "none"))
+    for name, advice in SETTINGS.items():
+        value = os.environ.get(name, "not set")
+        rows.append((name, value if value == advice else f"{value} (advice: {advice})"))
+    for extra in ("dev",):
+        missing = [name for name in required(extra) if _version(name) == "missing"]
+        rows.append((f"extra [{extra}]", f"missing: {', '.join(missing)}" if missing else "complete"))
+    return rows
+
+
+def required(extra: str | None) -> list[str]:
+    """Return the distributions that unflow needs, or those of one extra."""
+    names = []
+    for requirement in requires("unflow") or []:
+        spec, _, marker = requirement.partition(";")
+        wanted = f'extra == "{extra}"' if extra else ""
+        if (wanted in marker.replace("'", '"')) if extra else not marker:
+            names.append("".join(c if c.isalnum() or c in "-_." else " " for c in spec).split()[0])
+    return names
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "missing"

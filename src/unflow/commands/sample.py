@@ -1,0 +1,59 @@
+"""`unflow sample DIR`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from jsonargparse import ArgumentParser
+
+from unflow import bundle
+from unflow.commands.options import first_word_as
+from unflow.errors import InputError
+from unflow.runs import open_run
+from unflow.training import check_seed, stream
+
+
+def add_arguments(parser: ArgumentParser, arguments: Sequence[str]) -> list[str]:
+    """Add the options; the first word is the model."""
+    parser.add_function_arguments(run)
+    return first_word_as("model", arguments)
+
+
+def run(model: Path, out: Path, n: int = 64, seed: int = 0) -> None:
+    """Draw samples from a model into samples.npz, and a picture of the first 64 images.
+
+    Args:
+        model: bundle of the model.
+        out: folder for samples.npz and samples.png.
+        n: how many, >= 1.
+        seed: of the latents, >= 0; the same seed gives the same latents for every model.
+    """
+    torch.set_num_threads(1)
+    check_seed(seed)
+    if n < 1:
+        raise InputError(f"got n={n}; expected 1 or more samples")
+    generator = bundle.load(model)
+    open_run(out, {"command": "sample", "model": str(model), "n": n, "seed": seed})
+    z = generator.prior(n, stream(seed, 99))
+    x = generator.push_batches(z)
+    np.savez_compressed(out / "samples.npz", allow_pickle=False, x=x.numpy(), z=z.numpy())
+    print(f"samples: {out / 'samples.npz'}")
+    if x.ndim == 4:
+        save_grid(x[:64], out / "samples.png")
+        print(f"picture: {out / 'samples.png'}")
+
+
+def save_grid(x: torch.Tensor, path: Path, columns: int = 8) -> None:
+    """Write images [n, c, h, w] in [-1, 1] as one PNG, row by row."""
+    import matplotlib.pyplot as plt
+
+    blank = torch.full((-len(x) % columns, *x.shape[1:]), 1.0)
+    tiles = torch.nn.functional.pad(torch.cat([x, blank]), (1, 1, 1, 1), value=1.0)
+    rows, channels, height, width = len(tiles) // columns, *tiles.shape[1:]
+    picture = tiles.reshape(rows, columns, channels, height, width).permute(0, 3, 1, 4, 2)
+    picture = picture.reshape(rows * height, columns * width, channels).clamp(-1, 1) / 2 + 0.5
+    big = picture.repeat_interleave(4, 0).repeat_interleave(4, 1)
+    plt.imsave(path, (big[..., 0] if channels == 1 else big).numpy(), cmap="gray", vmin=0, vmax=1)

@@ -1,0 +1,73 @@
+"""`unflow train RECIPE`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from jsonargparse import ArgumentParser
+
+from unflow import bundle
+from unflow.base_models import load_rows, train_model
+from unflow.commands.options import add_settings, peek, with_recipe
+from unflow.methods import TRAINERS, Method
+from unflow.methods.base import settings as plain_settings
+from unflow.runs import open_run
+from unflow.training import check_seed
+
+
+def add_arguments(parser: ArgumentParser, arguments: Sequence[str]) -> list[str]:
+    """Add the options; those of ``settings`` depend on the method."""
+    rest = with_recipe(arguments)
+    parser.add_function_arguments(run, skip={"settings"})
+    add_settings(parser, peek("method", rest, "flow_matching"), TRAINERS)
+    return rest
+
+
+def run(
+    settings: Method,
+    out: Path,
+    kind: Literal["flow", "flow_map", "classifier"],
+    net: dict[str, Any],
+    method: str = "flow_matching",
+    data: str = "digits",
+    split: Path | None = None,
+    part: str = "train",
+    teacher: Path | None = None,
+    seed: int = 0,
+    device: str = "cpu",
+    devices: int = 1,
+) -> None:
+    """Train a base model or a classifier into a bundle.
+
+    Args:
+        settings: hyper-parameters of the method.
+        out: folder of the bundle; the same command continues a run that was stopped.
+        kind: what to train.
+        net: network without its shape, like {"net": "mlp", "width": 256, "depth": 4}.
+        method: flow_matching, mean_flow, distill or classification.
+        data: name of the data set.
+        split: split.json, to train on one part only.
+        part: train, judge or held_out.
+        teacher: bundle of the flow to distil.
+        seed: of weights and batches, >= 0.
+        device: cpu, cuda or mps.
+        devices: data-parallel processes.
+    """
+    torch.set_num_threads(1)
+    check_seed(seed)
+    rows = load_rows(data, split, part)
+    flow = bundle.load(teacher) if teacher is not None else None
+    open_run(out, {
+        "command": "train", "kind": kind, "net": net, "method": method,
+        "settings": plain_settings(settings), "data": data,
+        "split": None if split is None else str(split), "part": part,
+        "teacher": None if teacher is None else str(teacher), "seed": seed,
+    })  # fmt: skip
+    train_model(
+        kind, net, settings, rows, out, seed=seed, teacher=flow, part=part, device=device,
+        devices=devices, label=f"{kind} ({method})",
+    )  # fmt: skip
+    print(f"model: {out}")

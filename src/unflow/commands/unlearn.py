@@ -1,0 +1,120 @@
+"""`unflow unlearn`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import torch
+from jsonargparse import ArgumentParser
+
+from unflow import bundle
+from unflow.base_models import load_rows
+from unflow.commands.options import add_settings, peek, with_recipe
+from unflow.demo import parse_classes
+from unflow.divergences import DIVERGENCES
+from unflow.energies import ClassLogOdds, check_classes
+from unflow.errors import InputError
+from unflow.methods import UNLEARNERS, Method
+from unflow.methods.base import settings as plain_settings
+from unflow.runs import open_run
+from unflow.target import Target
+from unflow.training import check_seed
+from unflow.unlearning import unlearn
+
+
+def add_arguments(parser: ArgumentParser, arguments: Sequence[str]) -> list[str]:
+    """Add the options; those of ``settings`` depend on the method."""
+    rest = with_recipe(arguments)
+    parser.add_function_arguments(run, skip={"settings"})
+    add_settings(parser, peek("method", rest, "erfm_resample"), UNLEARNERS)
+    return rest
+
+
+def class_energy(energy: str, forget: tuple[int, ...], margin: float) -> ClassLogOdds:
+    """Return the energy in `classifier:DIR`.
+
+    Raises:
+        InputError: for anything else, and for classes that the classifier does not know.
+    """
+    kind, _, folder = energy.partition(":")
+    if kind != "classifier" or not folder:
+        raise InputError(
+            f"got --energy {energy!r}; expected classifier:DIR, the bundle of a trained classifier"
+        )
+    classifier = bundle.load_classifier(folder)
+    check_classes(forget, classifier.num_classes)
+    return ClassLogOdds(classifier, forget, margin)
+
+
+def run(
+    settings: Method,
+    model: Path,
+    energy: str,
+    forget: str,
+    out: Path,
+    method: str = "erfm_resample",
+    margin: float = 4.0,
+    strength: float = 1.0,
+    divergence: Literal["kl", "softplus", "chi2"] = "kl",
+    data: str | None = None,
+    split: Path | None = None,
+    seed: int = 0,
+    device: str = "cpu",
+    devices: int = 1,
+) -> None:
+    """Make a model forget classes.
+
+    Args:
+        settings: hyper-parameters of the method.
+        model: bundle of the model.
+        energy: classifier:DIR, the bundle of the guide.
+        forget: classes, like 3 or 3,5.
+        out: folder of the new bundle; the same command continues a run that was stopped.
+        method: erfm, erfm_resample (flow); uot, uot_tilted (one-step); gradient_ascent, fine_tune,
+            retrained (baselines).
+        margin: of the energy, >= 0.
+        strength: lam, >= 0.
+        divergence: what holds the target near the original.
+        data: data set, for methods that need real samples (the baselines).
+        split: split.json, to use its training part only.
+        seed: >= 0.
+        device: cpu, cuda or mps.
+        devices: data-parallel processes.
+    """
+    torch.set_num_threads(1)
+    check_seed(seed)
+    classes = parse_classes(forget)
+    target = Target(
+        bundle.load(model), class_energy(energy, classes, margin), strength, DIVERGENCES[divergence]()
+    )
+    rows = None if data is None else load_rows(data, split, "train")
+    held_out = None if split is None or data is None else load_rows(data, split, "held_out")
+    problem_rows = {
+        "retain": None if rows is None else rows.without_classes(classes).x,
+        "forget": None if rows is None else rows.of_classes(classes).x,
+        "held_out": None if held_out is None else held_out.without_classes(classes).x,
+    }
+    unlearn_check(settings, target, problem_rows["retain"], problem_rows["forget"])
+    open_run(out, {
+        "command": "unlearn", "model": str(model), "energy": energy, "forget": list(classes),
+        "method": method, "settings": plain_settings(settings), "margin": margin,
+        "strength": strength, "divergence": divergence, "data": data,
+        "split": None if split is None else str(split), "seed": seed,
+    })  # fmt: skip
+    result = unlearn(
+        target, settings, out, seed=seed, device=device, devices=devices, name=method,
+        retain=problem_rows["retain"], forget=problem_rows["forget"],
+        held_out=problem_rows["held_out"], guide_data=("guide",),
+    )  # fmt: skip
+    print(f"model: {out} ({result.lineage['seconds']:.1f} s)")
+
+
+def unlearn_check(
+    method: Method, target: Target, retain: torch.Tensor | None, forget: torch.Tensor | None
+) -> None:
+    """Refuse a method that does not fit, before the folder is made."""
+    from unflow.methods import Problem
+
+    method.check(Problem(model=target.model, target=target, retain=retain, forget=forget))

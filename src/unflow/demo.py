@@ -1,0 +1,246 @@
+"""The main job, end to end, on embedded digits: train, forget, audit, report."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from unflow import bundle
+from unflow.auditing import (
+    Audit,
+    Entry,
+    Evidence,
+    Samples,
+    audit_family,
+    draw_samples,
+    find_notes,
+    judge_record,
+    target_samples,
+)  # fmt: skip
+from unflow.base_models import train_model
+from unflow.classifiers import Classifier
+from unflow.data import LabelledData, Split, load_data, split_data, write_split
+from unflow.divergences import DIVERGENCES
+from unflow.energies import ClassLogOdds, check_classes
+from unflow.methods import TRAINERS, UNLEARNERS, Method
+from unflow.methods.baselines.retrain import Retrain
+from unflow.methods.classification import Classification
+from unflow.models import GenerativeModel
+from unflow.target import Target
+from unflow.training import check_seed, stream
+from unflow.unlearning import unlearn
+
+ROWS: dict[str, tuple[str, ...]] = {
+    "flow": ("erfm", "erfm_resample", "gradient_ascent", "fine_tune", "retrained"),
+    "flow_map": ("uot", "uot_tilted", "gradient_ascent", "fine_tune"),
+}
+"""What the demo trains for each family; original and target need no training."""
+
+GUIDE_NET = {"net": "mlp", "width": 256, "depth": 2}
+JUDGE_NET = {"net": "convnet", "width": 16}
+FLOW_NET = {"net": "mlp", "width": 256, "depth": 4}
+GUIDE = Classification(steps=200)
+JUDGE = Classification(steps=600, smoothing=0.05)
+JUDGE_SEED_OFFSET = 1000
+"""The judge's seed is never the guide's."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DemoConfig:
+    """One run of the demo.
+
+    Attributes:
+        forget: classes to forget.
+        seed: of split, weights, batches and samples.
+        margin: of the energy, in nats, >= 0.
+        strength: lam >= 0.
+        divergence: kl, softplus or chi2.
+        flow_map: how the one-step model is trained: distill or mean_flow.
+        n: samples per audited row.
+        full: whether the flow map is retrained as well (distilled from the retrained flow).
+        device: cpu, cuda or mps.
+    """
+
+    forget: tuple[int, ...] = (3,)
+    seed: int = 0
+    margin: float = 4.0
+    strength: float = 1.0
+    divergence: str = "kl"
+    flow_map: str = "distill"
+    n: int = 4000
+    full: bool = False
+    device: str = "cpu"
+    overrides: dict[str, Method] = field(default_factory=dict)
+    """Row or trainer name -> method in place of the default one (small settings in tests)."""
+
+
+class Demo:
+    """The stages of one run; each finds its result on disk or makes it.
+
+    Args:
+        config: what to run.
+        out: the run folder.
+    """
+
+    def __init__(self, config: DemoConfig, out: Path) -> None:
+        check_seed(config.seed)
+        self.config, self.out = config, out
+        self.data = load_data("digits")
+        check_classes(config.forget, len(self.data.class_names))
+        self.split: Split = split_data(self.data, config.seed)
+
+    def part(self, name: str) -> LabelledData:
+        """Return one part of the split."""
+        return self.split.of(self.data, name)
+
+    def run(self) -> Audit:
+        """Run all stages and return the audit."""
+        self.out.mkdir(parents=True, exist_ok=True)
+        write_split(self.split, self.data, self.out / "split.json")
+        guide = self.classifier("guide")
+        judge = self.classifier("judge")
+        flow = self.base("flow", None)
+        flow_map = self.base("flow_map", flow)
+        energy = ClassLogOdds(guide, self.config.forget, self.config.margin)
+        evidence = Evidence(
+            judge, self.config.forget, self.part("held_out"), self.part("train"), energy,
+            extractor="judge features (convnet)",
+        )  # fmt: skip
+        floors, rows = {}, []
+        for model in (flow, flow_map):
+            target = Target(model, energy, self.config.strength, DIVERGENCES[self.config.divergence]())
+            entries, second = self.entries(target)
+            floor, family_rows = audit_family(model.family, evidence, entries, second, self.out / "samples")
+            floors[model.family] = floor
+            rows += family_rows
+        record = judge_record(
+            judge, guide, self.part("held_out"), name="convnet",
+            judge_data=self.part("judge").fingerprint, guide_data=self.part("train").fingerprint,
+        )  # fmt: skip
+        result = Audit(
+            record, floors, rows, self.request(energy), self.data.class_names,
+            find_notes(rows, record),
+        )  # fmt: skip
+        result.write(self.out / "audit.json")
+        return result
+
+    def request(self, energy: ClassLogOdds) -> dict[str, Any]:
+        """Return the request as plain data."""
+        config = self.config
+        return {
+            "forget": list(config.forget), "words": energy.describe(), "margin": config.margin,
+            "strength": config.strength, "divergence": config.divergence, "seed": config.seed,
+        }  # fmt: skip
+
+    def method(self, name: str, defaults: dict[str, Method]) -> Method:
+        """Return the default method of that name, unless the run overrides it."""
+        return self.config.overrides.get(name, defaults[name])
+
+    def classifier(self, name: str) -> Classifier:
+        """Return the guide (trained on the generators' part) or the judge (on its own)."""
+        net, part, seed = {
+            "guide": (GUIDE_NET, "train", self.config.seed),
+            "judge": (JUDGE_NET, "judge", self.config.seed + JUDGE_SEED_OFFSET),
+        }[name]
+        method = self.method(name, {"guide": GUIDE, "judge": JUDGE})
+        model = train_model(
+            "classifier", net, method, self.part(part), self.out / name, seed=seed, part=part,
+            label=name, device=self.config.device,
+        )  # fmt: skip
+        assert isinstance(model, Classifier)
+        return model
+
+    def base(self, family: str, teacher: GenerativeModel | None, folder: str = "") -> GenerativeModel:
+        """Return the base flow, or the base flow map (distilled from the flow, or MeanFlow)."""
+        name = "flow_matching" if family == "flow" else self.config.flow_map
+        model = train_model(
+            family, FLOW_NET, self.method(name, TRAINERS), self.part("train"),
+            self.out / (folder or family), seed=self.config.seed,
+            teacher=teacher if name == "distill" else None,
+            label=f"{family} ({name})", device=self.config.device,
+        )  # fmt: skip
+        assert isinstance(model, GenerativeModel)
+        return model
+
+    def entries(self, target: Target) -> tuple[list[Entry], Samples]:
+        """Return a family's rows to be, and the second exact-target set."""
+        config, family = self.config, target.model.family
+        z = target.model.prior(config.n, stream(config.seed, 99))
+        seconds = bundle.read_lineage(self.out / family)["seconds"]
+        nfe = target.model.num_evaluations
+        entries = [
+            Entry("original", draw_samples(target.model, z), config.seed,
+                  data_used=["train_images"], cost={"train_seconds": seconds, "nfe": nfe})
+        ]  # fmt: skip
+        entries += [self.unlearned(target, name, z) for name in ROWS[family]]
+        if config.full and family == "flow_map":
+            entries.append(self.retrained_flow_map(z))
+        first, second = (target_samples(target, config.n, config.seed, k) for k in (0, 1))
+        entries.append(Entry("target", first, config.seed, original_recoverable=True,
+                             data_used=["guide: train_images, train_labels"]))  # fmt: skip
+        return entries, second
+
+    def unlearned(self, target: Target, name: str, z: Tensor) -> Entry:
+        """Train one row, or find it on disk."""
+        config, train = self.config, self.part("train")
+        method = self.method(name, UNLEARNERS)
+        if isinstance(method, Retrain):
+            held_out = self.part("held_out").without_classes(config.forget).x
+        else:
+            held_out = None
+        result = unlearn(
+            target, method, self.out / "unlearned" / f"{target.model.family}-{name}",
+            seed=config.seed, name=name, held_out=held_out, device=config.device,
+            retain=train.without_classes(config.forget).x if "retain" in method.needs else None,
+            forget=train.of_classes(config.forget).x if name == "gradient_ascent" else None,
+            guide_data=("guide: train_images, train_labels",),
+        )  # fmt: skip
+        return Entry(
+            name, draw_samples(result.model, z), config.seed,
+            original_recoverable=result.model.original_recoverable,
+            data_used=result.lineage["data_used"], cost=self.cost(result.lineage, result.model),
+        )  # fmt: skip
+
+    def cost(self, lineage: dict[str, Any], model: GenerativeModel) -> dict[str, Any]:
+        """Return a row's cost; a method that follows the energy also pays for the guide."""
+        seconds = lineage["seconds"]
+        cost = {"steps": lineage["steps"], "nfe": model.num_evaluations}
+        if lineage["method"] == "retrained":
+            return cost | {
+                "train_seconds": seconds,
+                "retrain_seconds_5pct": lineage.get("seconds_to_5pct"),
+            }
+        guided = any(source.startswith("guide") for source in lineage["data_used"])
+        guide = bundle.read_lineage(self.out / "guide")["seconds"] if guided else 0.0
+        return cost | {"unlearn_seconds": seconds + guide}
+
+    def retrained_flow_map(self, z: Tensor) -> Entry:
+        """Distil the retrained flow: the flow map's reference row."""
+        folder = self.out / "unlearned"
+        teacher = bundle.load(folder / "flow-retrained")
+        model = self.base("flow_map", teacher, "unlearned/flow_map-retrained")
+        lineage = bundle.read_lineage(folder / "flow_map-retrained")
+        seconds = lineage["seconds"] + bundle.read_lineage(folder / "flow-retrained")["seconds"]
+        cost = {"train_seconds": seconds, "steps": lineage["steps"], "nfe": model.num_evaluations}
+        return Entry("retrained", draw_samples(model, z), self.config.seed,
+                     data_used=["retain_images"], cost=cost)  # fmt: skip
+
+
+def parse_classes(text: str | Sequence[int]) -> tuple[int, ...]:
+    """Return the classes in "3" or "3,5".
+
+    Raises:
+        InputError: for anything but integers separated by commas.
+    """
+    from unflow.errors import InputError
+
+    if not isinstance(text, str):
+        return tuple(int(k) for k in text)
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise InputError(f"got --forget {text!r}; expected classes like 3 or 3,5") from None

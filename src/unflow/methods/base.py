@@ -1,0 +1,215 @@
+"""What a method is: hyper-parameters, the tensors it needs, the networks it trains, and one step."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from unflow.errors import InputError
+from unflow.models import GenerativeModel
+from unflow.target import Target
+
+Tensors = dict[str, Tensor]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Problem:
+    """Everything that a method may be given; each says in ``needs`` what it asks for.
+
+    Args:
+        model: what is trained: a base model with fresh weights, or the model that must forget.
+        target: the request (energy, strength, divergence), for methods that unlearn by it.
+        data: training samples [n, *shape]; with ``labels`` [n] for classifiers.
+        retain: real samples of the classes to keep.
+        forget: real samples of the classes to forget.
+        teacher: a trained flow to distil from.
+        held_out: real samples on which a training loss is watched, never trained on.
+    """
+
+    model: nn.Module
+    target: Target | None = None
+    data: Tensor | None = None
+    labels: Tensor | None = None
+    retain: Tensor | None = None
+    forget: Tensor | None = None
+    teacher: GenerativeModel | None = None
+    held_out: Tensor | None = None
+
+
+class Part:
+    """One network in training: the loss around it, its optimizer, and the average of its weights.
+
+    Args:
+        loss: a module that holds ``net`` and whose ``forward`` returns the scalar loss. The loss is
+            computed inside one forward call, because that is where data-parallel wrappers
+            synchronise gradients (``torch.func.jvp`` around the wrapper would skip them).
+        net: the network inside ``loss`` whose parameters are trained.
+        learning_rate: peak learning rate of Adam.
+        betas: of Adam.
+        decay: of the exponential moving average of the weights; 0 for none.
+    """
+
+    def __init__(
+        self,
+        loss: nn.Module,
+        net: nn.Module,
+        learning_rate: float,
+        betas: tuple[float, float] = (0.9, 0.999),
+        decay: float = 0.0,
+    ) -> None:
+        self.loss, self.net, self.learning_rate, self.decay = loss, net, learning_rate, decay
+        self.optimizer = torch.optim.Adam(net.parameters(), learning_rate, betas, fused=True)
+        self.average = copy.deepcopy(net).requires_grad_(False) if decay else net
+
+    @torch.no_grad()
+    def update_average(self, step: int) -> None:
+        """Move the average towards the weights; early steps are averaged over a shorter window."""
+        if self.average is not self.net:
+            decay = min(self.decay, (1 + step) / (10 + step))
+            averaged: list[Tensor] = list(self.average.parameters())
+            current: list[Tensor] = list(self.net.parameters())
+            torch._foreach_lerp_(averaged, current, 1 - decay)
+            for old, new in zip(self.average.buffers(), self.net.buffers(), strict=True):
+                old.copy_(new)
+
+
+Parts = dict[str, Part]
+
+
+class Descend(Protocol):
+    """Evaluate the loss of a part on a batch and take one optimizer step on it."""
+
+    def __call__(self, part: str, /, *args: Tensor | float) -> Tensor:
+        """Return the loss before the step, detached."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Method(ABC):
+    """Hyper-parameters of one way to train or unlearn; the loop belongs to ``training.fit``.
+
+    Attributes:
+        steps: optimizer steps.
+        batch_size: samples per step, over all devices together.
+        learning_rate: peak learning rate; it rises over the first 5 % of the steps and then falls as
+            a cosine to 0.
+    """
+
+    steps: int = 1000
+    batch_size: int = 128
+    learning_rate: float = 1e-3
+
+    needs: ClassVar[frozenset[str]] = frozenset()
+    """Fields of ``Problem`` without which the method cannot run."""
+    families: ClassVar[frozenset[str]] = frozenset({"flow", "flow_map", "generator"})
+    """Model families it can train."""
+    data_used: ClassVar[tuple[str, ...]] = ()
+    """What the method itself reads besides the original model (the guide's data are recorded apart)."""
+    citation: ClassVar[str] = ""
+    """arXiv number, explained in docs/references.bib."""
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch_size"):
+            if getattr(self, name) < 1:
+                raise InputError(f"got {name}={getattr(self, name)}; expected 1 or more")
+        if not (self.learning_rate > 0 and math.isfinite(self.learning_rate)):
+            raise InputError(f"got learning_rate={self.learning_rate}; expected a number > 0")
+
+    def check(self, problem: Problem) -> None:
+        """Raise InputError if the problem lacks what this method needs, before any training."""
+        missing = sorted(name for name in self.needs if getattr(problem, name) is None)
+        if missing:
+            raise InputError(
+                f"{type(self).__name__} needs {' and '.join(missing)}, and the problem has none; "
+                f"give {missing[0]}=…"
+            )
+        model = problem.model
+        if isinstance(model, GenerativeModel) and model.family not in self.families:
+            raise InputError(
+                f"{type(self).__name__} does not train models of the family {model.family}; expected "
+                f"{' or '.join(sorted(self.families))}"
+            )
+
+    @abstractmethod
+    def training(self, problem: Problem, seed: int) -> tuple[Training, Problem]:
+        """Return the training that carries this method out on a model of this family, and its problem."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training(Method):
+    """A method that is one training loop of its own: what to draw, what to train, one step."""
+
+    keeps_prepared: ClassVar[bool] = False
+    """Whether ``prepare`` is worth keeping on disk for a resumed run."""
+
+    def training(self, problem: Problem, seed: int) -> tuple[Training, Problem]:
+        """Return itself."""
+        return self, problem
+
+    def schedule(self, step: int) -> float:
+        """Return the learning rate at ``step`` relative to its peak, in (0, 1]."""
+        warmup = max(1, self.steps // 20)
+        if step < warmup:
+            return (step + 1) / warmup
+        return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, self.steps - warmup)))
+
+    @abstractmethod
+    def prepare(self, problem: Problem, generator: torch.Generator) -> Tensors:
+        """Return the fixed tensors that batches are drawn from (banks, pairs, data sets)."""
+
+    @abstractmethod
+    def init(self, problem: Problem, prepared: Tensors, seed: int) -> Parts:
+        """Return the networks to train, by name."""
+
+    @abstractmethod
+    def draw(self, prepared: Tensors, generator: torch.Generator) -> Tensors:
+        """Return one batch over all devices; every tensor has batch_size rows."""
+
+    @abstractmethod
+    def step(self, parts: Parts, batch: Tensors, descend: Descend, progress: float) -> Tensors:
+        """Take the optimizer step(s) on this device's rows, at ``progress`` in [0, 1); return losses."""
+
+    @abstractmethod
+    def result(self, problem: Problem, parts: Parts) -> nn.Module:
+        """Return the trained model."""
+
+    def held_out_loss(self, problem: Problem, parts: Parts) -> float | None:
+        """Return the loss on ``problem.held_out``, or None where it is not watched."""
+        return None
+
+
+def draw_rows(n: int, batch_size: int, generator: torch.Generator) -> Tensor:
+    """Return batch_size row numbers below n, drawn with replacement."""
+    return torch.randint(n, (batch_size,), generator=generator)
+
+
+def require_batch(n: int, batch_size: int, what: str) -> None:
+    """Raise InputError for a batch larger than the data it is drawn from."""
+    if batch_size > n:
+        raise InputError(
+            f"got batch_size={batch_size} for {n} {what}; expected a batch no larger than the data: "
+            f"write batch_size={n} or less"
+        )
+
+
+def trainable_copy(module: nn.Module) -> nn.Module:
+    """Return a copy with parameters that take gradients, in training mode."""
+    return copy.deepcopy(module).requires_grad_(True).train()
+
+
+def settings(method: Method) -> dict[str, object]:
+    """Return a method's hyper-parameters as plain data."""
+    return dataclasses.asdict(method)
+
+
+__all__ = [
+    "Descend", "Method", "Part", "Parts", "Problem", "Tensors", "Training", "draw_rows",
+    "require_batch", "settings", "trainable_copy",
+]  # fmt: skip

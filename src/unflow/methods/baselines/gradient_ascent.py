@@ -1,0 +1,112 @@
+"""gradient_ascent: push away from what is to be forgotten, and hold nothing else."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from unflow.energies import Energy
+from unflow.errors import InputError
+from unflow.methods.base import (
+    Descend,
+    Part,
+    Parts,
+    Problem,
+    Tensors,
+    Training,
+    require_batch,
+    trainable_copy,
+)  # fmt: skip
+from unflow.methods.flow_matching import draw_flow_batch
+from unflow.methods.losses import VelocityLoss
+from unflow.models import Flow, GenerativeModel
+
+
+class Ascent(nn.Module):
+    """-L: what descends on this ascends on L."""
+
+    def __init__(self, loss: nn.Module) -> None:
+        super().__init__()
+        self.loss = loss
+
+    def forward(self, *batch: Tensor) -> Tensor:
+        """Return minus the loss."""
+        return -self.loss(*batch)
+
+
+class EnergyLoss(nn.Module):
+    """lam E[F(G(z))]; the energy is read, not trained, and so not registered here."""
+
+    def __init__(self, model: GenerativeModel, energy: Energy, strength: float) -> None:
+        super().__init__()
+        self.model, self.strength = model, strength
+        self._read = (energy,)
+
+    def forward(self, z: Tensor) -> Tensor:
+        """Return the mean energy of the samples from z, times the strength."""
+        (energy,) = self._read
+        return self.strength * energy(self.model.push(z)).mean()
+
+
+@dataclass(frozen=True, kw_only=True)
+class GradientAscent(Training):
+    """Ascend on the training loss of forget data (flow), or descend on lam F(G(z)) (one-step model).
+
+    Nothing holds the rest of the law: longer training destroys the model (few steps by default).
+    """
+
+    steps: int = 100
+    batch_size: int = 64
+    learning_rate: float = 1e-4
+
+    families: ClassVar[frozenset[str]] = frozenset({"flow", "flow_map", "generator"})
+    data_used: ClassVar[tuple[str, ...]] = ("forget_images",)
+
+    def check(self, problem: Problem) -> None:
+        """Raise InputError for a flow without forget data, or a one-step model without an energy."""
+        super().check(problem)
+        if isinstance(problem.model, Flow):
+            if problem.forget is None:
+                raise InputError("GradientAscent on a flow needs forget data; give forget=…")
+        elif problem.target is None or not problem.target.energy.differentiable:
+            raise InputError(
+                "GradientAscent on a one-step model needs a target with a differentiable energy; "
+                "give target=…"
+            )
+
+    def prepare(self, problem: Problem, generator: torch.Generator) -> Tensors:
+        """Return the forget data (flow), or latents (one-step model)."""
+        if isinstance(problem.model, Flow):
+            assert problem.forget is not None
+            require_batch(len(problem.forget), self.batch_size, "forget samples")
+            return {"forget": problem.forget}
+        assert isinstance(problem.model, GenerativeModel)
+        return {"z": problem.model.prior(self.steps * self.batch_size, generator)}
+
+    def init(self, problem: Problem, prepared: Tensors, seed: int) -> Parts:
+        """Return the model's network, from the trained weights."""
+        model = trainable_copy(problem.model)
+        if isinstance(model, Flow):
+            return {"model": Part(Ascent(VelocityLoss(model.net)), model, self.learning_rate)}
+        assert isinstance(model, GenerativeModel)
+        assert problem.target is not None
+        loss = EnergyLoss(model, problem.target.energy, problem.target.strength)
+        return {"model": Part(loss, model, self.learning_rate)}
+
+    def draw(self, prepared: Tensors, generator: torch.Generator) -> Tensors:
+        """Draw noise, forget data and times (flow), or latents (one-step model)."""
+        if "forget" in prepared:
+            return draw_flow_batch(prepared["forget"], self.batch_size, generator)
+        rows = torch.randint(len(prepared["z"]), (self.batch_size,), generator=generator)
+        return {"z": prepared["z"][rows]}
+
+    def step(self, parts: Parts, batch: Tensors, descend: Descend, progress: float) -> Tensors:
+        """Take one step."""
+        return {"loss": descend("model", *batch.values())}
+
+    def result(self, problem: Problem, parts: Parts) -> nn.Module:
+        """Return the model."""
+        return parts["model"].average

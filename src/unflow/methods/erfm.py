@@ -1,0 +1,178 @@
+"""ERFM: energy-reweighted flow matching (ContinualFlow, arXiv 2506.18747)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+
+from unflow.couplings import COUPLINGS
+from unflow.errors import InputError
+from unflow.methods.base import (
+    Descend,
+    Part,
+    Parts,
+    Problem,
+    Tensors,
+    Training,
+    draw_rows,
+    require_batch,
+    trainable_copy,
+)  # fmt: skip
+from unflow.methods.losses import VelocityLoss
+from unflow.models import Chain, Flow, GenerativeModel
+from unflow.nets import MLP, net_config, new_net
+from unflow.paths import PATHS
+from unflow.target import Bank, Target
+
+
+@dataclass(frozen=True, kw_only=True)
+class ERFM(Training):
+    r"""Flow matching towards the target, from samples of the original model and an energy alone.
+
+        L(theta) = E[ w(x1) || v_theta(x_t, t) - (x1 - x0) ||^2 ],    w = (q*/q0) / sup(q*/q0)
+
+    With independent pairs its gradient is Z times that of flow matching towards q* (arXiv 2506.18747,
+    Theorem 4.1). The defaults are the paper's; ``resample`` with an exact OT plan is ours.
+
+    Attributes:
+        place: "chain" puts a new flow q0 -> q* after the original (removable, hence recoverable);
+            "prior" trains the original flow's own weights, noise -> q*.
+        weighting: "importance" multiplies the loss by w; "resample" draws x1 with probability ∝ w,
+            which has the same expected gradient.
+        coupling: "independent" or "exact_ot". An OT plan needs ``resample``: weighting the loss after
+            the plan would change the law of x0.
+        thin: with "chain" and "resample", x1 of a block are the rows of the block that rejection keeps,
+            and draws ∝ w in place of the rest: a retained sample may then stay where it is.
+        block_size: rows of one OT plan; plans are made once, before training.
+        bank_size: samples of the original model, drawn and scored once.
+        integration_steps: of the appended flow ("chain").
+        width, depth: of the appended network, an MLP ("chain").
+        path: a name in ``paths.PATHS``.
+        average: decay of the weight average that becomes the model.
+    """
+
+    steps: int = 1000
+    learning_rate: float = 2e-3
+    place: Literal["chain", "prior"] = "chain"
+    weighting: Literal["importance", "resample"] = "importance"
+    coupling: Literal["independent", "exact_ot"] = "independent"
+    thin: bool = False
+    block_size: int = 1024
+    bank_size: int = 8192
+    integration_steps: int = 4
+    width: int = 256
+    depth: int = 3
+    path: str = "linear"
+    average: float = 0.99
+
+    needs: ClassVar[frozenset[str]] = frozenset({"target"})
+    families: ClassVar[frozenset[str]] = frozenset({"flow"})
+    citation: ClassVar[str] = "2506.18747"
+    keeps_prepared: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.coupling != "independent" and self.weighting == "importance":
+            raise InputError(
+                f"got coupling={self.coupling} with weighting=importance; expected resample there, "
+                "because a weight after an OT plan changes the law of the source: write "
+                "weighting=resample"
+            )
+        if self.thin and (self.place, self.weighting) != ("chain", "resample"):
+            raise InputError("got thin=True; expected it with place=chain and weighting=resample only")
+        require_batch(self.bank_size, max(self.batch_size, self.block_size), "samples (bank_size)")
+
+    def check(self, problem: Problem) -> None:
+        """Raise InputError unless the original is a flow whose weights can be trained in place."""
+        super().check(problem)
+        if self.place == "prior" and not isinstance(problem.model, Flow):
+            raise InputError("got a chained model with place=prior; expected a Flow: write place=chain")
+
+    def prepare(self, problem: Problem, generator: torch.Generator) -> Tensors:
+        """Return pairs {x0, x1} (resample) or samples {x0, x1, weight} (importance)."""
+        target = target_of(problem)
+        bank = target.bank(self.bank_size, generator)
+        target.effective_sample_size(bank.energy)
+        source = bank.x if self.place == "chain" else bank.z
+        if self.weighting == "importance":
+            return {"x0": source, "x1": bank.x, "weight": target.acceptance(bank.energy)}
+        blocks = [
+            self._pairs(source[rows], Bank(*(part[rows] for part in bank)), bank, target, generator)
+            for rows in torch.randperm(self.bank_size, generator=generator).split(self.block_size)
+        ]
+        x0, x1 = (torch.cat(column) for column in zip(*blocks, strict=True))
+        return {"x0": x0, "x1": x1}
+
+    def _pairs(
+        self, x0: Tensor, block: Bank, bank: Bank, target: Target, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
+        """Return one block of source rows beside rows of law q*."""
+        x1 = draw_weighted(bank.x, target.density_ratio(bank.energy), len(x0), generator)
+        if self.thin:
+            kept = target.accept(block, generator)
+            x1[kept] = block.x[kept]
+        return x0, x1[COUPLINGS[self.coupling]().pair(x0, x1)]
+
+    def init(self, problem: Problem, prepared: Tensors, seed: int) -> Parts:
+        """Return a new network after the flow ("chain") or the flow's own ("prior")."""
+        net = trainable_copy(self._appended(problem, seed) if self.place == "chain" else base_net(problem))
+        loss = VelocityLoss(net, PATHS[self.path]())
+        return {"velocity": Part(loss, net, self.learning_rate, decay=self.average)}
+
+    def _appended(self, problem: Problem, seed: int) -> nn.Module:
+        shape = model_of(problem).sample_shape
+        return new_net(net_config(MLP(shape, self.width, self.depth)), seed)
+
+    def draw(self, prepared: Tensors, generator: torch.Generator) -> Tensors:
+        """Draw pairs (together after a plan, apart otherwise) and times."""
+        n = len(prepared["x0"])
+        rows0 = draw_rows(n, self.batch_size, generator)
+        paired = self.weighting == "resample" and (self.coupling != "independent" or self.thin)
+        rows1 = rows0 if paired else draw_rows(n, self.batch_size, generator)
+        batch = {"x0": prepared["x0"][rows0], "x1": prepared["x1"][rows1]}
+        batch["t"] = torch.rand(self.batch_size, generator=generator)
+        if "weight" in prepared:
+            batch["weight"] = prepared["weight"][rows1]
+        return batch
+
+    def step(self, parts: Parts, batch: Tensors, descend: Descend, progress: float) -> Tensors:
+        """Take one step on the velocity."""
+        weight = [batch["weight"]] if "weight" in batch else []
+        return {"loss": descend("velocity", batch["x0"], batch["x1"], batch["t"], *weight)}
+
+    def result(self, problem: Problem, parts: Parts) -> nn.Module:
+        """Return the original with the new flow after it, or the retrained flow alone."""
+        net, model = parts["velocity"].average, model_of(problem)
+        if self.place == "chain":
+            after = Flow(net, model.sample_shape, "midpoint", self.integration_steps)
+            return Chain(model, after)
+        assert isinstance(model, Flow)
+        return Flow(net, model.sample_shape, model.integrator, model.steps)
+
+
+def draw_weighted(x: Tensor, weight: Tensor, n: int, generator: torch.Generator) -> Tensor:
+    """Return n rows of x drawn with probability ∝ weight, with replacement."""
+    cumulative = weight.double().cumsum(0).cpu()
+    uniform = torch.rand(n, generator=generator, dtype=torch.float64) * cumulative[-1]
+    return x[torch.searchsorted(cumulative, uniform).clamp(max=len(x) - 1).to(x.device)]
+
+
+def target_of(problem: Problem) -> Target:
+    """Return the problem's target, which ``check`` has found to be there."""
+    assert problem.target is not None
+    return problem.target
+
+
+def model_of(problem: Problem) -> GenerativeModel:
+    """Return the problem's model, a generative one."""
+    assert isinstance(problem.model, GenerativeModel)
+    return problem.model
+
+
+def base_net(problem: Problem) -> nn.Module:
+    """Return the network of the problem's flow."""
+    assert isinstance(problem.model, Flow)
+    return problem.model.net

@@ -1,0 +1,97 @@
+"""Flow matching: train the velocity of a flow from samples."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from unflow.methods.base import (
+    Descend,
+    Part,
+    Parts,
+    Problem,
+    Tensors,
+    Training,
+    draw_rows,
+    require_batch,
+    trainable_copy,
+)  # fmt: skip
+from unflow.methods.losses import VelocityLoss
+from unflow.models import Flow
+from unflow.paths import PATHS
+
+
+@dataclass(frozen=True, kw_only=True)
+class FlowMatching(Training):
+    """Regress net(x_t, t) on x1 - x0 with noise x0 and data x1 (arXiv 2302.00482, Eq. 2).
+
+    Attributes:
+        path: a name in ``paths.PATHS``.
+        average: decay of the weight average that becomes the model.
+    """
+
+    steps: int = 4000
+    learning_rate: float = 2e-3
+    path: str = "linear"
+    average: float = 0.999
+
+    needs: ClassVar[frozenset[str]] = frozenset({"data"})
+    families: ClassVar[frozenset[str]] = frozenset({"flow"})
+    citation: ClassVar[str] = "2302.00482"
+
+    def prepare(self, problem: Problem, generator: torch.Generator) -> Tensors:
+        """Return the data."""
+        assert problem.data is not None
+        require_batch(len(problem.data), self.batch_size, "training samples")
+        return {"data": problem.data}
+
+    def init(self, problem: Problem, prepared: Tensors, seed: int) -> Parts:
+        """Return the velocity, from the weights it has."""
+        net = trainable_copy(flow_of(problem).net)
+        loss = VelocityLoss(net, PATHS[self.path]())
+        return {"velocity": Part(loss, net, self.learning_rate, decay=self.average)}
+
+    def draw(self, prepared: Tensors, generator: torch.Generator) -> Tensors:
+        """Draw noise, data and times."""
+        return draw_flow_batch(prepared["data"], self.batch_size, generator)
+
+    def step(self, parts: Parts, batch: Tensors, descend: Descend, progress: float) -> Tensors:
+        """Take one step on the velocity."""
+        return {"loss": descend("velocity", batch["x0"], batch["x1"], batch["t"])}
+
+    def result(self, problem: Problem, parts: Parts) -> nn.Module:
+        """Return the flow with the averaged velocity."""
+        flow = flow_of(problem)
+        return Flow(parts["velocity"].average, flow.sample_shape, flow.integrator, flow.steps)
+
+    def held_out_loss(self, problem: Problem, parts: Parts) -> float | None:
+        """Return the flow-matching loss of the average on held-out samples, 16 fixed times each."""
+        if problem.held_out is None:
+            return None
+        loss = VelocityLoss(parts["velocity"].average, PATHS[self.path]())
+        return fixed_flow_loss(loss, problem.held_out)
+
+
+def flow_of(problem: Problem) -> Flow:
+    """Return the problem's model, which ``check`` has found to be a flow."""
+    assert isinstance(problem.model, Flow)
+    return problem.model
+
+
+def draw_flow_batch(data: Tensor, batch_size: int, generator: torch.Generator) -> Tensors:
+    """Return {x0: noise, x1: rows of data, t: uniform times}."""
+    x1 = data[draw_rows(len(data), batch_size, generator).to(data.device)]
+    x0 = torch.randn(x1.shape, generator=generator)
+    return {"x0": x0, "x1": x1, "t": torch.rand(batch_size, generator=generator)}
+
+
+@torch.no_grad()
+def fixed_flow_loss(loss: nn.Module, data: Tensor, repeats: int = 16) -> float:
+    """Return a flow-matching loss with the same noise and times at every call."""
+    generator = torch.Generator().manual_seed(0)
+    x1 = data.repeat(repeats, *[1] * (data.ndim - 1))
+    x0 = torch.randn(x1.shape, generator=generator).to(x1)
+    return float(loss(x0, x1, torch.rand(len(x1), generator=generator).to(x1)))

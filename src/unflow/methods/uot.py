@@ -1,0 +1,217 @@
+"""UOT: semi-dual unbalanced optimal transport for one-step generators (our reading of arXiv 2603.16489)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+
+from unflow.divergences import Divergence
+from unflow.energies import Energy
+from unflow.errors import InputError
+from unflow.methods.base import (
+    Descend,
+    Part,
+    Parts,
+    Problem,
+    Tensors,
+    Training,
+    draw_rows,
+    require_batch,
+    trainable_copy,
+)  # fmt: skip
+from unflow.methods.erfm import draw_weighted, model_of, target_of
+from unflow.models import GenerativeModel
+from unflow.nets import MLP, net_config, new_net
+
+
+class TransportCost(nn.Module):
+    """c(x, y) = tau/2 ||x - y||^2 / s^2 + lam F(y) with s^2 = E||G0(z) - G0(z')||^2.
+
+    Args:
+        energy: F.
+        strength: lam >= 0.
+        tau: >= 0, free of the data's scale and dimension.
+        scale: s^2 > 0.
+    """
+
+    def __init__(self, energy: Energy, strength: float, tau: float, scale: float) -> None:
+        super().__init__()
+        self.energy, self.strength, self.tau, self.scale = energy, strength, tau, scale
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        """Return c(x, y), [batch]."""
+        distance = (x - y).square().flatten(1).sum(1) / self.scale
+        return self.tau / 2 * distance + self.strength * self.energy(y)
+
+
+class PotentialLoss(nn.Module):
+    """E[phi1*(v(G(z)) - c(G0(z), G(z)))] + E[phi2*(-v(y'))] + r1/2 E||grad v(y')||^2.
+
+    ``phi1`` None is the fixed source, phi1*(s) = s.
+    """
+
+    def __init__(self, net: nn.Module, phi1: Divergence | None, phi2: Divergence) -> None:
+        super().__init__()
+        self.net, self.phi1, self.phi2 = net, phi1, phi2
+
+    def forward(self, moved: Tensor, cost: Tensor, pool: Tensor, r1: float) -> Tensor:
+        """Return the loss for moved samples G(z), their costs [batch], samples of the pool, and R1."""
+        slack = self.net(moved)[:, 0] - cost
+        value = (slack if self.phi1 is None else self.phi1.conjugate(slack)).mean()
+        pool = pool.detach().requires_grad_(r1 > 0)
+        v = self.net(pool)[:, 0]
+        value = value + self.phi2.conjugate(-v).mean()
+        if r1 > 0:
+            (slope,) = torch.autograd.grad(v.sum(), pool, create_graph=True)
+            value = value + r1 / 2 * slope.square().flatten(1).sum(1).mean()
+        return value
+
+
+class GeneratorLoss(nn.Module):
+    """E[c(G0(z), G(z)) - v(G(z))]; the potential is read, not trained, and so not registered here."""
+
+    def __init__(self, model: GenerativeModel, potential: nn.Module, cost: TransportCost) -> None:
+        super().__init__()
+        self.model = model
+        self._read = (potential, cost)
+
+    def forward(self, z: Tensor, origin: Tensor) -> Tensor:
+        """Return the loss for latents z and their original outputs G0(z)."""
+        potential, cost = self._read
+        moved = self.model.push(z)
+        potential.requires_grad_(False)
+        value = (cost(origin, moved) - potential(moved)[:, 0]).mean()
+        potential.requires_grad_(True)
+        return value
+
+
+@dataclass(frozen=True, kw_only=True)
+class UOT(Training):
+    r"""Alternate a potential v and the generator G, started at the original G0.
+
+        L(v) = E_z[ phi1*( v(G(z)) - c(G0(z), G(z)) ) ] + E_y'[ phi2*( -v(y') ) ]
+        L(G) = E_z[ c(G0(z), G(z)) - v(G(z)) ],    c(x, y) = tau/2 ||x - y||^2 / s^2 + lam F(y)
+
+    No real data: y' are the model's own samples. For tau = 0, fixed source, pool "model" and no R1,
+    v* = lam F - kappa with law(G) = q* is stationary. A transport cost tau > 0 keeps retained latents
+    in place and trades that for distance to q*. Semi-dual form: UOTM, arXiv 2305.14777; for
+    unlearning: arXiv 2603.16489, of which this is our reading.
+
+    Attributes:
+        pool: "model": y' from the original (the paper); "tilted": y' from q* by resampling (ours).
+        source: "fixed" (phi1*(s) = s) or "relaxed" (phi1 = phi2, the paper's two-sided form).
+        tau: >= 0, weight of the scale-free transport cost.
+        cost_strength: lam in the cost, where it should differ from the target's strength; None: the
+            target's.
+        r1: >= 0, gradient penalty on v at y'.
+        anneal_r1: whether the penalty falls linearly to 0 over the training.
+        bank_size: latents (and originals G0(z)) that batches are drawn from.
+        width, depth: of the potential, an MLP.
+        potential_rate: learning rate of the potential; None: the generator's.
+        average: decay of the average of G that becomes the model.
+    """
+
+    steps: int = 1000
+    learning_rate: float = 2e-4
+    pool: Literal["model", "tilted"] = "model"
+    source: Literal["fixed", "relaxed"] = "fixed"
+    tau: float = 4.0
+    cost_strength: float | None = None
+    r1: float = 0.0
+    anneal_r1: bool = False
+    bank_size: int = 16384
+    width: int = 256
+    depth: int = 2
+    potential_rate: float | None = None
+    average: float = 0.99
+
+    needs: ClassVar[frozenset[str]] = frozenset({"target"})
+    families: ClassVar[frozenset[str]] = frozenset({"flow_map", "generator"})
+    citation: ClassVar[str] = "2603.16489"
+    keeps_prepared: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("tau", "r1"):
+            if not getattr(self, name) >= 0:
+                raise InputError(f"got {name}={getattr(self, name)}; expected a number >= 0")
+        require_batch(self.bank_size, self.batch_size, "samples (bank_size)")
+
+    def check(self, problem: Problem) -> None:
+        """Raise InputError for an energy without gradients, before any training."""
+        super().check(problem)
+        if not target_of(problem).energy.differentiable:
+            raise InputError(
+                "UOT follows the gradient of the energy, and this energy has none; expected a "
+                "differentiable one, or a method without energy gradients such as erfm on a flow"
+            )
+
+    def prepare(self, problem: Problem, generator: torch.Generator) -> Tensors:
+        """Return latents z, their outputs G0(z), the pool y', and the scale s^2."""
+        target = target_of(problem)
+        bank = target.bank(self.bank_size, generator)
+        pool = bank.x
+        if self.pool == "tilted":
+            ratio = target.density_ratio(bank.energy)
+            pool = draw_weighted(bank.x, ratio, self.bank_size, generator)
+        scale = 2 * bank.x.flatten(1).var(0).sum()
+        return {"z": bank.z, "origin": bank.x, "pool": pool, "scale": scale.reshape(1)}
+
+    def init(self, problem: Problem, prepared: Tensors, seed: int) -> Parts:
+        """Return the potential (from zero) and the generator (from G0)."""
+        target, model = target_of(problem), model_of(problem)
+        divergence = target.divergence
+        potential = trainable_copy(
+            new_net(net_config(MLP(model.sample_shape, self.width, self.depth, 0, 1)), seed)
+        )
+        generator = trainable_copy(model)
+        assert isinstance(generator, GenerativeModel)
+        strength = target.strength if self.cost_strength is None else self.cost_strength
+        cost = TransportCost(target.energy, strength, self.tau, float(prepared["scale"]))
+        phi1 = None if self.source == "fixed" else divergence
+        return {
+            "potential": Part(
+                PotentialLoss(potential, phi1, divergence),
+                potential,
+                self.potential_rate or self.learning_rate,
+                betas=(0.5, 0.9),
+            ),
+            "generator": Part(
+                GeneratorLoss(generator, potential, cost),
+                generator,
+                self.learning_rate,
+                betas=(0.5, 0.9),
+                decay=self.average,
+            ),
+        }
+
+    def draw(self, prepared: Tensors, generator: torch.Generator) -> Tensors:
+        """Draw latents with their originals, and independent rows of the pool."""
+        rows = draw_rows(len(prepared["z"]), self.batch_size, generator)
+        others = draw_rows(len(prepared["pool"]), self.batch_size, generator)
+        origin = prepared["origin"][rows]
+        return {"z": prepared["z"][rows], "origin": origin, "pool": prepared["pool"][others]}
+
+    def step(self, parts: Parts, batch: Tensors, descend: Descend, progress: float) -> Tensors:
+        """Take one step on the potential, then one on the generator."""
+        loss = parts["generator"].loss
+        assert isinstance(loss, GeneratorLoss)
+        with torch.no_grad():
+            moved = loss.model.push(batch["z"])
+            cost = loss._read[1](batch["origin"], moved)
+        r1 = self.r1 * (1 - progress) if self.anneal_r1 else self.r1
+        potential = descend("potential", moved, cost, batch["pool"], r1)
+        return {
+            "potential": potential,
+            "generator": descend("generator", batch["z"], batch["origin"]),
+        }
+
+    def result(self, problem: Problem, parts: Parts) -> nn.Module:
+        """Return the averaged generator."""
+        return parts["generator"].average
+
+
+__all__ = ["UOT", "GeneratorLoss", "PotentialLoss", "TransportCost"]

@@ -1,0 +1,44 @@
+"""Generative models: a prior pushed forward, by a flow, a flow map, any network, or a chain."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from unflow.errors import InputError
+from unflow.models.base import GenerativeModel
+from unflow.models.chain import Chain
+from unflow.models.flow import Flow
+from unflow.models.flow_map import FlowMap
+from unflow.models.generator import Generator
+from unflow.nets import build_net
+
+__all__ = ["MODELS", "Chain", "Flow", "FlowMap", "GenerativeModel", "Generator", "from_config"]
+
+MODELS: dict[str, Callable[..., GenerativeModel]] = {
+    "flow": Flow,
+    "flow_map": FlowMap,
+    "generator": Generator,
+    "chain": Chain,
+}
+
+
+def from_config(config: dict[str, Any]) -> GenerativeModel:
+    """Rebuild an architecture (with fresh weights) from ``GenerativeModel.config()``.
+
+    Raises:
+        InputError: for an unknown or incomplete architecture.
+    """
+    options = dict(config)
+    name = options.pop("model", None)
+    if name not in MODELS:
+        raise InputError(f"got the model {name!r}; expected one of {', '.join(MODELS)}")
+    try:
+        if name == "chain":
+            return Chain(from_config(options["base"]), from_config(options["after"]))
+        return MODELS[name](net=build_net(options.pop("net")), **options)
+    except (KeyError, TypeError) as error:
+        raise InputError(
+            f"the architecture of the {name} is incomplete or has extra entries ({error}); expected "
+            "what `config()` of such a model returns"
+        ) from error

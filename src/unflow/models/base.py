@@ -1,0 +1,101 @@
+"""A generative model pushes a prior forward."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from unflow.errors import InputError
+
+
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """Put ``module`` in evaluation mode, and every part of it back in its own mode afterwards."""
+    modes = [(part, part.training) for part in module.modules()]
+    module.eval()
+    try:
+        yield
+    finally:
+        for part, training in modes:
+            part.training = training
+
+
+class GenerativeModel(nn.Module, ABC):
+    """G: z -> x with z from a known prior; the law of x is what unlearning changes.
+
+    Args:
+        prior_shape: shape of one latent z.
+        sample_shape: shape of one sample x.
+    """
+
+    family: str
+    """The row name in audits: flow, flow_map or generator."""
+
+    def __init__(self, prior_shape: Sequence[int], sample_shape: Sequence[int]) -> None:
+        super().__init__()
+        self.prior_shape, self.sample_shape = tuple(prior_shape), tuple(sample_shape)
+
+    @abstractmethod
+    def push(self, z: Tensor) -> Tensor:
+        """Return x = G(z), shape [batch, *sample_shape], for z of shape [batch, *prior_shape]."""
+
+    @property
+    @abstractmethod
+    def num_evaluations(self) -> int:
+        """Network evaluations per sample (NFE)."""
+
+    @abstractmethod
+    def config(self) -> dict[str, Any]:
+        """Return what ``models.from_config`` needs to rebuild the architecture, as plain data."""
+
+    @property
+    def original_recoverable(self) -> bool:
+        """Whether the law before unlearning still sits inside (suppression, not removal)."""
+        return False
+
+    def prior(self, n: int, generator: torch.Generator) -> Tensor:
+        """Draw n latents in the model's precision and place; the stream is the same everywhere."""
+        return torch.randn(n, *self.prior_shape, generator=generator).to(self.device, self.dtype)
+
+    def forward(self, z: Tensor) -> Tensor:
+        """Return push(z)."""
+        return self.push(z)
+
+    @torch.no_grad()
+    def push_batches(self, z: Tensor, batch_size: int = 2048) -> Tensor:
+        """Return push(z) for many latents, without gradient and in evaluation mode."""
+        with evaluating(self):
+            return torch.cat([self.push(chunk) for chunk in z.split(batch_size)])
+
+    def sample(self, n: int, generator: torch.Generator) -> Tensor:
+        """Return n samples, shape [n, *sample_shape].
+
+        Raises:
+            InputError: if n is under 1.
+        """
+        if n < 1:
+            raise InputError(f"got {n} samples to draw; expected 1 or more")
+        return self.push_batches(self.prior(n, generator))
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are (the CPU for a model without any)."""
+        first = next(self.parameters(), None)
+        return torch.device("cpu") if first is None else first.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the weights (single precision for a model without any)."""
+        first = next(self.parameters(), None)
+        return torch.float32 if first is None else first.dtype
+
+    @property
+    def dim(self) -> int:
+        """The number of entries of one sample."""
+        return math.prod(self.sample_shape)

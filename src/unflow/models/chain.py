@@ -1,0 +1,55 @@
+"""Chain: one model's samples are the next model's latents."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from unflow.errors import InputError
+from unflow.models.base import GenerativeModel
+
+
+class Chain(GenerativeModel):
+    """x = after(base(z)): the base stays as it was, so the change can be taken off again.
+
+    Args:
+        base: the first model, for example the original.
+        after: a model whose latents have the shape of the base's samples.
+
+    Raises:
+        InputError: if the shapes do not meet.
+    """
+
+    def __init__(self, base: GenerativeModel, after: GenerativeModel) -> None:
+        if base.sample_shape != after.prior_shape:
+            raise InputError(
+                f"got a chain of samples {list(base.sample_shape)} into latents "
+                f"{list(after.prior_shape)}; expected equal shapes"
+            )
+        super().__init__(base.prior_shape, after.sample_shape)
+        self.base, self.after = base, after
+        self.family = base.family
+
+    def prior(self, n: int, generator: torch.Generator) -> Tensor:
+        """Draw from the base's prior."""
+        return self.base.prior(n, generator)
+
+    def push(self, z: Tensor) -> Tensor:
+        """Push through both."""
+        return self.after.push(self.base.push(z))
+
+    @property
+    def num_evaluations(self) -> int:
+        """The sum of both."""
+        return self.base.num_evaluations + self.after.num_evaluations
+
+    @property
+    def original_recoverable(self) -> bool:
+        """True: the base is inside."""
+        return True
+
+    def config(self) -> dict[str, Any]:
+        """Return both architectures as plain data."""
+        return {"model": "chain", "base": self.base.config(), "after": self.after.config()}

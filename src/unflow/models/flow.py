@@ -1,0 +1,56 @@
+"""Flow: many small steps along a learned velocity."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor, nn
+
+from unflow.errors import InputError
+from unflow.integrators import INTEGRATORS
+from unflow.models.base import GenerativeModel
+from unflow.nets import net_config
+
+
+class Flow(GenerativeModel):
+    """x = x(1) for dx/dt = net(x, t), x(0) = z: a continuous normalising flow.
+
+    Args:
+        net: velocity, (x [batch, *shape], t [batch]) -> [batch, *shape].
+        shape: of one sample (and of one latent).
+        integrator: a name in ``integrators.INTEGRATORS``.
+        steps: integration steps from t=0 to t=1.
+
+    Raises:
+        InputError: for an unknown integrator.
+    """
+
+    family = "flow"
+
+    def __init__(
+        self, net: nn.Module, shape: Sequence[int], integrator: str = "midpoint", steps: int = 8
+    ) -> None:
+        if integrator not in INTEGRATORS:
+            raise InputError(f"got the integrator {integrator!r}; expected one of {', '.join(INTEGRATORS)}")
+        super().__init__(shape, shape)
+        self.net, self.integrator, self.steps = net, integrator, steps
+
+    def push(self, z: Tensor) -> Tensor:
+        """Integrate the velocity from z."""
+        return INTEGRATORS[self.integrator]().solve(self.net, z, self.steps)
+
+    @property
+    def num_evaluations(self) -> int:
+        """Steps times evaluations per step."""
+        return self.steps * INTEGRATORS[self.integrator]().evaluations
+
+    def config(self) -> dict[str, Any]:
+        """Return the architecture as plain data."""
+        return {
+            "model": "flow",
+            "shape": list(self.sample_shape),
+            "integrator": self.integrator,
+            "steps": self.steps,
+            "net": net_config(self.net),
+        }

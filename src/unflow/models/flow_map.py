@@ -1,0 +1,62 @@
+"""FlowMap: the flow's average velocity between two times, so that one step is enough."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor, nn
+
+from unflow.errors import InputError
+from unflow.models.base import GenerativeModel
+from unflow.nets import net_config
+from unflow.paths import expand
+
+
+class FlowMap(GenerativeModel):
+    """x_e = x_s + (e - s) U(x_s; s, e); in one step x = z + U(z; 0, 1) (arXiv 2505.13447).
+
+    The source is at time 0 and the data at time 1 (published codes often run the other way).
+
+    Args:
+        net: average velocity U, (x [batch, *shape], s [batch], e [batch]) -> [batch, *shape].
+        shape: of one sample (and of one latent).
+        steps: equal steps from 0 to 1.
+
+    Raises:
+        InputError: if ``steps`` is under 1.
+    """
+
+    family = "flow_map"
+
+    def __init__(self, net: nn.Module, shape: Sequence[int], steps: int = 1) -> None:
+        if steps < 1:
+            raise InputError(f"got {steps} steps of a flow map; expected 1 or more")
+        super().__init__(shape, shape)
+        self.net, self.steps = net, steps
+
+    def jump(self, x: Tensor, start: Tensor, end: Tensor) -> Tensor:
+        """Return x at time ``end`` [batch] from x at time ``start`` [batch]."""
+        return x + expand(end - start, x) * self.net(x, start, end)
+
+    def push(self, z: Tensor) -> Tensor:
+        """Jump from 0 to 1 in ``steps`` jumps."""
+        x = z
+        for i in range(self.steps):
+            start, end = i / self.steps, (i + 1) / self.steps
+            x = self.jump(x, x.new_full((len(x),), start), x.new_full((len(x),), end))
+        return x
+
+    @property
+    def num_evaluations(self) -> int:
+        """One per step."""
+        return self.steps
+
+    def config(self) -> dict[str, Any]:
+        """Return the architecture as plain data."""
+        return {
+            "model": "flow_map",
+            "shape": list(self.sample_shape),
+            "steps": self.steps,
+            "net": net_config(self.net),
+        }

@@ -1,0 +1,73 @@
+"""Generator: any network z -> x that somebody else trained."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from unflow.errors import InputError
+from unflow.models.base import GenerativeModel, evaluating
+from unflow.nets import net_config
+
+
+class Generator(GenerativeModel):
+    """A module z -> x (a GAN, a consistency model, a decoder) with a stated prior.
+
+    Args:
+        net: maps [batch, *prior_shape] to [batch, *sample_shape].
+        prior_shape: shape of one latent.
+        prior: "normal" for N(0, 1), "uniform" for U[-1, 1], in every entry.
+
+    Raises:
+        InputError: if the net does not run on a batch of two latents of that shape.
+    """
+
+    family = "generator"
+
+    def __init__(
+        self,
+        net: nn.Module,
+        prior_shape: Sequence[int],
+        prior: Literal["normal", "uniform"] = "normal",
+    ) -> None:
+        if prior not in ("normal", "uniform"):
+            raise InputError(f"got prior={prior!r}; expected 'normal' or 'uniform'")
+        first = next(net.parameters(), torch.zeros(()))
+        try:
+            with torch.no_grad(), evaluating(net):
+                shape = net(torch.zeros(2, *prior_shape).to(first)).shape[1:]
+        except RuntimeError as error:
+            raise InputError(
+                f"the network does not run on latents of shape {list(prior_shape)} "
+                f"({str(error).splitlines()[0]}); expected prior_shape to be the shape of one latent"
+            ) from error
+        super().__init__(prior_shape, shape)
+        self.net, self.prior_name = net, prior
+
+    def prior(self, n: int, generator: torch.Generator) -> Tensor:
+        """Draw n latents from the stated prior."""
+        if self.prior_name == "normal":
+            return super().prior(n, generator)
+        uniform = torch.rand(n, *self.prior_shape, generator=generator)
+        return (2 * uniform - 1).to(self.device, self.dtype)
+
+    def push(self, z: Tensor) -> Tensor:
+        """Return net(z)."""
+        return self.net(z)
+
+    @property
+    def num_evaluations(self) -> int:
+        """One."""
+        return 1
+
+    def config(self) -> dict[str, Any]:
+        """Return the architecture as plain data."""
+        return {
+            "model": "generator",
+            "prior_shape": list(self.prior_shape),
+            "prior": self.prior_name,
+            "net": net_config(self.net),
+        }

@@ -1,0 +1,80 @@
+"""Networks that unflow ships; any other module works too, if its owner can rebuild it."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+import torch
+from torch import nn
+
+from unflow.errors import InputError
+from unflow.nets.convnet import ConvNet
+from unflow.nets.mlp import MLP
+from unflow.nets.unet import UNet
+
+__all__ = ["MLP", "NETS", "ConvNet", "UNet", "build_net", "net_config", "new_net"]
+
+NETS: dict[str, type[nn.Module]] = {"mlp": MLP, "unet": UNet, "convnet": ConvNet}
+
+
+def net_config(net: nn.Module) -> dict[str, Any]:
+    """Return the plain data from which ``build_net`` makes this architecture again.
+
+    A module of one's own takes part by an attribute ``config = {"builder": "package.module:function",
+    "options": {...}}``.
+
+    Raises:
+        InputError: for a module without such a description.
+    """
+    config = getattr(net, "config", None)
+    if not isinstance(config, dict):
+        raise InputError(
+            f"got a {type(net).__name__} that cannot be described in a file; expected one of "
+            f"{', '.join(NETS)}, or set net.config = "
+            '{"builder": "package.module:function", "options": {...}}'
+        )
+    return config
+
+
+def build_net(config: dict[str, Any]) -> nn.Module:
+    """Return a fresh network from its description.
+
+    Raises:
+        InputError: for an unknown network, builder or option.
+    """
+    if not isinstance(config, dict):
+        raise InputError(f"got {config!r} for a network; expected what ``net_config`` returns")
+    options = dict(config)
+    if "builder" in options:
+        name, options = options["builder"], options.get("options", {})
+        build = _builder(name)
+    else:
+        name = options.pop("net", None)
+        if name not in NETS:
+            raise InputError(f"got the network {name!r}; expected one of {', '.join(NETS)}")
+        build = NETS[name]
+    try:
+        net = build(**options)
+    except TypeError as error:
+        raise InputError(f"the network {name} does not take these options: {error}") from error
+    if "builder" in config:
+        net.config = dict(config)
+    return net
+
+
+def new_net(config: dict[str, Any], seed: int) -> nn.Module:
+    """Return ``build_net(config)`` with initial weights from ``seed``; the global stream is untouched."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed every GPU as well
+        return build_net(config)
+
+
+def _builder(path: str) -> Any:
+    module, _, name = path.partition(":")
+    try:
+        return getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise InputError(
+            f"got the builder {path!r} ({error}); expected package.module:function that can be imported"
+        ) from error

@@ -1,0 +1,65 @@
+"""A residual multilayer perceptron for points, latents and small images."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as nnf
+from torch import Tensor, nn
+
+from unflow.nets.embedding import TimeEmbedding
+
+
+class MLP(nn.Module):
+    """h <- h + W silu(LayerNorm(h)), ``depth`` times, on the flattened input and its times.
+
+    The last layer starts at zero, so that a fresh velocity is 0 and a fresh chain link the identity.
+
+    Args:
+        shape: of one input.
+        width: hidden features.
+        depth: residual layers.
+        num_times: how many time arguments follow x (0: a potential or classifier; 1: a velocity;
+            2: an average velocity).
+        outputs: features of the output [batch, outputs]; None for the input's shape.
+    """
+
+    def __init__(
+        self,
+        shape: Sequence[int],
+        width: int = 256,
+        depth: int = 4,
+        num_times: int = 1,
+        outputs: int | None = None,
+    ) -> None:
+        super().__init__()
+        self.config = {
+            "net": "mlp", "shape": list(shape), "width": width, "depth": depth,
+            "num_times": num_times, "outputs": outputs,
+        }  # fmt: skip
+        self.shape, self.outputs, self.num_times = tuple(shape), outputs, num_times
+        dim = math.prod(shape)
+        self.embed = TimeEmbedding()
+        self.first = nn.Linear(dim + num_times * self.embed.width, width)
+        linears = [nn.Linear(width, width) for _ in range(depth)]
+        self.layers = nn.ModuleList(
+            nn.Sequential(nn.LayerNorm(width), nn.SiLU(), linear) for linear in linears
+        )
+        self.last = nn.Linear(width, dim if outputs is None else outputs)
+        for linear in [*linears, self.last]:
+            nn.init.zeros_(linear.weight)
+            nn.init.zeros_(linear.bias)
+
+    def features(self, x: Tensor, *times: Tensor) -> Tensor:
+        """Return what the last layer reads, [batch, width]."""
+        h = self.first(torch.cat([x.flatten(1), *map(self.embed, times)], dim=1))
+        for layer in self.layers:
+            h = h + layer(h)
+        return nnf.silu(h)
+
+    def forward(self, x: Tensor, *times: Tensor) -> Tensor:
+        """Return [batch, *shape], or [batch, outputs]; x [batch, *shape], each time [batch]."""
+        out = self.last(self.features(x, *times))
+        return out.reshape(len(x), *self.shape) if self.outputs is None else out

@@ -1,0 +1,5 @@
+"""The report: a run folder becomes one offline HTML page; reads files only, computes no metric."""
+
+from unflow.report.page import write_report
+
+__all__ = ["write_report"]

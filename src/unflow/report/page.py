@@ -1,0 +1,164 @@
+"""From a run folder to one HTML page that needs nothing but itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from unflow.files import write_bytes
+from unflow.report import figures, tables
+from unflow.report.pictures import album
+from unflow.report.rates import rates
+from unflow.report.read import Row, Run, read_run
+from unflow.report.summary import cautions, label, sentences, subtitle, title
+from unflow.report.words import ABOUT, COSTS, METHODS, METRICS, family_name, number
+
+
+def write_report(run: str | Path, out: str | Path | None = None) -> Path:
+    """Write the report of a run folder as one self-contained page.
+
+    Reads ``audit.json`` and, where they are, ``samples/``, ``metrics.jsonl``, ``lineage.json``,
+    ``config.yaml`` and ``split.json``; computes no metric and loads no model. What is missing is
+    called missing on the page, and what was not measured is shown as –.
+
+    Args:
+        run: the run folder.
+        out: the page (``*.html``) or a folder for ``report.html``; the run folder when omitted.
+
+    Returns:
+        The page's path.
+
+    Raises:
+        InputError: if there is no audit.json, or a file is damaged or of another schema.
+    """
+    run = Path(run)
+    page = render(read_run(run))
+    out = run if out is None else Path(out)
+    path = out if out.suffix == ".html" and not out.is_dir() else out / "report.html"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_bytes(path, page.encode())
+    return path
+
+
+def render(run: Run) -> str:
+    """Return the page."""
+    import jinja2
+
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    source = files("unflow.report").joinpath("template.html.j2").read_text(encoding="utf-8")
+    return environment.from_string(source).render(_context(run))
+
+
+def _context(run: Run) -> dict[str, Any]:
+    return {
+        "title": title(run),
+        "subtitle": subtitle(run),
+        "run": run,
+        "families": [_family(run, family) for family in run.families],
+        "metrics": METRICS,
+        "costs": COSTS,
+        "methods": [(METHODS.get(k, k), about) for k, about in ABOUT.items()],
+        "curves": _curves(run),
+        "curves_absent": _curves_absent(run),
+        "judge": _judge(run),
+        "split": tables.split_parts(run),
+        "fingerprint": tables.short_hash(run.split.get("fingerprint")),
+        "origins": tables.origins(run),
+        "data_used": [
+            (family_name(r.family), label(run, r), tables.text(r.values.get("data_used"))) for r in run.rows
+        ],
+        "cautions": cautions(run),
+        "notes": [str(note) for note in run.audit.get("notes") or []],
+        "versions": run.audit.get("versions") or {},
+        "config": _config(run),
+        "number": number,
+    }
+
+
+def _family(run: Run, family: str) -> dict[str, Any]:
+    rows = run.rows_of(family)
+    original, target = run.row(family, "original"), run.row(family, "target")
+    slug = f"f{run.families.index(family)}"
+
+    def panels(kind: str, has: Callable[[Row], bool], draw: Callable[[Row, str], str]) -> Any:
+        shown = [(i, row) for i, row in enumerate(rows) if has(row)]
+        return {
+            "panels": [(label(run, row), _safe(draw(row, f"{slug}{kind}{i}"))) for i, row in shown],
+            "absent": [label(run, row) for row in rows if not has(row)],
+        }
+
+    matrices = [(row, tables.moves(run, row)) for row in rows if row.method != "original"]
+    return {
+        "name": family_name(family),
+        "slug": slug,
+        "sentences": sentences(run, family),
+        "rates": rates(run, family),
+        "table": tables.audit_table(run, family),
+        "album": album(run, family),
+        "classes": panels(
+            "classes",
+            lambda row: row.counts("class_counts") is not None,
+            lambda row, name: figures.class_shares(run, row, original, target, name),
+        ),
+        "moves": [found for _, found in matrices if found is not None],
+        "moves_absent": [label(run, row) for row, found in matrices if found is None],
+        "energies": panels(
+            "energies",
+            lambda row: figures.has_energy(run, row),
+            lambda row, name: figures.energies(run, row, name),
+        ),
+        "cost": tables.cost_table(run, family),
+    }
+
+
+def _safe(svg: str) -> Any:
+    """Mark a picture of ours (its text is escaped already) as markup."""
+    import markupsafe
+
+    return markupsafe.Markup(svg)
+
+
+def _curves(run: Run) -> list[tuple[str, Any]]:
+    drawable = {k: records for k, records in run.curves.items() if figures.loss_names(records)}
+    return [
+        (folder, _safe(figures.curves(folder, records, f"curve{i}")))
+        for i, (folder, records) in enumerate(drawable.items())
+    ]
+
+
+def _curves_absent(run: Run) -> list[str]:
+    """Return the logs that a run has by its rows, and that are not there or hold no loss."""
+    places = {
+        "original": ("{family}",),
+        "retrained": ("retrained/{family}", "{family}-retrained", "unlearned/{family}-retrained"),
+        "target": (),
+    }
+    absent = []
+    for row in run.rows:
+        folders = places.get(row.method, ("unlearned/{family}-{method}",))
+        names = [f.format(family=row.family, method=row.method) for f in folders]
+        if names and not any(figures.loss_names(run.curves.get(name, [])) for name in names):
+            absent.append(f"{label(run, row)} ({family_name(row.family)})")
+    return absent
+
+
+def _judge(run: Run) -> list[tuple[str, str]]:
+    judge = run.audit.get("judge") or {}
+    accuracy, error = (Row(judge).number(k) for k in ("accuracy", "error_correlation_with_guide"))
+    return [
+        ("Judge", tables.text(judge.get("name"))),
+        ("Accuracy on held-out real data", number(accuracy, 4)),
+        ("Independent of the guide", tables.text(judge.get("independent_of_guide"))),
+        ("Correlation of its errors with the guide's", number(error, 3)),
+        ("SHA-256", tables.short_hash(judge.get("sha256"))),
+    ]
+
+
+def _config(run: Run) -> str:
+    return yaml.safe_dump(tables.public(run.config), sort_keys=False) if run.config else ""

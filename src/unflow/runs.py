@@ -1,0 +1,54 @@
+"""A run folder belongs to one command with one configuration."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from unflow.errors import InputError
+from unflow.files import write_bytes
+
+CONFIG = "config.yaml"
+
+
+def open_run(out: str | Path, config: dict[str, Any]) -> Path:
+    """Make (or reopen) a run folder and write its resolved configuration.
+
+    Args:
+        out: the folder; new, empty, or of a run with the same configuration, which is continued.
+        config: plain data; ``command`` names the command.
+
+    Raises:
+        InputError: if the folder holds something else, or a run with another configuration.
+    """
+    out = Path(out)
+    text = yaml.safe_dump(config, sort_keys=False)
+    if int(os.environ.get("LOCAL_RANK", "0")) > 0:
+        return out  # the first process has checked and written it
+    if out.exists() and not out.is_dir():
+        raise InputError(f"{out} is a file; expected a folder for results: choose another --out")
+    if (out / CONFIG).is_file():
+        _check_same(out, yaml.safe_load((out / CONFIG).read_text()), yaml.safe_load(text))
+    elif out.is_dir() and any(not entry.name.startswith(".") for entry in out.iterdir()):
+        raise InputError(
+            f"{out} is not empty and not a run of unflow; expected a new or empty folder: choose "
+            "another --out"
+        )
+    out.mkdir(parents=True, exist_ok=True)
+    write_bytes(out / CONFIG, text.encode())
+    return out
+
+
+def _check_same(out: Path, found: Any, config: dict[str, Any]) -> None:
+    if not isinstance(found, dict):
+        raise InputError(f"{out / CONFIG} is damaged; expected the configuration of a run")
+    names = [k for k in config.keys() | found.keys() if config.get(k) != found.get(k)]
+    if names:
+        changes = ", ".join(f"{k}: {found.get(k)} -> {config.get(k)}" for k in sorted(names))
+        raise InputError(
+            f"{out} holds a run with another configuration ({changes}); expected the same one to "
+            "continue it: undo the change, or choose another --out"
+        )

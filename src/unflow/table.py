@@ -1,0 +1,120 @@
+"""Audits as tables in the terminal, and their means over seeds."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+COLUMNS: dict[str, tuple[str, float, int]] = {
+    "forget_rate": ("forgotten left %", 100, 2),
+    "pul": ("PUL", 1, 1),
+    "fid_target": ("FD target", 1, 2),
+    "fid_retain": ("FD retain", 1, 2),
+    "c2st_target": ("c2st target", 1, 3),
+    "coverage": ("coverage", 1, 3),
+    "off_data": ("off data %", 100, 1),
+    "retained_share_tv": ("share TV", 1, 3),
+    "stayed_share": ("stayed %", 100, 1),
+    "seconds": ("seconds", 1, 1),
+}
+"""Column key -> title, factor, decimals. FD: Fréchet distance in judge features."""
+
+ORDER = ("original", "target", "retrained")
+"""Reference rows come first."""
+
+
+def seconds_of(row: dict[str, Any]) -> float | None:
+    """Return what a row took: unlearning, or training for original and retrained."""
+    cost = row["cost"]
+    value = cost["unlearn_seconds"] if cost["unlearn_seconds"] is not None else cost["train_seconds"]
+    return None if value is None else float(value)
+
+
+def sorted_rows(rows: Sequence[dict[str, Any]], family: str) -> list[dict[str, Any]]:
+    """Return a family's rows, references first."""
+    own = [row for row in rows if row["family"] == family]
+    return sorted(own, key=lambda r: ORDER.index(r["method"]) if r["method"] in ORDER else len(ORDER))
+
+
+def print_audit(audit: dict[str, Any]) -> None:
+    """Print one table per family, with the floor beneath, and the notes."""
+    console = Console(width=None if Console().is_terminal else 140)
+    for family, floor in audit["floor"].items():
+        table = _new_table(f"{family}: forget {audit['request']['words']}")
+        for row in sorted_rows(audit["rows"], family):
+            values = row | {"seconds": seconds_of(row)}
+            table.add_row(row["method"], *(_cell(values.get(key), key) for key in COLUMNS))
+        table.add_section()
+        table.add_row("floor", *(_cell(floor.get(key), key) for key in COLUMNS))
+        console.print(table)
+    for note in audit["notes"]:
+        console.print(f"note: {note}", highlight=False)
+
+
+def summarise(audits: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return one record per family and method: mean and sd over seeds of every table column.
+
+    A value that was not measured in every seed is null.
+    """
+    records = []
+    for family in audits[0]["floor"]:
+        for method in [row["method"] for row in sorted_rows(audits[0]["rows"], family)]:
+            rows = [_find(audit, family, method) for audit in audits]
+            record: dict[str, Any] = {
+                "family": family, "method": method, "seeds": [row["seed"] for row in rows]
+            }  # fmt: skip
+            columns = [[(r | {"seconds": seconds_of(r)}).get(key) for r in rows] for key in COLUMNS]
+            five = [row["cost"]["retrain_seconds_5pct"] for row in rows]
+            for key, values in zip([*COLUMNS, "retrain_seconds_5pct"], [*columns, five], strict=True):
+                record |= _mean_sd(key, values)
+            records.append(record)
+        floors = [audit["floor"][family] for audit in audits]
+        record = {"family": family, "method": "floor", "seeds": records[0]["seeds"]}
+        for key in COLUMNS:
+            record |= _mean_sd(key, [floor.get(key) for floor in floors])
+        records.append(record)
+    return records
+
+
+def _find(audit: dict[str, Any], family: str, method: str) -> dict[str, Any]:
+    return next(r for r in audit["rows"] if (r["family"], r["method"]) == (family, method))
+
+
+def _mean_sd(key: str, values: Sequence[float | None]) -> dict[str, Any]:
+    numbers = [value for value in values if value is not None]
+    if len(numbers) != len(values):
+        return {key: None, f"{key}_sd": None, f"{key}_values": list(values)}
+    sd = statistics.stdev(numbers) if len(numbers) > 1 else None
+    return {key: statistics.mean(numbers), f"{key}_sd": sd, f"{key}_values": numbers}
+
+
+def print_mean_table(records: Sequence[dict[str, Any]]) -> None:
+    """Print means with standard deviations, one table per family."""
+    console = Console(width=None if Console().is_terminal else 180)
+    for family in dict.fromkeys(record["family"] for record in records):
+        own = [record for record in records if record["family"] == family]
+        table = _new_table(f"{family}: mean ± sd over seeds {own[0]['seeds']}")
+        for record in own:
+            cells = [_cell(record[key], key, record[f"{key}_sd"]) for key in COLUMNS]
+            table.add_row(record["method"], *cells)
+        console.print(table)
+
+
+def _new_table(title: str) -> Table:
+    table = Table(title=title, title_justify="left")
+    table.add_column("method")
+    for name, _, _ in COLUMNS.values():
+        table.add_column(name, justify="right")
+    return table
+
+
+def _cell(value: float | None, key: str, sd: float | None = None) -> str:
+    _, factor, decimals = COLUMNS[key]
+    if value is None:
+        return "–"
+    spread = "" if sd is None else f" ± {factor * sd:.{decimals}f}"
+    return f"{factor * value:.{decimals}f}{spread}"

@@ -1,0 +1,133 @@
+"""Where the mass must go: the target law of a request, its weights and exact samples of it."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from unflow.divergences import KL, Divergence
+from unflow.energies import Energy, evaluate, require_bounded
+from unflow.errors import InputError
+from unflow.models.base import GenerativeModel
+
+
+class Bank(NamedTuple):
+    """Samples of the original model, drawn and scored once."""
+
+    z: Tensor
+    """Latents, [n, *prior_shape]."""
+    x: Tensor
+    """Samples x = G0(z), [n, *sample_shape]."""
+    energy: Tensor
+    """F(x), [n]."""
+
+
+@dataclass(frozen=True)
+class Target:
+    r"""The solution of an unlearning request.
+
+        q* = argmin_q  lam E_q[F] + D_phi(q || q0) = q0(x) tilt(kappa - lam F(x))
+
+    Args:
+        model: the original model, whose law is q0.
+        energy: what to forget, F: [batch, *shape] -> [batch].
+        strength: lam >= 0; 0 leaves the law unchanged.
+        divergence: what holds q* near q0.
+
+    Raises:
+        InputError: for a strength that is negative or not finite.
+    """
+
+    model: GenerativeModel
+    energy: Energy
+    strength: float = 1.0
+    divergence: Divergence = field(default_factory=KL)
+
+    def __post_init__(self) -> None:
+        if not (self.strength >= 0 and math.isfinite(self.strength)):
+            raise InputError(f"got strength={self.strength}; expected a finite number >= 0")
+
+    def bank(self, n: int, generator: torch.Generator) -> Bank:
+        """Draw n samples of the original model and score them."""
+        z = self.model.prior(n, generator)
+        x = self.model.push_batches(z)
+        return Bank(z, x, evaluate(self.energy, x))
+
+    def multiplier(self, energy: Tensor, probabilities: Tensor | None = None) -> float:
+        """Return kappa for energies F [n] of samples (or atoms with ``probabilities``) of q0."""
+        return self.divergence.multiplier(self.strength * energy, probabilities)
+
+    def density_ratio(self, energy: Tensor, probabilities: Tensor | None = None) -> Tensor:
+        """Return q*/q0 = tilt(kappa - lam F) at samples of q0; its mean under q0 is 1. Shape [n]."""
+        kappa = self.multiplier(energy, probabilities)
+        return self.divergence.tilt(kappa - self.strength * energy)
+
+    def acceptance(self, energy: Tensor, kappa: float | None = None) -> Tensor:
+        """Return (q*/q0) / sup(q*/q0) in [0, 1], the probability to keep a sample; shape [n].
+
+        For KL, F = softplus(G) and lam = 1 this is ContinualFlow's weight sigmoid(-G)
+        (arXiv 2506.18747, Section 4). Other divergences need ``kappa``; None: from these energies.
+
+        Raises:
+            InputError: for an energy without a lower bound, whose ratio has no supremum.
+        """
+        require_bounded(self.energy, "weights and rejection")
+        if isinstance(self.divergence, KL):
+            return torch.exp(self.strength * (self.energy.lower_bound - energy))
+        kappa = self.multiplier(energy) if kappa is None else kappa
+        tilted = self.divergence.tilt(kappa - self.strength * energy)
+        top = tilted.new_tensor(kappa - self.strength * self.energy.lower_bound)
+        return tilted / self.divergence.tilt(top)
+
+    def effective_sample_size(self, energy: Tensor) -> float:
+        """Return (sum w)^2 / (n sum w^2), the share of a bank that its weights leave, in (0, 1].
+
+        Warns under 5 %: the request leaves little of the original law to learn from.
+        """
+        ratio = self.density_ratio(energy)
+        share = float(ratio.sum() ** 2 / (len(ratio) * (ratio**2).sum()))
+        if share < 0.05:
+            warnings.warn(
+                f"the effective sample size is {share:.1%} of the bank: lower the strength or the "
+                "margin, or expect a noisy result",
+                stacklevel=2,
+            )
+        return share
+
+    def accept(self, bank: Bank, generator: torch.Generator) -> Tensor:
+        """Return which rows of a bank rejection keeps, booleans [n]: those are exact samples of q*.
+
+        Raises:
+            InputError: if nothing is kept.
+        """
+        probability = self.acceptance(bank.energy)
+        uniform = torch.rand(len(probability), generator=generator).to(probability)
+        accepted = uniform < probability
+        if not accepted.any():
+            raise InputError(
+                f"rejection accepted none of {len(accepted)} samples (mean acceptance probability "
+                f"{float(probability.mean()):.2g}); expected some: lower the strength or the margin"
+            )
+        return accepted
+
+    def sample(self, n: int, generator: torch.Generator) -> Bank:
+        """Return n exact samples of q*, with their latents, by rejection from the original model.
+
+        Raises:
+            InputError: if n is under 1, or a bank of max(n, 1000) samples has nothing to accept.
+        """
+        if n < 1:
+            raise InputError(f"got {n} samples to draw; expected 1 or more")
+        parts: list[Bank] = []
+        found = 0
+        while found < n:
+            bank = self.bank(max(n, 1000), generator)
+            accepted = self.accept(bank, generator)
+            parts.append(Bank(*(part[accepted] for part in bank)))
+            found += int(accepted.sum())
+        return Bank(*(torch.cat(columns)[:n] for columns in zip(*parts, strict=True)))

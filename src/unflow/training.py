@@ -1,0 +1,299 @@
+"""The one training loop: seeded per step, logged as JSON lines, checkpointed atomically, resumed exactly.
+
+Every random number of step k comes from (seed, k) alone. A run that is killed and started again
+therefore continues with the batches that it would have drawn, and ends in the same bits; and every
+device draws the same global batch and takes its own rows of it, so that the number of devices does
+not change the loss curve.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+
+from unflow.errors import InputError
+from unflow.files import append_json_line, read_json_lines, read_tensors, write_bytes, write_tensors
+from unflow.methods.base import Method, Problem, Tensors, Training, settings
+from unflow.progress import Progress
+
+CHECKPOINT, PREPARED, METRICS = "checkpoint.safetensors", "prepared.safetensors", "metrics.jsonl"
+
+
+class TrainingDivergedError(RuntimeError):
+    """A loss became NaN or infinite; nothing is saved from such a run."""
+
+
+@dataclass(frozen=True)
+class Fit:
+    """What a training returns."""
+
+    model: nn.Module
+    seconds: float
+    """Time of preparation and steps, over all restarts."""
+    steps: int
+
+
+def stream(seed: int, *path: int) -> torch.Generator:
+    """Return the CPU generator of one purpose: a function of the seed and the path, nothing else."""
+    words = np.random.SeedSequence((seed, *path)).generate_state(2, np.uint32)
+    return torch.Generator().manual_seed((int(words[0]) << 31) ^ int(words[1]))
+
+
+def check_seed(seed: int) -> None:
+    """Raise InputError for a seed that is negative."""
+    if seed < 0:
+        raise InputError(f"got seed={seed}; expected an integer >= 0")
+
+
+class _Loop:
+    """The state of one training: networks wrapped by Fabric, the step number, the clock."""
+
+    def __init__(
+        self, fabric: Fabric, loop: Training, problem: Problem, prepared: Tensors, seed: int
+    ) -> None:
+        self.fabric, self.loop, self.seed = fabric, loop, seed
+        self.prepared = {k: v.to(fabric.device) for k, v in prepared.items()}
+        self.parts = loop.init(problem, self.prepared, seed)
+        self.wrapped: dict[str, Any] = {}
+        self.optimizers: dict[str, Any] = {}
+        for name, part in self.parts.items():
+            self.wrapped[name], self.optimizers[name] = fabric.setup(part.loss, part.optimizer)
+            part.average.to(fabric.device)
+        self.step = 0
+
+    def descend(self, name: str, /, *args: Tensor | float) -> Tensor:
+        part, optimizer = self.parts[name], self.optimizers[name]
+        loss = self.wrapped[name](*args)
+        optimizer.zero_grad()
+        self.fabric.backward(loss)
+        optimizer.step()
+        part.update_average(self.step)
+        return loss.detach()
+
+    def advance(self) -> Tensors:
+        """Take one step and return its losses."""
+        loop, world, rank = self.loop, self.fabric.world_size, self.fabric.global_rank
+        rate = loop.schedule(self.step)
+        for part in self.parts.values():
+            for group in part.optimizer.param_groups:
+                group["lr"] = part.learning_rate * rate
+        batch = loop.draw(self.prepared, stream(self.seed, 1, self.step))
+        device = self.fabric.device
+        batch = {k: v[rank::world].to(device, non_blocking=True) for k, v in batch.items()}
+        losses = loop.step(self.parts, batch, self.descend, self.step / loop.steps)
+        self.step += 1
+        return losses
+
+    def state(self) -> Tensors:
+        """Return everything that the next step depends on, as tensors by name."""
+        tensors: Tensors = {}
+        for name, part in self.parts.items():
+            tensors |= {f"{name}/net/{k}": v for k, v in part.net.state_dict().items()}
+            if part.average is not part.net:
+                tensors |= {f"{name}/average/{k}": v for k, v in part.average.state_dict().items()}
+            for index, moments in part.optimizer.state_dict()["state"].items():
+                tensors |= {f"{name}/adam/{index}/{k}": v for k, v in moments.items()}
+        return tensors
+
+    def restore(self, tensors: Tensors) -> None:
+        """Set what ``state`` returned."""
+        for name, part in self.parts.items():
+            part.net.load_state_dict(_under(tensors, f"{name}/net/"))
+            if part.average is not part.net:
+                part.average.load_state_dict(_under(tensors, f"{name}/average/"))
+            moments: dict[int, Tensors] = {}
+            for key, value in _under(tensors, f"{name}/adam/").items():
+                index, _, entry = key.partition("/")
+                moments.setdefault(int(index), {})[entry] = value
+            groups = part.optimizer.state_dict()["param_groups"]
+            part.optimizer.load_state_dict({"state": moments, "param_groups": groups})
+
+
+def _under(tensors: Tensors, prefix: str) -> Tensors:
+    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+
+
+def fit(
+    method: Method,
+    problem: Problem,
+    out: str | Path | None = None,
+    *,
+    seed: int = 0,
+    device: str = "cpu",
+    devices: int = 1,
+    log_every: int = 50,
+    checkpoint_every: int = 500,
+    label: str = "",
+    on_step: Callable[[int], None] | None = None,
+) -> Fit:
+    """Carry out a method on a problem; the same call continues a run that was killed.
+
+    Args:
+        method: what to do.
+        problem: what to do it on.
+        out: folder for metrics.jsonl and checkpoints; None keeps nothing.
+        seed: >= 0, of every random number.
+        device: "cpu", "cuda" or "mps".
+        devices: data-parallel processes; a divisor of the batch size.
+        log_every: steps between lines of metrics.jsonl.
+        checkpoint_every: steps between checkpoints (and held-out losses).
+        label: what the progress line calls this training.
+        on_step: called with the number of finished steps after each.
+
+    Raises:
+        InputError: for a problem that the method cannot take, a batch that the devices cannot share,
+            or a checkpoint of another method, seed or setting.
+        TrainingDivergedError: when a loss becomes NaN or infinite.
+    """
+    check_seed(seed)
+    method.check(problem)
+    loop, problem = method.training(problem, seed)
+    loop.check(problem)
+    if devices < 1 or loop.batch_size % devices:
+        raise InputError(
+            f"got {devices} devices for batches of {loop.batch_size}; expected a divisor of the batch"
+        )
+    strategy = "ddp" if devices > 1 else "auto"
+    fabric = Fabric(accelerator=device, devices=devices, strategy=strategy)
+    fabric.launch()
+    started = time.perf_counter()
+    _move(problem, fabric.device)
+    folder = _Folder(None if out is None else Path(out), loop, seed, fabric.is_global_zero)
+    prepared = folder.prepared(lambda: loop.prepare(problem, stream(seed, 0)))
+    run = _Loop(fabric, loop, problem, prepared, seed)
+    spent = folder.resume(run)
+    fabric.barrier()
+    show = fabric.is_global_zero
+    with Progress(label or type(method).__name__, loop.steps, run.step, show) as progress:
+        while run.step < loop.steps:
+            losses = run.advance()
+            if on_step is not None:
+                on_step(run.step)
+            last = run.step == loop.steps
+            checkpoint = last or run.step % checkpoint_every == 0
+            if checkpoint or run.step % log_every == 0:
+                values = _numbers(fabric, losses, run.step)
+                seconds = spent + time.perf_counter() - started
+                if checkpoint and problem.held_out is not None:
+                    held_out = loop.held_out_loss(problem, run.parts)
+                    started += time.perf_counter() - started - (seconds - spent)
+                    values |= {} if held_out is None else {"held_out": held_out}
+                folder.log(run.step, seconds, values)
+                if checkpoint:
+                    folder.checkpoint(run, seconds)
+            progress.advance(run.step)
+    seconds = spent + time.perf_counter() - started
+    model = loop.result(problem, run.parts)
+    return Fit(model.cpu().eval().requires_grad_(False), seconds, loop.steps)
+
+
+def _move(problem: Problem, device: torch.device) -> None:
+    problem.model.to(device)
+    for other in (problem.target.model if problem.target else None, problem.teacher):
+        if other is not None:
+            other.to(device)
+    if problem.target is not None:
+        problem.target.energy.to(device)
+
+
+def _numbers(fabric: Fabric, losses: Tensors, step: int) -> dict[str, float]:
+    values = {}
+    for name, loss in losses.items():
+        mean = fabric.all_reduce(loss, reduce_op="mean") if fabric.world_size > 1 else loss
+        values[name] = float(torch.as_tensor(mean))
+        if not math.isfinite(values[name]):
+            raise TrainingDivergedError(
+                f"the loss '{name}' became {values[name]} at step {step}; lower the learning rate, or "
+                "bound the energy"
+            )
+    return values
+
+
+class _Folder:
+    """What a training keeps on disk; every method of it does nothing without a folder."""
+
+    def __init__(self, path: Path | None, loop: Training, seed: int, writes: bool) -> None:
+        self.path, self.loop, self.writes = path, loop, writes
+        self.identity = {"method": type(loop).__name__, **settings(loop), "seed": seed}
+        if path is not None and writes:
+            path.mkdir(parents=True, exist_ok=True)
+
+    def prepared(self, make: Callable[[], Tensors]) -> Tensors:
+        """Return the fixed tensors, from disk if a killed run left them there."""
+        if self.path is None or not self.loop.keeps_prepared:
+            return make()
+        file = self.path / PREPARED
+        if file.is_file():
+            tensors, identity = read_tensors(file)
+            self._same(identity, file)
+            return tensors
+        tensors = make()
+        if self.writes:
+            write_tensors(file, tensors, self.identity)
+        return tensors
+
+    def resume(self, run: _Loop) -> float:
+        """Set a loop to the last checkpoint; return the seconds spent before it."""
+        if self.path is None or not (self.path / CHECKPOINT).is_file():
+            if self.path is not None and self.writes:
+                (self.path / METRICS).unlink(missing_ok=True)
+            return 0.0
+        tensors, metadata = read_tensors(self.path / CHECKPOINT)
+        self._same(metadata["identity"], self.path / CHECKPOINT)
+        run.restore(tensors)
+        run.step = int(metadata["step"])
+        if self.writes:
+            lines = [r for r in read_json_lines(self.path / METRICS) if r["step"] <= run.step]
+            text = "".join(json.dumps(record) + "\n" for record in lines)
+            write_bytes(self.path / METRICS, text.encode())
+        return float(metadata["seconds"])
+
+    def log(self, step: int, seconds: float, values: dict[str, float]) -> None:
+        """Append one line of metrics."""
+        if self.path is not None and self.writes:
+            record = {"step": step, "seconds": round(seconds, 3), **values}
+            append_json_line(self.path / METRICS, record)
+
+    def checkpoint(self, run: _Loop, seconds: float) -> None:
+        """Write everything that the next step depends on."""
+        if self.path is not None and self.writes:
+            metadata = {"identity": self.identity, "step": run.step, "seconds": seconds}
+            write_tensors(self.path / CHECKPOINT, run.state(), metadata)
+
+    def _same(self, identity: dict[str, Any], file: Path) -> None:
+        ours = json.loads(json.dumps(self.identity))
+        names = sorted(k for k in ours.keys() | identity.keys() if ours.get(k) != identity.get(k))
+        if names:
+            differences = ", ".join(f"{k}: {identity.get(k)} -> {ours.get(k)}" for k in names)
+            raise InputError(
+                f"{file} is from a run with other settings ({differences}); expected the same ones to "
+                "continue it: undo the change, or choose another --out"
+            )
+
+
+def finish(out: str | Path) -> None:
+    """Remove what only a resumed run needs (checkpoint and prepared tensors) once the model is saved."""
+    for name in (CHECKPOINT, PREPARED):
+        (Path(out) / name).unlink(missing_ok=True)
+
+
+def seconds_to_within(metrics: Path, share: float = 0.05) -> float | None:
+    """Return the seconds to the first checkpoint within ``share`` of the best held-out loss.
+
+    None where no held-out loss was watched.
+    """
+    watched = [r for r in read_json_lines(metrics) if r.get("held_out") is not None]
+    if not watched:
+        return None
+    best = min(r["held_out"] for r in watched)
+    return next(float(r["seconds"]) for r in watched if r["held_out"] <= (1 + share) * best)

@@ -1,0 +1,117 @@
+"""uf.unlearn: a request and a method in, a model and its lineage out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from unflow import bundle
+from unflow.errors import InputError
+from unflow.files import sha256_module, sha256_tensors
+from unflow.methods import Method, Problem, settings
+from unflow.methods.baselines.retrain import Retrain
+from unflow.models import GenerativeModel
+from unflow.target import Target
+from unflow.training import METRICS, Fit, finish, fit, seconds_to_within
+
+
+@dataclass(frozen=True)
+class Unlearned:
+    """What ``unlearn`` returns.
+
+    Attributes:
+        model: after unlearning; the original is unchanged.
+        lineage: parent, request, method, settings, seed, data, seconds.
+    """
+
+    model: GenerativeModel
+    lineage: dict[str, Any]
+
+
+def unlearn(
+    target: Target,
+    method: Method,
+    out: str | Path | None = None,
+    *,
+    seed: int = 0,
+    retain: Tensor | None = None,
+    forget: Tensor | None = None,
+    held_out: Tensor | None = None,
+    device: str = "cpu",
+    devices: int = 1,
+    name: str = "",
+    guide_data: tuple[str, ...] = (),
+) -> Unlearned:
+    """Move a model towards the target of a request; the same call continues a run that was killed.
+
+    Args:
+        target: model, energy, strength, divergence.
+        method: how, for example ``methods.UNLEARNERS["uot_tilted"]``.
+        out: folder for the bundle, metrics and checkpoints; None keeps nothing. A finished bundle of
+            the same call is loaded, not made again.
+        seed: >= 0.
+        retain: real samples of the classes to keep, for methods that need them.
+        forget: real samples of the classes to forget, for methods that need them.
+        held_out: real samples on which the retrained model's loss is watched.
+        device: "cpu", "cuda" or "mps".
+        devices: data-parallel processes.
+        name: of the row in audits and progress; the method's class name by default.
+        guide_data: what the energy's classifier was trained on, for the record.
+
+    Raises:
+        InputError: before any training, for a method that does not fit the model, the energy or the
+            data; and for a folder that holds another run.
+    """
+    problem = Problem(model=target.model, target=target, retain=retain, forget=forget, held_out=held_out)
+    method.check(problem)
+    name = name or type(method).__name__
+    request = {
+        "words": target.energy.describe(), "strength": target.strength,
+        "divergence": type(target.divergence).__name__.lower(),
+    }  # fmt: skip
+    uses_target = "target" in method.needs
+    identity = {
+        "parent": sha256_module(target.model), "request": request, "method": name,
+        "settings": settings(method), "seed": seed,
+    }  # fmt: skip
+    if out is not None and bundle.is_whole(Path(out)):
+        return _finished(Path(out), identity)
+    result = fit(
+        method, problem, out, seed=seed, device=device, devices=devices,
+        label=f"{target.model.family} {name}",
+    )  # fmt: skip
+    model = result.model
+    assert isinstance(model, GenerativeModel)
+    data = {"retain": retain, "forget": forget}
+    lineage = identity | {
+        "family": model.family,
+        "data_used": [*(guide_data if uses_target else ()), *method.data_used],
+        "data": {k: sha256_tensors(v) for k, v in data.items() if v is not None},
+        "steps": result.steps, "seconds": result.seconds, "metrics": None,
+    }  # fmt: skip
+    if out is not None:
+        lineage |= _watched_cost(method, Path(out), result)
+        bundle.save(model, out, lineage)
+        finish(out)
+    return Unlearned(model, lineage)
+
+
+def _watched_cost(method: Method, out: Path, result: Fit) -> dict[str, float | None]:
+    if not isinstance(method, Retrain):
+        return {}
+    return {"seconds_to_5pct": seconds_to_within(out / METRICS)}
+
+
+def _finished(out: Path, identity: dict[str, Any]) -> Unlearned:
+    lineage = bundle.read_lineage(out)
+    differing = [k for k, v in identity.items() if lineage.get(k) != v]
+    if differing:
+        changes = ", ".join(f"{k}: {lineage.get(k)} -> {identity[k]}" for k in differing)
+        raise InputError(
+            f"{out} holds another result ({changes}); expected an empty folder or the same request: "
+            "choose another --out"
+        )
+    return Unlearned(bundle.load(out), lineage)
