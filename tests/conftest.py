@@ -12,9 +12,7 @@ torch.set_num_threads(1)
 
 def pytest_configure(config: pytest.Config) -> None:
     # torch's own first forward-mode derivative warns about torch's own use of torch.jit.
-    config.addinivalue_line(
-        "filterwarnings", "ignore:`torch.jit.script` is deprecated:DeprecationWarning"
-    )
+    config.addinivalue_line("filterwarnings", "ignore:`torch.jit.script` is deprecated:DeprecationWarning")
 
 
 @pytest.fixture

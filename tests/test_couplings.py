@@ -61,9 +61,7 @@ def test_the_exact_plan_does_not_depend_on_where_the_origin_is() -> None:
     near = 2**-6 * x0, 2**-6 * x1
     far = near[0] + 100, near[1] + 100
     best = ExactOT().pair(*(x.double() for x in far))
-    assert cost(far[0], far[1][ExactOT().pair(*far)]) == pytest.approx(
-        cost(far[0], far[1][best]), rel=1e-9
-    )
+    assert cost(far[0], far[1][ExactOT().pair(*far)]) == pytest.approx(cost(far[0], far[1][best]), rel=1e-9)
 
 
 def test_the_exact_plan_takes_samples_with_a_gradient_and_in_half_precision() -> None:

@@ -69,9 +69,7 @@ def test_inverse_tilt_undoes_tilt(divergence: Divergence) -> None:
 
 def test_fenchels_inequality_is_an_equality_at_the_tilt(divergence: Divergence) -> None:
     r = divergence.tilt(S)
-    torch.testing.assert_close(
-        divergence.phi(r) + divergence.conjugate(S), r * S, rtol=0, atol=1e-12
-    )
+    torch.testing.assert_close(divergence.phi(r) + divergence.conjugate(S), r * S, rtol=0, atol=1e-12)
 
 
 def test_tilt_is_nonnegative_increasing_and_reaches_up_to_max_ratio(
@@ -123,9 +121,7 @@ def test_the_multiplier_gives_mass_one_whatever_the_costs(
     assert float((p * divergence.tilt(kappa - cost)).sum()) == pytest.approx(1, abs=1e-10)
 
 
-def test_the_multiplier_moves_along_with_the_cost(
-    divergence: Divergence, generator: torch.Generator
-) -> None:
+def test_the_multiplier_moves_along_with_the_cost(divergence: Divergence, generator: torch.Generator) -> None:
     cost = torch.randn(30, generator=generator, dtype=torch.float64)
     kappa = divergence.multiplier(cost)
     assert divergence.multiplier(cost + 7) == pytest.approx(kappa + 7, abs=1e-10)

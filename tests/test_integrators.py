@@ -39,9 +39,7 @@ def test_the_global_error_falls_with_the_stated_order(integrator: Integrator) ->
 
 
 @pytest.mark.parametrize("steps", [1, 5])
-def test_each_step_takes_the_stated_number_of_evaluations(
-    integrator: Integrator, steps: int
-) -> None:
+def test_each_step_takes_the_stated_number_of_evaluations(integrator: Integrator, steps: int) -> None:
     times = []
 
     def counted(x: Tensor, t: Tensor) -> Tensor:

@@ -121,9 +121,7 @@ def test_an_exact_flow_map_is_the_flow_in_any_number_of_jumps(steps: int) -> Non
 
 def test_jumps_of_an_exact_flow_map_compose_and_undo_each_other() -> None:
     flow_map, x = FlowMap(LinearAverageVelocity(), (2,)), normal(6, 2)
-    start, middle, end = torch.rand(
-        3, 6, generator=torch.Generator().manual_seed(1), dtype=torch.float64
-    )
+    start, middle, end = torch.rand(3, 6, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     through = flow_map.jump(flow_map.jump(x, start, middle), middle, end)
     torch.testing.assert_close(through, flow_map.jump(x, start, end), rtol=1e-12, atol=1e-12)
     back = flow_map.jump(flow_map.jump(x, start, end), end, start)
@@ -263,6 +261,7 @@ def test_a_model_samples_in_the_precision_of_its_weights(model: GenerativeModel)
     single = model.sample(5, torch.Generator().manual_seed(0))
     double = model.double().sample(5, torch.Generator().manual_seed(0))
     assert (single.dtype, double.dtype) == (torch.float32, torch.float64)
+    assert model.prior(5, torch.Generator()).dtype == torch.float64
     torch.testing.assert_close(double.float(), single, rtol=1e-4, atol=1e-4)
 
 

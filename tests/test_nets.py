@@ -42,9 +42,7 @@ def times(n: int, count: int, dtype: torch.dtype = torch.float32) -> list[Tensor
 
 @pytest.mark.parametrize("num_times", [0, 1, 2])
 @pytest.mark.parametrize("shape", [(2,), (1, 4, 4)])
-def test_a_perceptron_gives_back_the_shape_of_its_input(
-    shape: tuple[int, ...], num_times: int
-) -> None:
+def test_a_perceptron_gives_back_the_shape_of_its_input(shape: tuple[int, ...], num_times: int) -> None:
     net = MLP(shape, width=8, depth=1, num_times=num_times)
     assert net(batch(5, *shape), *times(5, num_times)).shape == (5, *shape)
 
@@ -127,9 +125,7 @@ def test_the_embedding_tells_times_apart_by_cosines_and_sines_of_octaves() -> No
 
 @pytest.mark.parametrize("num_times", [1, 2])
 @pytest.mark.parametrize("name", ["mlp", "unet"])
-def test_the_forward_derivative_along_v_1_0_is_the_difference_quotient(
-    name: str, num_times: int
-) -> None:
+def test_the_forward_derivative_along_v_1_0_is_the_difference_quotient(name: str, num_times: int) -> None:
     config = CONFIGS[name] | {"num_times": num_times}
     net = randomised(build_net(config)).double()
     x, v = batch(6, *config["shape"], dtype=torch.float64).split(3)
@@ -166,9 +162,7 @@ def test_a_network_is_rebuilt_from_its_description(name: str) -> None:
     assert config == CONFIGS[name]
     again = build_net(config)
     assert type(again) is NETS[name]
-    shapes, shapes_again = (
-        {key: value.shape for key, value in n.state_dict().items()} for n in (net, again)
-    )
+    shapes, shapes_again = ({key: value.shape for key, value in n.state_dict().items()} for n in (net, again))
     assert shapes == shapes_again
 
 
@@ -217,9 +211,7 @@ def test_unknown_or_missing_options_are_refused() -> None:
             build_net(config)
 
 
-@pytest.mark.parametrize(
-    "builder", ["no.such.module:net", "torch.nn:NoSuchLayer", "torch.nn", ":Linear", ""]
-)
+@pytest.mark.parametrize("builder", ["no.such.module:net", "torch.nn:NoSuchLayer", "torch.nn", ":Linear", ""])
 def test_a_builder_that_cannot_be_imported_is_refused(builder: str) -> None:
     with pytest.raises(InputError, match=r"got the builder .*package\.module:function"):
         build_net({"builder": builder})

@@ -12,25 +12,19 @@ def path(request: pytest.FixtureRequest) -> Path:
 
 
 @pytest.fixture(params=[(3,), (1, 4, 4)], ids=["vectors", "images"])
-def ends(
-    request: pytest.FixtureRequest, generator: torch.Generator
-) -> tuple[torch.Tensor, torch.Tensor]:
+def ends(request: pytest.FixtureRequest, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
     x0, x1 = torch.randn(2, 7, *request.param, generator=generator, dtype=torch.float64)
     return x0, x1
 
 
-def test_a_path_runs_from_the_source_to_the_data(
-    path: Path, ends: tuple[torch.Tensor, torch.Tensor]
-) -> None:
+def test_a_path_runs_from_the_source_to_the_data(path: Path, ends: tuple[torch.Tensor, torch.Tensor]) -> None:
     x0, x1 = ends
     zeros, ones = torch.zeros(7, dtype=x0.dtype), torch.ones(7, dtype=x0.dtype)
     torch.testing.assert_close(path.sample(x0, x1, zeros).x_t, x0, rtol=0, atol=1e-14)
     torch.testing.assert_close(path.sample(x0, x1, ones).x_t, x1, rtol=0, atol=1e-14)
 
 
-def test_dx_t_is_the_time_derivative_of_x_t(
-    path: Path, ends: tuple[torch.Tensor, torch.Tensor]
-) -> None:
+def test_dx_t_is_the_time_derivative_of_x_t(path: Path, ends: tuple[torch.Tensor, torch.Tensor]) -> None:
     t = torch.linspace(0, 1, 7, dtype=torch.float64)
     _, derivative = torch.func.jvp(lambda t: path.sample(*ends, t).x_t, (t,), (torch.ones_like(t),))
     sample = path.sample(*ends, t)

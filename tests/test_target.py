@@ -104,9 +104,7 @@ def test_the_density_ratio_falls_with_the_energy_and_stays_under_the_cap(
 
 
 def test_a_constant_added_to_the_energy_leaves_the_law_as_it_is(divergence: Divergence) -> None:
-    near, far = (
-        Target(gaussian(), table_energy(LOG_ODDS + shift), 1.5, divergence) for shift in (0, 40)
-    )
+    near, far = (Target(gaussian(), table_energy(LOG_ODDS + shift), 1.5, divergence) for shift in (0, 40))
     close(law(far), law(near), 1e-10)
 
 
@@ -120,9 +118,10 @@ def test_continual_flows_law_is_the_kl_target_of_the_softplus_energy(strength: f
     )
 
 
-def test_rejection_keeps_the_target_and_the_best_sample_surely(divergence: Divergence) -> None:
-    F = nn.functional.softplus(LOG_ODDS) - nn.functional.softplus(LOG_ODDS).min()
-    target = Target(gaussian(), table_energy(F, lower_bound=0.0), 1.5, divergence)
+@pytest.mark.parametrize("bound", [0.0, -3.0, 25.0])
+def test_rejection_keeps_the_target_and_the_best_sample_surely(divergence: Divergence, bound: float) -> None:
+    F = LOG_ODDS - LOG_ODDS.min() + bound
+    target = Target(gaussian(), table_energy(F, lower_bound=bound), 1.5, divergence)
     probability = target.acceptance(F, target.multiplier(F, Q0))
     assert float(probability.min()) >= 0
     assert float(probability.max()) == pytest.approx(1, abs=1e-12)
@@ -239,9 +238,7 @@ class Fields:
             x_t, dx_t = self.path.sample(self.x0[i], self.x1[j], t)
             square = (self.net(x_t, t) - dx_t).square().sum(1)
             loss = loss + (self.p0[i] * p1[j] * weight[j] * square).sum() / 4
-        return torch.cat(
-            [g.flatten() for g in torch.autograd.grad(loss, list(self.net.parameters()))]
-        )
+        return torch.cat([g.flatten() for g in torch.autograd.grad(loss, list(self.net.parameters()))])
 
 
 @pytest.mark.parametrize("path", PATHS.values(), ids=PATHS.keys())
@@ -290,9 +287,7 @@ def test_rejection_samples_atoms_with_the_targets_masses(
 def test_the_kl_target_of_a_gaussian_and_a_quadratic_energy_is_a_narrower_gaussian(
     generator: torch.Generator,
 ) -> None:
-    target = Target(
-        gaussian(), CallableEnergy(lambda x: x[:, 0] ** 2 / 2, lower_bound=0.0), strength=3.0
-    )
+    target = Target(gaussian(), CallableEnergy(lambda x: x[:, 0] ** 2 / 2, lower_bound=0.0), strength=3.0)
     x = target.sample(5000, generator).x[:, 0]
     assert stats.kstest(x, stats.norm(scale=0.5).cdf).pvalue > 0.01
 
@@ -378,9 +373,7 @@ def test_nothing_accepted_is_an_error_that_says_the_acceptance_rate(
     generator: torch.Generator,
 ) -> None:
     energy = CallableEnergy(lambda x: 60 + x[:, 0].abs(), lower_bound=0.0)
-    with pytest.raises(
-        InputError, match=r"none of 1000 samples \(mean acceptance probability 4.*e-27\)"
-    ):
+    with pytest.raises(InputError, match=r"none of 1000 samples \(mean acceptance probability 4.*e-27\)"):
         Target(gaussian(), energy).sample(10, generator)
 
 

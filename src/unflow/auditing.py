@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from unflow import metrics
+from unflow.bundle import versions
 from unflow.classifiers import Classifier
 from unflow.data import LabelledData
 from unflow.energies import Energy, check_classes, evaluate
@@ -26,6 +27,8 @@ from unflow.target import Target
 from unflow.training import stream
 
 SCHEMA = 1
+REFERENCES = ("original", "target", "retrained")
+"""Rows that are compared with, not judged."""
 MMD_SIZE, MMD_REPEATS = 300, 10
 
 
@@ -147,7 +150,9 @@ class FamilyAudit:
         # The target's own samples cannot be their own reference: its row uses the second set.
         target = self._second_target if entry.method == "target" else self._target
         retrained = None if entry.method == "retrained" else self._retrained
-        moved = None if entry.method == "original" or not self._same_latents(entry) else labels
+        # A retrained model maps the same latents by another map: before -> after means nothing there.
+        comparable = entry.method not in REFERENCES and self._same_latents(entry)
+        moved = labels if comparable else None
         mmd_retain = metrics.repeated_mmd(
             generated=features, reference=self._retain, bandwidth=self.bandwidth,
             size=min(MMD_SIZE, len(self._retain), len(features)), repeats=MMD_REPEATS,
@@ -241,14 +246,15 @@ def judge_record(
     """Return the judge's entry in audit.json: accuracy, and how independent it is of the guide.
 
     The correlation of errors is the phi coefficient of "judge is wrong" and "guide is wrong" over the
-    held-out samples, in [-1, 1]; null where one of them makes no error there.
+    held-out samples, in [-1, 1]; null where one of them makes no error there. Independent means other
+    weights and other training samples; null where the samples of one are not known.
 
     Args:
         judge: the judge.
         guide: the classifier behind the energy; None without one.
         held_out: real labelled samples that neither has seen.
         name: of the judge.
-        judge_data: hash of the samples that the judge was trained on.
+        judge_data: hash of the samples that the judge was trained on; None if unknown.
         guide_data: the same for the guide.
     """
     wrong = judge.probabilities(held_out.x).argmax(1) != held_out.labels
@@ -256,7 +262,8 @@ def judge_record(
     if guide is not None:
         guide_wrong = guide.probabilities(held_out.x).argmax(1) != held_out.labels
         correlation = _phi(wrong, guide_wrong)
-        independent = judge_data != guide_data and sha256_module(judge) != sha256_module(guide)
+        if judge_data is not None and guide_data is not None:
+            independent = judge_data != guide_data and sha256_module(judge) != sha256_module(guide)
     return {
         "name": name, "accuracy": 1 - float(wrong.float().mean()), "sha256": sha256_module(judge),
         "independent_of_guide": independent, "error_correlation_with_guide": correlation,
@@ -286,6 +293,7 @@ class Audit:
         return {
             "schema": SCHEMA, "judge": self.judge, "floor": self.floor, "rows": self.rows,
             "request": self.request, "class_names": self.class_names, "notes": self.notes,
+            "versions": versions(),
         }  # fmt: skip
 
     def write(self, path: Path) -> Path:
@@ -334,7 +342,9 @@ def find_notes(rows: Sequence[dict[str, Any]], judge: dict[str, Any]) -> list[st
     reference = {r["family"]: r for r in rows if r["method"] == "retrained"}
     for row in rows:
         where = f"{row['family']} {row['method']}"
-        if row["method"] not in ("original", "retrained", "target") and row["family"] in reference:
+        if row["method"] in REFERENCES:
+            continue
+        if row["family"] in reference:
             retrained = reference[row["family"]]["forget_rate"]
             slack = 2 * math.sqrt(max(retrained * (1 - retrained), 1 / row["n"]) / row["n"])
             if row["forget_rate"] < retrained - slack:
@@ -358,6 +368,8 @@ def audit(
     target: Target | None = None,
     retrained: GenerativeModel | None = None,
     guide: Classifier | None = None,
+    judge_data: str | None = None,
+    guide_data: str | None = None,
     method: str = "unlearned",
     n: int = 4000,
     seed: int = 0,
@@ -375,6 +387,8 @@ def audit(
         target: the request, for exact samples of q* by rejection.
         retrained: trained without the forgotten classes.
         guide: the classifier behind the energy, for the record of independence.
+        judge_data: hash of the judge's training samples, if known.
+        guide_data: hash of the guide's.
         method: name of the row.
         n: samples per row.
         seed: of latents and rejection.
@@ -407,8 +421,8 @@ def audit(
         guide,
         held_out,
         name=type(judge.net).__name__,
-        judge_data="judge",
-        guide_data="guide",
+        judge_data=judge_data,
+        guide_data=guide_data,
     )
     words = {"forget": list(forget), "words": describe(target, forget)}
     result = Audit(record, {original.family: floor}, rows, words, judge.class_names, find_notes(rows, record))

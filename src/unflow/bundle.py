@@ -50,7 +50,8 @@ def save(
     folder.mkdir(parents=True, exist_ok=True)
     write_tensors(folder / WEIGHTS, model.state_dict())
     digest = sha256_file(folder / WEIGHTS)
-    record = {"sha256": digest, "versions": versions(), **(lineage or {})}
+    identity = {"sha256": digest, "weights_sha256": sha256_module(model)}
+    record = identity | {"versions": versions(), **(lineage or {})}
     write_json(folder / LINEAGE, record)
     write_bytes(folder / CARD, model_card(model, record).encode())
     write_json(folder / CONFIG, {"format": FORMAT, "sha256": digest, **config})

@@ -11,7 +11,8 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from unflow.files import append_json_line, read_json_lines, read_tensors, write_
 from unflow.methods.base import Method, Problem, Tensors, Training, settings
 from unflow.progress import Progress
 
+CHECKPOINT_SECONDS = 30.0
 CHECKPOINT, PREPARED, METRICS = "checkpoint.safetensors", "prepared.safetensors", "metrics.jsonl"
 
 
@@ -45,7 +47,7 @@ class Fit:
 
 def stream(seed: int, *path: int) -> torch.Generator:
     """Return the CPU generator of one purpose: a function of the seed and the path, nothing else."""
-    words = np.random.SeedSequence((seed, *path)).generate_state(2, np.uint32)
+    words = np.random.SeedSequence(seed, spawn_key=path).generate_state(2, np.uint32)
     return torch.Generator().manual_seed((int(words[0]) << 31) ^ int(words[1]))
 
 
@@ -146,7 +148,7 @@ def fit(
         device: "cpu", "cuda" or "mps".
         devices: data-parallel processes; a divisor of the batch size.
         log_every: steps between lines of metrics.jsonl.
-        checkpoint_every: steps between checkpoints (and held-out losses).
+        checkpoint_every: steps between checkpoints (and held-out losses); slow steps are also saved by time.
         label: what the progress line calls this training.
         on_step: called with the number of finished steps after each.
 
@@ -166,35 +168,51 @@ def fit(
     strategy = "ddp" if devices > 1 else "auto"
     fabric = Fabric(accelerator=device, devices=devices, strategy=strategy)
     fabric.launch()
-    started = time.perf_counter()
+    clock = _Clock()
     _move(problem, fabric.device)
     folder = _Folder(None if out is None else Path(out), loop, seed, fabric.is_global_zero)
     prepared = folder.prepared(lambda: loop.prepare(problem, stream(seed, 0)))
     run = _Loop(fabric, loop, problem, prepared, seed)
-    spent = folder.resume(run)
+    clock.seconds_before = folder.resume(run)
     fabric.barrier()
-    show = fabric.is_global_zero
-    with Progress(label or type(method).__name__, loop.steps, run.step, show) as progress:
+    name = label or type(method).__name__
+    with Progress(name, loop.steps, run.step, fabric.is_global_zero) as progress:
         while run.step < loop.steps:
             losses = run.advance()
             if on_step is not None:
                 on_step(run.step)
-            last = run.step == loop.steps
-            checkpoint = last or run.step % checkpoint_every == 0
-            if checkpoint or run.step % log_every == 0:
+            milestone = run.step == loop.steps or run.step % checkpoint_every == 0
+            if milestone or run.step % log_every == 0:
                 values = _numbers(fabric, losses, run.step)
-                seconds = spent + time.perf_counter() - started
-                if checkpoint and problem.held_out is not None:
-                    held_out = loop.held_out_loss(problem, run.parts)
-                    started += time.perf_counter() - started - (seconds - spent)
+                seconds = clock.seconds
+                if milestone and problem.held_out is not None:
+                    with clock.paused():
+                        held_out = loop.held_out_loss(problem, run.parts)
                     values |= {} if held_out is None else {"held_out": held_out}
                 folder.log(run.step, seconds, values)
-                if checkpoint:
-                    folder.checkpoint(run, seconds)
+            if milestone or folder.is_due():
+                folder.checkpoint(run, clock.seconds)
             progress.advance(run.step)
-    seconds = spent + time.perf_counter() - started
     model = loop.result(problem, run.parts)
-    return Fit(model.cpu().eval().requires_grad_(False), seconds, loop.steps)
+    return Fit(model.cpu().eval().requires_grad_(False), clock.seconds, loop.steps)
+
+
+class _Clock:
+    """Seconds of work over all restarts of a run."""
+
+    def __init__(self) -> None:
+        self.seconds_before, self._started = 0.0, time.perf_counter()
+
+    @property
+    def seconds(self) -> float:
+        return self.seconds_before + time.perf_counter() - self._started
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Leave out what is measured for the record only, such as a held-out loss."""
+        paused_at = time.perf_counter()
+        yield
+        self._started += time.perf_counter() - paused_at
 
 
 def _move(problem: Problem, device: torch.device) -> None:
@@ -225,6 +243,7 @@ class _Folder:
     def __init__(self, path: Path | None, loop: Training, seed: int, writes: bool) -> None:
         self.path, self.loop, self.writes = path, loop, writes
         self.identity = {"method": type(loop).__name__, **settings(loop), "seed": seed}
+        self._written = time.monotonic()
         if path is not None and writes:
             path.mkdir(parents=True, exist_ok=True)
 
@@ -264,8 +283,14 @@ class _Folder:
             record = {"step": step, "seconds": round(seconds, 3), **values}
             append_json_line(self.path / METRICS, record)
 
+    def is_due(self) -> bool:
+        """Return whether a kill now would lose more than ``CHECKPOINT_SECONDS`` of work."""
+        due = self.path is not None and time.monotonic() - self._written > CHECKPOINT_SECONDS
+        return due and self.writes
+
     def checkpoint(self, run: _Loop, seconds: float) -> None:
         """Write everything that the next step depends on."""
+        self._written = time.monotonic()
         if self.path is not None and self.writes:
             metadata = {"identity": self.identity, "step": run.step, "seconds": seconds}
             write_tensors(self.path / CHECKPOINT, run.state(), metadata)

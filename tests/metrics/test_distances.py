@@ -200,6 +200,17 @@ def test_repeated_mmd_is_reproducible_shuffled_and_spread():
     assert abs(head - whole) > 10 * result.sd / math.sqrt(60)
 
 
+def test_repeated_mmd_of_two_repeats_is_their_mean_and_gap():
+    x, y, generator = normal(20, 2, 0), normal(9, 2, 1), rng(5)
+    values = []
+    for _ in range(2):
+        subsets = [points[torch.randperm(len(points), generator=generator)[:8]] for points in (x, y)]
+        values.append(mmd(generated=subsets[0], reference=subsets[1], bandwidth=1.0))
+    result = repeated_mmd(generated=x, reference=y, bandwidth=1.0, size=8, repeats=2, generator=rng(5))
+    assert result.mean == pytest.approx(sum(values) / 2)
+    assert result.sd == pytest.approx(abs(values[0] - values[1]) / math.sqrt(2))
+
+
 # Classifier two-sample test
 
 

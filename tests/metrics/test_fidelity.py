@@ -139,6 +139,7 @@ def test_duplicates_are_found_by_closed_balls():
     """A set of copies has balls of radius 0, which still hold the copies."""
     copies = torch.ones(6, 2)
     assert fidelity(generated=copies, reference=copies) == (1.0, 1.0, 6 / 5, 1.0)
+    assert density_coverage(generated=copies, reference=copies) == (6 / 5, 1.0)
 
 
 def test_one_generated_point_is_enough_for_coverage_but_not_for_recall():

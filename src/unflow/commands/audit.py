@@ -76,6 +76,7 @@ def run(
     again = None if retrained is None else bundle.load(retrained)
     F = None if energy is None else class_energy(energy, classes, margin)
     target = None if F is None else Target(before, F, strength, DIVERGENCES[divergence]())
+    guide = None if energy is None else Path(energy.partition(":")[2])
     held_out, training = (load_rows(data, split, part) for part in ("held_out", "train"))
     open_run(out, {
         "command": "audit", "model": str(model), "original": str(original), "judge": str(judge),
@@ -86,9 +87,16 @@ def run(
     result = audit(
         after, original=before, judge=referee, forget=classes, held_out=held_out,
         training=training, target=target, retrained=again, n=n, seed=seed, out=out,
-        guide=None if energy is None else bundle.load_classifier(energy.partition(":")[2]),
+        guide=None if guide is None else bundle.load_classifier(guide), judge_data=data_hash(judge),
+        guide_data=None if guide is None else data_hash(guide),
         method=str(bundle.read_lineage(model).get("method", "unlearned")),
     )  # fmt: skip
     print_audit(result.as_dict())
     print(f"audit:  {out / 'audit.json'}")
     print(f"report: {write_report(out)}")
+
+
+def data_hash(folder: Path) -> str | None:
+    """Return the hash of what a classifier's bundle was trained on; None if its lineage does not say."""
+    hashes = sorted((bundle.read_lineage(folder).get("data") or {}).values())
+    return ",".join(hashes) or None

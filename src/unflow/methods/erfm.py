@@ -23,7 +23,7 @@ from unflow.methods.base import (
 )  # fmt: skip
 from unflow.methods.losses import VelocityLoss
 from unflow.models import Chain, Flow, GenerativeModel
-from unflow.nets import MLP, net_config, new_net
+from unflow.nets import new_net
 from unflow.paths import PATHS
 from unflow.target import Bank, Target
 
@@ -124,7 +124,7 @@ class ERFM(Training):
 
     def _appended(self, problem: Problem, seed: int) -> nn.Module:
         shape = model_of(problem).sample_shape
-        return new_net(net_config(MLP(shape, self.width, self.depth)), seed)
+        return new_net({"net": "mlp", "shape": shape, "width": self.width, "depth": self.depth}, seed)
 
     def draw(self, prepared: Tensors, generator: torch.Generator) -> Tensors:
         """Draw pairs (together after a plan, apart otherwise) and times."""

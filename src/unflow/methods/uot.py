@@ -24,7 +24,7 @@ from unflow.methods.base import (
 )  # fmt: skip
 from unflow.methods.erfm import draw_weighted, model_of, target_of
 from unflow.models import GenerativeModel
-from unflow.nets import MLP, net_config, new_net
+from unflow.nets import new_net
 
 
 class TransportCost(nn.Module):
@@ -71,20 +71,27 @@ class PotentialLoss(nn.Module):
 
 
 class GeneratorLoss(nn.Module):
-    """E[c(G0(z), G(z)) - v(G(z))]; the potential is read, not trained, and so not registered here."""
+    """E[c(G0(z), G(z)) - v(G(z))]; the potential is read, not trained, and so not registered here.
+
+    ``moved`` and ``cost`` keep what the last call computed, without gradient: the potential's step
+    needs the same numbers, and a second push through G would cost a quarter of the whole step.
+    """
 
     def __init__(self, model: GenerativeModel, potential: nn.Module, cost: TransportCost) -> None:
         super().__init__()
         self.model = model
         self._read = (potential, cost)
+        self.moved = self.cost = torch.empty(0)
 
     def forward(self, z: Tensor, origin: Tensor) -> Tensor:
         """Return the loss for latents z and their original outputs G0(z)."""
-        potential, cost = self._read
+        potential, transport = self._read
         moved = self.model.push(z)
+        cost = transport(origin, moved)
         potential.requires_grad_(False)
-        value = (cost(origin, moved) - potential(moved)[:, 0]).mean()
+        value = (cost - potential(moved)[:, 0]).mean()
         potential.requires_grad_(True)
+        self.moved, self.cost = moved.detach(), cost.detach()
         return value
 
 
@@ -164,9 +171,8 @@ class UOT(Training):
         """Return the potential (from zero) and the generator (from G0)."""
         target, model = target_of(problem), model_of(problem)
         divergence = target.divergence
-        potential = trainable_copy(
-            new_net(net_config(MLP(model.sample_shape, self.width, self.depth, 0, 1)), seed)
-        )
+        net = {"net": "mlp", "shape": model.sample_shape, "width": self.width, "depth": self.depth}
+        potential = trainable_copy(new_net(net | {"num_times": 0, "outputs": 1}, seed))
         generator = trainable_copy(model)
         assert isinstance(generator, GenerativeModel)
         strength = target.strength if self.cost_strength is None else self.cost_strength
@@ -196,18 +202,13 @@ class UOT(Training):
         return {"z": prepared["z"][rows], "origin": origin, "pool": prepared["pool"][others]}
 
     def step(self, parts: Parts, batch: Tensors, descend: Descend, progress: float) -> Tensors:
-        """Take one step on the potential, then one on the generator."""
+        """Take one step on the generator, then one on the potential at the same moved samples."""
+        generator = descend("generator", batch["z"], batch["origin"])
         loss = parts["generator"].loss
         assert isinstance(loss, GeneratorLoss)
-        with torch.no_grad():
-            moved = loss.model.push(batch["z"])
-            cost = loss._read[1](batch["origin"], moved)
         r1 = self.r1 * (1 - progress) if self.anneal_r1 else self.r1
-        potential = descend("potential", moved, cost, batch["pool"], r1)
-        return {
-            "potential": potential,
-            "generator": descend("generator", batch["z"], batch["origin"]),
-        }
+        potential = descend("potential", loss.moved, loss.cost, batch["pool"], r1)
+        return {"generator": generator, "potential": potential}
 
     def result(self, problem: Problem, parts: Parts) -> nn.Module:
         """Return the averaged generator."""

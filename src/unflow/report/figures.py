@@ -45,6 +45,11 @@ def class_shares(run: Run, row: Row, original: Row | None, target: Row | None, n
     return drawn.svg
 
 
+def has_classes(row: Row) -> bool:
+    """Return whether a row's samples were counted by class."""
+    return _shares(row) is not None
+
+
 def _shares(row: Row) -> Array | None:
     counts = row.counts("class_counts")
     return None if counts is None or not counts.sum() else 100 * counts / counts.sum()
@@ -129,7 +134,7 @@ def curves(folder: str, records: Sequence[Mapping[str, Any]], name: str) -> str:
             axes.plot(steps[shown], held_out[shown], "o", color=INK, markersize=2.4, label="held out")
         everything = np.concatenate([_column(records, k) for k in [*losses, "held_out"]])
         finite = everything[np.isfinite(everything)]
-        if finite.min() > 0 and finite.max() > 20 * finite.min():
+        if finite.min() > 0 and finite.max() > 100 * finite.min():
             axes.set_yscale("log")
             axes.yaxis.set_major_formatter("{x:g}")
             axes.yaxis.set_minor_formatter("")
@@ -137,7 +142,7 @@ def curves(folder: str, records: Sequence[Mapping[str, Any]], name: str) -> str:
         axes.grid(axis="y")
         axes.spines["left"].set_color(LINE)
         axes.locator_params(axis="x", nbins=5)
-        axes.legend(loc="best")
+        axes.figure.legend(loc="outside upper left", ncols=4, columnspacing=1.0, borderpad=0.1)
     return drawn.svg
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable
 from importlib.resources import files
 from pathlib import Path
@@ -15,7 +16,7 @@ from unflow.report.pictures import album
 from unflow.report.rates import rates
 from unflow.report.read import Row, Run, read_run
 from unflow.report.summary import cautions, label, sentences, subtitle, title
-from unflow.report.words import ABOUT, COSTS, METHODS, METRICS, family_name, number
+from unflow.report.words import ABOUT, COSTS, METHODS, METRICS, TAGS, family_name, number
 
 
 def write_report(run: str | Path, out: str | Path | None = None) -> Path:
@@ -63,7 +64,7 @@ def _context(run: Run) -> dict[str, Any]:
         "families": [_family(run, family) for family in run.families],
         "metrics": METRICS,
         "costs": COSTS,
-        "methods": [(METHODS.get(k, k), about) for k, about in ABOUT.items()],
+        "meanings": [(METHODS.get(k, k), about) for k, about in (ABOUT | TAGS).items()],
         "curves": _curves(run),
         "curves_absent": _curves_absent(run),
         "judge": _judge(run),
@@ -71,12 +72,16 @@ def _context(run: Run) -> dict[str, Any]:
         "fingerprint": tables.short_hash(run.split.get("fingerprint")),
         "origins": tables.origins(run),
         "data_used": [
-            (family_name(r.family), label(run, r), tables.text(r.values.get("data_used"))) for r in run.rows
+            (family_name(r.family), label(run, r), tables.text(r.values.get("data_used")))
+            for family in run.families
+            for r in run.rows_of(family)
         ],
         "cautions": cautions(run),
         "notes": [str(note) for note in run.audit.get("notes") or []],
         "versions": run.audit.get("versions") or {},
+        "command": tables.command(run),
         "config": _config(run),
+        "name": shlex.quote(run.name),
         "number": number,
     }
 
@@ -93,7 +98,7 @@ def _family(run: Run, family: str) -> dict[str, Any]:
             "absent": [label(run, row) for row in rows if not has(row)],
         }
 
-    matrices = [(row, tables.moves(run, row)) for row in rows if row.method != "original"]
+    matrices = [(row, tables.moves(run, row)) for row in rows if not row.is_reference]
     return {
         "name": family_name(family),
         "slug": slug,
@@ -103,7 +108,7 @@ def _family(run: Run, family: str) -> dict[str, Any]:
         "album": album(run, family),
         "classes": panels(
             "classes",
-            lambda row: row.counts("class_counts") is not None,
+            figures.has_classes,
             lambda row, name: figures.class_shares(run, row, original, target, name),
         ),
         "moves": [found for _, found in matrices if found is not None],
@@ -134,18 +139,9 @@ def _curves(run: Run) -> list[tuple[str, Any]]:
 
 def _curves_absent(run: Run) -> list[str]:
     """Return the logs that a run has by its rows, and that are not there or hold no loss."""
-    places = {
-        "original": ("{family}",),
-        "retrained": ("retrained/{family}", "{family}-retrained", "unlearned/{family}-retrained"),
-        "target": (),
-    }
-    absent = []
-    for row in run.rows:
-        folders = places.get(row.method, ("unlearned/{family}-{method}",))
-        names = [f.format(family=row.family, method=row.method) for f in folders]
-        if names and not any(figures.loss_names(run.curves.get(name, [])) for name in names):
-            absent.append(f"{label(run, row)} ({family_name(row.family)})")
-    return absent
+    trained = [row for row in run.rows if row.method != "target"]
+    folders = {row.family if row.method == "original" else f"unlearned/{row.key}": None for row in trained}
+    return [name for name in folders if not figures.loss_names(run.curves.get(name, []))]
 
 
 def _judge(run: Run) -> list[tuple[str, str]]:

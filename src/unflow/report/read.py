@@ -198,10 +198,10 @@ def _read_config(path: Path) -> dict[str, Any]:
 
 def _read_samples(path: Path) -> Samples:
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
             known = ("x", "z", "label", "energy", "probability")
             samples = Samples(**{name: file[name] for name in known if name in file.files})
-    except (OSError, ValueError, TypeError, zipfile.BadZipFile) as error:
+    except (OSError, EOFError, ValueError, TypeError, zipfile.BadZipFile) as error:
         raise InputError(
             f"{path} is damaged or has no array x; expected samples that `unflow audit` wrote: run it again"
         ) from error

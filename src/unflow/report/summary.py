@@ -34,27 +34,30 @@ def half_width(row: Row) -> float | None:
     return (high - low) / 2
 
 
-def compare(row: Row, reference: Row | None) -> str | None:
-    """Return whether a row's forget rate is ``fewer``, ``more`` or ``alike`` beside a reference's.
+def compare(row: Row, retrained: Row | None) -> str | None:
+    """Return whether a row's forget rate is ``fewer``, ``more`` or ``alike`` beside the retrained's.
 
-    Fewer and more need a difference of two standard errors; None where either was not measured.
+    Fewer and more are two standard errors away, by the rule of the audit's own notes; None where
+    either rate was not measured.
     """
     rate = row.number("forget_rate")
-    other = None if reference is None else reference.number("forget_rate")
-    if reference is None or rate is None or other is None:
+    other = None if retrained is None else retrained.number("forget_rate")
+    if rate is None or other is None:
         return None
-    error = 2 * math.hypot(half_width(row) or 0.0, half_width(reference) or 0.0)
-    return "fewer" if rate < other - error else "more" if rate > other + error else "alike"
+    n = row.number("n")
+    slack = 2 * math.sqrt(max(other * (1 - other), 1 / n) / n) if n else 0.0
+    return "fewer" if rate < other - slack else "more" if rate > other + slack else "alike"
 
 
 def tags(run: Run, row: Row) -> list[str]:
     """Return the words that must stand beside a row's name."""
-    found = []
-    if not row.is_reference and compare(row, run.row(row.family, "retrained")) == "fewer":
-        found.append("over-forgets")
-    if row.values.get("original_recoverable") is True:
-        found.append("original recoverable")
-    return found
+    if row.is_reference:
+        return []
+    holds = {
+        "over-forgets": compare(row, run.row(row.family, "retrained")) == "fewer",
+        "recoverable": row.values.get("original_recoverable") is True,
+    }
+    return [word for word, is_so in holds.items() if is_so]
 
 
 def label(run: Run, row: Row) -> str:
@@ -151,12 +154,9 @@ def floor(run: Run, family: str, name: str) -> float | None:
 
 
 def cautions(run: Run) -> list[str]:
-    """Return what a reader must know before the numbers, as far as the files show it."""
-    judge = run.audit.get("judge") or {}
+    """Return what the files lack or mix, and the audit's own notes do not say."""
     found = []
-    if judge.get("independent_of_guide") is False:
-        found.append("The judge is not independent of the guide: forget rates may flatter every method.")
-    elif judge.get("independent_of_guide") is None:
+    if (run.audit.get("judge") or {}).get("independent_of_guide") is None:
         found.append("Whether the judge is independent of the guide was not recorded.")
     for family in run.families:
         found += [f"{family_name(family)}: {text}" for text in _family_cautions(run, family)]
@@ -177,6 +177,3 @@ def _family_cautions(run: Run, family: str) -> Iterator[str]:
         values = sorted({str(v) for row in rows if (v := row.values.get(name)) is not None})
         if len(values) > 1:
             yield f"the rows use different {word} ({join(values)}); compare them with care."
-    for row in rows:
-        if row.values.get("original_recoverable") is True and not row.is_reference:
-            yield (f"{label(run, row)} keeps the original inside: this is suppression, not removal.")

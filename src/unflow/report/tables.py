@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
@@ -107,11 +108,19 @@ class Moves:
     lines: Sequence[tuple[str, bool, Sequence[Cell]]]
     words: str
 
+    @property
+    def is_compact(self) -> bool:
+        """Whether the class names are short enough for columns of one width."""
+        return max(map(len, self.classes)) <= 3
+
 
 def moves(run: Run, row: Row) -> Moves | None:
-    """Return a row's transition matrix; None where there is none."""
+    """Return a row's transition matrix; None where there is none, and for references.
+
+    A model trained anew maps latents in its own way: its matrix would say nothing.
+    """
     matrix = row.counts("transition")
-    if matrix is None or matrix.ndim != 2 or not matrix.sum():
+    if matrix is None or row.is_reference or matrix.ndim != 2 or not matrix.sum():
         return None
     names = [run.class_name(k) for k in range(len(matrix))]
     shown = range(len(matrix)) if len(matrix) <= MAX_CLASSES else run.forget
@@ -120,10 +129,10 @@ def moves(run: Run, row: Row) -> Moves | None:
         total = matrix[k].sum()
         cells = [Cell(number(c, 0), round(c / total, 3) if total else 0.0) for c in matrix[k]]
         lines.append((names[k], k in run.forget, cells))
-    return Moves(label(run, row), names, lines, _moves_in_words(run, row, matrix))
+    return Moves(label(run, row), names, lines, _moves_in_words(run, matrix))
 
 
-def _moves_in_words(run: Run, row: Row, matrix: NDArray[np.float64]) -> str:
+def _moves_in_words(run: Run, matrix: NDArray[np.float64]) -> str:
     is_forgotten = np.isin(np.arange(len(matrix)), run.forget)
     retained = matrix[~is_forgotten].sum()
     parts = []
@@ -140,9 +149,7 @@ def _moves_in_words(run: Run, row: Row, matrix: NDArray[np.float64]) -> str:
             f"still {'does' if still == 1 else 'do'}"
         )
     text = "; ".join(parts)
-    stayed = row.number("stayed_share")
-    measured = f" Stayed share in the audit: {number(stayed, 3)}." if stayed is not None else ""
-    return f"{text[:1].upper()}{text[1:]}.{measured}"
+    return f"{text[:1].upper()}{text[1:]}."
 
 
 @dataclass(frozen=True)
@@ -188,6 +195,18 @@ def split_parts(run: Run) -> list[tuple[str, str, str]]:
         for name, part in parts.items()
         if isinstance(part, Mapping)
     ]
+
+
+def command(run: Run) -> str:
+    """Return the command line that made the run, from its configuration; empty if unknown."""
+    options = {k: v for k, v in public(run.config).items() if v is not None and v is not False}
+    if "command" not in options:
+        return ""
+    words = ["unflow", str(options.pop("command"))]
+    for name, value in options.items():
+        told = ",".join(map(str, value)) if isinstance(value, list) else str(value)
+        words += [f"--{name}", shlex.quote(told.lower() if value is True else told)]
+    return " ".join([*words, "--out", shlex.quote(run.name)])
 
 
 def short_hash(value: Any) -> str:

@@ -40,6 +40,12 @@ ABOUT = {
 }
 
 
+TAGS = {
+    "over-forgets": "fewer forgotten samples than the retrained model, by two standard errors",
+    "recoverable": "the original still sits inside: suppression, not removal",
+}
+
+
 @dataclass(frozen=True)
 class Metric:
     """A column: where its number stands in a row of the audit, and how it is written."""
@@ -81,13 +87,14 @@ METRICS = (
     ),
     Metric(
         "fid_target",
-        "FID to target",
-        "Fréchet distance to exact samples of the target q*. Lower is closer; compare with the floor.",
+        "FD to target",
+        "Fréchet distance, in the features that the caption names, to exact samples of "
+        "q*. Lower is closer; compare with the floor.",
     ),
-    Metric("fid_retain", "FID to retain", "Fréchet distance to real, held-out retain data."),
+    Metric("fid_retain", "FD to retain", "Fréchet distance to real, held-out retain data."),
     Metric(
         "fid_retrained",
-        "FID to retrained",
+        "FD to retrained",
         "Fréchet distance to samples of the retrained "
         "model, a reference that does not depend on the energy or its margin.",
     ),
