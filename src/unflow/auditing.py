@@ -29,6 +29,7 @@ from unflow.training import stream
 SCHEMA = 1
 REFERENCES = ("original", "target", "retrained")
 """Rows that are compared with, not judged."""
+MIN_SAMPLES = 100
 MMD_SIZE, MMD_REPEATS = 300, 10
 
 
@@ -241,7 +242,7 @@ COST: dict[str, float | int | None] = dict.fromkeys(
 
 def judge_record(
     judge: Classifier, guide: Classifier | None, held_out: LabelledData, *, name: str,
-    judge_data: str, guide_data: str | None,
+    judge_data: str | None, guide_data: str | None,
 ) -> dict[str, Any]:  # fmt: skip
     """Return the judge's entry in audit.json: accuracy, and how independent it is of the guide.
 
@@ -397,8 +398,8 @@ def audit(
     Raises:
         InputError: for unknown classes, or n under 100.
     """
-    if n < 100:
-        raise InputError(f"got n={n} samples to audit; expected 100 or more")
+    if n < MIN_SAMPLES:
+        raise InputError(f"got n={n} samples to audit; expected {MIN_SAMPLES} or more")
     evidence = Evidence(judge, forget, held_out, training, target.energy if target else None)
     z = original.prior(n, stream(seed, 99))
     entries = [

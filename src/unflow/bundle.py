@@ -16,6 +16,7 @@ from unflow.files import (
     read_json,
     read_tensors,
     sha256_file,
+    sha256_module,
     write_bytes,
     write_json,
     write_tensors,

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from unflow import bundle
 from unflow.auditing import (
+    MIN_SAMPLES,
     Audit,
     Entry,
     Evidence,
@@ -25,12 +26,13 @@ from unflow.base_models import train_model
 from unflow.classifiers import Classifier
 from unflow.data import LabelledData, Split, load_data, split_data, write_split
 from unflow.divergences import DIVERGENCES
-from unflow.energies import ClassLogOdds, check_classes
+from unflow.energies import ClassLogOdds, check_classes, check_margin
+from unflow.errors import InputError
 from unflow.methods import TRAINERS, UNLEARNERS, Method
 from unflow.methods.baselines.retrain import Retrain
 from unflow.methods.classification import Classification
 from unflow.models import GenerativeModel
-from unflow.target import Target
+from unflow.target import Target, check_strength
 from unflow.training import check_seed, stream
 from unflow.unlearning import unlearn
 
@@ -77,6 +79,13 @@ class DemoConfig:
     overrides: dict[str, Method] = field(default_factory=dict)
     """Row or trainer name -> method in place of the default one (small settings in tests)."""
 
+    def __post_init__(self) -> None:
+        check_seed(self.seed)
+        check_strength(self.strength)
+        check_margin(self.margin)
+        if self.n < MIN_SAMPLES:
+            raise InputError(f"got n={self.n}; expected {MIN_SAMPLES} or more samples per row")
+
 
 class Demo:
     """The stages of one run; each finds its result on disk or makes it.
@@ -87,7 +96,6 @@ class Demo:
     """
 
     def __init__(self, config: DemoConfig, out: Path) -> None:
-        check_seed(config.seed)
         self.config, self.out = config, out
         self.data = load_data("digits")
         check_classes(config.forget, len(self.data.class_names))
@@ -236,8 +244,6 @@ def parse_classes(text: str | Sequence[int]) -> tuple[int, ...]:
     Raises:
         InputError: for anything but integers separated by commas.
     """
-    from unflow.errors import InputError
-
     if not isinstance(text, str):
         return tuple(int(k) for k in text)
     try:

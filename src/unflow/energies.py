@@ -92,8 +92,8 @@ class ClassLogOdds(Energy):
             raise InputError(
                 f"got forget={list(forget)}; expected at least one class and none twice, like [3]"
             )
-        if margin is not None and not margin >= 0:
-            raise InputError(f"got margin={margin}; expected a number >= 0, or None for raw log-odds")
+        if margin is not None:
+            check_margin(margin)
         self.classifier = frozen(classifier)
         self.forget = tuple(int(k) for k in forget)
         self.margin = margin
@@ -121,6 +121,12 @@ class ClassLogOdds(Energy):
         """Return which classes are forgotten."""
         bound = "raw log-odds" if self.margin is None else f"margin {self.margin:g}"
         return f"class {' or '.join(map(str, self.forget))} ({bound})"
+
+
+def check_margin(margin: float) -> None:
+    """Raise InputError for a margin that is negative or not finite."""
+    if not 0 <= margin < math.inf:
+        raise InputError(f"got margin={margin}; expected a finite number >= 0")
 
 
 def check_classes(forget: Sequence[int], num_classes: int) -> None:
@@ -217,8 +223,7 @@ class Softplus(Energy):
 
     def __init__(self, energy: Energy, margin: float = 0.0) -> None:
         super().__init__()
-        if not margin >= 0:
-            raise InputError(f"got margin={margin}; expected a number >= 0")
+        check_margin(margin)
         self.energy, self.margin = energy, margin
 
     @property

@@ -45,6 +45,11 @@ def open_run(out: str | Path, config: dict[str, Any]) -> Path:
 def _check_same(out: Path, found: Any, config: dict[str, Any]) -> None:
     if not isinstance(found, dict):
         raise InputError(f"{out / CONFIG} is damaged; expected the configuration of a run")
+    if found.get("command") != config["command"]:
+        raise InputError(
+            f"{out} holds a run of `unflow {found.get('command')}`; expected a new or empty folder: choose "
+            "another --out"
+        )
     names = [k for k in config.keys() | found.keys() if config.get(k) != found.get(k)]
     if names:
         changes = ", ".join(f"{k}: {found.get(k)} -> {config.get(k)}" for k in sorted(names))

@@ -49,8 +49,7 @@ class Target:
     divergence: Divergence = field(default_factory=KL)
 
     def __post_init__(self) -> None:
-        if not (self.strength >= 0 and math.isfinite(self.strength)):
-            raise InputError(f"got strength={self.strength}; expected a finite number >= 0")
+        check_strength(self.strength)
 
     def bank(self, n: int, generator: torch.Generator) -> Bank:
         """Draw n samples of the original model and score them."""
@@ -131,3 +130,9 @@ class Target:
             parts.append(Bank(*(part[accepted] for part in bank)))
             found += int(accepted.sum())
         return Bank(*(torch.cat(columns)[:n] for columns in zip(*parts, strict=True)))
+
+
+def check_strength(strength: float) -> None:
+    """Raise InputError for a strength that is negative or not finite."""
+    if not (strength >= 0 and math.isfinite(strength)):
+        raise InputError(f"got strength={strength}; expected a finite number >= 0")

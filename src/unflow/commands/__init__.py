@@ -48,13 +48,24 @@ def parse(parser: ArgumentParser, module: Any, arguments: Sequence[str]) -> dict
     return values
 
 
+def plain(text: str) -> str:
+    """Return the parser's complaint about a value, without Python's names for types."""
+    match = re.fullmatch(r'Parser key "([\w.]+)": Expected an? (.+?)\. Got value: (.*)', text)
+    if match is None:
+        return text.replace("Parser key ", "option ")
+    option, expected, got = match.groups()
+    expected = re.sub(r"<class '(?:[\w.]+\.)?(\w+)'>", r"\1", expected)
+    expected = re.sub(r"typing\.Literal\[(.+)\]", r"one of \1", expected)
+    return f"got --{option} {got}; expected {expected}"
+
+
 def sentence(error: Exception, parser: ArgumentParser) -> str:
     """Return an error as one sentence, with the nearest option for a key that does not exist."""
     text = re.sub(r"\s+", " ", str(error)).strip()
     match = re.search(r"unrecognized arguments: (?:--)?([\w.-]+)|option '([\w.-]+)'", text)
     key = next((group for group in match.groups() if group), None) if match else None
     if key is None:
-        return text.replace("Parser key ", "option ")
+        return plain(text)
     known = [action.dest for action in parser._actions if action.dest not in ("help", "config")]
     leaf = {name.rsplit(".", 1)[-1]: name for name in known}
     near = difflib.get_close_matches(key.replace("-", "_"), [*known, *leaf], n=1, cutoff=0.5)

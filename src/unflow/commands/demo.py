@@ -48,8 +48,6 @@ def run(
     torch.set_num_threads(1)
     if seeds < 1:
         raise InputError(f"got seeds={seeds}; expected 1 or more")
-    if n < 100:
-        raise InputError(f"got n={n}; expected 100 or more samples per row")
     configs = [
         DemoConfig(
             forget=parse_classes(forget), seed=seed + k, margin=margin, strength=strength,
