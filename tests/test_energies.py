@@ -126,11 +126,11 @@ def test_an_empty_or_repeated_request_is_refused(forget: list[int], message: str
         ClassLogOdds(classifier(), forget)
 
 
-@pytest.mark.parametrize("margin", [-1.0, math.nan])
-def test_a_margin_below_zero_is_refused(margin: float) -> None:
-    with pytest.raises(InputError, match=r"margin=.*expected a number >= 0"):
+@pytest.mark.parametrize("margin", [-1.0, math.nan, math.inf])
+def test_a_margin_that_is_negative_or_not_finite_is_refused(margin: float) -> None:
+    with pytest.raises(InputError, match=r"margin=.*expected a finite number >= 0"):
         ClassLogOdds(classifier(), [0], margin)
-    with pytest.raises(InputError, match=r"margin=.*expected a number >= 0"):
+    with pytest.raises(InputError, match=r"margin=.*expected a finite number >= 0"):
         Softplus(CallableEnergy(first), margin)
 
 
