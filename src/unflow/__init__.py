@@ -19,7 +19,7 @@ _HOME = {
     "unlearn": "unlearning", "Unlearned": "unlearning",
     "audit": "auditing", "Audit": "auditing",
     "save": "bundle", "load": "bundle", "load_classifier": "bundle",
-    "fit": "training", "Problem": "methods",
+    "fit": "training", "stream": "training", "Problem": "methods",
 }  # fmt: skip
 _ROOMS = (
     "divergences", "energies", "paths", "couplings", "integrators", "methods", "metrics", "nets",
@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from unflow.methods import Problem
     from unflow.models import Chain, Flow, FlowMap, GenerativeModel, Generator
     from unflow.target import Bank, Target
-    from unflow.training import fit
+    from unflow.training import fit, stream
     from unflow.unlearning import Unlearned, unlearn
 
 

@@ -93,6 +93,7 @@ def train_model(
     assert isinstance(model, GenerativeModel | Classifier)
     lineage = identity | {
         "parent": None, "request": None, "steps": result.steps, "seconds": result.seconds,
+        "peak_rss_mb": result.peak_rss_mb,
         "data_used": [f"{part}_images"],
     }  # fmt: skip
     bundle.save(model, out, lineage)

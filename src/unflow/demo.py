@@ -178,11 +178,13 @@ class Demo:
         """Return a family's rows to be, and the second exact-target set."""
         config, family = self.config, target.model.family
         z = target.model.prior(config.n, stream(config.seed, 99))
-        seconds = bundle.read_lineage(self.out / family)["seconds"]
-        nfe = target.model.num_evaluations
+        lineage = bundle.read_lineage(self.out / family)
+        base_cost = {name: lineage[name] for name in ("steps", "peak_rss_mb")} | {
+            "train_seconds": lineage["seconds"], "nfe": target.model.num_evaluations
+        }  # fmt: skip
         entries = [
             Entry("original", draw_samples(target.model, z), config.seed,
-                  data_used=["train_images"], cost={"train_seconds": seconds, "nfe": nfe})
+                  data_used=["train_images"], cost=base_cost)
         ]  # fmt: skip
         entries += [self.unlearned(target, name, z) for name in ROWS[family]]
         if config.full and family == "flow_map":
@@ -216,7 +218,7 @@ class Demo:
     def cost(self, lineage: dict[str, Any], model: GenerativeModel) -> dict[str, Any]:
         """Return a row's cost; a method that follows the energy also pays for the guide."""
         seconds = lineage["seconds"]
-        cost = {"steps": lineage["steps"], "nfe": model.num_evaluations}
+        cost = {name: lineage[name] for name in ("steps", "peak_rss_mb")} | {"nfe": model.num_evaluations}
         if lineage["method"] == "retrained":
             return cost | {
                 "train_seconds": seconds,

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import json
 import math
+import resource
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -43,6 +45,8 @@ class Fit:
     seconds: float
     """Time of preparation and steps, over all restarts."""
     steps: int
+    peak_rss_mb: float
+    """The process's largest memory so far."""
 
 
 def stream(seed: int, *path: int) -> torch.Generator:
@@ -194,7 +198,13 @@ def fit(
                 folder.checkpoint(run, clock.seconds)
             progress.advance(run.step)
     model = loop.result(problem, run.parts)
-    return Fit(model.cpu().eval().requires_grad_(False), clock.seconds, loop.steps)
+    return Fit(model.cpu().eval().requires_grad_(False), clock.seconds, loop.steps, peak_rss_mb())
+
+
+def peak_rss_mb() -> float:
+    """Return the largest resident memory of this process so far, in MB."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (2**20 if sys.platform == "darwin" else 2**10)
 
 
 class _Clock:

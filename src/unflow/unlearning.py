@@ -90,7 +90,8 @@ def unlearn(
         "family": model.family,
         "data_used": [*(guide_data if uses_target else ()), *method.data_used],
         "data": {k: sha256_tensors(v) for k, v in data.items() if v is not None},
-        "steps": result.steps, "seconds": result.seconds, "metrics": None,
+        "steps": result.steps, "seconds": result.seconds,
+        "peak_rss_mb": result.peak_rss_mb, "metrics": None,
     }  # fmt: skip
     if out is not None:
         lineage |= _watched_cost(method, Path(out), result)

@@ -13,6 +13,7 @@ from unflow.demo import Demo, DemoConfig, parse_classes
 from unflow.errors import InputError
 from unflow.files import write_json
 from unflow.report import write_report
+from unflow.report.poster import write_poster
 from unflow.runs import open_run
 from unflow.table import print_audit, print_mean_table, summarise
 
@@ -81,6 +82,7 @@ def _one(demo: Demo) -> Audit:
     report = write_report(demo.out)
     print(f"audit:   {demo.out / 'audit.json'}")
     print(f"samples: {demo.out / 'samples'}")
+    print(f"picture: {write_poster(demo.out)}")
     print(f"report:  {report}")
     print(f"done in {time.perf_counter() - started:.0f} s")
     return audit

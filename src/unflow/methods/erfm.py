@@ -54,7 +54,7 @@ class ERFM(Training):
         average: decay of the weight average that becomes the model.
     """
 
-    steps: int = 1000
+    steps: int = 800
     learning_rate: float = 2e-3
     place: Literal["chain", "prior"] = "chain"
     weighting: Literal["importance", "resample"] = "importance"
@@ -64,7 +64,7 @@ class ERFM(Training):
     bank_size: int = 8192
     integration_steps: int = 4
     width: int = 256
-    depth: int = 3
+    depth: int = 2
     path: str = "linear"
     average: float = 0.99
 

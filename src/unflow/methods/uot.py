@@ -121,18 +121,18 @@ class UOT(Training):
         average: decay of the average of G that becomes the model.
     """
 
-    steps: int = 1000
+    steps: int = 700
     learning_rate: float = 2e-4
     pool: Literal["model", "tilted"] = "model"
     source: Literal["fixed", "relaxed"] = "fixed"
-    tau: float = 4.0
+    tau: float = 2.0
     cost_strength: float | None = None
     r1: float = 0.0
     anneal_r1: bool = False
     bank_size: int = 16384
     width: int = 256
     depth: int = 2
-    potential_rate: float | None = None
+    potential_rate: float | None = 1e-3
     average: float = 0.99
 
     needs: ClassVar[frozenset[str]] = frozenset({"target"})
