@@ -119,21 +119,20 @@ DICTS: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
-def tests_of_others() -> str:
+def text_of_other_tests() -> str:
     files = (file for file in TESTS.rglob("test_*.py") if file.name != Path(__file__).name)
     return "\n".join(file.read_text() for file in sorted(files))
 
 
 def is_run_over(name: str, text: str) -> bool:
     """Whether some test is parametrised over all members of a dict."""
-    direct = rf"parametrize\([^\n]*\b{name}\b"
-    listed = rf"for \w+(, \w+)? in (sorted\()?{name}\b"
-    return re.search(direct, text) is not None or re.search(listed, text) is not None
+    ways = rf"parametrize\([^\n]*\b{name}\b", rf"for \w+(, \w+)? in (sorted\()?{name}\b", rf"\*\*{name}\b"
+    return any(re.search(way, text) for way in ways)
 
 
 @pytest.mark.parametrize("name", DICTS)
 def test_every_member_of_a_literal_dict_is_tested(name: str) -> None:
-    text = tests_of_others()
+    text = text_of_other_tests()
     if not is_run_over(name, text):
         for key, value in DICTS[name].items():
             kind = value if callable(value) else type(value)
@@ -207,7 +206,9 @@ def test_no_file_names_a_place_on_somebodys_machine() -> None:
     assert {name: places for name, places in found.items() if places} == {}
 
 
-EXAMPLES = re.findall(r"^```python\n(.*?)^```", (ROOT / "CONTRIBUTING.md").read_text(), re.DOTALL | re.MULTILINE)
+EXAMPLES = re.findall(
+    r"^```python\n(.*?)^```", (ROOT / "CONTRIBUTING.md").read_text(), re.DOTALL | re.MULTILINE
+)
 
 
 @pytest.mark.parametrize("number", range(len(EXAMPLES)))
@@ -215,7 +216,8 @@ def test_the_examples_for_contributors_run(
     number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    exec(compile(EXAMPLES[number], f"CONTRIBUTING.md, example {number + 1}", "exec"), {"__name__": "example"})
+    name = f"CONTRIBUTING.md, example {number + 1}"
+    exec(compile(EXAMPLES[number], name, "exec", dont_inherit=True), {"__name__": "example"})
 
 
 def test_there_are_examples_for_contributors() -> None:

@@ -33,7 +33,7 @@ from unflow.methods.baselines.retrain import Retrain
 from unflow.methods.classification import Classification
 from unflow.models import GenerativeModel
 from unflow.target import Target, check_strength
-from unflow.training import check_seed, stream
+from unflow.training import check_device, check_seed, stream
 from unflow.unlearning import unlearn
 
 ROWS: dict[str, tuple[str, ...]] = {
@@ -81,6 +81,7 @@ class DemoConfig:
 
     def __post_init__(self) -> None:
         check_seed(self.seed)
+        check_device(self.device)
         check_strength(self.strength)
         check_margin(self.margin)
         if self.n < MIN_SAMPLES:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +44,30 @@ def open_run(out: str | Path, config: dict[str, Any]) -> Path:
     return out
 
 
+@contextmanager
+def run_folder(out: str | Path, config: dict[str, Any]) -> Iterator[Path]:
+    """``open_run``, taken back when the work inside is refused before it has written anything."""
+    out = Path(out)
+    made = [folder for folder in (out, *out.parents) if not folder.exists()]
+    new = not (out / CONFIG).exists()
+    open_run(out, config)
+    try:
+        yield out
+    except InputError:
+        if new and [entry.name for entry in out.iterdir()] == [CONFIG]:
+            (out / CONFIG).unlink()
+            for folder in made:
+                folder.rmdir()
+        raise
+
+
+def _flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in config.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return flat
+
+
 def _check_same(out: Path, found: Any, config: dict[str, Any]) -> None:
     if not isinstance(found, dict):
         raise InputError(f"{out / CONFIG} is damaged; expected the configuration of a run")
@@ -50,6 +76,7 @@ def _check_same(out: Path, found: Any, config: dict[str, Any]) -> None:
             f"{out} holds a run of `unflow {found.get('command')}`; expected a new or empty folder: choose "
             "another --out"
         )
+    found, config = _flat(found), _flat(config)
     names = [k for k in config.keys() | found.keys() if config.get(k) != found.get(k)]
     if names:
         changes = ", ".join(f"{k}: {found.get(k)} -> {config.get(k)}" for k in sorted(names))

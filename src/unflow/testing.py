@@ -110,7 +110,7 @@ def _gradient_is_the_slope(energy: Energy, x: Tensor, generator: torch.Generator
     _require(grad is not None, law, "no gradient", "one of the shape of x")
     assert grad is not None
     _require(bool(torch.isfinite(grad).all()), law, "NaN or infinite entries", "finite ones")
-    flat = bool((grad == 0).all()) and bool((F != F[0]).any())
+    flat = bool((grad == 0).all()) and bool((F[0] != F).any())
     _require(not flat, law, "0 everywhere for values that differ", "another gradient")
     direction = torch.randn(x.shape, generator=generator, dtype=x.dtype).to(x.device)
     h = torch.finfo(x.dtype).eps ** (1 / 3)

@@ -61,6 +61,16 @@ def check_seed(seed: int) -> None:
         raise InputError(f"got seed={seed}; expected an integer >= 0")
 
 
+def check_device(device: str) -> None:
+    """Raise InputError for a device that is unknown or not on this machine."""
+    there = {
+        "cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()
+    }  # fmt: skip
+    if not there.get(device, False):
+        found = ", ".join(name for name, available in there.items() if available)
+        raise InputError(f"got the device {device!r}; expected one that this machine has: {found}")
+
+
 class _Loop:
     """The state of one training: networks wrapped by Fabric, the step number, the clock."""
 
@@ -169,36 +179,43 @@ def fit(
         raise InputError(
             f"got {devices} devices for batches of {loop.batch_size}; expected a divisor of the batch"
         )
+    check_device(device)
     strategy = "ddp" if devices > 1 else "auto"
     fabric = Fabric(accelerator=device, devices=devices, strategy=strategy)
     fabric.launch()
     clock = _Clock()
-    _move(problem, fabric.device)
-    folder = _Folder(None if out is None else Path(out), loop, seed, fabric.is_global_zero)
-    prepared = folder.prepared(lambda: loop.prepare(problem, stream(seed, 0)))
-    run = _Loop(fabric, loop, problem, prepared, seed)
-    clock.seconds_before = folder.resume(run)
-    fabric.barrier()
-    name = label or type(method).__name__
-    with Progress(name, loop.steps, run.step, fabric.is_global_zero) as progress:
-        while run.step < loop.steps:
-            losses = run.advance()
-            if on_step is not None:
-                on_step(run.step)
-            milestone = run.step == loop.steps or run.step % checkpoint_every == 0
-            if milestone or run.step % log_every == 0:
-                values = _numbers(fabric, losses, run.step)
-                seconds = clock.seconds
-                if milestone and problem.held_out is not None:
-                    with clock.paused():
-                        held_out = loop.held_out_loss(problem, run.parts)
-                    values |= {} if held_out is None else {"held_out": held_out}
-                folder.log(run.step, seconds, values)
-            if milestone or folder.is_due():
-                folder.checkpoint(run, clock.seconds)
-            progress.advance(run.step)
-    model = loop.result(problem, run.parts)
-    return Fit(model.cpu().eval().requires_grad_(False), clock.seconds, loop.steps, peak_rss_mb())
+    with _on_device(problem, fabric.device):
+        folder = _Folder(None if out is None else Path(out), loop, seed, fabric.is_global_zero)
+        prepared = folder.prepared(lambda: loop.prepare(problem, stream(seed, 0)))
+        run = _Loop(fabric, loop, problem, prepared, seed)
+        clock.seconds_before = folder.resume(run)
+        fabric.barrier()
+        with Progress(
+            label or type(method).__name__, loop.steps, run.step, fabric.is_global_zero
+        ) as progress:
+            while run.step < loop.steps:
+                losses = run.advance()
+                if on_step is not None:
+                    on_step(run.step)
+                milestone = run.step == loop.steps or run.step % checkpoint_every == 0
+                if milestone or run.step % log_every == 0:
+                    _log(run, problem, losses, folder, clock, milestone)
+                if milestone or folder.is_due():
+                    folder.checkpoint(run, clock.seconds)
+                progress.advance(run.step)
+        model = loop.result(problem, run.parts)
+        return Fit(model.cpu().eval().requires_grad_(False), clock.seconds, loop.steps, peak_rss_mb())
+
+
+def _log(
+    run: _Loop, problem: Problem, losses: Tensors, folder: _Folder, clock: _Clock, milestone: bool
+) -> None:
+    values, seconds = _numbers(run.fabric, losses, run.step), clock.seconds
+    if milestone and problem.held_out is not None:
+        with clock.paused():
+            held_out = run.loop.held_out_loss(problem, run.parts)
+        values |= {} if held_out is None else {"held_out": held_out}
+    folder.log(run.step, seconds, values)
 
 
 def peak_rss_mb() -> float:
@@ -225,13 +242,24 @@ class _Clock:
         self._started += time.perf_counter() - paused_at
 
 
-def _move(problem: Problem, device: torch.device) -> None:
-    problem.model.to(device)
-    for other in (problem.target.model if problem.target else None, problem.teacher):
-        if other is not None:
-            other.to(device)
-    if problem.target is not None:
-        problem.target.energy.to(device)
+def _modules(problem: Problem) -> list[nn.Module]:
+    """Return every network that a problem brings along."""
+    target = problem.target
+    found = [problem.model, problem.teacher, *((target.model, target.energy) if target else ())]
+    return [module for module in found if module is not None]
+
+
+@contextmanager
+def _on_device(problem: Problem, device: torch.device) -> Iterator[None]:
+    """Have a problem's networks on a device, and put each back where it was."""
+    homes = [(module, next(module.parameters(), torch.empty(0)).device) for module in _modules(problem)]
+    for module, _ in homes:
+        module.to(device)
+    try:
+        yield
+    finally:
+        for module, home in homes:
+            module.to(home)
 
 
 def _numbers(fabric: Fabric, losses: Tensors, step: int) -> dict[str, float]:

@@ -19,7 +19,7 @@ from unflow.divergences import DIVERGENCES
 from unflow.energies import check_classes
 from unflow.errors import InputError
 from unflow.report import write_report
-from unflow.runs import open_run
+from unflow.runs import run_folder
 from unflow.table import print_audit
 from unflow.target import Target
 from unflow.training import check_seed
@@ -78,22 +78,23 @@ def run(
     target = None if F is None else Target(before, F, strength, DIVERGENCES[divergence]())
     guide = None if energy is None else Path(energy.partition(":")[2])
     held_out, training = (load_rows(data, split, part) for part in ("held_out", "train"))
-    open_run(out, {
+    record = {
         "command": "audit", "model": str(model), "original": str(original), "judge": str(judge),
         "forget": list(classes), "data": data, "split": str(split),
         "retrained": None if retrained is None else str(retrained), "energy": energy,
         "margin": margin, "strength": strength, "divergence": divergence, "n": n, "seed": seed,
-    })  # fmt: skip
-    result = audit(
-        after, original=before, judge=referee, forget=classes, held_out=held_out,
-        training=training, target=target, retrained=again, n=n, seed=seed, out=out,
-        guide=None if guide is None else bundle.load_classifier(guide), judge_data=data_hash(judge),
-        guide_data=None if guide is None else data_hash(guide),
-        method=str(bundle.read_lineage(model).get("method", "unlearned")),
-    )  # fmt: skip
-    print_audit(result.as_dict())
-    print(f"audit:  {out / 'audit.json'}")
-    print(f"report: {write_report(out)}")
+    }  # fmt: skip
+    with run_folder(out, record):
+        result = audit(
+            after, original=before, judge=referee, forget=classes, held_out=held_out,
+            training=training, target=target, retrained=again, n=n, seed=seed, out=out,
+            guide=None if guide is None else bundle.load_classifier(guide), judge_data=data_hash(judge),
+            guide_data=None if guide is None else data_hash(guide),
+            method=str(bundle.read_lineage(model).get("method", "unlearned")),
+        )  # fmt: skip
+        print_audit(result.as_dict())
+        print(f"audit:  {out / 'audit.json'}")
+        print(f"report: {write_report(out)}")
 
 
 def data_hash(folder: Path) -> str | None:

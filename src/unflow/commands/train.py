@@ -14,8 +14,8 @@ from unflow.base_models import load_rows, train_model
 from unflow.commands.options import add_settings, peek, with_recipe
 from unflow.methods import TRAINERS, Method
 from unflow.methods.base import settings as plain_settings
-from unflow.runs import open_run
-from unflow.training import check_seed
+from unflow.runs import run_folder
+from unflow.training import check_device, check_seed
 
 
 def add_arguments(parser: ArgumentParser, arguments: Sequence[str]) -> list[str]:
@@ -58,16 +58,18 @@ def run(
     """
     torch.set_num_threads(1)
     check_seed(seed)
+    check_device(device)
     rows = load_rows(data, split, part)
     flow = bundle.load(teacher) if teacher is not None else None
-    open_run(out, {
+    record = {
         "command": "train", "kind": kind, "net": net, "method": method,
         "settings": plain_settings(settings), "data": data,
         "split": None if split is None else str(split), "part": part,
         "teacher": None if teacher is None else str(teacher), "seed": seed,
-    })  # fmt: skip
-    train_model(
-        kind, net, settings, rows, out, seed=seed, teacher=flow, part=part, device=device,
-        devices=devices, label=f"{kind} ({method})",
-    )  # fmt: skip
-    print(f"model: {out}")
+    }  # fmt: skip
+    with run_folder(out, record):
+        train_model(
+            kind, net, settings, rows, out, seed=seed, teacher=flow, part=part, device=device,
+            devices=devices, label=f"{kind} ({method})",
+        )  # fmt: skip
+        print(f"model: {out}")

@@ -18,9 +18,9 @@ from unflow.energies import ClassLogOdds, check_classes
 from unflow.errors import InputError
 from unflow.methods import UNLEARNERS, Method
 from unflow.methods.base import settings as plain_settings
-from unflow.runs import open_run
+from unflow.runs import run_folder
 from unflow.target import Target
-from unflow.training import check_seed
+from unflow.training import check_device, check_seed
 from unflow.unlearning import unlearn
 
 
@@ -85,6 +85,7 @@ def run(
     """
     torch.set_num_threads(1)
     check_seed(seed)
+    check_device(device)
     classes = parse_classes(forget)
     target = Target(
         bundle.load(model), class_energy(energy, classes, margin), strength, DIVERGENCES[divergence]()
@@ -97,18 +98,19 @@ def run(
         "held_out": None if held_out is None else held_out.without_classes(classes).x,
     }
     unlearn_check(settings, target, problem_rows["retain"], problem_rows["forget"])
-    open_run(out, {
+    record = {
         "command": "unlearn", "model": str(model), "energy": energy, "forget": list(classes),
         "method": method, "settings": plain_settings(settings), "margin": margin,
         "strength": strength, "divergence": divergence, "data": data,
         "split": None if split is None else str(split), "seed": seed,
-    })  # fmt: skip
-    result = unlearn(
-        target, settings, out, seed=seed, device=device, devices=devices, name=method,
-        retain=problem_rows["retain"], forget=problem_rows["forget"],
-        held_out=problem_rows["held_out"], guide_data=("guide",),
-    )  # fmt: skip
-    print(f"model: {out} ({result.lineage['seconds']:.1f} s)")
+    }  # fmt: skip
+    with run_folder(out, record):
+        result = unlearn(
+            target, settings, out, seed=seed, device=device, devices=devices, name=method,
+            retain=problem_rows["retain"], forget=problem_rows["forget"],
+            held_out=problem_rows["held_out"], guide_data=("guide",),
+        )  # fmt: skip
+        print(f"model: {out} ({result.lineage['seconds']:.1f} s)")
 
 
 def unlearn_check(

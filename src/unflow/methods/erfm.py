@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -148,7 +149,7 @@ class ERFM(Training):
         net, model = parts["velocity"].average, model_of(problem)
         if self.place == "chain":
             after = Flow(net, model.sample_shape, "midpoint", self.integration_steps)
-            return Chain(model, after)
+            return Chain(copy.deepcopy(model), after)
         assert isinstance(model, Flow)
         return Flow(net, model.sample_shape, model.integrator, model.steps)
 
