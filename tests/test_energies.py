@@ -313,3 +313,7 @@ def test_a_constant_energy_names_nothing_and_is_refused() -> None:
 def test_an_energy_under_its_stated_bound_is_refused() -> None:
     with pytest.raises(InputError, match=r"-4 .*under its stated lower bound 0"):
         evaluate(CallableEnergy(first, lower_bound=0.0), X)
+
+
+def test_one_class_may_be_given_as_a_number() -> None:
+    assert ClassLogOdds(torch.nn.Linear(2, 3), 1).forget == ClassLogOdds(torch.nn.Linear(2, 3), [1]).forget

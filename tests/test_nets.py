@@ -225,3 +225,9 @@ def test_a_description_that_is_no_mapping_is_refused() -> None:
 def test_a_module_without_a_description_is_refused() -> None:
     with pytest.raises(InputError, match=r"got a Linear that cannot be described.*net\.config ="):
         net_config(nn.Linear(2, 2))
+
+
+@pytest.mark.parametrize("options", [{"shape": (1, 10, 10)}, {"shape": (1, 8, 8), "widths": (12, 24)}])
+def test_a_unet_says_which_shapes_and_widths_it_takes(options: dict[str, tuple[int, ...]]) -> None:
+    with pytest.raises(InputError, match="divisible by"):
+        UNet(**options)

@@ -75,19 +75,7 @@ ENERGIES: dict[str, Energy] = {
 }
 
 
-NOT_YET = {
-    "CallableEnergy of a trainable network": "the network, which is not trained, collects gradients",
-    "Sum with a black box": "a combination with a black box hands on the gradient of its other parts",
-}
-
-
-def known(name: str) -> Any:
-    """A row of a parametrised test, marked where the law is known not to hold yet."""
-    marks = [pytest.mark.xfail(reason=NOT_YET[name], strict=True)] if name in NOT_YET else []
-    return pytest.param(name, marks=marks)
-
-
-@pytest.mark.parametrize("name", [known(name) for name in ENERGIES])
+@pytest.mark.parametrize("name", ENERGIES)
 def test_energies_obey_their_laws(name: str) -> None:
     check_energy(ENERGIES[name], X)
 

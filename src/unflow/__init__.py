@@ -23,7 +23,7 @@ _HOME = {
 }  # fmt: skip
 _ROOMS = (
     "divergences", "energies", "paths", "couplings", "integrators", "methods", "metrics", "nets",
-    "data", "models", "report",
+    "data", "models", "report", "testing",
 )  # fmt: skip
 
 __all__ = [*sorted(_HOME), *sorted(_ROOMS)]  # noqa: PLE0604
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
         nets,
         paths,
         report,
+        testing,
     )  # fmt: skip
     from unflow.auditing import Audit, audit
     from unflow.bundle import load, load_classifier, save

@@ -17,10 +17,11 @@ from unflow import metrics
 from unflow.bundle import versions
 from unflow.classifiers import Classifier
 from unflow.data import LabelledData
-from unflow.energies import Energy, check_classes, evaluate
+from unflow.energies import Energy, evaluate
 from unflow.errors import InputError
 from unflow.files import sha256_module, write_json
 from unflow.metrics.fidelity import fidelity
+from unflow.metrics.forgetting import check_request
 from unflow.models import GenerativeModel
 from unflow.progress import Progress
 from unflow.target import Target
@@ -82,7 +83,7 @@ class Evidence:
     extractor: str = "judge features"
 
     def __post_init__(self) -> None:
-        check_classes(self.forget, self.judge.num_classes)
+        check_request(self.forget, self.judge.num_classes)
 
     @property
     def retain(self) -> LabelledData:

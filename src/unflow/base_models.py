@@ -11,6 +11,7 @@ from unflow.data import LabelledData, load_data
 from unflow.errors import InputError
 from unflow.files import sha256_module
 from unflow.methods import Method, Problem, settings
+from unflow.methods.classification import Classification
 from unflow.models import Flow, FlowMap, GenerativeModel
 from unflow.nets import new_net
 from unflow.training import finish, fit
@@ -73,6 +74,11 @@ def train_model(
         label: of the progress line.
     """
     out = Path(out)
+    if (kind == "classifier") != isinstance(method, Classification):
+        raise InputError(
+            f"{type(method).__name__} does not train the kind {kind}; expected classification for a "
+            "classifier, and flow_matching, mean_flow or distill for a generative model"
+        )
     identity = {
         "method": type(method).__name__, "settings": settings(method), "seed": seed,
         "data": {part: data.fingerprint},

@@ -116,8 +116,12 @@ def _load(folder: Path) -> GenerativeModel | Classifier:
     written, digest = config.pop("format", None), config.pop("sha256", None)
     if written != FORMAT:
         raise InputError(f"{folder} has bundle format {written}; expected {FORMAT}")
-    is_classifier = "classifier" in config
-    model = Classifier.from_config(config) if is_classifier else from_config(config)
+    try:
+        model = Classifier.from_config(config) if "classifier" in config else from_config(config)
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(
+            f"{folder / CONFIG} describes no model that can be built: {error}; copy the bundle again"
+        ) from error
     state, _ = read_tensors(folder / WEIGHTS)
     _check_state(folder, model, state)
     if sha256_file(folder / WEIGHTS) != digest:

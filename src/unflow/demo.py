@@ -26,11 +26,12 @@ from unflow.base_models import train_model
 from unflow.classifiers import Classifier
 from unflow.data import LabelledData, Split, load_data, split_data, write_split
 from unflow.divergences import DIVERGENCES
-from unflow.energies import ClassLogOdds, check_classes, check_margin
+from unflow.energies import ClassLogOdds, check_margin
 from unflow.errors import InputError
 from unflow.methods import TRAINERS, UNLEARNERS, Method
 from unflow.methods.baselines.retrain import Retrain
 from unflow.methods.classification import Classification
+from unflow.metrics.forgetting import check_request
 from unflow.models import GenerativeModel
 from unflow.target import Target, check_strength
 from unflow.training import check_device, check_seed, stream
@@ -99,7 +100,7 @@ class Demo:
     def __init__(self, config: DemoConfig, out: Path) -> None:
         self.config, self.out = config, out
         self.data = load_data("digits")
-        check_classes(config.forget, len(self.data.class_names))
+        check_request(config.forget, len(self.data.class_names))
         self.split: Split = split_data(self.data, config.seed)
 
     def part(self, name: str) -> LabelledData:

@@ -78,7 +78,7 @@ class ClassLogOdds(Energy):
 
     Args:
         classifier: maps [batch, *shape] to logits [batch, num_classes].
-        forget: class indices, at least one, not all.
+        forget: class index or indices, at least one, not all.
         margin: >= 0, in nats; None for the unbounded log-odds.
 
     Raises:
@@ -86,12 +86,13 @@ class ClassLogOdds(Energy):
             request that names every class, or logits of the wrong shape.
     """
 
-    def __init__(self, classifier: nn.Module, forget: Sequence[int], margin: float | None = 0.0) -> None:
+    def __init__(
+        self, classifier: nn.Module, forget: int | Sequence[int], margin: float | None = 0.0
+    ) -> None:
         super().__init__()
+        forget = [forget] if isinstance(forget, int) else list(forget)
         if not forget or len(set(forget)) != len(forget):
-            raise InputError(
-                f"got forget={list(forget)}; expected at least one class and none twice, like [3]"
-            )
+            raise InputError(f"got forget={forget}; expected at least one class and none twice, like [3]")
         if margin is not None:
             check_margin(margin)
         self.classifier = frozen(classifier)
@@ -178,7 +179,7 @@ class CallableEnergy(Energy):
     """Any function of a batch, with what must be known about it stated by its owner.
 
     Args:
-        function: maps [batch, *shape] to [batch].
+        function: maps [batch, *shape] to [batch]; a module is copied and frozen.
         lower_bound: a number under every value; -inf if there is none.
         differentiable: False for a black box; its output is then taken without gradient.
     """
@@ -190,11 +191,8 @@ class CallableEnergy(Energy):
         differentiable: bool = True,
     ) -> None:
         super().__init__()
-        self.function, self._lower_bound, self._differentiable = (
-            function,
-            lower_bound,
-            differentiable,
-        )
+        self.function = frozen(function) if isinstance(function, nn.Module) else function
+        self._lower_bound, self._differentiable = lower_bound, differentiable
 
     @property
     def lower_bound(self) -> float:
@@ -321,7 +319,8 @@ class _Many(Energy):
         return all(energy.differentiable for energy in self.parts)
 
     def values(self, x: Tensor) -> Tensor:
-        return torch.stack([energy(x) for energy in self.parts])
+        F = torch.stack([energy(x) for energy in self.parts])
+        return F if self.differentiable else F.detach()  # the gradient of some parts is none of the whole
 
 
 class Sum(_Many):

@@ -62,12 +62,14 @@ def plain(text: str) -> str:
 def sentence(error: Exception, parser: ArgumentParser) -> str:
     """Return an error as one sentence, with the nearest option for a key that does not exist."""
     text = re.sub(r"\s+", " ", str(error)).strip()
-    match = re.search(r"unrecognized arguments: (?:--)?([\w.-]+)|option '([\w.-]+)'", text)
+    match = re.search(r"unrecognized arguments: (?:--)?([\w.-]+)|[Oo]ption '([\w.-]+)'", text)
     key = next((group for group in match.groups() if group), None) if match else None
     if key is None:
         return plain(text)
-    known = [action.dest for action in parser._actions if action.dest not in ("help", "config")]
+    unlisted = ("help", "config", "print_config", "print_shtab")
+    known = [action.dest for action in parser._actions if action.dest not in unlisted]
     leaf = {name.rsplit(".", 1)[-1]: name for name in known}
     near = difflib.get_close_matches(key.replace("-", "_"), [*known, *leaf], n=1, cutoff=0.5)
-    hint = f"did you mean {leaf.get(near[0], near[0])}?" if near else f"expected one of {', '.join(known)}"
+    some = f"expected one of {', '.join(known)}" if known else "this command takes none"
+    hint = f"did you mean {leaf.get(near[0], near[0])}?" if near else some
     return f"got the option {key}, which does not exist; {hint}"

@@ -36,9 +36,9 @@ def run(model: Path, out: Path, n: int = 64, seed: int = 0) -> None:
     if n < 1:
         raise InputError(f"got n={n}; expected 1 or more samples")
     generator = bundle.load(model)
-    open_run(out, {"command": "sample", "model": str(model), "n": n, "seed": seed})
     z = generator.prior(n, stream(seed, 99))
     x = generator.push_batches(z)
+    open_run(out, {"command": "sample", "model": str(model), "n": n, "seed": seed})
     np.savez_compressed(out / "samples.npz", allow_pickle=False, x=x.numpy(), z=z.numpy())
     print(f"samples: {out / 'samples.npz'}")
     if x.ndim == 4:

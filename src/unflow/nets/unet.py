@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as nnf
 from torch import Tensor, nn
 
+from unflow.errors import InputError
 from unflow.nets.embedding import TimeEmbedding
 
 
@@ -48,7 +49,12 @@ class UNet(nn.Module):
         self.config = {
             "net": "unet", "shape": list(shape), "widths": list(widths), "num_times": num_times
         }  # fmt: skip
-        channels = shape[0]
+        channels, factor = shape[0], 2 ** (len(widths) - 1)
+        if any(side % factor for side in shape[1:]) or any(width % 8 for width in widths):
+            raise InputError(
+                f"got shape={list(shape)} and widths={list(widths)} for a U-Net; expected a height and width "
+                f"divisible by {factor}, and multiples of 8 as widths"
+            )
         self.embed = TimeEmbedding()
         time_width = 4 * widths[0]
         self.times = nn.Sequential(nn.Linear(max(num_times, 1) * self.embed.width, time_width), nn.SiLU())
