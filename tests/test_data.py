@@ -77,3 +77,33 @@ def test_a_written_split_is_read_back_and_an_overlap_is_refused(tmp_path: Path) 
 def test_an_unknown_data_set_is_refused_with_the_known_names() -> None:
     with pytest.raises(InputError, match="got the data set 'digit'; expected one of digits"):
         load_data("digit")
+
+
+def test_a_written_split_tells_the_size_and_hash_of_each_part(tmp_path: Path) -> None:
+    data = load_data("digits")
+    split = split_data(data, seed=1)
+    write_split(split, data, tmp_path / "split.json")
+    record = read_json(tmp_path / "split.json")
+    for name in PARTS:
+        part = split.of(data, name)
+        assert record["parts"][name]["n"] == len(part)
+        assert record["parts"][name]["sha256"] == part.fingerprint
+    assert len({part["sha256"] for part in record["parts"].values()}) == len(PARTS)
+
+
+def test_a_split_of_other_data_and_an_unknown_part_are_refused() -> None:
+    data = load_data("digits")
+    split = split_data(data, seed=0)
+    with pytest.raises(InputError, match="made for other data"):
+        split.of(data.without_classes([3]), "train")
+    with pytest.raises(InputError, match="got the part 'test'; expected one of train, judge, held_out"):
+        split.of(data, "test")
+
+
+@pytest.mark.parametrize("text", ["{}", "[1, 2]", '{"parts": {"train": [1]}}', "{"])
+def test_what_is_no_split_is_refused(text: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="is missing"):
+        read_split(tmp_path / "split.json")
+    (tmp_path / "split.json").write_text(text)
+    with pytest.raises(InputError, match=r"is no split|not valid JSON"):
+        read_split(tmp_path / "split.json")

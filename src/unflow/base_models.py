@@ -102,8 +102,9 @@ def train_model(
         "peak_rss_mb": result.peak_rss_mb,
         "data_used": [f"{part}_images"],
     }  # fmt: skip
-    bundle.save(model, out, lineage)
-    finish(out)
+    if result.is_first:
+        bundle.save(model, out, lineage)
+        finish(out)
     return model
 
 

@@ -70,8 +70,10 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], Any]:
             return {name: file.get_tensor(name) for name in file.keys()}, json.loads(metadata)  # noqa: SIM118
     except SafetensorError as error:
         with path.open("rb") as raw:
-            start = raw.read(2)
-        kind = "a pickle" if start in (b"\x80\x02", b"\x80\x04", b"\x80\x05", b"PK") else "truncated"
+            start = raw.read(8)
+        # A safetensors header may start with these bytes too, as its length in eight, the last ones 0.
+        magic = start.startswith((b"\x80\x02", b"\x80\x04", b"\x80\x05", b"PK"))
+        kind = "a pickle" if magic and not start.endswith(b"\0\0\0\0") else "truncated"
         raise InputError(
             f"{path} is {kind} or damaged; expected a whole safetensors file "
             "(unflow never reads pickles: convert weights with safetensors first)"

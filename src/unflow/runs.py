@@ -16,6 +16,11 @@ from unflow.files import write_bytes
 CONFIG = "config.yaml"
 
 
+def is_first_process() -> bool:
+    """Return whether this process writes and prints: not one that `--devices` started."""
+    return int(os.environ.get("LOCAL_RANK", "0")) == 0
+
+
 def open_run(out: str | Path, config: dict[str, Any]) -> Path:
     """Make (or reopen) a run folder and write its resolved configuration.
 
@@ -28,7 +33,7 @@ def open_run(out: str | Path, config: dict[str, Any]) -> Path:
     """
     out = Path(out)
     text = yaml.safe_dump(config, sort_keys=False)
-    if int(os.environ.get("LOCAL_RANK", "0")) > 0:
+    if not is_first_process():
         return out  # the first process has checked and written it
     if out.exists() and not out.is_dir():
         raise InputError(f"{out} is a file; expected a folder for results: choose another --out")

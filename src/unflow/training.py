@@ -49,6 +49,8 @@ class Fit:
     steps: int
     peak_rss_mb: float
     """The process's largest memory so far."""
+    is_first: bool = True
+    """Whether this is the one process that writes files and prints."""
 
 
 def stream(seed: int, *path: int) -> torch.Generator:
@@ -187,9 +189,9 @@ def fit(
     strategy = "ddp" if devices > 1 else "auto"
     fabric = Fabric(accelerator=device, devices=devices, strategy=strategy)
     fabric.launch()
-    clock = _Clock()
+    clock, is_first = _Clock(), fabric.is_global_zero
     with _on_device(problem, fabric.device):
-        folder = _Folder(None if out is None else Path(out), loop, seed, fabric.is_global_zero)
+        folder = _Folder(None if out is None else Path(out), loop, seed, is_first)
         prepared = folder.prepared(lambda: loop.prepare(problem, stream(seed, 0)))
         run = _Loop(fabric, loop, problem, prepared, seed)
         clock.seconds_before = folder.resume(run)
@@ -208,7 +210,9 @@ def fit(
                     folder.checkpoint(run, clock.seconds)
                 progress.advance(run.step)
         model = loop.result(problem, run.parts)
-        return Fit(model.cpu().eval().requires_grad_(False), clock.seconds, loop.steps, peak_rss_mb())
+        return Fit(
+            model.cpu().eval().requires_grad_(False), clock.seconds, loop.steps, peak_rss_mb(), is_first
+        )
 
 
 def _log(

@@ -93,7 +93,7 @@ def unlearn(
         "steps": result.steps, "seconds": result.seconds,
         "peak_rss_mb": result.peak_rss_mb, "metrics": None,
     }  # fmt: skip
-    if out is not None:
+    if out is not None and result.is_first:
         lineage |= _watched_cost(method, Path(out), result)
         bundle.save(model, out, lineage)
         finish(out)

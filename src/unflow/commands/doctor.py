@@ -8,6 +8,7 @@ from importlib.metadata import PackageNotFoundError, requires, version
 
 import torch
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 SETTINGS = {"OMP_WAIT_POLICY": "PASSIVE", "OPENBLAS_NUM_THREADS": "1"}
@@ -18,7 +19,7 @@ def run() -> None:
     """Print versions, threads, devices, OMP settings, and what is missing for which extra."""
     table = Table(show_header=False, title="unflow doctor", title_justify="left")
     for name, value in findings():
-        table.add_row(name, value)
+        table.add_row(escape(name), escape(value))
     Console().print(table)
 
 

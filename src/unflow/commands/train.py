@@ -14,7 +14,7 @@ from unflow.base_models import load_rows, train_model
 from unflow.commands.options import add_settings, peek, with_recipe
 from unflow.methods import TRAINERS, Method
 from unflow.methods.base import settings as plain_settings
-from unflow.runs import run_folder
+from unflow.runs import is_first_process, run_folder
 from unflow.training import check_device, check_seed
 
 
@@ -72,4 +72,5 @@ def run(
             kind, net, settings, rows, out, seed=seed, teacher=flow, part=part, device=device,
             devices=devices, label=f"{kind} ({method})",
         )  # fmt: skip
+    if is_first_process():
         print(f"model: {out}")

@@ -18,7 +18,7 @@ from unflow.energies import ClassLogOdds, check_classes
 from unflow.errors import InputError
 from unflow.methods import UNLEARNERS, Method
 from unflow.methods.base import settings as plain_settings
-from unflow.runs import run_folder
+from unflow.runs import is_first_process, run_folder
 from unflow.target import Target
 from unflow.training import check_device, check_seed
 from unflow.unlearning import unlearn
@@ -110,6 +110,7 @@ def run(
             retain=problem_rows["retain"], forget=problem_rows["forget"],
             held_out=problem_rows["held_out"], guide_data=("guide",),
         )  # fmt: skip
+    if is_first_process():
         print(f"model: {out} ({result.lineage['seconds']:.1f} s)")
 
 

@@ -122,10 +122,10 @@ class UOT(Training):
     """
 
     steps: int = 700
-    learning_rate: float = 2e-4
+    learning_rate: float = 4e-4
     pool: Literal["model", "tilted"] = "model"
     source: Literal["fixed", "relaxed"] = "fixed"
-    tau: float = 2.0
+    tau: float = 3.0
     cost_strength: float | None = None
     r1: float = 0.0
     anneal_r1: bool = False
