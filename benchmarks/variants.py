@@ -1,0 +1,79 @@
+"""Rows of method variants on a finished demo run, against the same target, judge and latents.
+
+    unflow demo --out demo
+    python benchmarks/variants.py demo erfm_resample "" "thin=false" "place=prior,thin=false"
+    python benchmarks/variants.py demo uot_tilted "" "tau=0" "tau=1" "tau=10" "source=relaxed"
+
+Each variant is a comma-separated list of changed hyper-parameters; "" is the default configuration.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import os
+from pathlib import Path
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+import torch
+import yaml
+
+import unflow as uf
+from unflow.auditing import Entry, Evidence, FamilyAudit, draw_samples, target_samples
+from unflow.base_models import load_rows
+from unflow.methods import UNLEARNERS, Method, Problem
+
+COLUMNS = (
+    "forget_rate",
+    "pul",
+    "fid_target",
+    "fid_retain",
+    "c2st_target",
+    "retained_share_tv",
+    "stayed_share",
+)
+
+
+def changed(method: Method, text: str) -> Method:
+    """Return a method with "name=value,..." applied; values are YAML."""
+    pairs = (item.split("=", 1) for item in text.split(",") if item)
+    return dataclasses.replace(method, **{name: yaml.safe_load(value) for name, value in pairs})
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("run", type=Path)
+    parser.add_argument("method", choices=sorted(UNLEARNERS))
+    parser.add_argument("variants", nargs="*", default=[""])
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    base, config = UNLEARNERS[options.method], yaml.safe_load((options.run / "config.yaml").read_text())
+    model = uf.load(options.run / ("flow" if "flow" in base.families else "flow_map"))
+    guide, judge = (uf.load_classifier(options.run / name) for name in ("guide", "judge"))
+    energy = uf.energies.ClassLogOdds(guide, config["forget"], config["margin"])
+    target = uf.Target(model, energy, config["strength"])
+    held_out, train = (
+        load_rows("digits", options.run / "split.json", part) for part in ("held_out", "train")
+    )
+    z = model.prior(config["n"], uf.stream(config["seed"], 99))
+    first, second = (target_samples(target, config["n"], config["seed"], k) for k in (0, 1))
+    audit = FamilyAudit(
+        model.family, Evidence(judge, config["forget"], held_out, train, energy), draw_samples(model, z),
+        (first, second), None,
+    )  # fmt: skip
+    print("| variant | " + " | ".join(COLUMNS) + " | seconds |")
+    print("|---|" + "---|" * (len(COLUMNS) + 1))
+    floor = audit.floor()
+    print("| floor | " + " | ".join(f"{floor[c]:.3f}" if floor.get(c) else "–" for c in COLUMNS) + " | – |")
+    for text in options.variants:
+        result = uf.fit(changed(base, text), Problem(model=model, target=target), seed=options.seed)
+        row = audit.row(Entry(options.method, draw_samples(result.model, z)))
+        cells = " | ".join(f"{row[c]:.3f}" for c in COLUMNS)
+        print(f"| {text or 'default'} | {cells} | {result.seconds:.1f} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
