@@ -155,15 +155,21 @@ LINES: dict[str, tuple[str, tuple[str, ...]]] = {
     "classifier to unlearn": (f"{UNLEARN} --forget 3 --model guide", ("holds a classifier",)),
     "classifier as teacher": ("train digits-flow-map --teacher guide --out out", ("holds a classifier",)),
     "flow map as teacher": ("train digits-flow-map --teacher map --out out", ("FlowMap", "expected a Flow")),
-    "no teacher": ("train digits-flow-map --out out", ("needs teacher",)),
+    "no teacher": ("train digits-flow-map --out out", ("needs a trained flow", "--teacher DIR")),
     "generator as guide": (f"{UNLEARN} --forget 3 --energy classifier:flow", ("expected a classifier",)),
     "generator as judge": (f"{AUDIT} --judge flow", ("expected a classifier",)),
     "energy without its kind": (f"{UNLEARN} --forget 3 --energy guide", ("'guide'", "classifier:DIR")),
     "erfm on a flow map": (f"{UNLEARN} --forget 3 --model map --method erfm", ("flow_map", "expected flow")),
     "uot on a flow": (f"{UNLEARN} --forget 3 --method uot", ("family flow", "flow_map or generator")),
-    "fine_tune without data": (f"{UNLEARN} --forget 3 --method fine_tune", ("needs retain",)),
-    "retrained without data": (f"{UNLEARN} --forget 3 --method retrained", ("needs retain",)),
-    "gradient_ascent without data": (f"{UNLEARN} --forget 3 --method gradient_ascent", ("forget data",)),
+    "fine_tune without data": (
+        f"{UNLEARN} --forget 3 --method fine_tune",
+        ("reads real samples", "--data digits"),
+    ),
+    "retrained without data": (
+        f"{UNLEARN} --forget 3 --method retrained",
+        ("reads real samples", "--data digits"),
+    ),
+    "gradient_ascent without data": (f"{UNLEARN} --forget 3 --method gradient_ascent", ("--data digits",)),
     "plan after weighting": (f"{UNLEARN} --forget 3 --settings.weighting importance", ("resample",)),
     "a flow by classification": ("train digits-guide --kind flow --out out", ("Classification", "kind flow")),
     "a classifier by flow matching": ("train digits-flow --kind classifier --out out", ("FlowMatching",)),
@@ -365,3 +371,17 @@ def test_rejection_that_accepts_nothing_says_the_rate_and_what_to_lower(flow: uf
 def test_a_strength_that_is_no_number_above_zero_is_refused(strength: float, flow: uf.Flow) -> None:
     with pytest.raises(InputError, match="strength="):
         uf.Target(flow, CallableEnergy(lambda x: x[:, 0].square(), 0.0), strength)
+
+
+def test_another_guide_is_another_request(tmp_path: Path) -> None:
+    """A result in the folder that came of other energy weights is refused, not returned."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = uf.FlowMap(uf.nets.MLP((2,), 8, 1, num_times=2), (2,))
+        guides = [torch.nn.Linear(2, 3) for _ in range(2)]
+    method = uf.methods.UOT(steps=2, batch_size=8, bank_size=64, width=8)
+    first, second = (uf.Target(model, uf.energies.ClassLogOdds(guide, 1)) for guide in guides)
+    uf.unlearn(first, method, tmp_path)
+    assert uf.unlearn(first, method, tmp_path).lineage["seconds"] > 0
+    with pytest.raises(uf.InputError, match="holds another result"):
+        uf.unlearn(second, method, tmp_path)

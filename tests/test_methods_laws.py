@@ -223,9 +223,9 @@ def test_methods_refuse_before_training_what_they_cannot_do() -> None:
         ERFM().check(Problem(model=flow))
     with pytest.raises(InputError, match="needs retain"):
         Retrain().check(Problem(model=flow))
-    with pytest.raises(InputError, match="needs forget data"):
+    with pytest.raises(InputError, match="needs forget"):
         GradientAscent().check(Problem(model=flow))
-    with pytest.raises(InputError, match="differentiable energy"):
+    with pytest.raises(InputError, match="gradient of the energy"):
         GradientAscent().check(Problem(model=flow_map, target=Target(flow_map, energy)))
 
 

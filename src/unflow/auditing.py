@@ -399,6 +399,12 @@ def audit(
     Raises:
         InputError: for unknown classes, or n under 100.
     """
+    if (model.family, model.prior_shape) != (original.family, original.prior_shape):
+        raise InputError(
+            f"got a {model.family} with latents {list(model.prior_shape)} to audit against a "
+            f"{original.family} with latents {list(original.prior_shape)}; expected the model that it was "
+            "made from as original"
+        )
     if n < MIN_SAMPLES:
         raise InputError(f"got n={n} samples to audit; expected {MIN_SAMPLES} or more")
     evidence = Evidence(judge, forget, held_out, training, target.energy if target else None)

@@ -80,21 +80,20 @@ def train_model(
             "classifier, and flow_matching, mean_flow or distill for a generative model"
         )
     identity = {
-        "method": type(method).__name__, "settings": settings(method), "seed": seed,
+        "kind": kind, "net": net, "method": type(method).__name__, "settings": settings(method), "seed": seed,
         "data": {part: data.fingerprint},
         "teacher": sha256_module(teacher) if teacher is not None else None,
     }  # fmt: skip
     if bundle.is_whole(out):
-        lineage = bundle.read_lineage(out)
-        changed = [k for k, v in identity.items() if lineage.get(k) != v]
-        if changed:
-            changes = ", ".join(f"{k}: {lineage.get(k)} -> {identity[k]}" for k in changed)
-            raise InputError(f"{out} holds another model ({changes}); choose another --out")
+        bundle.check_same(out, identity)
         return bundle.load_classifier(out) if kind == "classifier" else bundle.load(out)
     problem = Problem(
         model=new_model(kind, net, data, seed), data=data.x, labels=data.labels, teacher=teacher
     )
-    result = fit(method, problem, out, seed=seed, device=device, devices=devices, label=label or kind)
+    result = fit(
+        method, problem, out, seed=seed, device=device, devices=devices, label=label or kind,
+        problem_id=bundle.problem_id(identity),
+    )  # fmt: skip
     model = result.model
     assert isinstance(model, GenerativeModel | Classifier)
     lineage = identity | {

@@ -17,6 +17,7 @@ from unflow.files import (
     read_tensors,
     sha256_file,
     sha256_module,
+    sha256_text,
     write_bytes,
     write_json,
     write_tensors,
@@ -91,6 +92,23 @@ def is_whole(folder: Path) -> bool:
 def read_lineage(folder: Path) -> dict[str, Any]:
     """Return a bundle's lineage."""
     return dict(read_json(Path(folder) / LINEAGE))
+
+
+def check_same(folder: Path, identity: dict[str, Any]) -> None:
+    """Raise InputError, showing what differs, if a bundle did not come about as ``identity`` says."""
+    lineage = read_lineage(folder)
+    differing = [k for k, v in identity.items() if lineage.get(k) != v]
+    if differing:
+        changes = ", ".join(f"{k}: {lineage.get(k)} -> {identity[k]}" for k in differing)
+        raise InputError(
+            f"{folder} holds another result ({changes}); expected an empty folder or the same request: "
+            "choose another --out"
+        )
+
+
+def problem_id(identity: dict[str, Any]) -> str:
+    """Return one hash of what a result comes from."""
+    return sha256_text(json.dumps(identity, sort_keys=True))
 
 
 def model_card(model: nn.Module, lineage: dict[str, Any]) -> str:

@@ -102,6 +102,11 @@ def sha256_file(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
+def sha256_text(text: str) -> str:
+    """Return the hash of a text."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
 def sha256_tensors(*tensors: Tensor) -> str:
     """Return one hash of the types, shapes and contents of tensors: a data set's fingerprint."""
     digest = hashlib.sha256()

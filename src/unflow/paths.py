@@ -10,6 +10,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from unflow.errors import InputError
+
 
 class PathSample(NamedTuple):
     """A point of the path and the velocity of its conditional flow."""
@@ -53,3 +55,14 @@ class TrigonometricPath(Path):
 
 
 PATHS: dict[str, type[Path]] = {"linear": LinearPath, "trigonometric": TrigonometricPath}
+
+
+def new_path(name: str) -> Path:
+    """Return a path by name.
+
+    Raises:
+        InputError: for an unknown name.
+    """
+    if name not in PATHS:
+        raise InputError(f"got the path {name!r}; expected one of {', '.join(PATHS)}")
+    return PATHS[name]()

@@ -154,6 +154,7 @@ def fit(
     log_every: int = 50,
     checkpoint_every: int = 500,
     label: str = "",
+    problem_id: str = "",
     on_step: Callable[[int], None] | None = None,
 ) -> Fit:
     """Carry out a method on a problem; the same call continues a run that was killed.
@@ -168,6 +169,8 @@ def fit(
         log_every: steps between lines of metrics.jsonl.
         checkpoint_every: steps between checkpoints (and held-out losses); slow steps are also saved by time.
         label: what the progress line calls this training.
+        problem_id: names the problem (a hash of model, request and data), so that a folder with another
+            problem's checkpoint is refused.
         on_step: called with the number of finished steps after each.
 
     Raises:
@@ -191,7 +194,7 @@ def fit(
     fabric.launch()
     clock, is_first = _Clock(), fabric.is_global_zero
     with _on_device(problem, fabric.device):
-        folder = _Folder(None if out is None else Path(out), loop, seed, is_first)
+        folder = _Folder(None if out is None else Path(out), loop, seed, problem_id, is_first)
         prepared = folder.prepared(lambda: loop.prepare(problem, stream(seed, 0)))
         run = _Loop(fabric, loop, problem, prepared, seed)
         clock.seconds_before = folder.resume(run)
@@ -286,9 +289,9 @@ def _numbers(fabric: Fabric, losses: Tensors, step: int) -> dict[str, float]:
 class _Folder:
     """What a training keeps on disk; every method of it does nothing without a folder."""
 
-    def __init__(self, path: Path | None, loop: Training, seed: int, writes: bool) -> None:
+    def __init__(self, path: Path | None, loop: Training, seed: int, problem_id: str, writes: bool) -> None:
         self.path, self.loop, self.writes = path, loop, writes
-        self.identity = {"method": type(loop).__name__, **settings(loop), "seed": seed}
+        self.identity = {"method": type(loop).__name__, **settings(loop), "seed": seed, "problem": problem_id}
         self._written = time.monotonic()
         if path is not None and writes:
             path.mkdir(parents=True, exist_ok=True)

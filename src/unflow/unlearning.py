@@ -9,7 +9,6 @@ from typing import Any
 from torch import Tensor
 
 from unflow import bundle
-from unflow.errors import InputError
 from unflow.files import sha256_module, sha256_tensors
 from unflow.methods import Method, Problem, settings
 from unflow.methods.baselines.retrain import Retrain
@@ -72,24 +71,24 @@ def unlearn(
         "words": target.energy.describe(), "strength": target.strength,
         "divergence": type(target.divergence).__name__.lower(),
     }  # fmt: skip
-    uses_target = "target" in method.needs
+    data = {"retain": retain, "forget": forget, "held_out": held_out}
     identity = {
-        "parent": sha256_module(target.model), "request": request, "method": name,
-        "settings": settings(method), "seed": seed,
+        "parent": sha256_module(target.model), "energy": sha256_module(target.energy),
+        "request": request, "method": name, "settings": settings(method), "seed": seed,
+        "data": {k: sha256_tensors(v) for k, v in data.items() if v is not None},
     }  # fmt: skip
     if out is not None and bundle.is_whole(Path(out)):
-        return _finished(Path(out), identity)
+        bundle.check_same(Path(out), identity)
+        return Unlearned(bundle.load(out), bundle.read_lineage(Path(out)))
     result = fit(
         method, problem, out, seed=seed, device=device, devices=devices,
-        label=f"{target.model.family} {name}",
+        label=f"{target.model.family} {name}", problem_id=bundle.problem_id(identity),
     )  # fmt: skip
     model = result.model
     assert isinstance(model, GenerativeModel)
-    data = {"retain": retain, "forget": forget}
     lineage = identity | {
         "family": model.family,
-        "data_used": [*(guide_data if uses_target else ()), *method.data_used],
-        "data": {k: sha256_tensors(v) for k, v in data.items() if v is not None},
+        "data_used": data_used(method.reads(problem), guide_data),
         "steps": result.steps, "seconds": result.seconds,
         "peak_rss_mb": result.peak_rss_mb, "metrics": None,
     }  # fmt: skip
@@ -100,19 +99,13 @@ def unlearn(
     return Unlearned(model, lineage)
 
 
+def data_used(reads: frozenset[str], guide_data: tuple[str, ...]) -> list[str]:
+    """Return what a method has seen, directly or through the guide behind the energy."""
+    images = [f"{name}_images" for name in ("forget", "retain") if name in reads]
+    return [*(guide_data if "target" in reads else ()), *images]
+
+
 def _watched_cost(method: Method, out: Path, result: Fit) -> dict[str, float | None]:
     if not isinstance(method, Retrain):
         return {}
     return {"seconds_to_5pct": seconds_to_within(out / METRICS)}
-
-
-def _finished(out: Path, identity: dict[str, Any]) -> Unlearned:
-    lineage = bundle.read_lineage(out)
-    differing = [k for k, v in identity.items() if lineage.get(k) != v]
-    if differing:
-        changes = ", ".join(f"{k}: {lineage.get(k)} -> {identity[k]}" for k in differing)
-        raise InputError(
-            f"{out} holds another result ({changes}); expected an empty folder or the same request: "
-            "choose another --out"
-        )
-    return Unlearned(bundle.load(out), lineage)

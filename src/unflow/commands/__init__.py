@@ -6,6 +6,7 @@ import difflib
 import importlib
 import re
 import sys
+import warnings
 from argparse import ArgumentError
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -23,6 +24,7 @@ def run_command(name: str, arguments: Sequence[str]) -> int:
     module = importlib.import_module(f"unflow.commands.{name}")
     parser = ArgumentParser(prog=f"unflow {name}", description=COMMANDS[name], exit_on_error=False)
     parser.add_argument("--config", action="config", help="YAML file with any of these options")
+    warnings.showwarning = lambda message, *_: print(f"unflow {name}: warning: {message}", file=sys.stderr)
     try:
         values = parse(parser, module, arguments)
         module.run(**values)

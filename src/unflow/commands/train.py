@@ -12,6 +12,7 @@ from jsonargparse import ArgumentParser
 from unflow import bundle
 from unflow.base_models import load_rows, train_model
 from unflow.commands.options import add_settings, peek, with_recipe
+from unflow.errors import InputError
 from unflow.methods import TRAINERS, Method
 from unflow.methods.base import settings as plain_settings
 from unflow.runs import is_first_process, run_folder
@@ -60,6 +61,8 @@ def run(
     check_seed(seed)
     check_device(device)
     rows = load_rows(data, split, part)
+    if teacher is None and "teacher" in settings.needs:
+        raise InputError(f"{method} needs a trained flow; write --teacher DIR, the flow's bundle")
     flow = bundle.load(teacher) if teacher is not None else None
     record = {
         "command": "train", "kind": kind, "net": net, "method": method,

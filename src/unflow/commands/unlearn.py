@@ -16,7 +16,7 @@ from unflow.demo import parse_classes
 from unflow.divergences import DIVERGENCES
 from unflow.energies import ClassLogOdds, check_classes
 from unflow.errors import InputError
-from unflow.methods import UNLEARNERS, Method
+from unflow.methods import UNLEARNERS, Method, Problem
 from unflow.methods.base import settings as plain_settings
 from unflow.runs import is_first_process, run_folder
 from unflow.target import Target
@@ -90,6 +90,11 @@ def run(
     target = Target(
         bundle.load(model), class_energy(energy, classes, margin), strength, DIVERGENCES[divergence]()
     )
+    if data is None and settings.reads(Problem(model=target.model)) & {"retain", "forget"}:
+        raise InputError(
+            f"{method} reads real samples, and --data is missing; write --data digits, and --split "
+            "split.json to use its training part only"
+        )
     rows = None if data is None else load_rows(data, split, "train")
     held_out = None if split is None or data is None else load_rows(data, split, "held_out")
     problem_rows = {
@@ -118,6 +123,4 @@ def unlearn_check(
     method: Method, target: Target, retain: torch.Tensor | None, forget: torch.Tensor | None
 ) -> None:
     """Refuse a method that does not fit, before the folder is made."""
-    from unflow.methods import Problem
-
     method.check(Problem(model=target.model, target=target, retain=retain, forget=forget))

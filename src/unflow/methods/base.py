@@ -110,8 +110,6 @@ class Method(ABC):
     """Fields of ``Problem`` without which the method cannot run."""
     families: ClassVar[frozenset[str]] = frozenset({"flow", "flow_map", "generator"})
     """Model families it can train."""
-    data_used: ClassVar[tuple[str, ...]] = ()
-    """What the method itself reads besides the original model (the guide's data are recorded apart)."""
     citation: ClassVar[str] = ""
     """arXiv number, explained in docs/references.bib."""
 
@@ -122,9 +120,13 @@ class Method(ABC):
         if not (self.learning_rate > 0 and math.isfinite(self.learning_rate)):
             raise InputError(f"got learning_rate={self.learning_rate}; expected a number > 0")
 
+    def reads(self, problem: Problem) -> frozenset[str]:
+        """Return the fields of this problem that the method looks at: ``needs``, unless families differ."""
+        return self.needs
+
     def check(self, problem: Problem) -> None:
         """Raise InputError if the problem lacks what this method needs, before any training."""
-        missing = sorted(name for name in self.needs if getattr(problem, name) is None)
+        missing = sorted(name for name in self.reads(problem) if getattr(problem, name) is None)
         if missing:
             raise InputError(
                 f"{type(self).__name__} needs {' and '.join(missing)}, and the problem has none; "

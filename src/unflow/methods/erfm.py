@@ -25,7 +25,7 @@ from unflow.methods.base import (
 from unflow.methods.losses import VelocityLoss
 from unflow.models import Chain, Flow, GenerativeModel
 from unflow.nets import new_net
-from unflow.paths import PATHS
+from unflow.paths import new_path
 from unflow.target import Bank, Target
 
 
@@ -76,6 +76,7 @@ class ERFM(Training):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        new_path(self.path)
         if self.coupling != "independent" and self.weighting == "importance":
             raise InputError(
                 f"got coupling={self.coupling} with weighting=importance; expected resample there, "
@@ -120,7 +121,7 @@ class ERFM(Training):
     def init(self, problem: Problem, prepared: Tensors, seed: int) -> Parts:
         """Return a new network after the flow ("chain") or the flow's own ("prior")."""
         net = trainable_copy(self._appended(problem, seed) if self.place == "chain" else base_net(problem))
-        loss = VelocityLoss(net, PATHS[self.path]())
+        loss = VelocityLoss(net, new_path(self.path))
         return {"velocity": Part(loss, net, self.learning_rate, decay=self.average)}
 
     def _appended(self, problem: Problem, seed: int) -> nn.Module:

@@ -21,7 +21,7 @@ from unflow.methods.base import (
 )  # fmt: skip
 from unflow.methods.losses import VelocityLoss
 from unflow.models import Flow
-from unflow.paths import PATHS
+from unflow.paths import new_path
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +42,10 @@ class FlowMatching(Training):
     families: ClassVar[frozenset[str]] = frozenset({"flow"})
     citation: ClassVar[str] = "2302.00482"
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        new_path(self.path)
+
     def prepare(self, problem: Problem, generator: torch.Generator) -> Tensors:
         """Return the data."""
         assert problem.data is not None
@@ -51,7 +55,7 @@ class FlowMatching(Training):
     def init(self, problem: Problem, prepared: Tensors, seed: int) -> Parts:
         """Return the velocity, from the weights it has."""
         net = trainable_copy(flow_of(problem).net)
-        loss = VelocityLoss(net, PATHS[self.path]())
+        loss = VelocityLoss(net, new_path(self.path))
         return {"velocity": Part(loss, net, self.learning_rate, decay=self.average)}
 
     def draw(self, prepared: Tensors, generator: torch.Generator) -> Tensors:
@@ -71,7 +75,7 @@ class FlowMatching(Training):
         """Return the flow-matching loss of the average on held-out samples, 16 fixed times each."""
         if problem.held_out is None:
             return None
-        loss = VelocityLoss(parts["velocity"].average, PATHS[self.path]())
+        loss = VelocityLoss(parts["velocity"].average, new_path(self.path))
         return fixed_flow_loss(loss, problem.held_out)
 
 

@@ -28,7 +28,6 @@ class FineTune(Method):
 
     needs: ClassVar[frozenset[str]] = frozenset({"retain"})
     families: ClassVar[frozenset[str]] = frozenset({"flow", "flow_map"})
-    data_used: ClassVar[tuple[str, ...]] = ("retain_images",)
     citation: ClassVar[str] = "2506.18747"
 
     def training(self, problem: Problem, seed: int) -> tuple[Training, Problem]:

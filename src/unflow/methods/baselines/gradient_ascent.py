@@ -63,18 +63,19 @@ class GradientAscent(Training):
     learning_rate: float = 1e-4
 
     families: ClassVar[frozenset[str]] = frozenset({"flow", "flow_map", "generator"})
-    data_used: ClassVar[tuple[str, ...]] = ("forget_images",)
+
+    def reads(self, problem: Problem) -> frozenset[str]:
+        """Return forget data for a flow, the target's energy for a one-step model."""
+        return frozenset({"forget" if isinstance(problem.model, Flow) else "target"})
 
     def check(self, problem: Problem) -> None:
-        """Raise InputError for a flow without forget data, or a one-step model without an energy."""
+        """Raise InputError for a flow without forget data, or a one-step model without a gradient."""
         super().check(problem)
-        if isinstance(problem.model, Flow):
-            if problem.forget is None:
-                raise InputError("GradientAscent on a flow needs forget data; give forget=…")
-        elif problem.target is None or not problem.target.energy.differentiable:
+        target = problem.target if "target" in self.reads(problem) else None
+        if target is not None and not target.energy.differentiable:
             raise InputError(
-                "GradientAscent on a one-step model needs a target with a differentiable energy; "
-                "give target=…"
+                "GradientAscent follows the gradient of the energy, and this energy has none; expected a "
+                "differentiable one"
             )
 
     def prepare(self, problem: Problem, generator: torch.Generator) -> Tensors:

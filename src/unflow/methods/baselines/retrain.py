@@ -30,7 +30,6 @@ class Retrain(Method):
 
     needs: ClassVar[frozenset[str]] = frozenset({"retain"})
     families: ClassVar[frozenset[str]] = frozenset({"flow"})
-    data_used: ClassVar[tuple[str, ...]] = ("retain_images",)
 
     def training(self, problem: Problem, seed: int) -> tuple[Training, Problem]:
         """Return flow matching of a fresh network on the retain data."""
