@@ -311,3 +311,18 @@ def test_two_devices_write_one_whole_bundle(tmp_path: Path) -> None:
     for key, value in first.items():
         assert np.allclose(value, second[key], atol=1e-5), key
     assert not list((tmp_path / "two").glob(".*.partial"))
+
+
+def test_options_are_spelled_as_usual() -> None:
+    """Dashes for underscores, and a switch without a value."""
+    from jsonargparse import ArgumentParser
+
+    from unflow.commands import demo, usual_spelling
+
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_function_arguments(demo.run)
+    given = ["--flow-map", "mean_flow", "--full", "--out=a-b", "--n", "200"]
+    values = parser.parse_args(usual_spelling(parser, given))
+    assert (values.flow_map, values.full, str(values.out), values.n) == ("mean_flow", True, "a-b", 200)
+    assert usual_spelling(parser, ["--full", "false", "--no-such"]) == ["--full", "false", "--no-such"]
+    assert usual_spelling(parser, ["--seed", "0", "--full"])[-1] == "--full=true"

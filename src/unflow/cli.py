@@ -43,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     from unflow.commands import run_command
 
-    return run_command(name, arguments[1:])
+    return run_command(name, COMMANDS[name], arguments[1:])
 
 
 def usage() -> str:

@@ -13,16 +13,15 @@ from typing import Any
 
 from jsonargparse import ArgumentParser
 
-from unflow.cli import COMMANDS
 from unflow.errors import InputError
 
 Runner = Callable[..., None]
 
 
-def run_command(name: str, arguments: Sequence[str]) -> int:
-    """Run one command with its arguments; return the exit code."""
+def run_command(name: str, what: str, arguments: Sequence[str]) -> int:
+    """Run one command, which does ``what``, with its arguments; return the exit code."""
     module = importlib.import_module(f"unflow.commands.{name}")
-    parser = ArgumentParser(prog=f"unflow {name}", description=COMMANDS[name], exit_on_error=False)
+    parser = ArgumentParser(prog=f"unflow {name}", description=what, exit_on_error=False)
     parser.add_argument("--config", action="config", help="YAML file with any of these options")
     warnings.showwarning = lambda message, *_: print(f"unflow {name}: warning: {message}", file=sys.stderr)
     try:
@@ -45,9 +44,24 @@ def parse(parser: ArgumentParser, module: Any, arguments: Sequence[str]) -> dict
         rest = list(arguments)
     else:
         rest = add(parser, list(arguments))
-    namespace = parser.instantiate(parser.parse_args(rest))
+    namespace = parser.instantiate(parser.parse_args(usual_spelling(parser, rest)))
     values = {k: v for k, v in vars(namespace).items() if k not in ("config", "__default_config__")}
     return values
+
+
+def usual_spelling(parser: ArgumentParser, arguments: Sequence[str]) -> list[str]:
+    """Take `--flow-map` for `--flow_map`, and a bare `--full` for `--full=true`."""
+    actions = {option: action for action in parser._actions for option in action.option_strings}
+    spelled = []
+    for argument, following in zip(arguments, [*arguments[1:], "--"], strict=True):
+        option, equals, value = argument.partition("=")
+        underscored = option.replace("-", "_").replace("__", "--", 1)
+        if option.startswith("--") and option not in actions and underscored in actions:
+            option = underscored
+        is_switch = getattr(actions.get(option), "_typehint", None) is bool
+        bare = is_switch and not equals and following.startswith("--")
+        spelled.append(f"{option}=true" if bare else f"{option}{equals}{value}")
+    return spelled
 
 
 def plain(text: str) -> str:

@@ -22,8 +22,8 @@ from unflow.methods.base import (
     trainable_copy,
 )  # fmt: skip
 from unflow.methods.losses import JumpLoss
-from unflow.methods.mean_flow import flow_map_of
-from unflow.models import Flow, FlowMap
+from unflow.methods.mean_flow import averaged_flow_map, flow_map_of
+from unflow.models import Flow
 from unflow.nets import MLP
 
 
@@ -95,8 +95,7 @@ class Distill(Training):
 
     def result(self, problem: Problem, parts: Parts) -> nn.Module:
         """Return the flow map with the averaged network."""
-        model = flow_map_of(problem)
-        return FlowMap(parts["velocity"].average, model.sample_shape, model.steps)
+        return averaged_flow_map(problem, parts)
 
 
 @torch.no_grad()

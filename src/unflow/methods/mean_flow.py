@@ -76,11 +76,16 @@ class MeanFlow(Training):
 
     def result(self, problem: Problem, parts: Parts) -> nn.Module:
         """Return the flow map with the averaged network."""
-        model = flow_map_of(problem)
-        return FlowMap(parts["velocity"].average, model.sample_shape, model.steps)
+        return averaged_flow_map(problem, parts)
 
 
 def flow_map_of(problem: Problem) -> FlowMap:
     """Return the problem's model, which ``check`` has found to be a flow map."""
     assert isinstance(problem.model, FlowMap)
     return problem.model
+
+
+def averaged_flow_map(problem: Problem, parts: Parts) -> FlowMap:
+    """Return the problem's flow map with the averaged network of the part "velocity"."""
+    model = flow_map_of(problem)
+    return FlowMap(parts["velocity"].average, model.sample_shape, model.steps)
