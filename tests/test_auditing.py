@@ -17,7 +17,7 @@ from unflow.auditing import MIN_SAMPLES, Entry, Evidence, FamilyAudit, Samples, 
 from unflow.data import LabelledData
 from unflow.energies import ClassLogOdds
 from unflow.errors import InputError
-from unflow.table import COLUMNS, summarise
+from unflow.table import COLUMNS, mean_table_markdown, summarise
 from unflow.training import stream
 
 CENTRES = torch.tensor([[2.0, 0.0], [-1.0, 1.7], [-1.0, -1.7]])
@@ -270,6 +270,7 @@ def test_a_mean_table_has_means_and_sds_and_null_for_what_some_seed_lacks() -> N
     assert unlearned["coverage_sd"] is None
     for record in records:
         assert set(COLUMNS) <= record.keys()
+    assert "| `unlearned` | 30.00 ± 26.46 |" in mean_table_markdown(records)
     (single,) = [r for r in summarise(audits[:1]) if r["method"] == "unlearned"]
     assert single["forget_rate"] == 0.1
     assert single["forget_rate_sd"] is None

@@ -104,6 +104,20 @@ def print_mean_table(records: Sequence[dict[str, Any]]) -> None:
         console.print(table)
 
 
+def mean_table_markdown(records: Sequence[dict[str, Any]]) -> str:
+    """Return means with standard deviations as Markdown, one table per family."""
+    parts = []
+    for family in dict.fromkeys(record["family"] for record in records):
+        own = [record for record in records if record["family"] == family]
+        head = [f"{family}, seeds {own[0]['seeds']}", *(title for title, _, _ in COLUMNS.values())]
+        lines = [head, ["---", *["---:"] * len(COLUMNS)]]
+        for record in own:
+            cells = [_cell(record[key], key, record[f"{key}_sd"]) for key in COLUMNS]
+            lines.append([f"`{record['method']}`", *cells])
+        parts.append("\n".join(f"| {' | '.join(line)} |" for line in lines))
+    return "\n\n".join(parts) + "\n"
+
+
 def _new_table(title: str) -> Table:
     table = Table(title=title, title_justify="left")
     table.add_column("method")

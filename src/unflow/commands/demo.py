@@ -11,11 +11,11 @@ import torch
 from unflow.auditing import Audit
 from unflow.demo import Demo, DemoConfig, parse_classes
 from unflow.errors import InputError
-from unflow.files import write_json
+from unflow.files import write_bytes, write_json
 from unflow.report import write_report
 from unflow.report.poster import write_poster
 from unflow.runs import open_run
-from unflow.table import print_audit, print_mean_table, summarise
+from unflow.table import mean_table_markdown, print_audit, print_mean_table, summarise
 
 
 def run(
@@ -37,7 +37,7 @@ def run(
         out: run folder; the same command continues a run that was stopped.
         forget: digits to forget, like 3 or 3,5.
         seed: of everything.
-        seeds: runs with seed, seed+1, ...; more than one writes a folder each and table.json.
+        seeds: runs with seed, seed+1, ...; more than one writes a folder each, table.json and table.md.
         margin: of the energy, >= 0.
         strength: lam, >= 0.
         divergence: what holds the target near the original.
@@ -71,8 +71,9 @@ def run(
     if seeds > 1:
         summary = summarise([audit.as_dict() for audit in audits])
         write_json(out / "table.json", summary)
+        write_bytes(out / "table.md", mean_table_markdown(summary).encode())
         print_mean_table(summary)
-        print(f"table: {out / 'table.json'}")
+        print(f"table: {out / 'table.json'}, {out / 'table.md'}")
 
 
 def _one(demo: Demo) -> Audit:

@@ -38,7 +38,7 @@ class Distill(Training):
         average: decay of the weight average that becomes the model.
     """
 
-    steps: int = 4000
+    steps: int = 3000
     learning_rate: float = 1e-3
     bank_size: int = 16384
     whole_share: float = 0.75

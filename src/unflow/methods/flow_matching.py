@@ -33,7 +33,7 @@ class FlowMatching(Training):
         average: decay of the weight average that becomes the model.
     """
 
-    steps: int = 6000
+    steps: int = 5000
     learning_rate: float = 2e-3
     path: str = "linear"
     average: float = 0.999

@@ -22,7 +22,7 @@ class FineTune(Method):
         average: decay of the weight average that becomes the model.
     """
 
-    steps: int = 600
+    steps: int = 300
     learning_rate: float = 3e-4
     average: float = 0.99
 

@@ -24,7 +24,7 @@ class Retrain(Method):
         average: decay of the weight average that becomes the model.
     """
 
-    steps: int = 6000
+    steps: int = 5000
     learning_rate: float = 2e-3
     average: float = 0.999
 
