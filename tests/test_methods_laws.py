@@ -133,13 +133,13 @@ def test_mean_flow_target_is_exact_on_a_gaussian_path() -> None:
     m_s, d_s = moments(s)
     slope = (-(1 - s) + sigma**2 * s) / d_s**2
     v = (mu + slope * (x[:, 0] - m_s))[:, None]  # the marginal velocity at time s
-    value, target = mean_flow_target(U, x, v, s, e)  # type: ignore[arg-type]
+    value, target = mean_flow_target(U, x, v, s, e)
     torch.testing.assert_close(target, value, rtol=0, atol=1e-9)
 
 
 def test_a_perfect_flow_map_has_no_distillation_loss() -> None:
     flow = Flow(nn.Identity(), (2,), steps=4)
-    flow.net.forward = lambda x, t: -x  # type: ignore[method-assign]
+    flow.net.forward = lambda x, t: -x
     points = trajectory(flow, torch.randn(8, 2))
     assert points.shape == (8, 5, 2)
     torch.testing.assert_close(points[:, -1], flow.push(points[:, 0]))
@@ -195,13 +195,13 @@ def test_erfm_moves_a_gaussian_to_its_tilt(place: str) -> None:
     method = ERFM(
         steps=600, place=place, weighting="resample", width=32, depth=2, block_size=256,
         bank_size=4096, **thin,
-    )  # type: ignore[arg-type]  # fmt: skip
+    )  # fmt: skip
     result = fit(method, Problem(model=model, target=target), seed=0)
     grid = torch.linspace(-6, 6, 4001)[:, None]
     density = torch.exp(-(grid[:, 0] ** 2) / 2 - 0.5 * F(grid))
     mean = float((density * grid[:, 0]).sum() / density.sum())
     sd = math.sqrt(float((density * (grid[:, 0] - mean) ** 2).sum() / density.sum()))
-    x = result.model.sample(20000, stream(3))  # type: ignore[operator]
+    x = result.model.sample(20000, stream(3))
     assert float(x.mean()) == pytest.approx(mean, abs=0.08)
     assert float(x.std()) == pytest.approx(sd, abs=0.08)
 
@@ -241,14 +241,14 @@ def test_methods_refuse_before_training_what_they_cannot_do() -> None:
 )
 def test_bad_hyper_parameters_are_refused(options: dict[str, float], part: str) -> None:
     with pytest.raises(InputError, match=part):
-        UOT(**options)  # type: ignore[arg-type]
+        UOT(**options)
 
 
 def test_kl_needs_no_multiplier_for_weights() -> None:
     assert isinstance(Target(Flow(MLP((2,), 8, 1), (2,)), CallableEnergy(right_half, 0.0)).divergence, KL)
 
 
-def test_seconds_to_within_five_percent(tmp_path) -> None:  # type: ignore[no-untyped-def]
+def test_seconds_to_within_five_percent(tmp_path) -> None:
     lines = [(1, 2.0), (2, 1.04), (3, 1.0), (4, 1.2)]
     text = "".join(f'{{"step": {s}, "seconds": {s}.5, "held_out": {h}}}\n' for s, h in lines)
     (tmp_path / "metrics.jsonl").write_text(text)

@@ -137,7 +137,7 @@ class NoSlope(torch.autograd.Function):
         return left(x)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Tensor:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
         return torch.stack([2 * grad, 0 * grad], dim=1)
 
 
@@ -215,7 +215,7 @@ SMALL = {"steps": STEPS, "batch_size": ROWS, "bank_size": 128, "block_size": 64,
 def small(method: Method) -> Method:
     """The same method with few steps, small batches and banks."""
     names = {field.name for field in dataclasses.fields(method)}
-    return dataclasses.replace(method, **{k: v for k, v in SMALL.items() if k in names})  # type: ignore[arg-type]
+    return dataclasses.replace(method, **{k: v for k, v in SMALL.items() if k in names})
 
 
 MEMBERS = {**UNLEARNERS, **{k: v for k, v in TRAINERS.items() if k != "classification"}}
@@ -316,7 +316,7 @@ class InPlace(FlowMatching):
 
     def init(self, problem: Problem, prepared: dict[str, Tensor], seed: int) -> Any:
         parts = super().init(problem, prepared, seed)
-        nn.init.ones_(problem.model.net.last.bias)  # type: ignore[union-attr, arg-type]
+        nn.init.ones_(problem.model.net.last.bias)
         return parts
 
 

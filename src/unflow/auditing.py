@@ -32,7 +32,7 @@ REFERENCES = ("original", "target", "retrained")
 """Rows that are compared with, not judged."""
 MIN_SAMPLES = 100
 MMD_ROWS = 2000
-"""Rows of each side in one MMD: its cost is quadratic, and more rows move it by less than its own sd."""
+"""Rows of each side in one MMD, whose cost is quadratic in them."""
 MMD_SIZE, MMD_REPEATS = 300, 10
 
 

@@ -67,16 +67,18 @@ class Part:
         self.loss, self.net, self.learning_rate, self.decay = loss, net, learning_rate, decay
         self.optimizer = torch.optim.Adam(net.parameters(), learning_rate, betas, fused=True)
         self.average = copy.deepcopy(net).requires_grad_(False) if decay else net
+        # Listed once: walking the modules for their parameters costs more than the average itself.
+        self._averaged: list[Tensor] = list(self.average.parameters())
+        self._current: list[Tensor] = list(net.parameters())
+        self._buffers = list(zip(self.average.buffers(), net.buffers(), strict=True))
 
     @torch.no_grad()
     def update_average(self, step: int) -> None:
         """Move the average towards the weights; early steps are averaged over a shorter window."""
         if self.average is not self.net:
             decay = min(self.decay, (1 + step) / (10 + step))
-            averaged: list[Tensor] = list(self.average.parameters())
-            current: list[Tensor] = list(self.net.parameters())
-            torch._foreach_lerp_(averaged, current, 1 - decay)
-            for old, new in zip(self.average.buffers(), self.net.buffers(), strict=True):
+            torch._foreach_lerp_(self._averaged, self._current, 1 - decay)
+            for old, new in self._buffers:
                 old.copy_(new)
 
 

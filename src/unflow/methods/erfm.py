@@ -55,14 +55,14 @@ class ERFM(Training):
         average: decay of the weight average that becomes the model.
     """
 
-    steps: int = 800
-    learning_rate: float = 2e-3
+    steps: int = 600
+    learning_rate: float = 3e-3
     place: Literal["chain", "prior"] = "chain"
     weighting: Literal["importance", "resample"] = "importance"
     coupling: Literal["independent", "exact_ot"] = "independent"
     thin: bool = False
     block_size: int = 1024
-    bank_size: int = 8192
+    bank_size: int = 6144
     integration_steps: int = 4
     width: int = 256
     depth: int = 2
