@@ -109,10 +109,7 @@ def trajectory(flow: Flow, z: Tensor) -> Tensor:
 
 
 def copy_velocity(teacher: nn.Module, student: nn.Module) -> None:
-    """Copy what two MLPs share; the student's second time starts without influence.
-
-    On the digits this start halves the distillation loss at equal steps.
-    """
+    """Copy what two MLPs share; the student's second time starts without influence."""
     if not isinstance(teacher, MLP) or not isinstance(student, MLP):
         return
     own, given = student.state_dict(), teacher.state_dict()
