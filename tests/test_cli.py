@@ -326,3 +326,4 @@ def test_options_are_spelled_as_usual() -> None:
     assert (values.flow_map, values.full, str(values.out), values.n) == ("mean_flow", True, "a-b", 200)
     assert usual_spelling(parser, ["--full", "false", "--no-such"]) == ["--full", "false", "--no-such"]
     assert usual_spelling(parser, ["--seed", "0", "--full"])[-1] == "--full=true"
+    assert usual_spelling(parser, []) == []

@@ -53,7 +53,7 @@ def usual_spelling(parser: ArgumentParser, arguments: Sequence[str]) -> list[str
     """Take `--flow-map` for `--flow_map`, and a bare `--full` for `--full=true`."""
     actions = {option: action for action in parser._actions for option in action.option_strings}
     spelled = []
-    for argument, following in zip(arguments, [*arguments[1:], "--"], strict=True):
+    for argument, following in zip(arguments, [*arguments[1:], "--"], strict=False):
         option, equals, value = argument.partition("=")
         underscored = option.replace("-", "_").replace("__", "--", 1)
         if option.startswith("--") and option not in actions and underscored in actions:

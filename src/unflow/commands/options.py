@@ -51,13 +51,13 @@ def with_recipe(arguments: Sequence[str]) -> list[str]:
 def peek(option: str, arguments: Sequence[str], default: str | None = None) -> str | None:
     """Return an option's value before parsing, from the flags or else from the configuration files."""
     value = default
-    for flag, following in zip(arguments, [*arguments[1:], ""], strict=True):
+    for flag, following in zip(arguments, [*arguments[1:], ""], strict=False):
         name, _, attached = flag.partition("=")
         given = attached or following
         if name == "--config" and Path(given).is_file():
             content = yaml.safe_load(Path(given).read_text())
             value = content.get(option, value) if isinstance(content, dict) else value
-    for flag, following in zip(arguments, [*arguments[1:], ""], strict=True):
+    for flag, following in zip(arguments, [*arguments[1:], ""], strict=False):
         name, _, attached = flag.partition("=")
         if name == f"--{option}":
             value = attached or following
