@@ -12,8 +12,8 @@ from unflow.divergences import DIVERGENCES, KL, Divergence
 from unflow.energies import CallableEnergy
 from unflow.errors import InputError
 from unflow.methods import ERFM, UNLEARNERS, UOT, GradientAscent, Problem, Retrain
+from unflow.methods.base import draw_weighted
 from unflow.methods.distill import trajectory
-from unflow.methods.erfm import draw_weighted
 from unflow.methods.losses import JumpLoss, mean_flow_target
 from unflow.methods.uot import GeneratorLoss, PotentialLoss, TransportCost
 from unflow.models import Flow, FlowMap, Generator

@@ -28,7 +28,7 @@ from unflow.data import LabelledData, Split, load_data, split_data, write_split
 from unflow.divergences import DIVERGENCES
 from unflow.energies import ClassLogOdds, check_margin
 from unflow.errors import InputError
-from unflow.methods import TRAINERS, UNLEARNERS, Method
+from unflow.methods import TRAINERS, UNLEARNERS, Method, Problem
 from unflow.methods.baselines.retrain import Retrain
 from unflow.methods.classification import Classification
 from unflow.metrics.forgetting import check_request
@@ -181,9 +181,7 @@ class Demo:
         config, family = self.config, target.model.family
         z = target.model.prior(config.n, stream(config.seed, 99))
         lineage = bundle.read_lineage(self.out / family)
-        base_cost = {name: lineage[name] for name in ("steps", "peak_rss_mb")} | {
-            "train_seconds": lineage["seconds"], "nfe": target.model.num_evaluations
-        }  # fmt: skip
+        base_cost = trained_cost(lineage, target.model) | {"train_seconds": lineage["seconds"]}
         entries = [
             Entry("original", draw_samples(target.model, z), config.seed,
                   data_used=["train_images"], cost=base_cost)
@@ -200,15 +198,14 @@ class Demo:
         """Train one row, or find it on disk."""
         config, train = self.config, self.part("train")
         method = self.method(name, UNLEARNERS)
-        if isinstance(method, Retrain):
-            held_out = self.part("held_out").without_classes(config.forget).x
-        else:
-            held_out = None
+        reads = method.reads(Problem(model=target.model))
+        held_out = self.part("held_out").without_classes(config.forget).x
         result = unlearn(
             target, method, self.out / "unlearned" / f"{target.model.family}-{name}",
-            seed=config.seed, name=name, held_out=held_out, device=config.device,
-            retain=train.without_classes(config.forget).x if "retain" in method.needs else None,
-            forget=train.of_classes(config.forget).x if name == "gradient_ascent" else None,
+            seed=config.seed, name=name, device=config.device,
+            held_out=held_out if isinstance(method, Retrain) else None,
+            retain=train.without_classes(config.forget).x if "retain" in reads else None,
+            forget=train.of_classes(config.forget).x if "forget" in reads else None,
             guide_data=("guide: train_images, train_labels",),
         )  # fmt: skip
         return Entry(
@@ -220,7 +217,7 @@ class Demo:
     def cost(self, lineage: dict[str, Any], model: GenerativeModel) -> dict[str, Any]:
         """Return a row's cost; a method that follows the energy also pays for the guide."""
         seconds = lineage["seconds"]
-        cost = {name: lineage[name] for name in ("steps", "peak_rss_mb")} | {"nfe": model.num_evaluations}
+        cost = trained_cost(lineage, model)
         if lineage["method"] == "retrained":
             return cost | {
                 "train_seconds": seconds,
@@ -237,9 +234,14 @@ class Demo:
         model = self.base("flow_map", teacher, "unlearned/flow_map-retrained")
         lineage = bundle.read_lineage(folder / "flow_map-retrained")
         seconds = lineage["seconds"] + bundle.read_lineage(folder / "flow-retrained")["seconds"]
-        cost = {"train_seconds": seconds, "steps": lineage["steps"], "nfe": model.num_evaluations}
+        cost = trained_cost(lineage, model) | {"train_seconds": seconds}
         return Entry("retrained", draw_samples(model, z), self.config.seed,
                      data_used=["retain_images"], cost=cost)  # fmt: skip
+
+
+def trained_cost(lineage: dict[str, Any], model: GenerativeModel) -> dict[str, Any]:
+    """Return the part of a row's cost that every trained model has."""
+    return {name: lineage[name] for name in ("steps", "peak_rss_mb")} | {"nfe": model.num_evaluations}
 
 
 def parse_classes(text: str | Sequence[int]) -> tuple[int, ...]:

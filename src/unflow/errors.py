@@ -1,4 +1,11 @@
-"""The one exception that means "the user can mend this"."""
+"""What a user can mend: one exception, and the choice of a member by name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TypeVar
+
+T = TypeVar("T")
 
 
 class InputError(ValueError):
@@ -6,3 +13,14 @@ class InputError(ValueError):
 
     The command line prints the sentence alone and exits with code 2; in Python it is a ``ValueError``.
     """
+
+
+def choose(members: Mapping[str, T], name: object, what: str) -> T:
+    """Return the member of that name from a family's literal dict.
+
+    Raises:
+        InputError: for an unknown name, with the known ones; ``what`` says what is chosen.
+    """
+    if not isinstance(name, str) or name not in members:
+        raise InputError(f"got the {what} {name!r}; expected one of {', '.join(members)}")
+    return members[name]

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from unflow.errors import InputError
+from unflow.errors import choose
 
 
 class PathSample(NamedTuple):
@@ -63,6 +63,4 @@ def new_path(name: str) -> Path:
     Raises:
         InputError: for an unknown name.
     """
-    if name not in PATHS:
-        raise InputError(f"got the path {name!r}; expected one of {', '.join(PATHS)}")
-    return PATHS[name]()
+    return choose(PATHS, name, "path")()

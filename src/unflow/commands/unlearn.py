@@ -102,7 +102,6 @@ def run(
         "forget": None if rows is None else rows.of_classes(classes).x,
         "held_out": None if held_out is None else held_out.without_classes(classes).x,
     }
-    unlearn_check(settings, target, problem_rows["retain"], problem_rows["forget"])
     record = {
         "command": "unlearn", "model": str(model), "energy": energy, "forget": list(classes),
         "method": method, "settings": plain_settings(settings), "margin": margin,
@@ -117,10 +116,3 @@ def run(
         )  # fmt: skip
     if is_first_process():
         print(f"model: {out} ({result.lineage['seconds']:.1f} s)")
-
-
-def unlearn_check(
-    method: Method, target: Target, retain: torch.Tensor | None, forget: torch.Tensor | None
-) -> None:
-    """Refuse a method that does not fit, before the folder is made."""
-    method.check(Problem(model=target.model, target=target, retain=retain, forget=forget))

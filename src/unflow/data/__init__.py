@@ -7,7 +7,7 @@ from collections.abc import Callable
 from unflow.data.dataset import LabelledData
 from unflow.data.digits import digits
 from unflow.data.split import PARTS, Split, read_split, split_data, write_split
-from unflow.errors import InputError
+from unflow.errors import choose
 
 __all__ = [
     "DATASETS", "PARTS", "LabelledData", "Split", "digits", "load_data", "read_split", "split_data",
@@ -23,6 +23,4 @@ def load_data(name: str) -> LabelledData:
     Raises:
         InputError: for an unknown name.
     """
-    if name not in DATASETS:
-        raise InputError(f"got the data set {name!r}; expected one of {', '.join(DATASETS)}")
-    return DATASETS[name]()
+    return choose(DATASETS, name, "data set")()

@@ -194,6 +194,25 @@ def draw_rows(n: int, batch_size: int, generator: torch.Generator) -> Tensor:
     return torch.randint(n, (batch_size,), generator=generator)
 
 
+def draw_weighted(x: Tensor, weight: Tensor, n: int, generator: torch.Generator) -> Tensor:
+    """Return n rows of x drawn with probability ∝ weight, with replacement."""
+    cumulative = weight.double().cumsum(0).cpu()
+    uniform = torch.rand(n, generator=generator, dtype=torch.float64) * cumulative[-1]
+    return x[torch.searchsorted(cumulative, uniform).clamp(max=len(x) - 1).to(x.device)]
+
+
+def target_of(problem: Problem) -> Target:
+    """Return the problem's target, which ``check`` has found to be there."""
+    assert problem.target is not None
+    return problem.target
+
+
+def model_of(problem: Problem) -> GenerativeModel:
+    """Return the problem's model, a generative one."""
+    assert isinstance(problem.model, GenerativeModel)
+    return problem.model
+
+
 def require_batch(n: int, batch_size: int, what: str) -> None:
     """Raise InputError for a batch larger than the data it is drawn from."""
     if batch_size > n:
@@ -215,5 +234,5 @@ def settings(method: Method) -> dict[str, object]:
 
 __all__ = [
     "Descend", "Method", "Part", "Parts", "Problem", "Tensors", "Training", "draw_rows",
-    "require_batch", "settings", "trainable_copy",
+    "draw_weighted", "model_of", "require_batch", "settings", "target_of", "trainable_copy",
 ]  # fmt: skip

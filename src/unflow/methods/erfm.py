@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from unflow.couplings import COUPLINGS
-from unflow.errors import InputError
+from unflow.errors import InputError, choose
 from unflow.methods.base import (
     Descend,
     Part,
@@ -19,11 +19,15 @@ from unflow.methods.base import (
     Tensors,
     Training,
     draw_rows,
+    draw_weighted,
+    model_of,
     require_batch,
+    target_of,
     trainable_copy,
-)  # fmt: skip
+)
+from unflow.methods.flow_matching import flow_of
 from unflow.methods.losses import VelocityLoss
-from unflow.models import Chain, Flow, GenerativeModel
+from unflow.models import Chain, Flow
 from unflow.nets import new_net
 from unflow.paths import new_path
 from unflow.target import Bank, Target
@@ -101,26 +105,27 @@ class ERFM(Training):
         source = bank.x if self.place == "chain" else bank.z
         if self.weighting == "importance":
             return {"x0": source, "x1": bank.x, "weight": target.acceptance(bank.energy)}
+        ratio = target.density_ratio(bank.energy)
         blocks = [
-            self._pairs(source[rows], Bank(*(part[rows] for part in bank)), bank, target, generator)
+            self._pairs(source[rows], Bank(*(part[rows] for part in bank)), bank.x, ratio, target, generator)
             for rows in torch.randperm(self.bank_size, generator=generator).split(self.block_size)
         ]
         x0, x1 = (torch.cat(column) for column in zip(*blocks, strict=True))
         return {"x0": x0, "x1": x1}
 
     def _pairs(
-        self, x0: Tensor, block: Bank, bank: Bank, target: Target, generator: torch.Generator
+        self, x0: Tensor, block: Bank, x: Tensor, ratio: Tensor, target: Target, generator: torch.Generator
     ) -> tuple[Tensor, Tensor]:
         """Return one block of source rows beside rows of law q*."""
-        x1 = draw_weighted(bank.x, target.density_ratio(bank.energy), len(x0), generator)
+        x1 = draw_weighted(x, ratio, len(x0), generator)
         if self.thin:
             kept = target.accept(block, generator)
             x1[kept] = block.x[kept]
-        return x0, x1[COUPLINGS[self.coupling]().pair(x0, x1)]
+        return x0, x1[choose(COUPLINGS, self.coupling, "coupling")().pair(x0, x1)]
 
     def init(self, problem: Problem, prepared: Tensors, seed: int) -> Parts:
         """Return a new network after the flow ("chain") or the flow's own ("prior")."""
-        net = trainable_copy(self._appended(problem, seed) if self.place == "chain" else base_net(problem))
+        net = trainable_copy(self._appended(problem, seed) if self.place == "chain" else flow_of(problem).net)
         loss = VelocityLoss(net, new_path(self.path))
         return {"velocity": Part(loss, net, self.learning_rate, decay=self.average)}
 
@@ -153,28 +158,3 @@ class ERFM(Training):
             return Chain(copy.deepcopy(model), after)
         assert isinstance(model, Flow)
         return Flow(net, model.sample_shape, model.integrator, model.steps)
-
-
-def draw_weighted(x: Tensor, weight: Tensor, n: int, generator: torch.Generator) -> Tensor:
-    """Return n rows of x drawn with probability ∝ weight, with replacement."""
-    cumulative = weight.double().cumsum(0).cpu()
-    uniform = torch.rand(n, generator=generator, dtype=torch.float64) * cumulative[-1]
-    return x[torch.searchsorted(cumulative, uniform).clamp(max=len(x) - 1).to(x.device)]
-
-
-def target_of(problem: Problem) -> Target:
-    """Return the problem's target, which ``check`` has found to be there."""
-    assert problem.target is not None
-    return problem.target
-
-
-def model_of(problem: Problem) -> GenerativeModel:
-    """Return the problem's model, a generative one."""
-    assert isinstance(problem.model, GenerativeModel)
-    return problem.model
-
-
-def base_net(problem: Problem) -> nn.Module:
-    """Return the network of the problem's flow."""
-    assert isinstance(problem.model, Flow)
-    return problem.model.net

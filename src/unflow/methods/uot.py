@@ -19,10 +19,12 @@ from unflow.methods.base import (
     Tensors,
     Training,
     draw_rows,
+    draw_weighted,
+    model_of,
     require_batch,
+    target_of,
     trainable_copy,
 )  # fmt: skip
-from unflow.methods.erfm import draw_weighted, model_of, target_of
 from unflow.models import GenerativeModel
 from unflow.nets import new_net
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from unflow.errors import InputError
+from unflow.errors import InputError, choose
 from unflow.models.base import GenerativeModel
 from unflow.models.chain import Chain
 from unflow.models.flow import Flow
@@ -31,12 +31,11 @@ def from_config(config: dict[str, Any]) -> GenerativeModel:
     """
     options = dict(config)
     name = options.pop("model", None)
-    if name not in MODELS:
-        raise InputError(f"got the model {name!r}; expected one of {', '.join(MODELS)}")
+    build = choose(MODELS, name, "model")
     try:
         if name == "chain":
             return Chain(from_config(options["base"]), from_config(options["after"]))
-        return MODELS[name](net=build_net(options.pop("net")), **options)
+        return build(net=build_net(options.pop("net")), **options)
     except (KeyError, TypeError) as error:
         raise InputError(
             f"the architecture of the {name} is incomplete or has extra entries ({error}); expected "

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from unflow.errors import InputError
+from unflow.errors import choose
 from unflow.integrators import INTEGRATORS
 from unflow.models.base import GenerativeModel
 from unflow.nets import net_config
@@ -31,8 +31,7 @@ class Flow(GenerativeModel):
     def __init__(
         self, net: nn.Module, shape: Sequence[int], integrator: str = "midpoint", steps: int = 8
     ) -> None:
-        if integrator not in INTEGRATORS:
-            raise InputError(f"got the integrator {integrator!r}; expected one of {', '.join(INTEGRATORS)}")
+        choose(INTEGRATORS, integrator, "integrator")
         super().__init__(shape, shape)
         self.net, self.integrator, self.steps = net, integrator, steps
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from unflow.errors import InputError
+from unflow.errors import InputError, choose
 from unflow.nets.convnet import ConvNet
 from unflow.nets.mlp import MLP
 from unflow.nets.unet import UNet
@@ -51,9 +51,7 @@ def build_net(config: dict[str, Any]) -> nn.Module:
         build = _builder(name)
     else:
         name = options.pop("net", None)
-        if name not in NETS:
-            raise InputError(f"got the network {name!r}; expected one of {', '.join(NETS)}")
-        build = NETS[name]
+        build = choose(NETS, name, "network")
     try:
         net = build(**options)
     except TypeError as error:
