@@ -14,11 +14,11 @@ __version__ = "0.1.0"
 _HOME = {
     "Target": "target", "Bank": "target",
     "Flow": "models", "FlowMap": "models", "Generator": "models", "Chain": "models",
-    "GenerativeModel": "models",
-    "Classifier": "classifiers", "InputError": "errors",
+    "GenerativeModel": "models", "Latent": "models",
+    "Autoencoder": "autoencoders", "Classifier": "classifiers", "InputError": "errors",
     "unlearn": "unlearning", "Unlearned": "unlearning",
     "audit": "auditing", "Audit": "auditing",
-    "save": "bundle", "load": "bundle", "load_classifier": "bundle",
+    "save": "bundle", "load": "bundle", "load_classifier": "bundle", "load_autoencoder": "bundle",
     "fit": "training", "stream": "training", "Problem": "methods",
 }  # fmt: skip
 _ROOMS = (
@@ -44,11 +44,12 @@ if TYPE_CHECKING:
         testing,
     )  # fmt: skip
     from unflow.auditing import Audit, audit
-    from unflow.bundle import load, load_classifier, save
+    from unflow.autoencoders import Autoencoder
+    from unflow.bundle import load, load_autoencoder, load_classifier, save
     from unflow.classifiers import Classifier
     from unflow.errors import InputError
     from unflow.methods import Problem
-    from unflow.models import Chain, Flow, FlowMap, GenerativeModel, Generator
+    from unflow.models import Chain, Flow, FlowMap, GenerativeModel, Generator, Latent
     from unflow.target import Bank, Target
     from unflow.training import fit, stream
     from unflow.unlearning import Unlearned, unlearn

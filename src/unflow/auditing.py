@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -64,25 +64,46 @@ class Entry:
     cost: dict[str, float | int | None] = field(default_factory=dict)
 
 
+class Judge(Protocol):
+    """What an audit asks of a judge: a ``Classifier``, or exact geometry in the plane."""
+
+    @property
+    def num_classes(self) -> int:
+        """The number of classes."""
+        ...
+
+    def probabilities(self, x: Tensor) -> Tensor:
+        """Return class probabilities [n, num_classes] of samples [n, *shape]."""
+        ...
+
+    def features(self, x: Tensor) -> Tensor:
+        """Return what distances are measured in, [n, num_features]."""
+        ...
+
+
 @dataclass(frozen=True)
 class Evidence:
     """What all rows of an audit are measured against, the same for each.
 
     Attributes:
-        judge: a classifier that had no part in the request.
+        judge: a classifier (or exact geometry) that had no part in the request.
         forget: forgotten classes.
         held_out: real samples that neither generator, guide nor judge has seen.
         training: real samples that the generators were trained on.
         energy: F of the request, for the histogram of energies in ``samples/``; None without one.
         extractor: what to call the judge's features in tables.
+        bandwidth: sigma of the MMD; None: the median distance of the retained held-out features.
+        c2st: a name in ``metrics.CLASSIFIERS``.
     """
 
-    judge: Classifier
+    judge: Judge
     forget: Sequence[int]
     held_out: LabelledData
     training: LabelledData
     energy: Energy | None = None
     extractor: str = "judge features"
+    bandwidth: float | None = None
+    c2st: str = "logistic"
 
     def __post_init__(self) -> None:
         check_request(self.forget, self.judge.num_classes)
@@ -133,7 +154,7 @@ class FamilyAudit:
             if target
             else None
         )
-        self.bandwidth = metrics.median_bandwidth(self._retain, stream(0, 7))
+        self.bandwidth = evidence.bandwidth or metrics.median_bandwidth(self._retain, stream(0, 7))
 
     def floor(self) -> dict[str, float | None]:
         """Return the distances between two independent exact-target sets: what no method can beat."""
@@ -173,6 +194,7 @@ class FamilyAudit:
             **self._distances(features, target, "target"),
             "extractor": evidence.extractor,
             "mmd_retain": mmd_retain.mean, "mmd_retain_sd": mmd_retain.sd,
+            "mmd_bandwidth": self.bandwidth,
             "tv_target": None, **near._asdict(),
             "off_data": metrics.off_data(
                 samples=features, training=self._training, held_out=self._held_out
@@ -194,7 +216,9 @@ class FamilyAudit:
             f"mmd_{name}": metrics.mmd(
                 generated=generated[:MMD_ROWS], reference=reference[:MMD_ROWS], bandwidth=self.bandwidth
             ),
-            f"c2st_{name}": metrics.c2st_auc(generated=generated, reference=reference),
+            f"c2st_{name}": metrics.c2st_auc(
+                generated=generated, reference=reference, classifier=self.evidence.c2st
+            ),
         }
 
     def _same_latents(self, entry: Entry) -> bool:

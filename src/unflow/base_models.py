@@ -6,24 +6,32 @@ from pathlib import Path
 from typing import Any
 
 from unflow import bundle
+from unflow.autoencoders import Autoencoder
 from unflow.classifiers import Classifier
 from unflow.data import LabelledData, load_data
 from unflow.errors import InputError
 from unflow.files import sha256_module
 from unflow.methods import Method, Problem, settings
+from unflow.methods.autoencoding import Autoencoding
 from unflow.methods.classification import Classification
 from unflow.models import Flow, FlowMap, GenerativeModel
 from unflow.nets import new_net
 from unflow.training import finish, fit
 
-KINDS = ("flow", "flow_map", "classifier")
+KINDS = ("flow", "flow_map", "classifier", "autoencoder")
+
+SPECIAL: dict[str, tuple[type[Method], str]] = {
+    "classifier": (Classification, "classification"),
+    "autoencoder": (Autoencoding, "autoencoding"),
+}
+"""Kinds that only one method trains, and its name; the others train generative models."""
 
 
 def new_model(kind: str, net: dict[str, Any], data: LabelledData, seed: int) -> Any:
     """Return a model with fresh weights for a data set.
 
     Args:
-        kind: flow, flow_map or classifier.
+        kind: flow, flow_map, classifier or autoencoder.
         net: description without the shape, like {"net": "mlp", "width": 256}.
         data: gives shape and classes.
         seed: of the initial weights.
@@ -41,6 +49,8 @@ def new_model(kind: str, net: dict[str, Any], data: LabelledData, seed: int) -> 
         outputs = {"outputs": len(data.class_names)}
         times = {"num_times": 0} if net.get("net") == "mlp" else {}
         return Classifier(new_net({**outputs, **times, **options}, seed), data.class_names)
+    if kind == "autoencoder":
+        return Autoencoder(new_net(options, seed))
     raise InputError(f"got the kind {kind!r}; expected one of {', '.join(KINDS)}")
 
 
@@ -57,11 +67,11 @@ def train_model(
     device: str = "cpu",
     devices: int = 1,
     label: str = "",
-) -> GenerativeModel | Classifier:
-    """Train a base model or classifier into a bundle; a finished one is loaded, a killed one continued.
+) -> bundle.Bundled:
+    """Train a base model, classifier or autoencoder into a bundle; finished: loaded, killed: continued.
 
     Args:
-        kind: flow, flow_map or classifier.
+        kind: flow, flow_map, classifier or autoencoder.
         net: description of the network, without shape and outputs.
         method: a training method that fits the kind.
         data: labelled samples to train on.
@@ -74,11 +84,7 @@ def train_model(
         label: of the progress line.
     """
     out = Path(out)
-    if (kind == "classifier") != isinstance(method, Classification):
-        raise InputError(
-            f"{type(method).__name__} does not train the kind {kind}; expected classification for a "
-            "classifier, and flow_matching, mean_flow or distill for a generative model"
-        )
+    _check_kind(kind, method)
     identity = {
         "kind": kind, "net": net, "method": type(method).__name__, "settings": settings(method), "seed": seed,
         "data": {part: data.fingerprint},
@@ -86,7 +92,7 @@ def train_model(
     }  # fmt: skip
     if bundle.is_whole(out):
         bundle.check_same(out, identity)
-        return bundle.load_classifier(out) if kind == "classifier" else bundle.load(out)
+        return _load(kind, out)
     problem = Problem(
         model=new_model(kind, net, data, seed), data=data.x, labels=data.labels, teacher=teacher
     )
@@ -95,7 +101,7 @@ def train_model(
         problem_id=bundle.problem_id(identity),
     )  # fmt: skip
     model = result.model
-    assert isinstance(model, GenerativeModel | Classifier)
+    assert isinstance(model, bundle.Bundled)
     lineage = identity | {
         "parent": None, "request": None, "steps": result.steps, "seconds": result.seconds,
         "peak_rss_mb": result.peak_rss_mb,
@@ -105,6 +111,20 @@ def train_model(
         bundle.save(model, out, lineage)
         finish(out)
     return model
+
+
+def _load(kind: str, out: Path) -> bundle.Bundled:
+    if kind == "classifier":
+        return bundle.load_classifier(out)
+    return bundle.load_autoencoder(out) if kind == "autoencoder" else bundle.load(out)
+
+
+def _check_kind(kind: str, method: Method) -> None:
+    """Raise InputError for a method that does not train this kind of model."""
+    trained = [own for own, (trainer, _) in SPECIAL.items() if isinstance(method, trainer)]
+    if trained != [kind] * (kind in SPECIAL):
+        right = SPECIAL[kind][1] if kind in SPECIAL else "flow_matching, mean_flow or distill"
+        raise InputError(f"{type(method).__name__} does not train the kind {kind}; expected {right} for it")
 
 
 def load_rows(data: str, split: str | Path | None, part: str) -> LabelledData:

@@ -10,6 +10,7 @@ from typing import Any
 
 from torch import nn
 
+from unflow.autoencoders import Autoencoder
 from unflow.classifiers import Classifier
 from unflow.errors import InputError
 from unflow.files import (
@@ -34,13 +35,15 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version()} | {name: version(name) for name in names}
 
 
-def save(
-    model: GenerativeModel | Classifier, folder: str | Path, lineage: dict[str, Any] | None = None
-) -> Path:
+Bundled = GenerativeModel | Classifier | Autoencoder
+"""What can be kept as a bundle."""
+
+
+def save(model: Bundled, folder: str | Path, lineage: dict[str, Any] | None = None) -> Path:
     """Write a model as a bundle; ``config.json`` comes last and makes it whole.
 
     Args:
-        model: a generative model or classifier whose networks can be described (``nets.net_config``).
+        model: a generative model, classifier or autoencoder whose networks ``nets.net_config`` can describe.
         folder: made if needed; an older bundle in it is replaced.
         lineage: where the model comes from (parent, request, method, settings, seed, data).
 
@@ -68,7 +71,7 @@ def load(folder: str | Path) -> GenerativeModel:
     """
     model = _load(Path(folder))
     if not isinstance(model, GenerativeModel):
-        raise InputError(f"{folder} holds a classifier; expected a generative model")
+        raise InputError(f"{folder} holds {_a(model)}; expected a generative model")
     return model
 
 
@@ -76,12 +79,30 @@ def load_classifier(folder: str | Path) -> Classifier:
     """Return the classifier in a bundle, in evaluation mode.
 
     Raises:
-        InputError: as ``load``, and for a bundle that holds a generative model.
+        InputError: as ``load``, and for a bundle that holds something else.
     """
     model = _load(Path(folder))
     if not isinstance(model, Classifier):
-        raise InputError(f"{folder} holds a generative model; expected a classifier")
+        raise InputError(f"{folder} holds {_a(model)}; expected a classifier")
     return model
+
+
+def load_autoencoder(folder: str | Path) -> Autoencoder:
+    """Return the autoencoder in a bundle, in evaluation mode.
+
+    Raises:
+        InputError: as ``load``, and for a bundle that holds something else.
+    """
+    model = _load(Path(folder))
+    if not isinstance(model, Autoencoder):
+        raise InputError(f"{folder} holds {_a(model)}; expected an autoencoder")
+    return model
+
+
+def _a(model: Bundled) -> str:
+    if isinstance(model, GenerativeModel):
+        return "a generative model"
+    return "a classifier" if isinstance(model, Classifier) else "an autoencoder"
 
 
 def is_whole(folder: Path) -> bool:
@@ -123,7 +144,7 @@ def model_card(model: nn.Module, lineage: dict[str, Any]) -> str:
     return f"{front}{title}{count}{what}{asked}. Load it with `unflow.load(folder)`.\n\n{record}"
 
 
-def _load(folder: Path) -> GenerativeModel | Classifier:
+def _load(folder: Path) -> Bundled:
     if not is_whole(folder):
         found = ", ".join(sorted(p.name for p in folder.iterdir())) if folder.is_dir() else "nothing"
         raise InputError(
@@ -135,7 +156,7 @@ def _load(folder: Path) -> GenerativeModel | Classifier:
     if written != FORMAT:
         raise InputError(f"{folder} has bundle format {written}; expected {FORMAT}")
     try:
-        model = Classifier.from_config(config) if "classifier" in config else from_config(config)
+        model = _rebuild(config)
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(
             f"{folder / CONFIG} describes no model that can be built: {error}; copy the bundle again"
@@ -149,6 +170,12 @@ def _load(folder: Path) -> GenerativeModel | Classifier:
         )
     model.load_state_dict(state)
     return model.eval()
+
+
+def _rebuild(config: dict[str, Any]) -> Bundled:
+    if "classifier" in config:
+        return Classifier.from_config(config)
+    return from_config(config) if "model" in config else Autoencoder.from_config(config)
 
 
 def _check_state(folder: Path, model: nn.Module, state: dict[str, Any]) -> None:

@@ -15,6 +15,7 @@ COMMANDS = {
     "unlearn": "make a model forget classes",
     "sample": "draw samples from a model",
     "audit": "measure a model against original, target and retrained, by an independent judge",
+    "reproduce": "make a paper's table and figures again, our rows beside the paper's",
     "report": "write a run folder as one offline HTML page",
     "doctor": "versions, threads, devices, and what is missing",
 }

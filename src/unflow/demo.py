@@ -24,6 +24,7 @@ from unflow.auditing import (
 )  # fmt: skip
 from unflow.base_models import train_model
 from unflow.classifiers import Classifier
+from unflow.costs import guided_cost, trained_cost
 from unflow.data import LabelledData, Split, load_data, split_data, write_split
 from unflow.divergences import DIVERGENCES
 from unflow.energies import ClassLogOdds, check_margin
@@ -211,21 +212,14 @@ class Demo:
         return Entry(
             name, draw_samples(result.model, z), config.seed,
             original_recoverable=result.model.original_recoverable,
-            data_used=result.lineage["data_used"], cost=self.cost(result.lineage, result.model),
+            data_used=result.lineage["data_used"],
+            cost=guided_cost(result.lineage, result.model, self.guide_seconds),
         )  # fmt: skip
 
-    def cost(self, lineage: dict[str, Any], model: GenerativeModel) -> dict[str, Any]:
-        """Return a row's cost; a method that follows the energy also pays for the guide."""
-        seconds = lineage["seconds"]
-        cost = trained_cost(lineage, model)
-        if lineage["method"] == "retrained":
-            return cost | {
-                "train_seconds": seconds,
-                "retrain_seconds_5pct": lineage.get("seconds_to_5pct"),
-            }
-        guided = any(source.startswith("guide") for source in lineage["data_used"])
-        guide = bundle.read_lineage(self.out / "guide")["seconds"] if guided else 0.0
-        return cost | {"unlearn_seconds": seconds + guide}
+    @property
+    def guide_seconds(self) -> float:
+        """How long the guide's training took."""
+        return float(bundle.read_lineage(self.out / "guide")["seconds"])
 
     def retrained_flow_map(self, z: Tensor) -> Entry:
         """Distil the retrained flow: the flow map's reference row."""
@@ -237,11 +231,6 @@ class Demo:
         cost = trained_cost(lineage, model) | {"train_seconds": seconds}
         return Entry("retrained", draw_samples(model, z), self.config.seed,
                      data_used=["retain_images"], cost=cost)  # fmt: skip
-
-
-def trained_cost(lineage: dict[str, Any], model: GenerativeModel) -> dict[str, Any]:
-    """Return the part of a row's cost that every trained model has."""
-    return {name: lineage[name] for name in ("steps", "peak_rss_mb")} | {"nfe": model.num_evaluations}
 
 
 def parse_classes(text: str | Sequence[int]) -> tuple[int, ...]:

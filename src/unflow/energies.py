@@ -17,6 +17,7 @@ import copy
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from typing import Protocol, cast
 
 import torch
 import torch.nn.functional as nnf
@@ -242,6 +243,106 @@ class Softplus(Energy):
     def describe(self) -> str:
         """Return the inner request and the margin."""
         return f"{self.energy.describe()} (softplus, margin {self.margin:g})"
+
+
+class Decoder(Protocol):
+    """What turns latents into samples, as ``Autoencoder`` does."""
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Return samples [batch, *shape] of latents [batch, *latent_shape]."""
+        ...
+
+
+class Decoded(Energy):
+    """An energy of samples as an energy of latents: F(decode(z)).
+
+    Args:
+        energy: F of samples.
+        autoencoder: a module with ``decode``; it is copied and frozen.
+    """
+
+    def __init__(self, energy: Energy, autoencoder: nn.Module) -> None:
+        super().__init__()
+        self.energy, self.autoencoder = energy, frozen(autoencoder)
+
+    @property
+    def lower_bound(self) -> float:
+        """As the inner energy."""
+        return self.energy.lower_bound
+
+    @property
+    def differentiable(self) -> bool:
+        """As the inner energy."""
+        return self.energy.differentiable
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return F(decode(x)) for latents x."""
+        return self.energy(cast(Decoder, self.autoencoder).decode(x))
+
+    def describe(self) -> str:
+        """Return the inner request."""
+        return f"{self.energy.describe()}, decoded"
+
+
+class Balanced(Energy):
+    r"""An energy with offsets that decide how much of each retained class the target keeps.
+
+        F_b(x) = F(x) - sum_k b_k p(k | x, retained)
+
+    A request takes most from the retained classes that look like the forgotten ones. The offsets for
+    which no class loses its share are Lagrange multipliers; ``calibration.balanced`` finds them.
+
+    Args:
+        energy: F.
+        classifier: maps [batch, *shape] to logits [batch, num_classes].
+        forget: classes to forget, over which p(k | x, retained) is conditioned out.
+        offsets: b, one per retained class in their order, in nats.
+
+    Raises:
+        InputError: for offsets that are not finite, or (on the first call) not one per retained class.
+    """
+
+    offsets: Tensor
+
+    def __init__(
+        self, energy: Energy, classifier: nn.Module, forget: Sequence[int], offsets: Sequence[float]
+    ) -> None:
+        super().__init__()
+        if not all(map(math.isfinite, offsets)):
+            raise InputError(f"got the offsets {list(offsets)}; expected finite numbers")
+        self.energy, self.classifier = energy, frozen(classifier)
+        self.forget = tuple(int(k) for k in forget)
+        self.register_buffer("offsets", torch.tensor(list(offsets), dtype=torch.float32))
+
+    @property
+    def lower_bound(self) -> float:
+        """The inner bound minus the largest offset."""
+        return self.energy.lower_bound - float(self.offsets.max())
+
+    @property
+    def differentiable(self) -> bool:
+        """As the inner energy."""
+        return self.energy.differentiable
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return F(x) - sum_k b_k p(k | x, retained)."""
+        probabilities = retained_probabilities(self.classifier(x), self.forget)
+        if probabilities.shape[1] != len(self.offsets):
+            raise InputError(
+                f"got {len(self.offsets)} offsets for {probabilities.shape[1]} retained classes; expected "
+                "one each"
+            )
+        return self.energy(x) - probabilities @ self.offsets.to(probabilities)
+
+    def describe(self) -> str:
+        """Return the inner request, and that classes are balanced."""
+        return f"{self.energy.describe()}, balanced"
+
+
+def retained_probabilities(logits: Tensor, forget: Sequence[int]) -> Tensor:
+    """Return p(k | x, retained) for the classes that are not forgotten, [batch, retained classes]."""
+    kept = [k for k in range(logits.shape[1]) if k not in set(forget)]
+    return logits[:, kept].softmax(1)
 
 
 class Negative(Energy):

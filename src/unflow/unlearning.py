@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from unflow import bundle
+from unflow.energies import Decoded
 from unflow.files import sha256_module, sha256_tensors
 from unflow.methods import Method, Problem, settings
 from unflow.methods.baselines.retrain import Retrain
-from unflow.models import GenerativeModel
+from unflow.models import GenerativeModel, Latent
 from unflow.target import Target
 from unflow.training import METRICS, Fit, finish, fit, seconds_to_within
 
@@ -64,14 +66,14 @@ def unlearn(
         InputError: before any training, for a method that does not fit the model, the energy or the
             data; and for a folder that holds another run.
     """
-    problem = Problem(model=target.model, target=target, retain=retain, forget=forget, held_out=held_out)
+    data: dict[str, Any] = {"retain": retain, "forget": forget, "held_out": held_out}
+    problem = _inside(target, data)
     method.check(problem)
     name = name or type(method).__name__
     request = {
         "words": target.energy.describe(), "strength": target.strength,
         "divergence": type(target.divergence).__name__.lower(),
     }  # fmt: skip
-    data = {"retain": retain, "forget": forget, "held_out": held_out}
     identity = {
         "parent": sha256_module(target.model), "energy": sha256_module(target.energy),
         "request": request, "method": name, "settings": settings(method), "seed": seed,
@@ -84,8 +86,7 @@ def unlearn(
         method, problem, out, seed=seed, device=device, devices=devices,
         label=f"{target.model.family} {name}", problem_id=bundle.problem_id(identity),
     )  # fmt: skip
-    model = result.model
-    assert isinstance(model, GenerativeModel)
+    model = _outside(target.model, result.model)
     lineage = identity | {
         "family": model.family,
         "data_used": data_used(method.reads(problem), guide_data),
@@ -97,6 +98,23 @@ def unlearn(
         bundle.save(model, out, lineage)
         finish(out)
     return Unlearned(model, lineage)
+
+
+def _inside(target: Target, data: dict[str, Any]) -> Problem:
+    """Return the problem to solve: that of the inner model and of latents where there is an autoencoder."""
+    model = target.model
+    if not isinstance(model, Latent):
+        return Problem(model=model, target=target, **data)
+    energy = Decoded(target.energy, model.autoencoder)
+    inner = dataclasses.replace(target, model=model.inner, energy=energy)
+    encode = model.autoencoder.encode
+    encoded: dict[str, Any] = {name: None if x is None else encode(x) for name, x in data.items()}
+    return Problem(model=model.inner, target=inner, **encoded)
+
+
+def _outside(original: GenerativeModel, trained: nn.Module) -> GenerativeModel:
+    assert isinstance(trained, GenerativeModel)
+    return Latent(trained, original.autoencoder) if isinstance(original, Latent) else trained
 
 
 def data_used(reads: frozenset[str], guide_data: tuple[str, ...]) -> list[str]:

@@ -2,29 +2,36 @@
 
 from __future__ import annotations
 
+from unflow.methods.autoencoding import Autoencoding
 from unflow.methods.base import Method, Problem, Training, settings
 from unflow.methods.baselines.fine_tune import FineTune
 from unflow.methods.baselines.gradient_ascent import GradientAscent
+from unflow.methods.baselines.neg_grad_plus import NegGradPlus
 from unflow.methods.baselines.retrain import Retrain
 from unflow.methods.classification import Classification
 from unflow.methods.distill import Distill
 from unflow.methods.erfm import ERFM
 from unflow.methods.flow_matching import FlowMatching
 from unflow.methods.mean_flow import MeanFlow
+from unflow.methods.ot_fm import OTFM
 from unflow.methods.uot import UOT
 
 __all__ = [
-    "ERFM", "TRAINERS", "UNLEARNERS", "UOT", "Classification", "Distill", "FineTune",
-    "FlowMatching", "GradientAscent", "MeanFlow", "Method", "Problem", "Retrain", "Training",
-    "settings",
+    "ERFM", "OTFM", "TRAINERS", "UNLEARNERS", "UOT", "Autoencoding", "Classification", "Distill",
+    "FineTune", "FlowMatching", "GradientAscent", "MeanFlow", "Method", "NegGradPlus", "Problem",
+    "Retrain", "Training", "settings",
 ]  # fmt: skip
 
 UNLEARNERS: dict[str, Method] = {
     "erfm": ERFM(),
+    "erfm_prior": ERFM(place="prior"),
     "erfm_resample": ERFM(weighting="resample", coupling="exact_ot", thin=True),
+    "erfm_resample_prior": ERFM(place="prior", weighting="resample", coupling="exact_ot"),
+    "ot_fm": OTFM(),
     "uot": UOT(),
     "uot_tilted": UOT(pool="tilted"),
     "gradient_ascent": GradientAscent(),
+    "neg_grad_plus": NegGradPlus(),
     "fine_tune": FineTune(),
     "retrained": Retrain(),
 }
@@ -35,5 +42,6 @@ TRAINERS: dict[str, Method] = {
     "mean_flow": MeanFlow(),
     "distill": Distill(),
     "classification": Classification(),
+    "autoencoding": Autoencoding(),
 }
 """What makes base models and classifiers."""

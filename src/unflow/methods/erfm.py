@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -11,9 +10,9 @@ from torch import Tensor, nn
 
 from unflow.couplings import COUPLINGS
 from unflow.errors import InputError, choose
+from unflow.methods.appended import appended_net, chained, velocity_part
 from unflow.methods.base import (
     Descend,
-    Part,
     Parts,
     Problem,
     Tensors,
@@ -23,12 +22,9 @@ from unflow.methods.base import (
     model_of,
     require_batch,
     target_of,
-    trainable_copy,
 )
 from unflow.methods.flow_matching import flow_of
-from unflow.methods.losses import VelocityLoss
-from unflow.models import Chain, Flow
-from unflow.nets import new_net
+from unflow.models import Flow
 from unflow.paths import new_path
 from unflow.target import Bank, Target
 
@@ -54,22 +50,23 @@ class ERFM(Training):
         block_size: rows of one OT plan; plans are made once, before training.
         bank_size: samples of the original model, drawn and scored once.
         integration_steps: of the appended flow ("chain").
-        width, depth: of the appended network, an MLP ("chain").
+        width, depth: of the appended MLP ("chain"); None: as in the original's own network.
         path: a name in ``paths.PATHS``.
         average: decay of the weight average that becomes the model.
     """
 
-    steps: int = 600
-    learning_rate: float = 3e-3
+    steps: int = 800
+    batch_size: int = 256
+    learning_rate: float = 6e-3
     place: Literal["chain", "prior"] = "chain"
     weighting: Literal["importance", "resample"] = "importance"
     coupling: Literal["independent", "exact_ot"] = "independent"
     thin: bool = False
-    block_size: int = 1024
-    bank_size: int = 6144
+    block_size: int = 256
+    bank_size: int = 16384
     integration_steps: int = 4
-    width: int = 256
-    depth: int = 2
+    width: int | None = None
+    depth: int | None = None
     path: str = "linear"
     average: float = 0.99
 
@@ -125,13 +122,9 @@ class ERFM(Training):
 
     def init(self, problem: Problem, prepared: Tensors, seed: int) -> Parts:
         """Return a new network after the flow ("chain") or the flow's own ("prior")."""
-        net = trainable_copy(self._appended(problem, seed) if self.place == "chain" else flow_of(problem).net)
-        loss = VelocityLoss(net, new_path(self.path))
-        return {"velocity": Part(loss, net, self.learning_rate, decay=self.average)}
-
-    def _appended(self, problem: Problem, seed: int) -> nn.Module:
-        shape = model_of(problem).sample_shape
-        return new_net({"net": "mlp", "shape": shape, "width": self.width, "depth": self.depth}, seed)
+        chain = self.place == "chain"
+        net = appended_net(problem, self.width, self.depth, seed) if chain else flow_of(problem).net
+        return {"velocity": velocity_part(net, new_path(self.path), self.learning_rate, self.average)}
 
     def draw(self, prepared: Tensors, generator: torch.Generator) -> Tensors:
         """Draw pairs (together after a plan, apart otherwise) and times."""
@@ -154,7 +147,6 @@ class ERFM(Training):
         """Return the original with the new flow after it, or the retrained flow alone."""
         net, model = parts["velocity"].average, model_of(problem)
         if self.place == "chain":
-            after = Flow(net, model.sample_shape, "midpoint", self.integration_steps)
-            return Chain(copy.deepcopy(model), after)
+            return chained(problem, net, self.integration_steps)
         assert isinstance(model, Flow)
         return Flow(net, model.sample_shape, model.integrator, model.steps)

@@ -53,7 +53,7 @@ class MeanFlow(Training):
         """Return the data."""
         assert problem.data is not None
         require_batch(len(problem.data), self.batch_size, "training samples")
-        return {"data": problem.data}
+        return {"x1": problem.data}
 
     def init(self, problem: Problem, prepared: Tensors, seed: int) -> Parts:
         """Return the average velocity, from the weights it has."""
@@ -63,7 +63,7 @@ class MeanFlow(Training):
 
     def draw(self, prepared: Tensors, generator: torch.Generator) -> Tensors:
         """Draw noise, data and time intervals."""
-        batch = draw_flow_batch(prepared["data"], self.batch_size, generator)
+        batch = draw_flow_batch(prepared, self.batch_size, generator)
         first, second = batch.pop("t"), torch.rand(self.batch_size, generator=generator)
         interval = torch.rand(self.batch_size, generator=generator) < self.interval_share
         start = torch.minimum(first, second)

@@ -5,21 +5,24 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from unflow.autoencoders import Autoencoder
 from unflow.errors import InputError, choose
 from unflow.models.base import GenerativeModel
 from unflow.models.chain import Chain
 from unflow.models.flow import Flow
 from unflow.models.flow_map import FlowMap
 from unflow.models.generator import Generator
+from unflow.models.latent import Latent
 from unflow.nets import build_net
 
-__all__ = ["MODELS", "Chain", "Flow", "FlowMap", "GenerativeModel", "Generator", "from_config"]
+__all__ = ["MODELS", "Chain", "Flow", "FlowMap", "GenerativeModel", "Generator", "Latent", "from_config"]
 
 MODELS: dict[str, Callable[..., GenerativeModel]] = {
     "flow": Flow,
     "flow_map": FlowMap,
     "generator": Generator,
     "chain": Chain,
+    "latent": Latent,
 }
 
 
@@ -35,6 +38,8 @@ def from_config(config: dict[str, Any]) -> GenerativeModel:
     try:
         if name == "chain":
             return Chain(from_config(options["base"]), from_config(options["after"]))
+        if name == "latent":
+            return Latent(from_config(options["inner"]), Autoencoder.from_config(options))
         return build(net=build_net(options.pop("net")), **options)
     except (KeyError, TypeError) as error:
         raise InputError(

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from unflow.errors import InputError
-from unflow.models.base import GenerativeModel, evaluating
+from unflow.models.base import GenerativeModel
 from unflow.nets import net_config
+from unflow.nets.modes import evaluating
 
 
 class Generator(GenerativeModel):

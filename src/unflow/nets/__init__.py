@@ -9,13 +9,19 @@ import torch
 from torch import nn
 
 from unflow.errors import InputError, choose
+from unflow.nets.autoencoder import ConvAutoencoder
 from unflow.nets.convnet import ConvNet
 from unflow.nets.mlp import MLP
 from unflow.nets.unet import UNet
 
-__all__ = ["MLP", "NETS", "ConvNet", "UNet", "build_net", "net_config", "new_net"]
+__all__ = ["MLP", "NETS", "ConvAutoencoder", "ConvNet", "UNet", "build_net", "net_config", "new_net"]
 
-NETS: dict[str, type[nn.Module]] = {"mlp": MLP, "unet": UNet, "convnet": ConvNet}
+NETS: dict[str, type[nn.Module]] = {
+    "mlp": MLP,
+    "unet": UNet,
+    "convnet": ConvNet,
+    "conv_autoencoder": ConvAutoencoder,
+}
 
 
 def net_config(net: nn.Module) -> dict[str, Any]:

@@ -24,7 +24,11 @@ class MLP(nn.Module):
         num_times: how many time arguments follow x (0: a potential or classifier; 1: a velocity;
             2: an average velocity).
         outputs: features of the output [batch, outputs]; None for the input's shape.
+        frequencies: how many sines and cosines of 2^k pi x, k = 0, 1, ..., stand beside each entry of x;
+            points in the plane need some, because thin rings and sharp edges are high frequencies.
     """
+
+    angles: Tensor
 
     def __init__(
         self,
@@ -33,16 +37,18 @@ class MLP(nn.Module):
         depth: int = 4,
         num_times: int = 1,
         outputs: int | None = None,
+        frequencies: int = 0,
     ) -> None:
         super().__init__()
         self.config = {
             "net": "mlp", "shape": list(shape), "width": width, "depth": depth,
-            "num_times": num_times, "outputs": outputs,
+            "num_times": num_times, "outputs": outputs, "frequencies": frequencies,
         }  # fmt: skip
         self.shape, self.outputs, self.num_times = tuple(shape), outputs, num_times
         dim = math.prod(shape)
+        self.register_buffer("angles", math.pi * 2.0 ** torch.arange(frequencies), persistent=False)
         self.embed = TimeEmbedding()
-        self.first = nn.Linear(dim + num_times * self.embed.width, width)
+        self.first = nn.Linear(dim * (1 + 2 * frequencies) + num_times * self.embed.width, width)
         linears = [nn.Linear(width, width) for _ in range(depth)]
         self.layers = nn.ModuleList(
             nn.Sequential(nn.LayerNorm(width), nn.SiLU(), linear) for linear in linears
@@ -54,10 +60,16 @@ class MLP(nn.Module):
 
     def features(self, x: Tensor, *times: Tensor) -> Tensor:
         """Return what the last layer reads, [batch, width]."""
-        h = self.first(torch.cat([x.flatten(1), *map(self.embed, times)], dim=1))
+        h = self.first(torch.cat([*self._entries(x.flatten(1)), *map(self.embed, times)], dim=1))
         for layer in self.layers:
             h = h + layer(h)
         return nnf.silu(h)
+
+    def _entries(self, x: Tensor) -> list[Tensor]:
+        if len(self.angles) == 0:
+            return [x]
+        angle = (x[:, :, None] * self.angles).flatten(1)
+        return [x, angle.sin(), angle.cos()]
 
     def forward(self, x: Tensor, *times: Tensor) -> Tensor:
         """Return [batch, *shape], or [batch, outputs]; x [batch, *shape], each time [batch]."""

@@ -19,11 +19,13 @@ class FineTune(Method):
     A flow goes on with flow matching, a flow map with MeanFlow (a baseline of arXiv 2506.18747).
 
     Attributes:
+        coupling: of noise and data, as in the training of the original (a flow's).
         average: decay of the weight average that becomes the model.
     """
 
     steps: int = 300
     learning_rate: float = 3e-4
+    coupling: str = "independent"
     average: float = 0.99
 
     needs: ClassVar[frozenset[str]] = frozenset({"retain"})
@@ -32,11 +34,7 @@ class FineTune(Method):
 
     def training(self, problem: Problem, seed: int) -> tuple[Training, Problem]:
         """Return the training loss of the model's family, on the retain data."""
-        kind = FlowMatching if isinstance(problem.model, Flow) else MeanFlow
-        loop = kind(
-            steps=self.steps,
-            batch_size=self.batch_size,
-            learning_rate=self.learning_rate,
-            average=self.average,
-        )
+        common = {name: getattr(self, name) for name in ("steps", "batch_size", "learning_rate", "average")}
+        is_flow = isinstance(problem.model, Flow)
+        loop = FlowMatching(**common, coupling=self.coupling) if is_flow else MeanFlow(**common)
         return loop, dataclasses.replace(problem, data=problem.retain)

@@ -83,7 +83,7 @@ class GradientAscent(Training):
         if isinstance(problem.model, Flow):
             assert problem.forget is not None
             require_batch(len(problem.forget), self.batch_size, "forget samples")
-            return {"forget": problem.forget}
+            return {"x1": problem.forget}
         assert isinstance(problem.model, GenerativeModel)
         return {"z": problem.model.prior(self.steps * self.batch_size, generator)}
 
@@ -99,8 +99,8 @@ class GradientAscent(Training):
 
     def draw(self, prepared: Tensors, generator: torch.Generator) -> Tensors:
         """Draw noise, forget data and times (flow), or latents (one-step model)."""
-        if "forget" in prepared:
-            return draw_flow_batch(prepared["forget"], self.batch_size, generator)
+        if "x1" in prepared:
+            return draw_flow_batch(prepared, self.batch_size, generator)
         rows = torch.randint(len(prepared["z"]), (self.batch_size,), generator=generator)
         return {"z": prepared["z"][rows]}
 

@@ -21,11 +21,13 @@ class Retrain(Method):
     held-out loss (``training.seconds_to_within``).
 
     Attributes:
+        coupling: of noise and data, as in the training of the original.
         average: decay of the weight average that becomes the model.
     """
 
     steps: int = 5000
     learning_rate: float = 2e-3
+    coupling: str = "independent"
     average: float = 0.999
 
     needs: ClassVar[frozenset[str]] = frozenset({"retain"})
@@ -39,6 +41,7 @@ class Retrain(Method):
             steps=self.steps,
             batch_size=self.batch_size,
             learning_rate=self.learning_rate,
+            coupling=self.coupling,
             average=self.average,
         )
         model = Flow(fresh, flow.sample_shape, flow.integrator, flow.steps)

@@ -1,0 +1,58 @@
+"""Autoencoders: the room in which latent models live."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from unflow.errors import InputError
+from unflow.nets import ConvAutoencoder, build_net, net_config
+from unflow.nets.modes import evaluating
+
+
+class Autoencoder(nn.Module):
+    """Images to latents of unit variance, and back.
+
+    Args:
+        net: a ``nets.ConvAutoencoder``.
+
+    Raises:
+        InputError: for another network.
+    """
+
+    def __init__(self, net: nn.Module) -> None:
+        if not isinstance(net, ConvAutoencoder):
+            raise InputError(f"got a {type(net).__name__} as autoencoder; expected a nets.ConvAutoencoder")
+        super().__init__()
+        self.net = net
+        self.sample_shape, self.latent_shape = net.shape, (net.latent,)
+
+    @torch.no_grad()
+    def encode(self, x: Tensor, batch_size: int = 1024) -> Tensor:
+        """Return the latents [n, latent] of many images, without gradient and in evaluation mode."""
+        with evaluating(self):
+            return torch.cat([self.net.encode(chunk) for chunk in x.split(batch_size)])
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Return images [batch, *sample_shape] of latents [batch, latent]; gradients pass."""
+        return self.net.decode(latents)
+
+    @torch.no_grad()
+    def decode_batches(self, latents: Tensor, batch_size: int = 1024) -> Tensor:
+        """Return the images of many latents, without gradient."""
+        return torch.cat([self.decode(chunk) for chunk in latents.split(batch_size)])
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return reconstructions of images [batch, *sample_shape]."""
+        return self.net(x)
+
+    def config(self) -> dict[str, Any]:
+        """Return the architecture as plain data."""
+        return {"autoencoder": net_config(self.net)}
+
+    @staticmethod
+    def from_config(config: dict[str, Any]) -> Autoencoder:
+        """Rebuild the architecture, with fresh weights."""
+        return Autoencoder(build_net(config["autoencoder"]))

@@ -1,0 +1,65 @@
+"""`unflow reproduce NAME`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from jsonargparse import ArgumentParser
+
+from unflow.commands.options import first_word_as
+from unflow.errors import InputError, choose
+from unflow.reproduce import EXPERIMENTS
+from unflow.runs import run_folder
+from unflow.training import check_device, check_seed
+
+
+def add_arguments(parser: ArgumentParser, arguments: Sequence[str]) -> list[str]:
+    """Add the options; a first word is the name of the experiment."""
+    parser.add_function_arguments(run)
+    return first_word_as("name", arguments)
+
+
+def run(
+    name: str,
+    out: Path,
+    seeds: int = 3,
+    seed: int = 1,
+    dataset: str | None = None,
+    data: Path | None = None,
+    device: str = "cpu",
+) -> None:
+    """Make a paper's table and figures again, our rows beside the paper's.
+
+    Args:
+        name: continualflow-2d, continualflow-mnist or continualflow-cifar10.
+        out: run folder; the same command continues a run that was stopped.
+        seeds: runs with seed, seed+1, ...
+        seed: the first one, of data, training and judge; its figures are drawn.
+        dataset: one of the experiment's data sets or requests; all by default.
+        data: folder with the files of MNIST or CIFAR-10.
+        device: cpu, cuda or mps.
+    """
+    torch.set_num_threads(1)
+    kind = choose(EXPERIMENTS, name, "experiment")
+    if seeds < 1:
+        raise InputError(f"got seeds={seeds}; expected 1 or more")
+    check_seed(seed)
+    check_device(device)
+    if dataset is not None and dataset not in kind.datasets:
+        raise InputError(f"got the data set {dataset!r}; expected one of {', '.join(kind.datasets)}")
+    experiment = kind(
+        out=out, seeds=range(seed, seed + seeds), only=() if dataset is None else (dataset,), data=data,
+        device=device,
+    )  # fmt: skip
+    experiment.check()
+    record = {"command": "reproduce", "name": name, "seeds": seeds, "seed": seed, "dataset": dataset}
+    started = time.perf_counter()
+    with run_folder(out, record):
+        experiment.run()
+    print((out / "table.md").read_text())
+    print(f"table:  {out / 'table.json'}, {out / 'table.md'}")
+    print(f"report: {out / 'report.html'}")
+    print(f"done in {time.perf_counter() - started:.0f} s")

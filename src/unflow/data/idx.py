@@ -1,0 +1,111 @@
+"""MNIST from its original IDX files."""
+
+from __future__ import annotations
+
+import gzip
+import math
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from unflow.data.dataset import LabelledData
+from unflow.errors import InputError
+
+_GZIP = b"\x1f\x8b"
+_UNSIGNED_BYTES = 0x08
+
+
+def read_idx(path: str | Path) -> Tensor:
+    """Return the unsigned bytes of an IDX file, plain or gzip, uint8 in the shape that the file states.
+
+    The file is two zero bytes, a type code, the number of axes, their lengths as big-endian 32-bit numbers,
+    and the values, the last axis fastest.
+
+    Raises:
+        InputError: if the file is missing, damaged, of another type, or longer or shorter than it says.
+    """
+    path = Path(path)
+    content = _content(path)
+    shape, start = _header(path, content)
+    if len(content) - start != math.prod(shape):
+        raise InputError(
+            f"got {len(content) - start} values in {path}; expected {math.prod(shape)} for its shape "
+            f"{list(shape)}: write the file again from its source"
+        )
+    return torch.from_numpy(np.frombuffer(content, np.uint8, offset=start).reshape(shape).copy())
+
+
+def _content(path: Path) -> bytes:
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise InputError(
+            f"got no readable file {path}; expected an IDX file: write the path of one"
+        ) from error
+    if not content.startswith(_GZIP):
+        return content
+    try:
+        return gzip.decompress(content)
+    except (OSError, EOFError, zlib.error) as error:
+        raise InputError(
+            f"got a damaged gzip file {path} ({error}); expected a whole one: "
+            "write the file again from its source"
+        ) from error
+
+
+def _header(path: Path, content: bytes) -> tuple[tuple[int, ...], int]:
+    """Return the shape, and where the values start."""
+    start = 4 + 4 * content[3] if len(content) >= 4 else 4
+    if not content.startswith(b"\0\0") or len(content) < start or start == 4:
+        raise InputError(
+            f"got {path} with the first bytes {content[:4].hex(' ') or '(none)'}; expected an IDX header "
+            "like 00 00 08 03 and the lengths of its axes: write the path of an IDX file"
+        )
+    if content[2] != _UNSIGNED_BYTES:
+        raise InputError(
+            f"got values of the type 0x{content[2]:02x} in {path}; expected 0x08, unsigned bytes: "
+            "write the path of an IDX file of bytes"
+        )
+    return struct.unpack(f">{content[3]}I", content[4:start]), start
+
+
+def mnist(folder: str | Path) -> LabelledData:
+    """Return MNIST's 70,000 digits, train then t10k, as images [70000, 1, 28, 28] in [-1, 1] with labels 0-9.
+
+    The four files are those of LeCun, Cortes and Burges, ``train-images-idx3-ubyte`` and so on, plain or
+    gzip; their order is kept, which in some copies is by label. They come without a licence text, and are
+    usually passed on under CC BY-SA 3.0.
+
+    Raises:
+        InputError: if a file is missing, damaged, or holds no digits.
+    """
+    parts = [_digits(Path(folder), part) for part in ("train", "t10k")]
+    x = torch.cat([images for images, _ in parts]).unsqueeze(1).float().div_(127.5).sub_(1)
+    labels = torch.cat([labels for _, labels in parts]).long()
+    return LabelledData("mnist", x, labels, [str(k) for k in range(10)])
+
+
+def _digits(folder: Path, part: str) -> tuple[Tensor, Tensor]:
+    images = read_idx(_find(folder, f"{part}-images-idx3-ubyte"))
+    labels = read_idx(_find(folder, f"{part}-labels-idx1-ubyte"))
+    if images.shape[1:] != (28, 28) or labels.shape != images.shape[:1] or bool((labels > 9).any()):
+        raise InputError(
+            f"got images {list(images.shape)} and labels {list(labels.shape)} in {part} of {folder}; "
+            "expected [n, 28, 28] and [n], labels 0 to 9: "
+            "write --data DIR with the folder of the original MNIST files"
+        )
+    return images, labels
+
+
+def _find(folder: Path, name: str) -> Path:
+    for path in (folder / name, folder / f"{name}.gz"):
+        if path.is_file():
+            return path
+    raise InputError(
+        f"got no {name} or {name}.gz in {folder}; expected the four MNIST files: "
+        "write --data DIR with the folder that holds them"
+    )

@@ -1,0 +1,50 @@
+"""A flow after the model: what methods share that leave the original as it is (``Chain``)."""
+
+from __future__ import annotations
+
+import copy
+
+from torch import nn
+
+from unflow.errors import InputError
+from unflow.methods.base import Part, Problem, model_of, trainable_copy
+from unflow.methods.losses import VelocityLoss
+from unflow.models import Chain, Flow, GenerativeModel
+from unflow.nets import net_config, new_net
+from unflow.paths import Path
+
+
+def appended_net(problem: Problem, width: int | None, depth: int | None, seed: int) -> nn.Module:
+    """Return a fresh velocity on the model's samples, like the original flow's; it starts as the identity.
+
+    The original of a chain is its first model. An MLP may have another width or depth.
+
+    Raises:
+        InputError: for a width or depth of a network that is no MLP.
+    """
+    config = net_config(_first(model_of(problem)).net)
+    sizes = {name: size for name, size in (("width", width), ("depth", depth)) if size is not None}
+    if sizes and config.get("net") != "mlp":
+        raise InputError(
+            f"got {' and '.join(sizes)} for a network that is no MLP; expected None: leave them out"
+        )
+    return new_net(config | sizes, seed)
+
+
+def _first(model: GenerativeModel) -> Flow:
+    while isinstance(model, Chain):
+        model = model.base
+    assert isinstance(model, Flow)
+    return model
+
+
+def velocity_part(net: nn.Module, path: Path, learning_rate: float, average: float) -> Part:
+    """Return the flow-matching loss around a copy of ``net``, with its optimizer and average."""
+    net = trainable_copy(net)
+    return Part(VelocityLoss(net, path), net, learning_rate, decay=average)
+
+
+def chained(problem: Problem, net: nn.Module, steps: int) -> Chain:
+    """Return a copy of the model with the flow of velocity ``net`` after it."""
+    model = model_of(problem)
+    return Chain(copy.deepcopy(model), Flow(net, model.sample_shape, "midpoint", steps))

@@ -1,0 +1,92 @@
+"""OT-FM: carry the model's samples to real retain data (ContinualFlow's Case 1, arXiv 2506.18747)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import nn
+
+from unflow.couplings import COUPLINGS
+from unflow.errors import choose
+from unflow.methods.appended import appended_net, chained, velocity_part
+from unflow.methods.base import (
+    Descend,
+    Parts,
+    Problem,
+    Tensors,
+    Training,
+    draw_rows,
+    model_of,
+    require_batch,
+)
+from unflow.paths import LinearPath
+
+
+@dataclass(frozen=True, kw_only=True)
+class OTFM(Training):
+    r"""Flow matching from samples of the original model to retain data, in minibatch OT pairs.
+
+        L(theta) = E_{(x0, x1) ~ plan(q0, retain)} || v_theta(x_t, t) - (x1 - x0) ||^2
+
+    The plans are made once, over blocks of ``block_size`` rows (arXiv 2302.00482, Section 3.2.2).
+
+    Attributes:
+        coupling: a name in ``couplings.COUPLINGS``.
+        block_size: rows of one plan.
+        bank_size: samples of the original model, and draws of the retain data.
+        integration_steps: of the appended flow.
+        width, depth: of the appended MLP; None: as in the original's own network.
+        average: decay of the weight average that becomes the model.
+    """
+
+    steps: int = 800
+    batch_size: int = 256
+    learning_rate: float = 6e-3
+    coupling: str = "exact_ot"
+    block_size: int = 256
+    bank_size: int = 16384
+    integration_steps: int = 4
+    width: int | None = None
+    depth: int | None = None
+    average: float = 0.99
+
+    needs: ClassVar[frozenset[str]] = frozenset({"retain"})
+    families: ClassVar[frozenset[str]] = frozenset({"flow"})
+    citation: ClassVar[str] = "2506.18747"
+    keeps_prepared: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        choose(COUPLINGS, self.coupling, "coupling")
+        require_batch(self.bank_size, max(self.batch_size, self.block_size), "samples (bank_size)")
+
+    def prepare(self, problem: Problem, generator: torch.Generator) -> Tensors:
+        """Return pairs {x0, x1}: samples of the model, each with its partner among retain data."""
+        assert problem.retain is not None
+        model, retain = model_of(problem), problem.retain
+        x0 = model.sample(self.bank_size, generator)
+        x1 = retain[draw_rows(len(retain), self.bank_size, generator)].to(x0)
+        pair = COUPLINGS[self.coupling]().pair
+        blocks = zip(x0.split(self.block_size), x1.split(self.block_size), strict=True)
+        return {"x0": x0, "x1": torch.cat([right[pair(left, right)] for left, right in blocks])}
+
+    def init(self, problem: Problem, prepared: Tensors, seed: int) -> Parts:
+        """Return a new network after the model."""
+        net = appended_net(problem, self.width, self.depth, seed)
+        return {"velocity": velocity_part(net, LinearPath(), self.learning_rate, self.average)}
+
+    def draw(self, prepared: Tensors, generator: torch.Generator) -> Tensors:
+        """Draw pairs and times."""
+        rows = draw_rows(len(prepared["x0"]), self.batch_size, generator)
+        t = torch.rand(self.batch_size, generator=generator)
+        return {"x0": prepared["x0"][rows], "x1": prepared["x1"][rows], "t": t}
+
+    def step(self, parts: Parts, batch: Tensors, descend: Descend, progress: float) -> Tensors:
+        """Take one step on the velocity."""
+        return {"loss": descend("velocity", batch["x0"], batch["x1"], batch["t"])}
+
+    def result(self, problem: Problem, parts: Parts) -> nn.Module:
+        """Return the original with the new flow after it."""
+        return chained(problem, parts["velocity"].average, self.integration_steps)

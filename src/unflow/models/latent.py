@@ -1,0 +1,56 @@
+"""Latent: a generative model of an autoencoder's latents, and the decoder after it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from unflow.autoencoders import Autoencoder
+from unflow.errors import InputError
+from unflow.models.base import GenerativeModel
+
+
+class Latent(GenerativeModel):
+    """x = decode(inner(z)): unlearning changes ``inner`` and leaves the autoencoder as it is.
+
+    Args:
+        inner: the generative model of latents; a flow, a flow map, a generator or a chain of them.
+        autoencoder: trained.
+
+    Raises:
+        InputError: if the samples of ``inner`` are not latents of the autoencoder.
+    """
+
+    def __init__(self, inner: GenerativeModel, autoencoder: Autoencoder) -> None:
+        if inner.sample_shape != autoencoder.latent_shape:
+            raise InputError(
+                f"got a model of samples {list(inner.sample_shape)} before a decoder of latents "
+                f"{list(autoencoder.latent_shape)}; expected equal shapes"
+            )
+        super().__init__(inner.prior_shape, autoencoder.sample_shape)
+        self.inner, self.autoencoder = inner, autoencoder
+        self.family = inner.family
+
+    def prior(self, n: int, generator: torch.Generator) -> Tensor:
+        """Draw from the inner model's prior."""
+        return self.inner.prior(n, generator)
+
+    def push(self, z: Tensor) -> Tensor:
+        """Decode what the inner model makes of z."""
+        return self.autoencoder.decode(self.inner.push(z))
+
+    @property
+    def num_evaluations(self) -> int:
+        """The inner model's; decoding is not counted."""
+        return self.inner.num_evaluations
+
+    @property
+    def original_recoverable(self) -> bool:
+        """As the inner model."""
+        return self.inner.original_recoverable
+
+    def config(self) -> dict[str, Any]:
+        """Return both architectures as plain data."""
+        return {"model": "latent", "inner": self.inner.config(), **self.autoencoder.config()}

@@ -1,0 +1,66 @@
+"""A convolutional autoencoder: images to a short vector of unit variance, and back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from unflow.errors import InputError
+
+
+class ConvAutoencoder(nn.Module):
+    """Strided convolutions down to a vector of ``latent`` numbers, and their mirror image back.
+
+    Latents are standardised by running statistics (a BatchNorm without parameters), so that a flow
+    from N(0, 1) finds latents of its own scale. Images are in [-1, 1].
+
+    Args:
+        shape: (channels, height, width) of one image; both sides divisible by 2^depth.
+        latent: numbers per image.
+        width: channels after the first halving; doubled at each further one.
+        depth: halvings, 1 or more.
+
+    Raises:
+        InputError: for a shape that cannot be halved ``depth`` times.
+    """
+
+    def __init__(self, shape: Sequence[int], latent: int = 16, width: int = 32, depth: int = 2) -> None:
+        super().__init__()
+        channels, *sides = shape
+        if depth < 1 or any(side % 2**depth for side in sides):
+            raise InputError(
+                f"got images {list(sides)} and depth={depth} for an autoencoder; expected sides that can "
+                "be halved that often"
+            )
+        self.config = {
+            "net": "conv_autoencoder", "shape": list(shape), "latent": latent, "width": width,
+            "depth": depth,
+        }  # fmt: skip
+        self.shape, self.latent = tuple(shape), latent
+        widths = [width * 2**i for i in range(depth)]
+        self._small = (widths[-1], *(side // 2**depth for side in sides))
+        flat = self._small[0] * self._small[1] * self._small[2]
+        down: list[nn.Module] = []
+        for before, after in zip([channels, *widths], widths, strict=False):
+            down += [nn.Conv2d(before, after, 4, stride=2, padding=1), nn.GroupNorm(8, after), nn.SiLU()]
+        self.encoder = nn.Sequential(*down, nn.Flatten(), nn.Linear(flat, latent))
+        self.standardise = nn.BatchNorm1d(latent, affine=False)
+        self.from_latent = nn.Linear(latent, flat)
+        up: list[nn.Module] = []
+        for before, after in zip(widths[::-1], [*widths[-2::-1], channels], strict=True):
+            up += [nn.GroupNorm(8, before), nn.SiLU(), nn.ConvTranspose2d(before, after, 4, 2, 1)]
+        self.decoder = nn.Sequential(*up, nn.Tanh())
+
+    def encode(self, x: Tensor) -> Tensor:
+        """Return latents [batch, latent] of images [batch, *shape]."""
+        return self.standardise(self.encoder(x))
+
+    def decode(self, z: Tensor) -> Tensor:
+        """Return images [batch, *shape] of latents [batch, latent]."""
+        return self.decoder(self.from_latent(z).reshape(len(z), *self._small))
+
+    def forward(self, x: Tensor, noise: Tensor | None = None) -> Tensor:
+        """Return the reconstruction, with ``noise`` [batch, latent] added to the latents."""
+        z = self.encode(x)
+        return self.decode(z if noise is None else z + noise)

@@ -1,0 +1,140 @@
+"""What every reproduced table shares: its seeds, its stages on disk, and what is written at the end."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+from unflow.files import write_bytes, write_json
+from unflow.reproduce.page import write_page
+from unflow.reproduce.results import (
+    Row,
+    means,
+    measured_rows,
+    measured_table,
+    paper_rows,
+    paper_table,
+    pipe_table,
+)
+from unflow.reproduce.study import Recipe, Request
+
+
+@dataclass(frozen=True, kw_only=True)
+class Experiment(ABC):
+    """A paper's table and figures, made again.
+
+    Attributes:
+        out: folder; finished stages in it are found, not made again.
+        seeds: of data, training and judge; the first one also makes the figures.
+        only: names of data sets; empty for all.
+        data: folder of the data, where it is not made or embedded.
+        recipe: how the models are trained; None: as published with the experiment.
+        device: cpu, cuda or mps.
+    """
+
+    out: Path
+    seeds: Sequence[int] = (1, 2, 3)
+    only: Sequence[str] = ()
+    data: Path | None = None
+    recipe: Recipe | None = None
+    device: str = "cpu"
+
+    name: ClassVar[str]
+    """As the command line calls it."""
+    title: ClassVar[str]
+    datasets: ClassVar[tuple[str, ...]]
+    published: ClassVar[str]
+    """The file with the paper's rows."""
+
+    @abstractmethod
+    def check(self) -> None:
+        """Raise InputError, before anything is written, for data that is not there."""
+
+    @abstractmethod
+    def requests(self, dataset: str) -> list[Request]:
+        """Return the requests of one data set, one per seed that it is run with."""
+
+    @abstractmethod
+    def draw(self) -> list[tuple[Path, str]]:
+        """Draw the figures of the chosen data sets; return paths and captions."""
+
+    @abstractmethod
+    def further_tables(self) -> list[tuple[str, str]]:
+        """Return titles and Markdown of what the main table does not hold."""
+
+    def as_published(self, dataset: str) -> str:
+        """Return the paper's name of a data set."""
+        return dataset
+
+    @property
+    def chosen(self) -> tuple[str, ...]:
+        """The data sets of this run."""
+        return tuple(name for name in self.datasets if not self.only or name in self.only)
+
+    def run(self) -> list[Row]:
+        """Run every stage; write table.json, table.md, figures and report.html; return the rows."""
+        rows = [
+            row
+            for dataset in self.chosen
+            for request in self.requests(dataset)
+            for row in measured_rows(request.audit(), dataset)
+        ]
+        published = paper_rows(self.published, [self.as_published(name) for name in self.chosen])
+        write_json(self.out / "table.json", [*rows, *published])
+        tables = self.tables(rows, published)
+        figures = self.draw()
+        tables += self.further_tables()
+        text = "\n".join(f"## {title}\n\n{table}" for title, table in tables)
+        write_bytes(self.out / "table.md", text.encode())
+        write_page(
+            self.out, title=self.title, intro=INTRO, tables=tables, figures=figures,
+            command=self.command(), notes=NOTES,
+        )  # fmt: skip
+        return [*rows, *published]
+
+    def tables(self, rows: Sequence[Row], published: Sequence[Row]) -> list[tuple[str, str]]:
+        """Return titles and Markdown of the means, and of our rows beside the paper's."""
+        records = means(rows)
+        tables = []
+        for dataset in self.chosen:
+            tables += [
+                (dataset, measured_table(records, dataset)),
+                (f"{dataset}, as in the paper",
+                 paper_table(records, published, dataset, self.as_published(dataset))),
+            ]  # fmt: skip
+        return tables
+
+    def command(self) -> str:
+        """Return the command that makes all this."""
+        only = "".join(f" --dataset {dataset}" for dataset in self.only)
+        data = " --data DIR" if self.data is not None else ""
+        seeds = f" --seeds {len(self.seeds)} --seed {self.seeds[0]}"
+        return f"unflow reproduce {self.name} --out {self.out.name}{seeds}{only}{data}"
+
+
+def records_table(records: Sequence[dict[str, Any]], columns: dict[str, tuple[str, int]]) -> str:
+    """Return records as Markdown; columns: key -> (title, decimals; -1 for text)."""
+    lines = [[_text(record[key], decimals) for key, (_, decimals) in columns.items()] for record in records]
+    return pipe_table([title for title, _ in columns.values()], lines)
+
+
+def _text(value: Any, decimals: int) -> str:
+    if value is None:
+        return "–"
+    return str(value) if decimals < 0 else f"{value:.{decimals}f}"
+
+
+INTRO = [
+    "Means ± standard deviations over seeds of data, training and judge. The row erfm_resample is the "
+    "library's default method; erfm is the paper's own weighting and chain.",
+    "original is the model before; retrained never saw what is to be forgotten; target holds exact samples "
+    "of the law that was asked for, drawn by rejection from the original.",
+]
+NOTES = [
+    "Seconds are those of this run on this machine: compare ratios, not seconds.",
+    "The paper's retain accuracy is its classifier's accuracy on real retained samples; by that definition "
+    "it is the same for every generator.",
+]

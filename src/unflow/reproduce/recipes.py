@@ -1,0 +1,40 @@
+"""How the models of ContinualFlow's experiments are trained here (arXiv 2506.18747)."""
+
+from __future__ import annotations
+
+from unflow.methods import Autoencoding, Classification, FlowMatching
+from unflow.reproduce.study import Recipe
+
+PLANAR = Recipe(
+    flow_net={"net": "mlp", "width": 128, "depth": 2, "frequencies": 5},
+    flow=FlowMatching(steps=8000, batch_size=256, learning_rate=4e-3, coupling="exact_ot"),
+    guide_net={"net": "mlp", "width": 64, "depth": 2, "frequencies": 3},
+    guide=Classification(steps=400, batch_size=256, deform=False, noise=0.01),
+    judge_net={"net": "mlp", "width": 64, "depth": 2},
+    judge=Classification(steps=300, batch_size=256, deform=False, noise=0.02),
+)
+"""The four sets in the plane."""
+
+MNIST = Recipe(
+    autoencoder_net={"net": "conv_autoencoder", "latent": 16, "width": 32, "depth": 2},
+    autoencoder=Autoencoding(steps=2000),
+    flow_net={"net": "mlp", "width": 256, "depth": 4},
+    flow=FlowMatching(steps=8000, batch_size=256),
+    guide_net={"net": "mlp", "width": 256, "depth": 2},
+    guide=Classification(steps=600, batch_size=256, deform=False, noise=0.1),
+    judge_net={"net": "convnet", "width": 16},
+    judge=Classification(steps=600, smoothing=0.05, noise=0.05),
+)
+"""Digits in 16 latents."""
+
+CIFAR10 = Recipe(
+    autoencoder_net={"net": "conv_autoencoder", "latent": 64, "width": 32, "depth": 3},
+    autoencoder=Autoencoding(steps=2500, flip=True),
+    flow_net={"net": "mlp", "width": 256, "depth": 4},
+    flow=FlowMatching(steps=8000, batch_size=256),
+    guide_net={"net": "mlp", "width": 256, "depth": 2},
+    guide=Classification(steps=600, batch_size=256, deform=False, noise=0.1),
+    judge_net={"net": "convnet", "width": 24, "depth": 4},
+    judge=Classification(steps=1000, smoothing=0.05, noise=0.05),
+)
+"""Automobiles and airplanes in 64 latents."""

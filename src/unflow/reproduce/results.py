@@ -1,0 +1,152 @@
+"""From audits to table.json (a list of rows) and table.md (means over seeds, the paper's rows beside)."""
+
+from __future__ import annotations
+
+import csv
+import io
+import statistics
+from collections.abc import Sequence
+from importlib.resources import files
+from typing import Any
+
+from unflow import metrics
+from unflow.table import seconds_of
+
+Row = dict[str, Any]
+
+COLUMNS: dict[str, tuple[str, float, int]] = {
+    "forget_rate": ("forgotten left %", 100, 2),
+    "off_data": ("off data %", 100, 2),
+    "c2st_retain": ("c2st retain", 1, 3),
+    "fid_retain": ("FD retain", 1, 4),
+    "mmd_retain": ("MMD retain x 1e3", 1000, 3),
+    "fid_target": ("FD target", 1, 4),
+    "coverage": ("coverage", 1, 3),
+    "share_tv_target": ("share TV target", 1, 3),
+    "share_tv_retrained": ("share TV retrained", 1, 3),
+    "seconds": ("seconds", 1, 1),
+    "seconds_ratio": ("/ retraining", 1, 3),
+}
+"""Key -> title, factor, decimals. FD: Fréchet distance in the features that the row names."""
+
+PAPER_COLUMNS: dict[str, tuple[str, float, int]] = {
+    "mmd": ("MMD (biased)", 1, 4),
+    "retain_accuracy": ("retain accuracy", 1, 4),
+    "forget_rate": ("forget rate", 1, 4),
+    "leakage": ("leakage", 1, 4),
+    "train_seconds": ("seconds", 1, 1),
+    "inference_ms": ("ms / 5,000", 1, 3),
+}
+"""What the paper prints, measured its way: by a classifier, and with the biased MMD."""
+
+REFERENCES = ("original", "target", "retrained")
+
+
+def measured_rows(audit: dict[str, Any], dataset: str) -> list[Row]:
+    """Return an audit's rows for table.json, with the ratios that need the retrained row."""
+    forget = audit["request"]["forget"]
+    retrained = next((row for row in audit["rows"] if row["method"] == "retrained"), None)
+    rows = []
+    for row in audit["rows"]:
+        own = {"dataset": dataset, "source": "measured", **row, "seconds": seconds_of(row)}
+        own["share_tv_target"] = row["retained_share_tv"]
+        own["share_tv_retrained"] = own["seconds_ratio"] = None
+        if retrained is not None:
+            own["share_tv_retrained"] = metrics.retained_share_tv(
+                row["class_counts"], retrained["class_counts"], forget
+            )
+            if own["seconds"] is not None:
+                own["seconds_ratio"] = own["seconds"] / seconds_of(retrained)
+        rows.append(own)
+    return rows
+
+
+def paper_rows(table: str, datasets: Sequence[str]) -> list[Row]:
+    """Return the paper's rows of some data sets: mean and sd of what it prints.
+
+    Args:
+        table: a file in ``papers/``.
+        datasets: names in its first column.
+    """
+    text = (files("unflow.reproduce") / "papers" / table).read_text()
+    rows = []
+    for line in csv.DictReader(io.StringIO(text)):
+        if line["dataset"] not in datasets:
+            continue
+        values = {k: float(v) for k, v in line.items() if k not in ("dataset", "method")}
+        method = {"retrain": "retrained"}.get(line["method"], line["method"])
+        rows.append({"dataset": line["dataset"], "source": "paper", "method": method, "as_in_paper": values})
+    return rows
+
+
+def means(rows: Sequence[Row]) -> list[Row]:
+    """Return one record per data set and method: mean and sd over seeds of every column."""
+    records = []
+    for dataset, method in dict.fromkeys((row["dataset"], row["method"]) for row in rows):
+        own = [row for row in rows if (row["dataset"], row["method"]) == (dataset, method)]
+        record: Row = {"dataset": dataset, "method": method, "seeds": [row["seed"] for row in own]}
+        for key in COLUMNS:
+            record |= mean_sd(key, [row[key] for row in own])
+        paper: Row = {}
+        for key in PAPER_COLUMNS:
+            paper |= mean_sd(key, [row["as_in_paper"][key] for row in own])
+        records.append(record | {"as_in_paper": paper})
+    order = {method: place for place, method in enumerate(REFERENCES)}
+    names = list(dict.fromkeys(record["dataset"] for record in records))
+    return sorted(records, key=lambda r: (names.index(r["dataset"]), order.get(r["method"], len(order))))
+
+
+def mean_sd(key: str, values: Sequence[float | None]) -> Row:
+    """Return mean and sd (None for one value, or where one was not measured) under a key."""
+    numbers = [value for value in values if value is not None]
+    if not numbers or len(numbers) != len(values):
+        return {key: None, f"{key}_sd": None}
+    sd = statistics.stdev(numbers) if len(numbers) > 1 else None
+    return {key: statistics.mean(numbers), f"{key}_sd": sd}
+
+
+def measured_table(records: Sequence[Row], dataset: str) -> str:
+    """Return the means of one data set as Markdown."""
+    own = [record for record in records if record["dataset"] == dataset]
+    lines = [[f"`{r['method']}`", *(cell(r, key, COLUMNS) for key in COLUMNS)] for r in own]
+    return pipe_table([f"{dataset}, seeds {own[0]['seeds']}", *titles(COLUMNS)], lines)
+
+
+def paper_table(records: Sequence[Row], published: Sequence[Row], dataset: str, as_published: str) -> str:
+    """Return our rows measured the paper's way beside the paper's, as Markdown.
+
+    Args:
+        records: what ``means`` returned.
+        published: what ``paper_rows`` returned.
+        dataset: ours.
+        as_published: the paper's name of it.
+    """
+    lines = []
+    for record in (r for r in records if r["dataset"] == dataset):
+        lines.append([f"`{record['method']}`", *(cell(record["as_in_paper"], k, PAPER_COLUMNS)
+                                                 for k in PAPER_COLUMNS)])  # fmt: skip
+    for row in (r for r in published if r["dataset"] == as_published):
+        lines.append([f"{row['method']} (paper)", *(cell(row["as_in_paper"], k, PAPER_COLUMNS)
+                                                    for k in PAPER_COLUMNS)])  # fmt: skip
+    return pipe_table([dataset, *titles(PAPER_COLUMNS)], lines)
+
+
+def titles(columns: dict[str, tuple[str, float, int]]) -> list[str]:
+    """Return the titles of columns."""
+    return [title for title, _, _ in columns.values()]
+
+
+def cell(record: Row, key: str, columns: dict[str, tuple[str, float, int]]) -> str:
+    """Return "mean ± sd" of a record's key, or a dash."""
+    _, factor, decimals = columns[key]
+    value, sd = record.get(key), record.get(f"{key}_sd")
+    if value is None:
+        return "–"
+    spread = "" if sd is None else f" ± {factor * sd:.{decimals}f}"
+    return f"{factor * value:.{decimals}f}{spread}"
+
+
+def pipe_table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    """Return a Markdown table, first column left, the others right."""
+    rows = [head, ["---", *["---:"] * (len(head) - 1)], *lines]
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows) + "\n"
