@@ -1,44 +1,73 @@
-"""What a guide cannot know by itself: how large a margin to take, and what keeps the classes in balance.
+"""What makes an energy of a classifier: how sure it may be, and what keeps the classes in balance.
 
-Both rules read the guide, real retained samples or the model's own, and no judge.
+Both read labelled samples that the guide has not seen, or the model's own, and no judge.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as nnf
+from scipy.optimize import minimize_scalar
 from torch import Tensor, nn
 
-from unflow.energies import Balanced, ClassLogOdds, Energy, evaluate, retained_probabilities
+from unflow.energies import Balanced, Energy, evaluate, retained_probabilities
 from unflow.errors import InputError
 
 
-def retaining_margin(
-    classifier: nn.Module, forget: int | Sequence[int], retain: Tensor, share: float = 0.8
-) -> float:
-    r"""Return the largest margin that leaves most real retained samples a weight of 1/2 or more.
-
-        m = max(0, -Q_share(L(x))),    L = log p(forget | x) - log p(rest | x),    x real and retained
-
-    The weight is sigmoid(-(L + m)), so ``share`` of the retained samples keep at least half of theirs,
-    while samples that look less retained than those lose it.
+class Tempered(nn.Module):
+    """A classifier whose logits are divided by a temperature: as sure as it is right (arXiv 1706.04599).
 
     Args:
-        classifier: the guide; the rows of ``retain`` should not be those it was trained on.
-        forget: class index or indices.
-        retain: real samples of the retained classes, [n, *shape].
-        share: in (0, 1).
+        classifier: maps [batch, *shape] to logits [batch, num_classes].
+        temperature: T > 0.
 
     Raises:
-        InputError: for no samples or a share outside (0, 1).
+        InputError: for a temperature that is not positive and finite.
     """
-    if len(retain) == 0:
-        raise InputError("got no retained samples to choose a margin by; expected 1 or more")
-    if not 0 < share < 1:
-        raise InputError(f"got share={share}; expected a number inside (0, 1), like 0.8")
-    log_odds = evaluate(ClassLogOdds(classifier, forget, margin=None), retain)
-    return max(0.0, -float(log_odds.quantile(share)))
+
+    temperature: Tensor
+
+    def __init__(self, classifier: nn.Module, temperature: float) -> None:
+        super().__init__()
+        if not (temperature > 0 and math.isfinite(temperature)):
+            raise InputError(f"got temperature={temperature}; expected a finite number > 0")
+        self.classifier = classifier
+        self.register_buffer("temperature", torch.tensor(temperature))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return logits / T, [batch, num_classes]."""
+        return self.classifier(x) / self.temperature
+
+
+@torch.no_grad()
+def calibrated(classifier: nn.Module, x: Tensor, labels: Tensor) -> Tempered:
+    r"""Return the classifier at the temperature that minimises its cross entropy on samples new to it.
+
+        T = max(1, argmin_T E[ -log softmax(logits / T)_label ])    (arXiv 1706.04599, Section 4.2)
+
+    A guide is only ever made less sure: where it makes no error the minimum would be at T = 0. With the
+    guide calibrated, one margin in nats means the same for every data set.
+
+    Args:
+        classifier: the guide.
+        x: samples that it was not trained on, [n, *shape].
+        labels: their classes, [n].
+
+    Raises:
+        InputError: for no samples.
+    """
+    if len(x) == 0:
+        raise InputError("got no samples to calibrate a classifier on; expected 1 or more")
+    logits = torch.cat([classifier(chunk) for chunk in x.split(4096)]).double()
+
+    def loss(log_temperature: float) -> float:
+        return float(nnf.cross_entropy(logits / math.exp(log_temperature), labels))
+
+    best = minimize_scalar(loss, bounds=(0.0, math.log(100)), method="bounded").x
+    return Tempered(classifier, max(1.0, math.exp(best)))
 
 
 @torch.no_grad()

@@ -74,11 +74,12 @@ def unlearn(
         "words": target.energy.describe(), "strength": target.strength,
         "divergence": type(target.divergence).__name__.lower(),
     }  # fmt: skip
-    identity = {
-        "parent": sha256_module(target.model), "energy": sha256_module(target.energy),
-        "request": request, "method": name, "settings": settings(method), "seed": seed,
+    identity: dict[str, Any] = {
+        "parent": sha256_module(target.model), "method": name, "settings": settings(method), "seed": seed,
         "data": {k: sha256_tensors(v) for k, v in data.items() if v is not None},
     }  # fmt: skip
+    if "target" in method.reads(problem):  # another energy changes nothing for the others
+        identity |= {"energy": sha256_module(target.energy), "request": request}
     if out is not None and bundle.is_whole(Path(out)):
         bundle.check_same(Path(out), identity)
         return Unlearned(bundle.load(out), bundle.read_lineage(Path(out)))
@@ -87,7 +88,7 @@ def unlearn(
         label=f"{target.model.family} {name}", problem_id=bundle.problem_id(identity),
     )  # fmt: skip
     model = _outside(target.model, result.model)
-    lineage = identity | {
+    lineage = {"request": request} | identity | {
         "family": model.family,
         "data_used": data_used(method.reads(problem), guide_data),
         "steps": result.steps, "seconds": result.seconds,

@@ -19,7 +19,7 @@ from unflow.models import Chain, Flow
 from unflow.reproduce.experiment import Experiment, records_table
 from unflow.reproduce.figures import bars, scatter_panels, trajectories
 from unflow.reproduce.recipes import PLANAR
-from unflow.reproduce.study import Request, Study, stage
+from unflow.reproduce.study import MARGIN, Request, Study, stage
 from unflow.target import Target
 from unflow.training import stream
 from unflow.unlearning import unlearn
@@ -115,7 +115,7 @@ class ContinualFlow2D(Experiment):
         """Forget the top row *or* the last column, and what is in the top row *and* the last column."""
         study = self.study("checkerboard", self.seeds[0])
         top, last = Checkerboard.top_row, Checkerboard.last_column
-        row, column = (ClassLogOdds(study.guide, k, study.margin(k)) for k in (top, last))
+        row, column = (ClassLogOdds(study.calibrated_guide, k, MARGIN) for k in (top, last))
         both = tuple(sorted({*top, *last})), tuple(k for k in top if k in last)
         return [
             self._composed(study, name, energy, forget)

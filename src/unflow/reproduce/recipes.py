@@ -21,7 +21,7 @@ MNIST = Recipe(
     flow_net={"net": "mlp", "width": 256, "depth": 4},
     flow=FlowMatching(steps=8000, batch_size=256),
     guide_net={"net": "mlp", "width": 256, "depth": 2},
-    guide=Classification(steps=600, batch_size=256, deform=False, noise=0.1),
+    guide=Classification(steps=1000, batch_size=256, deform=False, noise=0.5),
     judge_net={"net": "convnet", "width": 16},
     judge=Classification(steps=600, smoothing=0.05, noise=0.05),
 )
@@ -33,7 +33,7 @@ CIFAR10 = Recipe(
     flow_net={"net": "mlp", "width": 256, "depth": 4},
     flow=FlowMatching(steps=8000, batch_size=256),
     guide_net={"net": "mlp", "width": 256, "depth": 2},
-    guide=Classification(steps=600, batch_size=256, deform=False, noise=0.1),
+    guide=Classification(steps=1000, batch_size=256, deform=False, noise=0.5),
     judge_net={"net": "convnet", "width": 24, "depth": 4},
     judge=Classification(steps=1000, smoothing=0.05, noise=0.05),
 )

@@ -28,7 +28,7 @@ from unflow.auditing import (
 )  # fmt: skip
 from unflow.autoencoders import Autoencoder
 from unflow.base_models import train_model
-from unflow.calibration import balanced, retaining_margin
+from unflow.calibration import Tempered, balanced, calibrated
 from unflow.classifiers import Classifier
 from unflow.costs import guided_cost, trained_cost
 from unflow.data import LabelledData
@@ -53,7 +53,9 @@ ROWS = (
 
 JUDGE_SEED_OFFSET = 1000
 """The judge's seed is never the guide's."""
-NUM_BALANCE = 6000
+MARGIN = 4.0
+"""Of the default energy, in nats of a calibrated guide; the same for every data set."""
+NUM_BALANCE = 4000
 """Samples of the original over which a request is balanced."""
 MAX_TRAINING = 10_000
 """Training samples to which distances are measured for ``off_data``."""
@@ -159,15 +161,17 @@ class Study:
 
     @cached_property
     def guide_rows(self) -> tuple[LabelledData, LabelledData]:
-        """Training samples for the guide, and a tenth that only the choice of the margin sees."""
+        """Training samples for the guide, and a tenth that only its calibration sees."""
         data = self.latents("train")
         order = torch.randperm(len(data), generator=stream(self.seed, 40))
         held = len(data) // 10
         return data.rows(order[held:]), data.rows(order[:held])
 
-    def margin(self, forget: Sequence[int]) -> float:
-        """Return the margin of a request by the rule of ``calibration.retaining_margin``."""
-        return retaining_margin(self.guide, forget, self.guide_rows[1].without_classes(forget).x)
+    @cached_property
+    def calibrated_guide(self) -> Tempered:
+        """The guide, no surer than it is right on the tenth that it has not seen."""
+        unseen = self.guide_rows[1]
+        return calibrated(self.guide, unseen.x, unseen.labels)
 
     @cached_property
     def flow(self) -> Flow:
@@ -211,8 +215,8 @@ class Request:
         study: what is there.
         forget: classes to forget.
         name: folder of the request.
-        energy: F; None: the guide's log-odds of the classes with a margin by the rule of
-            ``calibration.retaining_margin``, balanced (``calibration.balanced``) over the model's samples.
+        energy: F; None: the calibrated guide's log-odds of the classes with ``MARGIN``, balanced over
+            the model's samples (``calibration``).
         strength: lam.
         model: what must forget; None: the study's original.
         rows: methods.
@@ -237,18 +241,23 @@ class Request:
         self.target = Target(self.model, self.energy, strength)
 
     def _calibrated(self, strength: float) -> Energy:
-        record = stage(self.out / "energy.json", lambda: self._calibrate(strength))
+        record = stage(self.out / "energy.json", lambda: self._balance(strength))
         self.energy_seconds = record["seconds"]
-        plain = ClassLogOdds(self.study.guide, self.forget, record["margin"])
-        return Balanced(plain, self.study.guide, self.forget, record["offsets"])
+        guide = Tempered(self.study.guide, record["temperature"])
+        return Balanced(ClassLogOdds(guide, self.forget, MARGIN), guide, self.forget, record["offsets"])
 
-    def _calibrate(self, strength: float) -> dict[str, Any]:
-        guide, started = self.study.guide, time.perf_counter()
-        margin = self.study.margin(self.forget)
-        x = self.model.sample(NUM_BALANCE, stream(self.study.seed, 41))
-        energy = balanced(ClassLogOdds(guide, self.forget, margin), guide, self.forget, x, strength or 1.0)
-        seconds = time.perf_counter() - started
-        return {"margin": margin, "offsets": energy.offsets.tolist(), "seconds": seconds}
+    def _balance(self, strength: float) -> dict[str, Any]:
+        started = time.perf_counter()
+        guide = self.study.calibrated_guide
+        offsets = [0.0]  # one retained class is in balance by itself
+        if len(self.study.class_names) - len(self.forget) > 1:
+            x = self.model.sample(NUM_BALANCE, stream(self.study.seed, 41))
+            plain = ClassLogOdds(guide, self.forget, MARGIN)
+            offsets = balanced(plain, guide, self.forget, x, strength).offsets.tolist()
+        return {
+            "temperature": float(guide.temperature), "margin": MARGIN, "offsets": offsets,
+            "seconds": time.perf_counter() - started,
+        }  # fmt: skip
 
     def unlearned(self, name: str) -> Unlearned:
         """Carry one method out, or find its result on disk."""
