@@ -16,7 +16,7 @@ import unflow as uf
 from unflow import bundle, files
 from unflow.errors import InputError
 from unflow.files import sha256_file, sha256_module
-from unflow.nets import MLP, ConvNet
+from unflow.nets import MLP, ConvAutoencoder, ConvNet
 from unflow.training import stream
 
 
@@ -42,6 +42,7 @@ def shaken(module: nn.Module) -> nn.Module:
 
 def models() -> dict[str, Any]:
     flow = uf.Flow(MLP((2,), 8, 1), (2,), integrator="heun", steps=3)
+    autoencoder = uf.Autoencoder(ConvAutoencoder((1, 8, 8), latent=2, width=8, depth=1))
     return {
         "flow": flow,
         "flow_map": uf.FlowMap(MLP((2,), 8, 1, num_times=2), (2,), steps=2),
@@ -49,7 +50,22 @@ def models() -> dict[str, Any]:
         "generator": uf.Generator(described_decoder(5), (3,), prior="uniform"),
         "mlp classifier": uf.Classifier(MLP((2,), 8, 1, num_times=0, outputs=3), ["a", "b", "c"]),
         "convnet classifier": uf.Classifier(ConvNet((1, 8, 8), 2, width=8), ["zero", "one"]),
+        "autoencoder": autoencoder,
+        "latent": uf.Latent(flow, autoencoder),
     }
+
+
+LOADERS = {
+    uf.Classifier: (uf.load_classifier, "a classifier"),
+    uf.Autoencoder: (uf.load_autoencoder, "an autoencoder"),
+    uf.GenerativeModel: (uf.load, "a generative model"),
+}
+
+
+def loader_of(model: Any) -> tuple[Any, str]:
+    """Return the function that loads such a model, and what it calls one."""
+    (own,) = (found for kind, found in LOADERS.items() if isinstance(model, kind))
+    return own
 
 
 NAMES = sorted(models())
@@ -59,16 +75,15 @@ NAMES = sorted(models())
 def test_what_is_loaded_is_what_was_saved(name: str, tmp_path: Path) -> None:
     model = shaken(models()[name])
     folder = uf.save(model, tmp_path / "bundle")
-    is_classifier = isinstance(model, uf.Classifier)
-    again = (uf.load_classifier if is_classifier else uf.load)(folder)
+    again = loader_of(model)[0](folder)
     assert type(again) is type(model)
     assert again.config() == model.config()
     assert sha256_module(again) == sha256_module(model)
     assert not again.training
-    if is_classifier:
+    if not isinstance(model, uf.GenerativeModel):
         shape = (2,) if name.startswith("mlp") else (1, 8, 8)
         x = torch.randn(5, *shape, generator=stream(1))
-        assert again.class_names == model.class_names
+        assert getattr(again, "class_names", None) == getattr(model, "class_names", None)
     else:
         x = model.prior(5, stream(1))
         assert torch.equal(again.prior(5, stream(1)), x)
@@ -174,13 +189,26 @@ def test_weights_of_another_bundle_are_refused(tmp_path: Path) -> None:
         uf.load(one)
 
 
-def test_each_loader_refuses_the_other_kind(tmp_path: Path) -> None:
-    uf.save(models()["flow"], tmp_path / "flow")
-    uf.save(models()["mlp classifier"], tmp_path / "classifier")
-    with pytest.raises(InputError, match="holds a generative model; expected a classifier"):
-        uf.load_classifier(tmp_path / "flow")
-    with pytest.raises(InputError, match="holds a classifier; expected a generative model"):
-        uf.load(tmp_path / "classifier")
+@pytest.mark.parametrize("name", ["flow", "latent", "mlp classifier", "autoencoder"])
+def test_each_loader_refuses_the_other_kinds(name: str, tmp_path: Path) -> None:
+    model = models()[name]
+    own, held = loader_of(model)
+    uf.save(model, tmp_path)
+    others = [(load, expected) for load, expected in LOADERS.values() if load is not own]
+    assert len(others) == 2
+    for load, expected in others:
+        with pytest.raises(InputError, match=f"holds {held}; expected {expected}"):
+            load(tmp_path)
+
+
+def test_the_running_statistics_of_an_autoencoder_are_kept(tmp_path: Path) -> None:
+    model = models()["autoencoder"]
+    model.net.standardise.running_mean.fill_(0.25)
+    model.net.standardise.running_var.fill_(4.0)
+    again = uf.load_autoencoder(uf.save(model.eval(), tmp_path))
+    x = torch.randn(5, 1, 8, 8, generator=stream(1))
+    assert torch.equal(again.encode(x), model.encode(x))
+    assert float(again.net.standardise.running_var[0]) == 4.0
 
 
 def test_a_network_that_cannot_be_described_is_refused_before_anything_is_written(tmp_path: Path) -> None:

@@ -54,6 +54,7 @@ ROW_KEYS = {
     "fid_retain", "fid_retrained", "fid_target", "extractor", "mmd_retain", "mmd_retain_sd", "mmd_target",
     "c2st_retain", "c2st_retrained", "c2st_target", "tv_target", "precision", "recall", "density",
     "coverage", "off_data", "class_counts", "retained_share_tv", "original_recoverable", "data_used", "cost",
+    "mmd_bandwidth",
 }  # fmt: skip
 COST_KEYS = {"train_seconds", "unlearn_seconds", "steps", "nfe", "inference_ms", "peak_rss_mb"}
 JUDGE_KEYS = {"name", "accuracy", "sha256", "independent_of_guide", "error_correlation_with_guide"}

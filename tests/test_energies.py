@@ -9,8 +9,10 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from unflow.energies import (
+    Balanced,
     CallableEnergy,
     ClassLogOdds,
+    Decoded,
     Energy,
     Minimum,
     Negative,
@@ -21,6 +23,7 @@ from unflow.energies import (
     check_classes,
     evaluate,
     require_bounded,
+    retained_probabilities,
 )
 from unflow.errors import InputError
 
@@ -278,6 +281,107 @@ def test_a_request_says_in_words_what_it_is() -> None:
         assert part in words
     assert "raw log-odds" in ClassLogOdds(classifier(), [1], margin=None).describe()
     assert "softplus, margin 1" in Softplus(A, 1.0).describe()
+
+
+# Through a decoder
+
+
+class Doubling(nn.Module):
+    """A decoder from the line to the plane: z -> scale (z, z + 1)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale, self.drop = nn.Parameter(torch.tensor(2.0, dtype=torch.float64)), nn.Dropout(0.5)
+
+    def decode(self, latents: Tensor) -> Tensor:
+        return self.drop(self.scale * torch.cat([latents, latents + 1], dim=1))
+
+
+def squared_length(x: Tensor) -> Tensor:
+    return x.square().sum(1)
+
+
+def test_a_decoded_energy_is_the_energy_of_what_is_decoded_with_its_gradient() -> None:
+    """F(x) = |x|^2 and x = 2 (z, z + 1): F = 4 z^2 + 4 (z + 1)^2, dF/dz = 16 z + 8."""
+    energy = Decoded(CallableEnergy(squared_length, lower_bound=0.0), Doubling().train())
+    z = X.clone().requires_grad_()
+    F = energy(z)
+    torch.testing.assert_close(F, 4 * first(X) ** 2 + 4 * (first(X) + 1) ** 2)
+    F.sum().backward()
+    torch.testing.assert_close(z.grad, 16 * X + 8)
+
+
+def test_a_decoder_is_copied_and_frozen() -> None:
+    decoder = Doubling().train()
+    energy = Decoded(CallableEnergy(squared_length), decoder)
+    before = energy(X)
+    with torch.no_grad():
+        decoder.scale.fill_(100.0)
+    assert torch.equal(energy(X), before)
+    assert decoder.training
+    assert decoder.scale.requires_grad
+    assert not any(parameter.requires_grad for parameter in energy.parameters())
+
+
+def test_a_decoded_energy_has_the_bound_the_slope_and_the_words_of_its_inner_one() -> None:
+    for inner in (
+        bounded(),
+        Region(lambda x: x[:, 0] > 0),
+        CallableEnergy(first, -3.0),
+        CallableEnergy(first),
+    ):
+        energy = Decoded(inner, Doubling())
+        assert (energy.lower_bound, energy.differentiable) == (inner.lower_bound, inner.differentiable)
+        assert inner.describe() in energy.describe()
+        assert "decoded" in energy.describe()
+
+
+# Balanced classes
+
+
+def test_retained_probabilities_are_those_given_that_no_forgotten_class_is_there() -> None:
+    logits = classifier().eval()(X)
+    p = logits.softmax(1)
+    given = p[:, [0, 2]] / p[:, [0, 2]].sum(1, keepdim=True)
+    torch.testing.assert_close(retained_probabilities(logits, [3, 1]), given)
+    torch.testing.assert_close(retained_probabilities(logits, [0, 1, 2]), torch.ones_like(p[:, :1]))
+
+
+def test_a_balanced_energy_subtracts_each_retained_classs_offset_by_its_probability() -> None:
+    net, b = classifier(), torch.tensor([0.5, -2.0, 1.25], dtype=torch.float64)
+    energy = Balanced(bounded(), net, [1], b.tolist())
+    p = net.eval()(X).softmax(1)[:, [0, 2, 3]]
+    expected = bounded()(X) - (p * b).sum(1) / p.sum(1)
+    torch.testing.assert_close(energy(X), expected)
+    assert energy.lower_bound == -1.25
+    assert float(energy(X).min()) >= energy.lower_bound
+    assert "balanced" in energy.describe()
+    assert bounded().describe() in energy.describe()
+
+
+@pytest.mark.parametrize("shift", [0.0, 3.0])
+def test_equal_offsets_shift_the_energy_and_change_no_target(shift: float) -> None:
+    energy = Balanced(bounded(), classifier(), [1], [shift] * 3)
+    torch.testing.assert_close(energy(X), bounded()(X) - shift)
+
+
+def test_the_gradient_of_a_balanced_energy_is_the_derivative() -> None:
+    energy = Balanced(bounded(), classifier(), [0], [0.5, -2.0, 1.0])
+    assert torch.autograd.gradcheck(energy, X[::8].clone().requires_grad_())
+
+
+def test_a_balanced_black_box_gives_no_gradient() -> None:
+    energy = Balanced(Region(lambda x: x[:, 0] > 0), classifier(), [0], [0.5, -2.0, 1.0])
+    assert not energy.differentiable
+    assert not energy(X.clone().requires_grad_()).requires_grad
+
+
+def test_offsets_that_are_not_one_finite_number_per_retained_class_are_refused() -> None:
+    for bad in (math.nan, math.inf):
+        with pytest.raises(InputError, match=r"offsets \[0.0, .*expected finite numbers"):
+            Balanced(bounded(), classifier(), [1], [0.0, bad, 0.0])
+    with pytest.raises(InputError, match="got 2 offsets for 3 retained classes; expected one each"):
+        Balanced(bounded(), classifier(), [1], [0.0, 0.0])(X)
 
 
 # Evaluation at many samples

@@ -193,7 +193,7 @@ def test_erfm_moves_a_gaussian_to_its_tilt(place: str) -> None:
     target = Target(model, CallableEnergy(F, 0.0), 0.5)
     thin = {"coupling": "exact_ot", "thin": True} if place == "chain" else {}
     method = ERFM(
-        steps=600, place=place, weighting="resample", width=32, depth=2, block_size=256,
+        steps=600, learning_rate=6e-3, place=place, weighting="resample", width=32, depth=2, block_size=256,
         bank_size=4096, **thin,
     )  # fmt: skip
     result = fit(method, Problem(model=model, target=target), seed=0)

@@ -7,9 +7,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from unflow.autoencoders import Autoencoder
 from unflow.errors import InputError
 from unflow.integrators import INTEGRATORS
-from unflow.models import MODELS, Chain, Flow, FlowMap, GenerativeModel, Generator, from_config
+from unflow.models import MODELS, Chain, Flow, FlowMap, GenerativeModel, Generator, Latent, from_config
 from unflow.nets import MLP, UNet, new_net
 from unflow.paths import expand
 
@@ -68,6 +69,11 @@ def mlp(shape: tuple[int, ...], num_times: int, seed: int = 0, **options: int) -
     return net
 
 
+def autoencoder(latent: int = 5) -> Autoencoder:
+    net = {"net": "conv_autoencoder", "shape": [1, 4, 8], "latent": latent, "width": 8, "depth": 1}
+    return Autoencoder(new_net(net, 0))
+
+
 def small_models() -> dict[str, GenerativeModel]:
     decoder = Generator(mlp((3,), 0, outputs=2), prior_shape=(3,), prior="uniform")
     return {
@@ -75,6 +81,7 @@ def small_models() -> dict[str, GenerativeModel]:
         "flow_map": FlowMap(mlp((2,), 2), (2,), steps=2),
         "generator": decoder,
         "chain": Chain(decoder, Flow(mlp((2,), 1, seed=1), (2,), "euler", 2)),
+        "latent": Latent(Flow(mlp((5,), 1), (5,), "heun", 2), autoencoder()),
     }
 
 
@@ -172,6 +179,23 @@ def test_a_chain_with_a_fresh_link_is_still_its_base(generator: torch.Generator)
     chain = Chain(base, Flow(MLP([2], width=8), (2,)))
     z = base.prior(5, generator)
     assert torch.equal(chain.push(z), base.push(z))
+
+
+def test_a_latent_model_decodes_what_its_inner_model_makes(generator: torch.Generator) -> None:
+    inner = Generator(mlp((3,), 0, outputs=5), prior_shape=(3,), prior="uniform")
+    latent = Latent(inner, autoencoder())
+    z = latent.prior(6, torch.Generator().manual_seed(3))
+    assert torch.equal(z, inner.prior(6, torch.Generator().manual_seed(3)))
+    assert torch.equal(latent.push(z), latent.autoencoder.decode(inner.push(z)))
+    assert (latent.prior_shape, latent.sample_shape, latent.family) == ((3,), (1, 4, 8), "generator")
+    assert latent.sample(6, generator).shape == (6, 1, 4, 8)
+
+
+def test_a_latent_model_is_recoverable_where_its_inner_model_is() -> None:
+    flow = Flow(mlp((5,), 1), (5,), steps=2)
+    chain = Chain(flow, Flow(MLP([5], width=8), (5,)))
+    assert Latent(chain, autoencoder()).original_recoverable
+    assert not Latent(flow, autoencoder()).original_recoverable
 
 
 def test_the_original_is_recoverable_from_chains_only(model: GenerativeModel) -> None:
@@ -316,10 +340,13 @@ def test_an_unknown_model_is_refused_with_the_known_ones() -> None:
 def test_an_incomplete_architecture_is_refused() -> None:
     flow = small_models()["flow"].config()
     chain = small_models()["chain"].config()
+    latent = small_models()["latent"].config()
     for config in (
         {key: value for key, value in flow.items() if key != "net"},
         {key: value for key, value in flow.items() if key != "shape"},
         {key: value for key, value in chain.items() if key != "after"},
+        {key: value for key, value in latent.items() if key != "inner"},
+        {key: value for key, value in latent.items() if key != "autoencoder"},
         flow | {"colour": "red"},
     ):
         with pytest.raises(InputError, match=r"incomplete or has extra entries.*config\(\)"):
@@ -359,6 +386,11 @@ def test_a_chain_whose_shapes_do_not_meet_is_refused() -> None:
     models = small_models()
     with pytest.raises(InputError, match=r"samples \[2\] into latents \[3\]; expected equal"):
         Chain(models["flow"], models["generator"])
+
+
+def test_a_model_of_other_latents_than_the_decoders_is_refused() -> None:
+    with pytest.raises(InputError, match=r"samples \[5\] before a decoder of latents \[4\]; expected equal"):
+        Latent(Flow(mlp((5,), 1), (5,)), autoencoder(latent=4))
 
 
 @pytest.mark.parametrize("n", [0, -1])

@@ -17,6 +17,7 @@ import pytest
 import unflow
 from unflow.couplings import COUPLINGS
 from unflow.data import DATASETS
+from unflow.data.toy import PLANAR_SETS
 from unflow.divergences import DIVERGENCES
 from unflow.integrators import INTEGRATORS
 from unflow.methods import TRAINERS, UNLEARNERS
@@ -116,6 +117,7 @@ def test_every_entry_of_the_bibliography_is_whole() -> None:
 DICTS: dict[str, dict[str, Any]] = {
     "DIVERGENCES": DIVERGENCES, "PATHS": PATHS, "COUPLINGS": COUPLINGS, "INTEGRATORS": INTEGRATORS,
     "MODELS": MODELS, "NETS": NETS, "UNLEARNERS": UNLEARNERS, "TRAINERS": TRAINERS, "DATASETS": DATASETS,
+    "PLANAR_SETS": PLANAR_SETS,
 }  # fmt: skip
 
 
@@ -168,10 +170,12 @@ def test_the_mathematics_knows_only_mathematics(room: str) -> None:
     [
         ("target.py", MATHEMATICS | {"errors", "models"}),
         ("nets", MATHEMATICS | {"errors"}),
-        ("models", MATHEMATICS | {"errors", "nets"}),
+        ("autoencoders.py", {"errors", "nets"}),
+        ("calibration.py", MATHEMATICS | {"errors"}),
+        ("models", MATHEMATICS | {"errors", "nets", "autoencoders"}),
         ("metrics", {"errors", "energies"}),  # energies: one check that a request names known classes
         ("data", {"errors", "files"}),
-        ("methods", MATHEMATICS | {"errors", "nets", "models", "target", "classifiers"}),
+        ("methods", MATHEMATICS | {"errors", "nets", "models", "target", "classifiers", "autoencoders"}),
         ("report", {"errors", "files", "table"}),
     ],
 )
@@ -181,6 +185,12 @@ def test_imports_point_only_downwards(room: str, below: set[str]) -> None:
     own = room.removesuffix(".py")
     upwards = {file.name: imported_rooms(file) - below - {own} for file in files}
     assert {name: rooms for name, rooms in upwards.items() if rooms} == {}
+
+
+def test_papers_are_reproduced_by_a_command_and_read_by_nothing_else() -> None:
+    files = (file.relative_to(SOURCE) for file in sorted(SOURCE.rglob("*.py")))
+    readers = {file.parts[0] for file in files if "reproduce" in imported_rooms(SOURCE / file)}
+    assert readers == {"commands", "reproduce"}
 
 
 @pytest.mark.parametrize("file", sorted(SOURCE.rglob("*.py")), ids=lambda f: str(f.relative_to(SOURCE)))

@@ -15,10 +15,13 @@ import torch
 from torch import Tensor, nn
 
 from unflow import energies
+from unflow.autoencoders import Autoencoder
 from unflow.classifiers import Classifier
 from unflow.energies import (
+    Balanced,
     CallableEnergy,
     ClassLogOdds,
+    Decoded,
     Energy,
     Minimum,
     Negative,
@@ -29,10 +32,10 @@ from unflow.energies import (
 )
 from unflow.errors import InputError
 from unflow.methods import TRAINERS, UNLEARNERS, FineTune, FlowMatching, Method, Problem, Training
-from unflow.models import Flow, FlowMap, GenerativeModel, Generator
+from unflow.models import MODELS, Flow, FlowMap, GenerativeModel, Generator
 from unflow.nets import MLP, new_net
 from unflow.target import Target
-from unflow.testing import check_energy, check_method
+from unflow.testing import FAMILIES, check_energy, check_method
 from unflow.training import stream
 
 X = torch.randn(40, 2, generator=stream(0))
@@ -53,6 +56,11 @@ def classifier() -> nn.Module:
     return nn.Sequential(net, nn.Dropout(0.5))
 
 
+def autoencoder() -> Autoencoder:
+    net = {"net": "conv_autoencoder", "shape": (1, 4, 4), "latent": 2, "width": 8, "depth": 1}
+    return Autoencoder(new_net(net, 0))
+
+
 A, B = Softplus(CallableEnergy(left), 1.0), CallableEnergy(up, -1.0)
 BLACK_BOX = CallableEnergy(up, -1.0, differentiable=False)
 
@@ -71,6 +79,10 @@ ENERGIES: dict[str, Energy] = {
     "Sum": A | B,
     "Sum with a black box": Sum([A, BLACK_BOX]),
     "Minimum": Minimum([A, B]),
+    "Decoded": Decoded(CallableEnergy(lambda x: 4 * x.flatten(1).mean(1)), autoencoder()),
+    "Decoded region": Decoded(Region(lambda x: x[:, 0, 0, 0] > 0), autoencoder()),
+    "Balanced": Balanced(A, classifier(), [1], [0.7, -0.4]),
+    "Balanced black box": Balanced(BLACK_BOX, classifier(), [1], [0.7, -0.4]),
     "Minimum of regions": Region(lambda x: x[:, 0] > 0) & Region(lambda x: x[:, 1] > 0, 5.0),
 }
 
@@ -218,7 +230,9 @@ def small(method: Method) -> Method:
     return dataclasses.replace(method, **{k: v for k, v in SMALL.items() if k in names})
 
 
-MEMBERS = {**UNLEARNERS, **{k: v for k, v in TRAINERS.items() if k != "classification"}}
+SPECIAL = ("classification", "autoencoding")
+"""Trainers of what is no generative model."""
+MEMBERS = {**UNLEARNERS, **{k: v for k, v in TRAINERS.items() if k not in SPECIAL}}
 CASES = [(name, family) for name, method in MEMBERS.items() for family in sorted(method.families)]
 
 
@@ -233,6 +247,26 @@ def test_classification_obeys_the_laws(tmp_path: Path) -> None:
     model = Classifier(net, ["a", "b", "c"])
     problem = Problem(model=model, data=images, labels=torch.arange(64) % 3)
     check_method(small(TRAINERS["classification"]), problem, tmp_path)
+
+
+@pytest.mark.parametrize("options", [{}, {"flip": True, "noise": 0.0}])
+def test_autoencoding_obeys_the_laws(options: dict[str, Any], tmp_path: Path) -> None:
+    method = dataclasses.replace(small(TRAINERS["autoencoding"]), **options)
+    images = torch.randn(64, 1, 4, 4, generator=stream(4)).tanh()
+    check_method(method, Problem(model=autoencoder(), data=images), tmp_path)
+
+
+PLANNED = [name for name, method in MEMBERS.items() if getattr(method, "coupling", "") == "independent"]
+
+
+@pytest.mark.parametrize("name", [name for name in PLANNED if not name.startswith("erfm")])
+def test_methods_that_plan_their_pairs_obey_the_laws(name: str, tmp_path: Path) -> None:
+    method = dataclasses.replace(small(MEMBERS[name]), coupling="exact_ot")
+    check_method(method, problem_of("flow"), tmp_path)
+
+
+def test_families_are_those_of_models_and_not_what_wraps_a_model() -> None:
+    assert {kind.family for kind in MODELS.values() if hasattr(kind, "family")} == FAMILIES
 
 
 @pytest.mark.parametrize(("name", "family"), CASES)

@@ -61,6 +61,39 @@ class Classifier(nn.Module):
         return Classifier(build_net(config["classifier"]), config["class_names"])
 
 
+class LooksOnce:
+    """A judge that looks at each set of samples once, whatever an audit then asks about it.
+
+    Args:
+        classifier: whose network has ``features`` and a last layer ``last``, as ``nets.ConvNet``.
+        memory: how many sets are remembered; the least recent is forgotten first.
+    """
+
+    def __init__(self, classifier: Classifier, memory: int = 4) -> None:
+        self.classifier, self.memory = classifier, memory
+        self._seen: list[tuple[Tensor, Tensor]] = []
+
+    @property
+    def num_classes(self) -> int:
+        """The number of classes."""
+        return self.classifier.num_classes
+
+    def features(self, x: Tensor) -> Tensor:
+        """Return ``Classifier.features``, [n, num_features]."""
+        for samples, features in self._seen:
+            if samples is x:
+                return features
+        self._seen = [*self._seen[1 - self.memory :], (x, self.classifier.features(x))]
+        return self._seen[-1][1]
+
+    @torch.no_grad()
+    def probabilities(self, x: Tensor) -> Tensor:
+        """Return ``Classifier.probabilities``, [n, num_classes]."""
+        last = self.classifier.net.last
+        assert isinstance(last, nn.Module)
+        return last(self.features(x)).softmax(1)
+
+
 def random_affine(x: Tensor, numbers: Tensor) -> Tensor:
     """Turn, scale and shift each image a little: x [batch, c, h, w], numbers [batch, 4] standard normal.
 

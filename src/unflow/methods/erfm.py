@@ -55,16 +55,16 @@ class ERFM(Training):
         average: decay of the weight average that becomes the model.
     """
 
-    steps: int = 800
+    steps: int = 1000
     batch_size: int = 256
-    learning_rate: float = 6e-3
+    learning_rate: float = 1e-2
     place: Literal["chain", "prior"] = "chain"
     weighting: Literal["importance", "resample"] = "importance"
     coupling: Literal["independent", "exact_ot"] = "independent"
     thin: bool = False
     block_size: int = 256
     bank_size: int = 16384
-    integration_steps: int = 4
+    integration_steps: int = 8
     width: int | None = None
     depth: int | None = None
     path: str = "linear"

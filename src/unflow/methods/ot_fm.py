@@ -41,13 +41,13 @@ class OTFM(Training):
         average: decay of the weight average that becomes the model.
     """
 
-    steps: int = 800
+    steps: int = 1000
     batch_size: int = 256
-    learning_rate: float = 6e-3
+    learning_rate: float = 1e-2
     coupling: str = "exact_ot"
     block_size: int = 256
     bank_size: int = 16384
-    integration_steps: int = 4
+    integration_steps: int = 8
     width: int | None = None
     depth: int | None = None
     average: float = 0.99

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from unflow.reproduce.continualflow_2d import ContinualFlow2D
+from unflow.reproduce.continualflow_cifar10 import ContinualFlowCIFAR10
+from unflow.reproduce.continualflow_mnist import ContinualFlowMNIST
 from unflow.reproduce.experiment import Experiment
 
-__all__ = ["EXPERIMENTS", "ContinualFlow2D", "Experiment"]
+__all__ = ["EXPERIMENTS", "ContinualFlow2D", "ContinualFlowCIFAR10", "ContinualFlowMNIST", "Experiment"]
 
 EXPERIMENTS: dict[str, type[Experiment]] = {
     "continualflow-2d": ContinualFlow2D,
+    "continualflow-mnist": ContinualFlowMNIST,
+    "continualflow-cifar10": ContinualFlowCIFAR10,
 }
 """Name on the command line -> experiment."""

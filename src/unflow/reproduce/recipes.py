@@ -7,9 +7,9 @@ from unflow.reproduce.study import Recipe
 
 PLANAR = Recipe(
     flow_net={"net": "mlp", "width": 128, "depth": 2, "frequencies": 5},
-    flow=FlowMatching(steps=8000, batch_size=256, learning_rate=4e-3, coupling="exact_ot"),
+    flow=FlowMatching(steps=9000, batch_size=256, learning_rate=4e-3, coupling="exact_ot"),
     guide_net={"net": "mlp", "width": 64, "depth": 2, "frequencies": 3},
-    guide=Classification(steps=400, batch_size=256, deform=False, noise=0.01),
+    guide=Classification(steps=300, batch_size=256, deform=False, noise=0.01),
     judge_net={"net": "mlp", "width": 64, "depth": 2},
     judge=Classification(steps=300, batch_size=256, deform=False, noise=0.02),
 )
@@ -35,6 +35,6 @@ CIFAR10 = Recipe(
     guide_net={"net": "mlp", "width": 256, "depth": 2},
     guide=Classification(steps=1000, batch_size=256, deform=False, noise=0.5),
     judge_net={"net": "convnet", "width": 24, "depth": 4},
-    judge=Classification(steps=1000, smoothing=0.05, noise=0.05),
+    judge=Classification(steps=800, smoothing=0.05, noise=0.05),
 )
 """Automobiles and airplanes in 64 latents."""

@@ -29,7 +29,7 @@ from unflow.auditing import (
 from unflow.autoencoders import Autoencoder
 from unflow.base_models import train_model
 from unflow.calibration import Tempered, balanced, calibrated
-from unflow.classifiers import Classifier
+from unflow.classifiers import Classifier, LooksOnce
 from unflow.costs import guided_cost, trained_cost
 from unflow.data import LabelledData
 from unflow.data.toy import GeometryJudge, PlanarSet
@@ -53,7 +53,7 @@ ROWS = (
 
 JUDGE_SEED_OFFSET = 1000
 """The judge's seed is never the guide's."""
-MARGIN = 4.0
+MARGIN = 5.0
 """Of the default energy, in nats of a calibrated guide; the same for every data set."""
 NUM_BALANCE = 4000
 """Samples of the original over which a request is balanced."""
@@ -148,7 +148,7 @@ class Study:
     @cached_property
     def judge(self) -> Judge:
         """The exact geometry in the plane, the classifier for images."""
-        return self.classifier_judge if self.planar is None else GeometryJudge(self.planar)
+        return LooksOnce(self.classifier_judge) if self.planar is None else GeometryJudge(self.planar)
 
     @cached_property
     def guide(self) -> Classifier:
@@ -340,10 +340,11 @@ class Request:
         Its retain accuracy is that of the classifier on real retained samples, the same in every row.
         """
         study, retain = self.study, evidence.retain
-        judged = study.classifier_judge.probabilities(entry.samples.x)
+        classifier = evidence.judge if study.planar is None else study.classifier_judge
+        judged = classifier.probabilities(entry.samples.x)
         rows = slice(MMD_ROWS)
         biased = metrics.mmd(
-            generated=evidence.judge.features(entry.samples.x[rows]),
+            generated=evidence.judge.features(entry.samples.x)[rows],
             reference=evidence.judge.features(retain.x[rows]), bandwidth=row["mmd_bandwidth"], unbiased=False,
         )  # fmt: skip
         milliseconds = row["cost"]["inference_ms"]

@@ -1,0 +1,89 @@
+"""What the image experiments share: a split of real images, a study per seed, pictures of every row."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from unflow.data import LabelledData, split_data
+from unflow.errors import InputError
+from unflow.models import GenerativeModel
+from unflow.reproduce.experiment import Experiment
+from unflow.reproduce.figures import image_rows
+from unflow.reproduce.study import Recipe, Request, Study
+from unflow.training import stream
+
+MAX_HELD_OUT = 8000
+"""Real images that statistics are taken on."""
+
+
+class ImageExperiment(Experiment):
+    """Requests made of latent flows of images; the first data set runs with all seeds, others with one."""
+
+    def load(self) -> LabelledData:
+        """Return all images."""
+        raise NotImplementedError
+
+    def default_recipe(self) -> Recipe:
+        """Return how the models are trained as published here."""
+        raise NotImplementedError
+
+    def forget(self, dataset: str) -> tuple[int, ...]:
+        """Return the classes that a data set's request forgets."""
+        raise NotImplementedError
+
+    def check(self) -> None:
+        """Raise InputError if no folder is named, or the data is not in it."""
+        if self.data is None:
+            raise InputError(f"{self.name} needs its images; expected --data DIR, the folder that holds them")
+        self._images()
+
+    def _images(self) -> LabelledData:
+        return _loaded(type(self), self.data)
+
+    def study(self, seed: int) -> Study:
+        """Return the study of one seed: its own split of the images, in random order."""
+        images = self._images()
+        split = split_data(images, seed)
+        parts = {}
+        for k, part in enumerate(("train", "judge", "held_out")):
+            rows = split.of(images, part)
+            # The files are sorted by class; no statistic may depend on that.
+            order = torch.randperm(len(rows), generator=stream(seed, 45 + k))
+            parts[part] = rows.rows(order[:MAX_HELD_OUT] if part == "held_out" else order)
+        return Study(
+            self.recipe or self.default_recipe(), parts, seed, self.out / f"seed-{seed}", self.device
+        )
+
+    def request(self, dataset: str, seed: int) -> Request:
+        """Return a data set's request with one seed."""
+        return Request(self.study(seed), self.forget(dataset), dataset)
+
+    def requests(self, dataset: str) -> list[Request]:
+        """Return one request per seed for the first data set, one in all for the others."""
+        seeds = self.seeds if dataset == self.datasets[0] else self.seeds[:1]
+        return [self.request(dataset, seed) for seed in seeds]
+
+    def rows_picture(self, dataset: str, methods: Sequence[str]) -> tuple[Path, str]:
+        """Draw samples of the named rows from the same latents."""
+        request = self.request(dataset, self.seeds[0])
+        z = request.z()[:16]
+        strips = [("original", pictures(request.study.whole(request.target.model), z))]
+        for name in methods:
+            strips.append((name, pictures(request.study.whole(request.unlearned(name).model), z)))
+        path = image_rows(self.out / f"rows-{dataset}.png", [(name, x.numpy()) for name, x in strips])
+        return path, f"{dataset}: every row from the same latents (retrained: another map of them)."
+
+
+def pictures(model: GenerativeModel, z: Tensor) -> Tensor:
+    """Return the images of latents, within their range."""
+    return model.push_batches(z).clamp(-1, 1)
+
+
+@lru_cache(maxsize=1)
+def _loaded(kind: type[ImageExperiment], data: Path) -> LabelledData:
+    return kind(out=Path(), data=data).load()

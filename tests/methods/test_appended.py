@@ -1,0 +1,112 @@
+"""A flow after the model: a fresh network like the original's, which starts as the identity."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from unflow.energies import CallableEnergy
+from unflow.errors import InputError
+from unflow.methods import ERFM, OTFM, Problem, Training
+from unflow.methods.appended import appended_net, chained
+from unflow.models import Chain, Flow
+from unflow.nets import MLP, NETS, UNet, net_config, new_net
+from unflow.target import Target
+from unflow.training import fit, stream
+
+CONFIGS = {
+    "mlp": {
+        "net": "mlp", "shape": [1, 4, 4], "width": 16, "depth": 3, "num_times": 1, "outputs": None,
+        "frequencies": 2,
+    },
+    "unet": {"net": "unet", "shape": [1, 4, 4], "widths": [8, 8], "num_times": 1},
+}  # fmt: skip
+
+
+def shaken(net: nn.Module) -> nn.Module:
+    for parameter in net.parameters():
+        parameter.data += 0.1 * torch.randn(parameter.shape, generator=stream(1))
+    return net
+
+
+def flow(name: str) -> Flow:
+    net = shaken(new_net(CONFIGS[name], 0))
+    return Flow(net, (1, 4, 4), steps=2).eval().requires_grad_(False)
+
+
+def bright(x: Tensor) -> Tensor:
+    return nn.functional.softplus(x.flatten(1).mean(1))
+
+
+def problem(model: Flow | Chain) -> Problem:
+    retain = torch.randn(64, 1, 4, 4, generator=stream(2))
+    return Problem(model=model, target=Target(model, CallableEnergy(bright, 0.0)), retain=retain)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_without_sizes_the_net_is_of_the_originals_own_architecture(name: str) -> None:
+    net = appended_net(Problem(model=flow(name)), None, None, seed=0)
+    assert type(net) is NETS[name]
+    assert net_config(net) == CONFIGS[name]
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_fresh_net_makes_the_chain_the_original_itself(name: str) -> None:
+    model = flow(name)
+    net = appended_net(Problem(model=model), None, None, seed=0)
+    chain = chained(Problem(model=model), net, steps=3)
+    z = model.prior(5, stream(3))
+    assert torch.equal(chain.push(z), model.push(z))
+    assert isinstance(chain.after, Flow)
+    assert (chain.after.steps, chain.original_recoverable) == (3, True)
+    assert chain.base is not model
+
+
+def test_the_original_of_a_chain_is_its_first_model() -> None:
+    chain = Chain(flow("unet"), Flow(MLP((1, 4, 4), 8, 1), (1, 4, 4)))
+    for model in (chain, Chain(chain, Flow(MLP((1, 4, 4), 8, 1), (1, 4, 4)))):
+        assert isinstance(appended_net(Problem(model=model), None, None, seed=0), UNet)
+
+
+@pytest.mark.parametrize("sizes", [{"width": 24}, {"depth": 1}, {"width": 8, "depth": 5}])
+def test_an_mlp_may_have_another_size_and_keeps_the_rest(sizes: dict[str, int]) -> None:
+    net = appended_net(Problem(model=flow("mlp")), sizes.get("width"), sizes.get("depth"), seed=0)
+    assert net_config(net) == CONFIGS["mlp"] | sizes
+
+
+def test_the_seed_decides_the_weights() -> None:
+    one, two, other = (appended_net(Problem(model=flow("unet")), None, None, seed) for seed in (1, 1, 2))
+    assert all(map(torch.equal, one.parameters(), two.parameters()))
+    assert not all(map(torch.equal, one.parameters(), other.parameters()))
+
+
+METHODS: dict[str, Training] = {
+    "erfm": ERFM(steps=2, batch_size=8, bank_size=32, block_size=16, integration_steps=5),
+    "ot_fm": OTFM(steps=2, batch_size=8, bank_size=32, block_size=16, integration_steps=5),
+}
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_chain_of_a_flow_ends_in_a_network_like_the_flows(name: str, method: str) -> None:
+    model = fit(METHODS[method], problem(flow(name))).model
+    assert isinstance(model, Chain)
+    assert isinstance(model.after, Flow)
+    assert net_config(model.after.net) == CONFIGS[name]
+    assert model.after.steps == 5
+    assert all(map(torch.equal, model.base.parameters(), flow(name).parameters()))
+
+
+@pytest.mark.parametrize("kind", [ERFM, OTFM])
+@pytest.mark.parametrize("sizes", [{"width": 8}, {"depth": 2}, {"width": 8, "depth": 2}])
+def test_a_width_or_depth_of_a_unet_is_refused(
+    kind: type[ERFM | OTFM], sizes: dict[str, int], tmp_path: Path
+) -> None:
+    method = kind(steps=2, batch_size=8, bank_size=32, block_size=16, **sizes)
+    words = " and ".join(sizes)
+    with pytest.raises(InputError, match=f"got {words} for a network that is no MLP; expected None"):
+        fit(method, problem(flow("unet")), tmp_path)
+    assert not (tmp_path / "checkpoint.safetensors").exists()
