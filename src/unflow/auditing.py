@@ -143,6 +143,7 @@ class FamilyAudit:
         self.family, self.evidence, self.original = family, evidence, original
         judge = evidence.judge
         self._original_labels = judge.probabilities(original.x).argmax(1)
+        self._kept = [k for k in range(judge.num_classes) if k not in set(evidence.forget)]
         self._retain = judge.features(evidence.retain.x)
         self._training = judge.features(evidence.training.x)
         self._held_out = judge.features(evidence.held_out.x)
@@ -226,8 +227,8 @@ class FamilyAudit:
         return ours is not None and theirs is not None and torch.equal(ours, theirs)
 
     def _share_tv(self, counts: list[int]) -> float | None:
-        if self._target_counts is None:
-            return None
+        if self._target_counts is None or not sum(counts[k] for k in self._kept):
+            return None  # a wrecked model may have no retained sample left to take shares of
         return metrics.retained_share_tv(counts, self._target_counts, self.evidence.forget)
 
     def _transition(self, labels: Tensor | None) -> list[list[int]] | None:

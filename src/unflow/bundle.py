@@ -141,7 +141,13 @@ def model_card(model: nn.Module, lineage: dict[str, Any]) -> str:
     request = lineage.get("request")
     asked = f", asked to forget {request['words']}" if request else ""
     record = "```json\n" + json.dumps(lineage, indent=2) + "\n```\n"
-    return f"{front}{title}{count}{what}{asked}. Load it with `unflow.load(folder)`.\n\n{record}"
+    return f"{front}{title}{count}{what}{asked}. Load it with `unflow.{_loader(model)}(folder)`.\n\n{record}"
+
+
+def _loader(model: nn.Module) -> str:
+    if isinstance(model, GenerativeModel):
+        return "load"
+    return "load_classifier" if isinstance(model, Classifier) else "load_autoencoder"
 
 
 def _load(folder: Path) -> Bundled:

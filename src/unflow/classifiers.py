@@ -83,7 +83,7 @@ class LooksOnce:
         for samples, features in self._seen:
             if samples is x:
                 return features
-        self._seen = [*self._seen[1 - self.memory :], (x, self.classifier.features(x))]
+        self._seen = [*self._seen, (x, self.classifier.features(x))][-self.memory :]
         return self._seen[-1][1]
 
     @torch.no_grad()

@@ -332,7 +332,8 @@ class Balanced(Energy):
                 f"got {len(self.offsets)} offsets for {probabilities.shape[1]} retained classes; expected "
                 "one each"
             )
-        return self.energy(x) - probabilities @ self.offsets.to(probabilities)
+        F = self.energy(x) - probabilities @ self.offsets.to(probabilities)
+        return F if self.differentiable else F.detach()  # the gradient of the offsets is none of F
 
     def describe(self) -> str:
         """Return the inner request, and that classes are balanced."""

@@ -99,20 +99,9 @@ class Target:
         return share
 
     def accept(self, bank: Bank, generator: torch.Generator) -> Tensor:
-        """Return which rows of a bank rejection keeps, booleans [n]: those are exact samples of q*.
-
-        Raises:
-            InputError: if nothing is kept.
-        """
+        """Return which rows of a bank rejection keeps, booleans [n]: those are exact samples of q*."""
         probability = self.acceptance(bank.energy)
-        uniform = torch.rand(len(probability), generator=generator).to(probability)
-        accepted = uniform < probability
-        if not accepted.any():
-            raise InputError(
-                f"rejection accepted none of {len(accepted)} samples (mean acceptance probability "
-                f"{float(probability.mean()):.2g}); expected some: lower the strength or the margin"
-            )
-        return accepted
+        return torch.rand(len(probability), generator=generator).to(probability) < probability
 
     def sample(self, n: int, generator: torch.Generator) -> Bank:
         """Return n exact samples of q*, with their latents, by rejection from the original model.
@@ -127,6 +116,12 @@ class Target:
         while found < n:
             bank = self.bank(max(n, 1000), generator)
             accepted = self.accept(bank, generator)
+            if not accepted.any():
+                raise InputError(
+                    f"rejection accepted none of {len(accepted)} samples (mean acceptance probability "
+                    f"{float(self.acceptance(bank.energy).mean()):.2g}); expected some: lower the strength "
+                    "or the margin"
+                )
             parts.append(Bank(*(part[accepted] for part in bank)))
             found += int(accepted.sum())
         return Bank(*(torch.cat(columns)[:n] for columns in zip(*parts, strict=True)))

@@ -28,8 +28,8 @@ from unflow.methods.base import Method, Problem, Tensors, settings
 from unflow.models import MODELS, GenerativeModel
 from unflow.training import METRICS, fit, stream
 
-FAMILIES = frozenset(MODELS) - {"chain"}
-"""The families that a method may name; a chain is of the family of its base."""
+FAMILIES = frozenset(MODELS) - {"chain", "latent"}
+"""The families that a method may name; a chain is of its base's, a latent model of its inner one's."""
 
 __all__ = ["FAMILIES", "check_energy", "check_method"]
 

@@ -186,6 +186,10 @@ def fit(
         raise InputError(
             f"got {devices} devices for batches of {loop.batch_size}; expected a divisor of the batch"
         )
+    if devices > 1 and not loop.shares_batches:
+        raise InputError(
+            f"got {devices} devices for {type(loop).__name__}, whose loss is not a mean over rows; expected 1"
+        )
     check_device(device)
     from lightning_fabric import Fabric  # takes seconds to import: not before there is something to train
 

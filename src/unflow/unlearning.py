@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
@@ -101,6 +102,11 @@ def unlearn(
     return Unlearned(model, lineage)
 
 
+def inner_model(model: GenerativeModel) -> GenerativeModel:
+    """Return the model that a method works on: of latents, where there is an autoencoder."""
+    return model.inner if isinstance(model, Latent) else model
+
+
 def _inside(target: Target, data: dict[str, Any]) -> Problem:
     """Return the problem to solve: that of the inner model and of latents where there is an autoencoder."""
     model = target.model
@@ -115,7 +121,9 @@ def _inside(target: Target, data: dict[str, Any]) -> Problem:
 
 def _outside(original: GenerativeModel, trained: nn.Module) -> GenerativeModel:
     assert isinstance(trained, GenerativeModel)
-    return Latent(trained, original.autoencoder) if isinstance(original, Latent) else trained
+    if not isinstance(original, Latent):
+        return trained
+    return Latent(trained, copy.deepcopy(original.autoencoder).cpu())
 
 
 def data_used(reads: frozenset[str], guide_data: tuple[str, ...]) -> list[str]:

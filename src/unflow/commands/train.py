@@ -30,7 +30,7 @@ def add_arguments(parser: ArgumentParser, arguments: Sequence[str]) -> list[str]
 def run(
     settings: Method,
     out: Path,
-    kind: Literal["flow", "flow_map", "classifier"],
+    kind: Literal["flow", "flow_map", "classifier", "autoencoder"],
     net: dict[str, Any],
     method: str = "flow_matching",
     data: str = "digits",
@@ -48,7 +48,7 @@ def run(
         out: folder of the bundle; the same command continues a run that was stopped.
         kind: what to train.
         net: network without its shape, like {"net": "mlp", "width": 256, "depth": 4}.
-        method: flow_matching, mean_flow, distill or classification.
+        method: flow_matching, mean_flow, distill, classification or autoencoding.
         data: name of the data set.
         split: split.json, to train on one part only.
         part: train, judge or held_out.

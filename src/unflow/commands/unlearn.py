@@ -21,7 +21,7 @@ from unflow.methods.base import settings as plain_settings
 from unflow.runs import is_first_process, run_folder
 from unflow.target import Target
 from unflow.training import check_device, check_seed
-from unflow.unlearning import unlearn
+from unflow.unlearning import inner_model, unlearn
 
 
 def add_arguments(parser: ArgumentParser, arguments: Sequence[str]) -> list[str]:
@@ -90,7 +90,7 @@ def run(
     target = Target(
         bundle.load(model), class_energy(energy, classes, margin), strength, DIVERGENCES[divergence]()
     )
-    if data is None and settings.reads(Problem(model=target.model)) & {"retain", "forget"}:
+    if data is None and settings.reads(Problem(model=inner_model(target.model))) & {"retain", "forget"}:
         raise InputError(
             f"{method} reads real samples, and --data is missing; write --data digits, and --split "
             "split.json to use its training part only"

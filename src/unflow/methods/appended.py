@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 from torch import nn
 
@@ -22,13 +23,18 @@ def appended_net(problem: Problem, width: int | None, depth: int | None, seed: i
     Raises:
         InputError: for a width or depth of a network that is no MLP.
     """
+    return new_net(appended_config(problem, width, depth), seed)
+
+
+def appended_config(problem: Problem, width: int | None, depth: int | None) -> dict[str, Any]:
+    """Return the description of ``appended_net``; it raises the same InputError."""
     config = net_config(_first(model_of(problem)).net)
     sizes = {name: size for name, size in (("width", width), ("depth", depth)) if size is not None}
     if sizes and config.get("net") != "mlp":
         raise InputError(
             f"got {' and '.join(sizes)} for a network that is no MLP; expected None: leave them out"
         )
-    return new_net(config | sizes, seed)
+    return config | sizes
 
 
 def _first(model: GenerativeModel) -> Flow:

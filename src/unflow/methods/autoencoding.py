@@ -53,6 +53,7 @@ class Autoencoding(Training):
     flip: bool = False
 
     needs: ClassVar[frozenset[str]] = frozenset({"data"})
+    shares_batches: ClassVar[bool] = False
 
     def check(self, problem: Problem) -> None:
         """Raise InputError unless the model is an autoencoder."""

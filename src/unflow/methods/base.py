@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from unflow.errors import InputError
-from unflow.models import GenerativeModel
+from unflow.models import GenerativeModel, Latent
 from unflow.target import Target
 
 Tensors = dict[str, Tensor]
@@ -112,6 +112,8 @@ class Method(ABC):
     """Fields of ``Problem`` without which the method cannot run."""
     families: ClassVar[frozenset[str]] = frozenset({"flow", "flow_map", "generator"})
     """Model families it can train."""
+    shares_batches: ClassVar[bool] = True
+    """Whether its loss is a mean over rows, so that devices may share a batch."""
     citation: ClassVar[str] = ""
     """arXiv number, explained in docs/references.bib."""
 
@@ -135,6 +137,11 @@ class Method(ABC):
                 f"give {missing[0]}=…"
             )
         model = problem.model
+        if isinstance(model, Latent):
+            raise InputError(
+                f"got a latent model for {type(self).__name__}; expected its inner model, which `unlearn` "
+                "takes by itself"
+            )
         if isinstance(model, GenerativeModel) and model.family not in self.families:
             raise InputError(
                 f"{type(self).__name__} does not train models of the family {model.family}; expected "

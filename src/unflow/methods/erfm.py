@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from unflow.couplings import COUPLINGS
 from unflow.errors import InputError, choose
-from unflow.methods.appended import appended_net, chained, velocity_part
+from unflow.methods.appended import appended_config, appended_net, chained, velocity_part
 from unflow.methods.base import (
     Descend,
     Parts,
@@ -89,10 +89,12 @@ class ERFM(Training):
         require_batch(self.bank_size, max(self.batch_size, self.block_size), "samples (bank_size)")
 
     def check(self, problem: Problem) -> None:
-        """Raise InputError unless the original is a flow whose weights can be trained in place."""
+        """Raise InputError for a chain to be trained in place, or a network that cannot be appended."""
         super().check(problem)
         if self.place == "prior" and not isinstance(problem.model, Flow):
             raise InputError("got a chained model with place=prior; expected a Flow: write place=chain")
+        if self.place == "chain":
+            appended_config(problem, self.width, self.depth)
 
     def prepare(self, problem: Problem, generator: torch.Generator) -> Tensors:
         """Return pairs {x0, x1} (resample) or samples {x0, x1, weight} (importance)."""

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from unflow.couplings import COUPLINGS
-from unflow.errors import choose
+from unflow.errors import InputError, choose
 from unflow.methods.base import (
     Descend,
     Part,
@@ -83,6 +83,12 @@ class FlowMatching(Training):
             return None
         loss = VelocityLoss(parts["velocity"].average, new_path(self.path))
         return fixed_flow_loss(loss, problem.held_out)
+
+
+def require_flow(problem: Problem) -> None:
+    """Raise InputError for a chained model, whose own training loss is not known."""
+    if not isinstance(problem.model, Flow):
+        raise InputError("got a chained model to train on data; expected a Flow: train its base instead")
 
 
 def flow_of(problem: Problem) -> Flow:

@@ -10,7 +10,7 @@ from torch import nn
 
 from unflow.couplings import COUPLINGS
 from unflow.errors import choose
-from unflow.methods.appended import appended_net, chained, velocity_part
+from unflow.methods.appended import appended_config, appended_net, chained, velocity_part
 from unflow.methods.base import (
     Descend,
     Parts,
@@ -61,6 +61,11 @@ class OTFM(Training):
         super().__post_init__()
         choose(COUPLINGS, self.coupling, "coupling")
         require_batch(self.bank_size, max(self.batch_size, self.block_size), "samples (bank_size)")
+
+    def check(self, problem: Problem) -> None:
+        """Raise InputError for a network that cannot be appended."""
+        super().check(problem)
+        appended_config(problem, self.width, self.depth)
 
     def prepare(self, problem: Problem, generator: torch.Generator) -> Tensors:
         """Return pairs {x0, x1}: samples of the model, each with its partner among retain data."""

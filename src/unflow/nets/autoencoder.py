@@ -18,7 +18,7 @@ class ConvAutoencoder(nn.Module):
     Args:
         shape: (channels, height, width) of one image; both sides divisible by 2^depth.
         latent: numbers per image.
-        width: channels after the first halving; doubled at each further one.
+        width: channels after the first halving, a multiple of 8; doubled at each further one.
         depth: halvings, 1 or more.
 
     Raises:
@@ -27,6 +27,11 @@ class ConvAutoencoder(nn.Module):
 
     def __init__(self, shape: Sequence[int], latent: int = 16, width: int = 32, depth: int = 2) -> None:
         super().__init__()
+        if len(shape) != 3 or width % 8:
+            raise InputError(
+                f"got shape={list(shape)} and width={width} for an autoencoder; expected images (channels, "
+                "height, width) and a width that is a multiple of 8"
+            )
         channels, *sides = shape
         if depth < 1 or any(side % 2**depth for side in sides):
             raise InputError(

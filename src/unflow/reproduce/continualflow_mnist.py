@@ -27,6 +27,29 @@ STRENGTHS = (-4.0, -2.0, -1.0, -0.5, 0.0, 0.5, 1.0, 2.0, 4.0)
 """Negative: keep only "0"; positive: forget "0"."""
 METHOD = "erfm_resample"
 
+SWEEP = {
+    "strength": ("λ", 2),
+    "zeros": ('share of "0"', 4),
+    "zeros_target": ("of the exact target", 4),
+    "fid": ("FD to real kept digits", 2),
+    "fid_target": ("of the exact target", 2),
+}
+INVERSION = {
+    "law": ("-F applied to", -1),
+    "odd": ("share of odd", 4),
+    "odd_target": ("of the exact target", 4),
+    "c2st": ("c2st of its odd against the original's odd", 3),
+    "confidence": ("judge's confidence", 3),
+    "sample_size": ("effective sample size", 4),
+}
+SEQUENCE = {
+    "request": ("request", -1),
+    "forget_rate": ("forgotten left", 4),
+    "fid_even": ("FD to real even digits", 2),
+    "ratio": ("/ joint request", 3),
+    "nfe": ("evaluations", 0),
+}
+
 
 class ContinualFlowMNIST(ImageExperiment):
     """Keep even digits and forget odd ones; keep only "0"; forget only "0"."""
@@ -65,17 +88,10 @@ class ContinualFlowMNIST(ImageExperiment):
         if self.only:
             return []
         return [
-            ('Strength: negative keeps only "0", positive forgets "0"', records_table(self.sweep(), {
-                "strength": ("λ", 2), "zeros": ('share of "0"', 4), "zeros_target": ("of the exact target", 4),
-                "fid": ("FD to real kept digits", 2), "fid_target": ("of the exact target", 2)})),
-            ("Inversion: bring the odd digits back by -F, without data", records_table(self.inversion(), {
-                "law": ("-F applied to", -1), "odd": ("share of odd", 4), "odd_target": ("of the exact target", 4),
-                "c2st": ("c2st of its odd against the original's odd", 3),
-                "confidence": ("judge's confidence", 3), "sample_size": ("effective sample size", 4)})),
-            ("Requests in turn", records_table(self.sequence(), {
-                "request": ("request", -1), "forget_rate": ("forgotten left", 4),
-                "fid_even": ("FD to real even digits", 2), "ratio": ("/ joint request", 3),
-                "nfe": ("evaluations", 0)})),
+            ('Strength: negative keeps only "0", positive forgets "0"', records_table(self.sweep(), SWEEP)),
+            ("Inversion: bring the odd digits back by -F, without data",
+             records_table(self.inversion(), INVERSION)),
+            ("Requests in turn", records_table(self.sequence(), SEQUENCE)),
         ]  # fmt: skip
 
     # What the tables share
@@ -121,11 +137,11 @@ class ContinualFlowMNIST(ImageExperiment):
         records, study = self.sweep(), self.first()
         z = study.flow.prior(12, stream(study.seed, 98))
         models = [study.flow if s == 0 else self._sweep_request(s).unlearned(METHOD).model for s in STRENGTHS]
+        zeros, distance = 'share of "0"', "FD to real kept digits"
         path = strength_sweep(
             self.out / "strength.png", STRENGTHS,
-            {'share of "0"': [r["zeros"] for r in records], "FD to real kept digits": [r["fid"] for r in records]},
-            {'share of "0"': [r["zeros_target"] for r in records],
-             "FD to real kept digits": [r["fid_target"] for r in records]},
+            {zeros: [r["zeros"] for r in records], distance: [r["fid"] for r in records]},
+            {zeros: [r["zeros_target"] for r in records], distance: [r["fid_target"] for r in records]},
             [pictures(study.whole(model), z).numpy() for model in models],
         )  # fmt: skip
         return (
@@ -176,7 +192,8 @@ class ContinualFlowMNIST(ImageExperiment):
             "law": law, "odd": metrics.forget_rate(probabilities, ODD),
             "odd_target": float((weight * exact).sum() / weight.sum()),
             "c2st": metrics.c2st_auc(
-                generated=judge.features(self._odd(study, x)), reference=judge.features(self._odd(study, original))
+                generated=judge.features(self._odd(study, x)),
+                reference=judge.features(self._odd(study, original)),
             ),
             "confidence": metrics.judge_confidence(probabilities), "sample_size": size,
         }  # fmt: skip
@@ -205,7 +222,7 @@ class ContinualFlowMNIST(ImageExperiment):
     # Requests in turn
 
     def sequence(self) -> list[dict[str, Any]]:
-        """Return the distance to real even digits after each of five requests, and after one joint request."""
+        """Return the distance to real even digits after five requests in turn, and after one joint one."""
         return list(stage(self.out / "sequence.json", self._sequence))
 
     def _sequence(self) -> list[dict[str, Any]]:

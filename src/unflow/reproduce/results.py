@@ -52,13 +52,18 @@ def measured_rows(audit: dict[str, Any], dataset: str) -> list[Row]:
         own["share_tv_target"] = row["retained_share_tv"]
         own["share_tv_retrained"] = own["seconds_ratio"] = None
         if retrained is not None:
-            own["share_tv_retrained"] = metrics.retained_share_tv(
-                row["class_counts"], retrained["class_counts"], forget
-            )
+            own["share_tv_retrained"] = _share_tv(row["class_counts"], retrained["class_counts"], forget)
             if own["seconds"] is not None:
                 own["seconds_ratio"] = own["seconds"] / seconds_of(retrained)
         rows.append(own)
     return rows
+
+
+def _share_tv(counts: Sequence[int], reference: Sequence[int], forget: Sequence[int]) -> float | None:
+    kept = [k for k in range(len(counts)) if k not in set(forget)]
+    if not sum(counts[k] for k in kept) or not sum(reference[k] for k in kept):
+        return None  # a wrecked model may have no retained sample left to take shares of
+    return metrics.retained_share_tv(counts, reference, forget)
 
 
 def paper_rows(table: str, datasets: Sequence[str]) -> list[Row]:

@@ -8,7 +8,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from unflow.errors import InputError
+from unflow.couplings import COUPLINGS
+from unflow.errors import InputError, choose
 from unflow.methods.base import (
     Descend,
     Part,
@@ -19,7 +20,7 @@ from unflow.methods.base import (
     require_batch,
     trainable_copy,
 )
-from unflow.methods.flow_matching import draw_flow_batch, flow_data, flow_of
+from unflow.methods.flow_matching import draw_flow_batch, flow_data, flow_of, require_flow
 from unflow.methods.losses import VelocityLoss
 from unflow.models import Flow
 
@@ -74,9 +75,11 @@ class NegGradPlus(Training):
 
     needs: ClassVar[frozenset[str]] = frozenset({"retain", "forget"})
     families: ClassVar[frozenset[str]] = frozenset({"flow"})
+    shares_batches: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        choose(COUPLINGS, self.coupling, "coupling")
         for name in ("strength", "clip"):
             if not getattr(self, name) > 0:
                 raise InputError(f"got {name}={getattr(self, name)}; expected a number > 0")
@@ -84,10 +87,7 @@ class NegGradPlus(Training):
     def check(self, problem: Problem) -> None:
         """Raise InputError for a chained model, whose training loss is not known."""
         super().check(problem)
-        if not isinstance(problem.model, Flow):
-            raise InputError(
-                "got a chained model to train on data; expected a Flow: unlearn its base instead"
-            )
+        require_flow(problem)
 
     def prepare(self, problem: Problem, generator: torch.Generator) -> Tensors:
         """Return retain and forget data."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from unflow.methods.base import Method, Problem, Training
-from unflow.methods.flow_matching import FlowMatching, flow_of
+from unflow.methods.flow_matching import FlowMatching, flow_of, require_flow
 from unflow.models import Flow
 from unflow.nets import net_config, new_net
 
@@ -32,6 +32,11 @@ class Retrain(Method):
 
     needs: ClassVar[frozenset[str]] = frozenset({"retain"})
     families: ClassVar[frozenset[str]] = frozenset({"flow"})
+
+    def check(self, problem: Problem) -> None:
+        """Raise InputError for a chained model, whose own training loss is not known."""
+        super().check(problem)
+        require_flow(problem)
 
     def training(self, problem: Problem, seed: int) -> tuple[Training, Problem]:
         """Return flow matching of a fresh network on the retain data."""
