@@ -193,6 +193,15 @@ def test_pul_is_negative_where_the_class_grew_and_null_where_it_never_was() -> N
     assert [r["pul"] for r in never] == [None, None]
 
 
+def test_a_wrecked_model_has_no_shares_and_is_audited_all_the_same() -> None:
+    target = uf.Target(model(), ClassLogOdds(classifier(), [0], 0.0))
+    after = next(r for r in audit(model(only=0), target=target).rows if r["method"] == "unlearned")
+    assert after["forget_rate"] == 1
+    assert after["retained_share_tv"] is None
+    never = audit(model(), original=model(only=0)).rows[1]
+    assert never["stayed_share"] is None
+
+
 def test_a_model_that_is_the_target_is_at_the_floor(tmp_path: Path) -> None:
     """The exact target against itself: c2st near 1/2 and a distance like the floor's; the original is far."""
     original = model()

@@ -238,7 +238,7 @@ class FamilyAudit:
         return metrics.transition_matrix(self._original_labels, labels, classes).tolist()
 
     def _stayed(self, labels: Tensor | None) -> float | None:
-        if labels is None:
+        if labels is None or not torch.isin(self._original_labels, torch.tensor(self._kept)).any():
             return None
         return metrics.stayed_share(self._original_labels, labels, self.evidence.forget)
 

@@ -71,8 +71,9 @@ def small(**changes: Any) -> Recipe:
 def few_points(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(plane, "NUM_POINTS", {"train": 400, "judge": 200, "held_out": 400})
     monkeypatch.setattr(plane, "TRANSPORT", 100)
-    for module in (plane, study, digits_of_mnist):  # a guide of a few steps is not to be pressed
+    for module in (plane, study):  # a guide of a few steps is not to be pressed
         monkeypatch.setattr(module, "MARGIN", 0.0)
+    monkeypatch.setattr(digits_of_mnist, "INVERSE_MARGIN", 0.0)
 
 
 def image_recipe() -> Recipe:

@@ -18,7 +18,7 @@ from unflow.reproduce.experiment import records_table
 from unflow.reproduce.figures import bars, image_rows, strength_sweep
 from unflow.reproduce.images import ImageExperiment, pictures
 from unflow.reproduce.recipes import MNIST
-from unflow.reproduce.study import MARGIN, NUM_BALANCE, ROWS, Recipe, Request, Study, stage
+from unflow.reproduce.study import NUM_BALANCE, ROWS, Recipe, Request, Study, stage
 from unflow.training import stream
 
 EVEN, ODD = (0, 2, 4, 6, 8), (1, 3, 5, 7, 9)
@@ -26,6 +26,8 @@ NOT_ZERO = tuple(range(1, 10))
 STRENGTHS = (-4.0, -2.0, -1.0, -0.5, 0.0, 0.5, 1.0, 2.0, 4.0)
 """Negative: keep only "0"; positive: forget "0"."""
 METHOD = "erfm_resample"
+INVERSE_MARGIN = 2.0
+"""Of -F: what F took near the boundary is to come back too."""
 
 SWEEP = {
     "strength": ("λ", 2),
@@ -154,7 +156,7 @@ class ContinualFlowMNIST(ImageExperiment):
     def _inverse(self, study: Study, model: GenerativeModel) -> Energy:
         """Return -F for F of the odd digits, bounded and balanced like any request."""
         guide = study.calibrated_guide
-        plain = Softplus(-ClassLogOdds(guide, ODD, margin=None), MARGIN)
+        plain = Softplus(-ClassLogOdds(guide, ODD, margin=None), INVERSE_MARGIN)
         return balanced(plain, guide, EVEN, model.sample(NUM_BALANCE, stream(study.seed, 41)))
 
     def _inversions(self) -> list[tuple[str, Request]]:
