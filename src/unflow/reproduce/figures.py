@@ -486,7 +486,7 @@ def _strips(rows: Sequence[tuple[str, NDArray[Any]]], n: int, width: int = 0) ->
     step = strips[0].shape[0] + 8
     with _drawing(max(width, LABEL + strips[0].shape[1]), step * len(strips), layout="none") as drawing:
         for i, ((label, _), strip) in enumerate(zip(rows, strips, strict=True)):
-            words = "\n".join(textwrap.fill(line, 18) for line in label.split("\n"))
+            words = "\n".join(textwrap.fill(line, 20) for line in label.split("\n"))
             drawing.text(LABEL - 14, i * step + step / 2, words, ha="right", va="center", linespacing=1.1)
             drawing.image(LABEL, i * step + 4, strip)
     return drawing
