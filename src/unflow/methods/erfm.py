@@ -55,14 +55,14 @@ class ERFM(Training):
         average: decay of the weight average that becomes the model.
     """
 
-    steps: int = 1000
+    steps: int = 1200
     batch_size: int = 256
     learning_rate: float = 1e-2
     place: Literal["chain", "prior"] = "chain"
     weighting: Literal["importance", "resample"] = "importance"
     coupling: Literal["independent", "exact_ot"] = "independent"
     thin: bool = False
-    block_size: int = 256
+    block_size: int = 128
     bank_size: int = 16384
     integration_steps: int = 8
     width: int | None = None

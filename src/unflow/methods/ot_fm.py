@@ -41,11 +41,11 @@ class OTFM(Training):
         average: decay of the weight average that becomes the model.
     """
 
-    steps: int = 1000
+    steps: int = 1200
     batch_size: int = 256
     learning_rate: float = 1e-2
     coupling: str = "exact_ot"
-    block_size: int = 256
+    block_size: int = 128
     bank_size: int = 16384
     integration_steps: int = 8
     width: int | None = None
