@@ -50,7 +50,7 @@ def problem(model: Flow | Chain) -> Problem:
 def test_without_sizes_the_net_is_of_the_originals_own_architecture(name: str) -> None:
     net = appended_net(Problem(model=flow(name)), None, None, seed=0)
     assert type(net) is NETS[name]
-    assert net_config(net) == CONFIGS[name]
+    assert net_config(net) == CONFIGS[name] | ({"depth": 2} if name == "mlp" else {})
 
 
 @pytest.mark.parametrize("name", CONFIGS)
@@ -74,7 +74,13 @@ def test_the_original_of_a_chain_is_its_first_model() -> None:
 @pytest.mark.parametrize("sizes", [{"width": 24}, {"depth": 1}, {"width": 8, "depth": 5}])
 def test_an_mlp_may_have_another_size_and_keeps_the_rest(sizes: dict[str, int]) -> None:
     net = appended_net(Problem(model=flow("mlp")), sizes.get("width"), sizes.get("depth"), seed=0)
-    assert net_config(net) == CONFIGS["mlp"] | sizes
+    assert net_config(net) == CONFIGS["mlp"] | {"depth": 2} | sizes
+
+
+@pytest.mark.parametrize(("depth", "expected"), [(1, 1), (2, 2), (3, 2), (4, 2), (5, 2), (6, 3)])
+def test_by_default_an_mlp_has_half_the_layers(depth: int, expected: int) -> None:
+    model = Flow(MLP((2,), 8, depth), (2,))
+    assert net_config(appended_net(Problem(model=model), None, None, seed=0))["depth"] == expected
 
 
 def test_the_seed_decides_the_weights() -> None:
@@ -95,7 +101,7 @@ def test_a_chain_of_a_flow_ends_in_a_network_like_the_flows(name: str, method: s
     model = fit(METHODS[method], problem(flow(name))).model
     assert isinstance(model, Chain)
     assert isinstance(model.after, Flow)
-    assert net_config(model.after.net) == CONFIGS[name]
+    assert net_config(model.after.net) == CONFIGS[name] | ({"depth": 2} if name == "mlp" else {})
     assert model.after.steps == 5
     assert all(map(torch.equal, model.base.parameters(), flow(name).parameters()))
 

@@ -18,7 +18,8 @@ from unflow.paths import Path
 def appended_net(problem: Problem, width: int | None, depth: int | None, seed: int) -> nn.Module:
     """Return a fresh velocity on the model's samples, like the original flow's; it starts as the identity.
 
-    The original of a chain is its first model. An MLP may have another width or depth.
+    The original of a chain is its first model. An MLP may have another width or depth; by default it has
+    half the layers (2 at least, or as many as it has): the way from q0 to q* is shorter than from noise.
 
     Raises:
         InputError: for a width or depth of a network that is no MLP.
@@ -34,6 +35,8 @@ def appended_config(problem: Problem, width: int | None, depth: int | None) -> d
         raise InputError(
             f"got {' and '.join(sizes)} for a network that is no MLP; expected None: leave them out"
         )
+    if config.get("net") == "mlp" and depth is None:
+        sizes["depth"] = min(config["depth"], max(2, config["depth"] // 2))
     return config | sizes
 
 

@@ -50,7 +50,7 @@ class ERFM(Training):
         block_size: rows of one OT plan; plans are made once, before training.
         bank_size: samples of the original model, drawn and scored once.
         integration_steps: of the appended flow ("chain").
-        width, depth: of the appended MLP ("chain"); None: as in the original's own network.
+        width, depth: of the appended MLP ("chain"); None: the original's width, half its depth.
         path: a name in ``paths.PATHS``.
         average: decay of the weight average that becomes the model.
     """

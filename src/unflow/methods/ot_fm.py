@@ -37,7 +37,7 @@ class OTFM(Training):
         block_size: rows of one plan.
         bank_size: samples of the original model, and draws of the retain data.
         integration_steps: of the appended flow.
-        width, depth: of the appended MLP; None: as in the original's own network.
+        width, depth: of the appended MLP; None: the original's width, half its depth.
         average: decay of the weight average that becomes the model.
     """
 
