@@ -67,4 +67,10 @@ class ExactOT(Coupling):
         return torch.as_tensor(columns, device=x0.device)
 
 
+def pair_blocks(coupling: Coupling, x0: Tensor, x1: Tensor, block_size: int) -> Tensor:
+    """Return the rows of x1 in the order of their partners in x0, paired block by block."""
+    blocks = zip(x0.split(block_size), x1.split(block_size), strict=True)
+    return torch.cat([right[coupling.pair(left, right)] for left, right in blocks])
+
+
 COUPLINGS: dict[str, type[Coupling]] = {"independent": Independent, "exact_ot": ExactOT}

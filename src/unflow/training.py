@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from unflow.errors import InputError
 from unflow.files import append_json_line, read_json_lines, read_tensors, write_bytes, write_tensors
-from unflow.methods.base import Method, Problem, Tensors, Training, settings
+from unflow.methods.base import Method, Problem, Tensors, Training, settings, under
 from unflow.progress import Progress
 
 if TYPE_CHECKING:
@@ -128,19 +128,15 @@ class _Loop:
     def restore(self, tensors: Tensors) -> None:
         """Set what ``state`` returned."""
         for name, part in self.parts.items():
-            part.net.load_state_dict(_under(tensors, f"{name}/net/"))
+            part.net.load_state_dict(under(tensors, f"{name}/net/"))
             if part.average is not part.net:
-                part.average.load_state_dict(_under(tensors, f"{name}/average/"))
+                part.average.load_state_dict(under(tensors, f"{name}/average/"))
             moments: dict[int, Tensors] = {}
-            for key, value in _under(tensors, f"{name}/adam/").items():
+            for key, value in under(tensors, f"{name}/adam/").items():
                 index, _, entry = key.partition("/")
                 moments.setdefault(int(index), {})[entry] = value
             groups = part.optimizer.state_dict()["param_groups"]
             part.optimizer.load_state_dict({"state": moments, "param_groups": groups})
-
-
-def _under(tensors: Tensors, prefix: str) -> Tensors:
-    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
 
 
 def fit(

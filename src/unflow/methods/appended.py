@@ -8,11 +8,9 @@ from typing import Any
 from torch import nn
 
 from unflow.errors import InputError
-from unflow.methods.base import Part, Problem, model_of, trainable_copy
-from unflow.methods.losses import VelocityLoss
+from unflow.methods.base import Problem, model_of
 from unflow.models import Chain, Flow, GenerativeModel
 from unflow.nets import net_config, new_net
-from unflow.paths import Path
 
 
 def appended_net(problem: Problem, width: int | None, depth: int | None, seed: int) -> nn.Module:
@@ -45,12 +43,6 @@ def _first(model: GenerativeModel) -> Flow:
         model = model.base
     assert isinstance(model, Flow)
     return model
-
-
-def velocity_part(net: nn.Module, path: Path, learning_rate: float, average: float) -> Part:
-    """Return the flow-matching loss around a copy of ``net``, with its optimizer and average."""
-    net = trainable_copy(net)
-    return Part(VelocityLoss(net, path), net, learning_rate, decay=average)
 
 
 def chained(problem: Problem, net: nn.Module, steps: int) -> Chain:

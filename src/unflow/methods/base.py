@@ -208,6 +208,11 @@ def draw_weighted(x: Tensor, weight: Tensor, n: int, generator: torch.Generator)
     return x[torch.searchsorted(cumulative, uniform).clamp(max=len(x) - 1).to(x.device)]
 
 
+def under(tensors: Tensors, prefix: str) -> Tensors:
+    """Return the tensors whose names begin with ``prefix``, named without it."""
+    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+
+
 def target_of(problem: Problem) -> Target:
     """Return the problem's target, which ``check`` has found to be there."""
     assert problem.target is not None
@@ -241,5 +246,5 @@ def settings(method: Method) -> dict[str, object]:
 
 __all__ = [
     "Descend", "Method", "Part", "Parts", "Problem", "Tensors", "Training", "draw_rows",
-    "draw_weighted", "model_of", "require_batch", "settings", "target_of", "trainable_copy",
+    "draw_weighted", "model_of", "require_batch", "settings", "target_of", "trainable_copy", "under",
 ]  # fmt: skip

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from unflow.couplings import COUPLINGS
 from unflow.errors import InputError, choose
-from unflow.methods.appended import appended_config, appended_net, chained, velocity_part
+from unflow.methods.appended import appended_config, appended_net, chained
 from unflow.methods.base import (
     Descend,
     Parts,
@@ -19,11 +19,10 @@ from unflow.methods.base import (
     Training,
     draw_rows,
     draw_weighted,
-    model_of,
     require_batch,
     target_of,
 )
-from unflow.methods.flow_matching import flow_of
+from unflow.methods.flow_matching import flow_of, velocity_part
 from unflow.models import Flow
 from unflow.paths import new_path
 from unflow.target import Bank, Target
@@ -147,8 +146,7 @@ class ERFM(Training):
 
     def result(self, problem: Problem, parts: Parts) -> nn.Module:
         """Return the original with the new flow after it, or the retrained flow alone."""
-        net, model = parts["velocity"].average, model_of(problem)
+        net = parts["velocity"].average
         if self.place == "chain":
             return chained(problem, net, self.integration_steps)
-        assert isinstance(model, Flow)
-        return Flow(net, model.sample_shape, model.integrator, model.steps)
+        return flow_of(problem).with_velocity(net)

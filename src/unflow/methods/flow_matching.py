@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from unflow.couplings import COUPLINGS
+from unflow.couplings import COUPLINGS, pair_blocks
 from unflow.errors import InputError, choose
 from unflow.methods.base import (
     Descend,
@@ -23,7 +23,7 @@ from unflow.methods.base import (
 )  # fmt: skip
 from unflow.methods.losses import VelocityLoss
 from unflow.models import Flow
-from unflow.paths import new_path
+from unflow.paths import Path, new_path
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,9 +60,8 @@ class FlowMatching(Training):
 
     def init(self, problem: Problem, prepared: Tensors, seed: int) -> Parts:
         """Return the velocity, from the weights it has."""
-        net = trainable_copy(flow_of(problem).net)
-        loss = VelocityLoss(net, new_path(self.path))
-        return {"velocity": Part(loss, net, self.learning_rate, decay=self.average)}
+        net, path = flow_of(problem).net, new_path(self.path)
+        return {"velocity": velocity_part(net, path, self.learning_rate, self.average)}
 
     def draw(self, prepared: Tensors, generator: torch.Generator) -> Tensors:
         """Draw noise, data and times."""
@@ -74,8 +73,7 @@ class FlowMatching(Training):
 
     def result(self, problem: Problem, parts: Parts) -> nn.Module:
         """Return the flow with the averaged velocity."""
-        flow = flow_of(problem)
-        return Flow(parts["velocity"].average, flow.sample_shape, flow.integrator, flow.steps)
+        return flow_of(problem).with_velocity(parts["velocity"].average)
 
     def held_out_loss(self, problem: Problem, parts: Parts) -> float | None:
         """Return the flow-matching loss of the average on held-out samples, 16 fixed times each."""
@@ -97,6 +95,12 @@ def flow_of(problem: Problem) -> Flow:
     return problem.model
 
 
+def velocity_part(net: nn.Module, path: Path, learning_rate: float, average: float) -> Part:
+    """Return the flow-matching loss around a copy of ``net``, with its optimizer and average."""
+    net = trainable_copy(net)
+    return Part(VelocityLoss(net, path), net, learning_rate, decay=average)
+
+
 MAX_PAIRS, PLAN_SIZE = 2**15, 512
 """Planned pairs of noise and data at most, and rows of one plan, whose cost is cubic in them."""
 
@@ -107,9 +111,7 @@ def flow_data(data: Tensor, coupling: str, num_draws: int, generator: torch.Gene
         return {"x1": data}
     x1 = data[draw_rows(len(data), min(num_draws, MAX_PAIRS), generator).to(data.device)]
     x0 = torch.randn(x1.shape, generator=generator).to(x1)
-    pair = COUPLINGS[coupling]().pair
-    blocks = zip(x0.split(PLAN_SIZE), x1.split(PLAN_SIZE), strict=True)
-    return {"x1": torch.cat([right[pair(left, right)] for left, right in blocks]), "x0": x0}
+    return {"x1": pair_blocks(COUPLINGS[coupling](), x0, x1, PLAN_SIZE), "x0": x0}
 
 
 def draw_flow_batch(prepared: Tensors, batch_size: int, generator: torch.Generator) -> Tensors:

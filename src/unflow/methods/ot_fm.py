@@ -8,9 +8,9 @@ from typing import ClassVar
 import torch
 from torch import nn
 
-from unflow.couplings import COUPLINGS
+from unflow.couplings import COUPLINGS, pair_blocks
 from unflow.errors import choose
-from unflow.methods.appended import appended_config, appended_net, chained, velocity_part
+from unflow.methods.appended import appended_config, appended_net, chained
 from unflow.methods.base import (
     Descend,
     Parts,
@@ -21,6 +21,7 @@ from unflow.methods.base import (
     model_of,
     require_batch,
 )
+from unflow.methods.flow_matching import draw_flow_batch, velocity_part
 from unflow.paths import LinearPath
 
 
@@ -73,9 +74,7 @@ class OTFM(Training):
         model, retain = model_of(problem), problem.retain
         x0 = model.sample(self.bank_size, generator)
         x1 = retain[draw_rows(len(retain), self.bank_size, generator)].to(x0)
-        pair = COUPLINGS[self.coupling]().pair
-        blocks = zip(x0.split(self.block_size), x1.split(self.block_size), strict=True)
-        return {"x0": x0, "x1": torch.cat([right[pair(left, right)] for left, right in blocks])}
+        return {"x0": x0, "x1": pair_blocks(COUPLINGS[self.coupling](), x0, x1, self.block_size)}
 
     def init(self, problem: Problem, prepared: Tensors, seed: int) -> Parts:
         """Return a new network after the model."""
@@ -84,9 +83,7 @@ class OTFM(Training):
 
     def draw(self, prepared: Tensors, generator: torch.Generator) -> Tensors:
         """Draw pairs and times."""
-        rows = draw_rows(len(prepared["x0"]), self.batch_size, generator)
-        t = torch.rand(self.batch_size, generator=generator)
-        return {"x0": prepared["x0"][rows], "x1": prepared["x1"][rows], "t": t}
+        return draw_flow_batch(prepared, self.batch_size, generator)
 
     def step(self, parts: Parts, batch: Tensors, descend: Descend, progress: float) -> Tensors:
         """Take one step on the velocity."""

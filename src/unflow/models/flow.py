@@ -39,6 +39,10 @@ class Flow(GenerativeModel):
         """Integrate the velocity from z."""
         return INTEGRATORS[self.integrator]().solve(self.net, z, self.steps)
 
+    def with_velocity(self, net: nn.Module) -> Flow:
+        """Return a flow of the same shape and integrator with another velocity."""
+        return Flow(net, self.sample_shape, self.integrator, self.steps)
+
     @property
     def num_evaluations(self) -> int:
         """Steps times evaluations per step."""

@@ -19,10 +19,10 @@ from unflow.methods.base import (
     Training,
     require_batch,
     trainable_copy,
+    under,
 )
 from unflow.methods.flow_matching import draw_flow_batch, flow_data, flow_of, require_flow
 from unflow.methods.losses import VelocityLoss
-from unflow.models import Flow
 
 
 class ClippedDifference(nn.Module):
@@ -109,12 +109,9 @@ class NegGradPlus(Training):
     def draw(self, prepared: Tensors, generator: torch.Generator) -> Tensors:
         """Draw noise, data and times of both kinds."""
         keep, drop = (
-            draw_flow_batch(
-                {k.removeprefix(f"{name}_"): v for k, v in prepared.items() if k.startswith(name)},
-                self.batch_size, generator,
-            )
-            for name in ("retain", "forget")
-        )  # fmt: skip
+            draw_flow_batch(under(prepared, f"{kind}/"), self.batch_size, generator)
+            for kind in ("retain", "forget")
+        )
         return _named("retain", keep) | _named("forget", drop)
 
     def step(self, parts: Parts, batch: Tensors, descend: Descend, progress: float) -> Tensors:
@@ -123,9 +120,8 @@ class NegGradPlus(Training):
 
     def result(self, problem: Problem, parts: Parts) -> nn.Module:
         """Return the flow with the averaged velocity."""
-        flow = flow_of(problem)
-        return Flow(parts["velocity"].average, flow.sample_shape, flow.integrator, flow.steps)
+        return flow_of(problem).with_velocity(parts["velocity"].average)
 
 
 def _named(kind: str, tensors: Tensors) -> Tensors:
-    return {f"{kind}_{name}": tensor for name, tensor in tensors.items()}
+    return {f"{kind}/{name}": tensor for name, tensor in tensors.items()}

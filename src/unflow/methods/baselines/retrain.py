@@ -8,7 +8,6 @@ from typing import ClassVar
 
 from unflow.methods.base import Method, Problem, Training
 from unflow.methods.flow_matching import FlowMatching, flow_of, require_flow
-from unflow.models import Flow
 from unflow.nets import net_config, new_net
 
 
@@ -49,5 +48,4 @@ class Retrain(Method):
             coupling=self.coupling,
             average=self.average,
         )
-        model = Flow(fresh, flow.sample_shape, flow.integrator, flow.steps)
-        return loop, dataclasses.replace(problem, model=model, data=problem.retain)
+        return loop, dataclasses.replace(problem, model=flow.with_velocity(fresh), data=problem.retain)
