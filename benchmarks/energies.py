@@ -26,7 +26,8 @@ from unflow.energies import ClassLogOdds, Energy
 from unflow.methods import Problem
 from unflow.reproduce import EXPERIMENTS
 from unflow.reproduce.images import ImageExperiment
-from unflow.reproduce.study import MARGIN, NUM_BALANCE, Study
+from unflow.reproduce.request import MARGIN, NUM_BALANCE
+from unflow.reproduce.study import Study
 from unflow.target import Target
 from unflow.training import fit, stream
 from unflow.unlearning import unlearn

@@ -15,8 +15,9 @@ import pytest
 import torch
 
 from unflow import base_models, bundle, unlearning
+from unflow.commands.options import parse_classes
 from unflow.data import PARTS, load_data
-from unflow.demo import ROWS, Demo, DemoConfig, parse_classes
+from unflow.demo import ROWS, Demo, DemoConfig
 from unflow.errors import InputError
 from unflow.files import read_json, read_json_lines
 from unflow.methods import (

@@ -28,6 +28,8 @@ from unflow.target import Target
 from unflow.training import stream
 
 SCHEMA = 1
+JUDGE_SEED_OFFSET = 1000
+"""Between the seed of a run and its judge's: the judge's is never the guide's."""
 REFERENCES = ("original", "target", "retrained")
 """Rows that are compared with, not judged."""
 MIN_SAMPLES = 100

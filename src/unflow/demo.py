@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from torch import Tensor
 
 from unflow import bundle
 from unflow.auditing import (
+    JUDGE_SEED_OFFSET,
     MIN_SAMPLES,
     Audit,
     Entry,
@@ -29,14 +29,13 @@ from unflow.data import LabelledData, Split, load_data, split_data, write_split
 from unflow.divergences import DIVERGENCES
 from unflow.energies import ClassLogOdds, check_margin
 from unflow.errors import InputError
-from unflow.methods import TRAINERS, UNLEARNERS, Method, Problem
-from unflow.methods.baselines.retrain import Retrain
+from unflow.methods import TRAINERS, UNLEARNERS, Method
 from unflow.methods.classification import Classification
 from unflow.metrics.forgetting import check_request
 from unflow.models import GenerativeModel
 from unflow.target import Target, check_strength
 from unflow.training import check_device, check_seed, stream
-from unflow.unlearning import unlearn
+from unflow.unlearning import GUIDE_DATA, rows_read, unlearn
 
 ROWS: dict[str, tuple[str, ...]] = {
     "flow": ("erfm", "erfm_resample", "gradient_ascent", "fine_tune", "retrained"),
@@ -49,8 +48,6 @@ JUDGE_NET = {"net": "convnet", "width": 16}
 FLOW_NET = {"net": "mlp", "width": 256, "depth": 4}
 GUIDE = Classification(steps=200)
 JUDGE = Classification(steps=600, smoothing=0.05)
-JUDGE_SEED_OFFSET = 1000
-"""The judge's seed is never the guide's."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -192,22 +189,18 @@ class Demo:
             entries.append(self.retrained_flow_map(z))
         first, second = (target_samples(target, config.n, config.seed, k) for k in (0, 1))
         entries.append(Entry("target", first, config.seed, original_recoverable=True,
-                             data_used=["guide: train_images, train_labels"]))  # fmt: skip
+                             data_used=GUIDE_DATA))  # fmt: skip
         return entries, second
 
     def unlearned(self, target: Target, name: str, z: Tensor) -> Entry:
         """Train one row, or find it on disk."""
-        config, train = self.config, self.part("train")
+        config = self.config
         method = self.method(name, UNLEARNERS)
-        reads = method.reads(Problem(model=target.model))
-        held_out = self.part("held_out").without_classes(config.forget).x
         result = unlearn(
             target, method, self.out / "unlearned" / f"{target.model.family}-{name}",
             seed=config.seed, name=name, device=config.device,
-            held_out=held_out if isinstance(method, Retrain) else None,
-            retain=train.without_classes(config.forget).x if "retain" in reads else None,
-            forget=train.of_classes(config.forget).x if "forget" in reads else None,
-            guide_data=("guide: train_images, train_labels",),
+            guide_data=GUIDE_DATA,
+            **rows_read(method, target, config.forget, self.part("train"), self.part("held_out")),
         )  # fmt: skip
         return Entry(
             name, draw_samples(result.model, z), config.seed,
@@ -231,17 +224,3 @@ class Demo:
         cost = trained_cost(lineage, model) | {"train_seconds": seconds}
         return Entry("retrained", draw_samples(model, z), self.config.seed,
                      data_used=["retain_images"], cost=cost)  # fmt: skip
-
-
-def parse_classes(text: str | Sequence[int]) -> tuple[int, ...]:
-    """Return the classes in "3" or "3,5".
-
-    Raises:
-        InputError: for anything but integers separated by commas.
-    """
-    if not isinstance(text, str):
-        return tuple(int(k) for k in text)
-    try:
-        return tuple(int(part) for part in text.split(","))
-    except ValueError:
-        raise InputError(f"got --forget {text!r}; expected classes like 3 or 3,5") from None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +45,15 @@ def read_json(path: Path) -> Any:
         raise InputError(f"{path} is missing; expected a file that unflow wrote") from error
     except ValueError as error:
         raise InputError(f"{path} is not valid JSON ({error}); write it again") from error
+
+
+def stage(file: Path, make: Callable[[], Any]) -> Any:
+    """Return the plain data in a file, or make and write it."""
+    if not file.is_file():
+        value = make()
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_json(file, value)
+    return read_json(file)
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Any = None) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from unflow import bundle
+from unflow.data import LabelledData
 from unflow.energies import Decoded
 from unflow.files import sha256_module, sha256_tensors
 from unflow.methods import Method, Problem, settings
@@ -18,6 +20,9 @@ from unflow.methods.baselines.retrain import Retrain
 from unflow.models import GenerativeModel, Latent
 from unflow.target import Target
 from unflow.training import METRICS, Fit, finish, fit, seconds_to_within
+
+GUIDE_DATA = ("guide: train_images, train_labels",)
+"""What a method has seen through a guide that was trained on the generator's part of a split."""
 
 
 @dataclass(frozen=True)
@@ -100,6 +105,31 @@ def unlearn(
         bundle.save(model, out, lineage)
         finish(out)
     return Unlearned(model, lineage)
+
+
+def rows_read(
+    method: Method,
+    target: Target,
+    classes: Sequence[int],
+    train: LabelledData,
+    held_out: LabelledData | None = None,
+) -> dict[str, Any]:
+    """Return the real samples that a method reads, by the names ``unlearn`` has for them.
+
+    Args:
+        method: how.
+        target: of the request.
+        classes: to forget.
+        train: labelled samples to take them from.
+        held_out: labelled samples on which the retrained model's loss is watched.
+    """
+    reads = method.reads(Problem(model=inner_model(target.model)))
+    watched = held_out if isinstance(method, Retrain) else None
+    return {
+        "retain": train.without_classes(classes).x if "retain" in reads else None,
+        "forget": train.of_classes(classes).x if "forget" in reads else None,
+        "held_out": None if watched is None else watched.without_classes(classes).x,
+    }
 
 
 def inner_model(model: GenerativeModel) -> GenerativeModel:

@@ -20,6 +20,7 @@ from unflow.cli import main
 from unflow.data import digits
 from unflow.data.toy import PLANAR_SETS
 from unflow.errors import InputError
+from unflow.files import stage
 from unflow.methods import (
     ERFM,
     OTFM,
@@ -34,10 +35,11 @@ from unflow.methods.baselines.fine_tune import FineTune
 from unflow.methods.baselines.retrain import Retrain
 from unflow.models import Chain, Flow
 from unflow.nets import MLP
-from unflow.reproduce import EXPERIMENTS, ContinualFlow2D, ContinualFlowCIFAR10, ContinualFlowMNIST, study
+from unflow.reproduce import EXPERIMENTS, ContinualFlow2D, ContinualFlowCIFAR10, ContinualFlowMNIST, request
 from unflow.reproduce.continualflow_2d import path_energy, squared_wasserstein
 from unflow.reproduce.images import ImageExperiment
-from unflow.reproduce.study import ROWS, Recipe, stage
+from unflow.reproduce.request import ROWS
+from unflow.reproduce.study import Recipe
 
 BANK: dict[str, Any] = {"batch_size": 32, "bank_size": 256, "block_size": 64, "width": 16, "depth": 1}
 
@@ -71,7 +73,7 @@ def small(**changes: Any) -> Recipe:
 def few_points(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(plane, "NUM_POINTS", {"train": 400, "judge": 200, "held_out": 400})
     monkeypatch.setattr(plane, "TRANSPORT", 100)
-    for module in (plane, study):  # a guide of a few steps is not to be pressed
+    for module in (plane, request):  # a guide of a few steps is not to be pressed
         monkeypatch.setattr(module, "MARGIN", 0.0)
     monkeypatch.setattr(digits_of_mnist, "INVERSE_MARGIN", 0.0)
 

@@ -12,9 +12,8 @@ from jsonargparse import ArgumentParser
 from unflow import bundle
 from unflow.auditing import audit
 from unflow.base_models import load_rows
-from unflow.commands.options import first_word_as
+from unflow.commands.options import first_word_as, parse_classes
 from unflow.commands.unlearn import class_energy
-from unflow.demo import parse_classes
 from unflow.divergences import DIVERGENCES
 from unflow.energies import check_classes
 from unflow.errors import InputError

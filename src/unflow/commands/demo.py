@@ -9,7 +9,8 @@ from typing import Any, Literal
 import torch
 
 from unflow.auditing import Audit
-from unflow.demo import Demo, DemoConfig, parse_classes
+from unflow.commands.options import parse_classes
+from unflow.demo import Demo, DemoConfig
 from unflow.errors import InputError
 from unflow.files import write_bytes, write_json
 from unflow.report import write_report

@@ -78,3 +78,17 @@ def add_settings(parser: ArgumentParser, name: str | None, methods: Mapping[str,
     parser.add_class_arguments(type(method), "settings")
     defaults: dict[str, Any] = {f"settings.{f.name}": getattr(method, f.name) for f in fields(method)}
     parser.set_defaults(defaults)
+
+
+def parse_classes(text: str | Sequence[int]) -> tuple[int, ...]:
+    """Return the classes in "3" or "3,5".
+
+    Raises:
+        InputError: for anything but integers separated by commas.
+    """
+    if not isinstance(text, str):
+        return tuple(int(k) for k in text)
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise InputError(f"got --forget {text!r}; expected classes like 3 or 3,5") from None

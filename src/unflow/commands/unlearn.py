@@ -11,8 +11,7 @@ from jsonargparse import ArgumentParser
 
 from unflow import bundle
 from unflow.base_models import load_rows
-from unflow.commands.options import add_settings, peek, with_recipe
-from unflow.demo import parse_classes
+from unflow.commands.options import add_settings, parse_classes, peek, with_recipe
 from unflow.divergences import DIVERGENCES
 from unflow.energies import ClassLogOdds, check_classes
 from unflow.errors import InputError
@@ -21,7 +20,7 @@ from unflow.methods.base import settings as plain_settings
 from unflow.runs import is_first_process, run_folder
 from unflow.target import Target
 from unflow.training import check_device, check_seed
-from unflow.unlearning import inner_model, unlearn
+from unflow.unlearning import inner_model, rows_read, unlearn
 
 
 def add_arguments(parser: ArgumentParser, arguments: Sequence[str]) -> list[str]:
@@ -97,11 +96,7 @@ def run(
         )
     rows = None if data is None else load_rows(data, split, "train")
     held_out = None if split is None or data is None else load_rows(data, split, "held_out")
-    problem_rows = {
-        "retain": None if rows is None else rows.without_classes(classes).x,
-        "forget": None if rows is None else rows.of_classes(classes).x,
-        "held_out": None if held_out is None else held_out.without_classes(classes).x,
-    }
+    real = {} if rows is None else rows_read(settings, target, classes, rows, held_out)
     record = {
         "command": "unlearn", "model": str(model), "energy": energy, "forget": list(classes),
         "method": method, "settings": plain_settings(settings), "margin": margin,
@@ -111,8 +106,7 @@ def run(
     with run_folder(out, record):
         result = unlearn(
             target, settings, out, seed=seed, device=device, devices=devices, name=method,
-            retain=problem_rows["retain"], forget=problem_rows["forget"],
-            held_out=problem_rows["held_out"], guide_data=("guide",),
+            guide_data=("guide",), **real,
         )  # fmt: skip
     if is_first_process():
         print(f"model: {out} ({result.lineage['seconds']:.1f} s)")

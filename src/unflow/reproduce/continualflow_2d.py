@@ -13,13 +13,15 @@ from unflow import metrics
 from unflow.couplings import ExactOT
 from unflow.data.toy import PLANAR_SETS, Checkerboard
 from unflow.energies import ClassLogOdds, Energy
+from unflow.files import stage
 from unflow.methods import OTFM
 from unflow.methods.distill import trajectory
 from unflow.models import Chain, Flow
 from unflow.reproduce.experiment import Experiment, records_table
 from unflow.reproduce.figures import bars, scatter_panels, trajectories
 from unflow.reproduce.recipes import PLANAR
-from unflow.reproduce.study import MARGIN, Request, Study, stage
+from unflow.reproduce.request import MARGIN, Request
+from unflow.reproduce.study import Study
 from unflow.target import Target
 from unflow.training import stream
 from unflow.unlearning import unlearn
@@ -46,6 +48,9 @@ class ContinualFlow2D(Experiment):
 
     def study(self, dataset: str, seed: int) -> Study:
         """Return the study of one set and seed; its points are drawn anew for every seed."""
+        return self.once(f"{dataset}/seed-{seed}", lambda: self._new_study(dataset, seed))
+
+    def _new_study(self, dataset: str, seed: int) -> Study:
         planar, recipe = PLANAR_SETS[dataset], self.recipe or PLANAR
         parts = {
             part: planar.sample(n, stream(seed, 50 + k)) for k, (part, n) in enumerate(NUM_POINTS.items())
@@ -55,9 +60,11 @@ class ContinualFlow2D(Experiment):
 
     def requests(self, dataset: str) -> list[Request]:
         """Return the paper's request, once per seed."""
-        return [
-            Request(self.study(dataset, seed), PLANAR_SETS[dataset].forget, "request") for seed in self.seeds
-        ]
+        return [self.request(dataset, seed) for seed in self.seeds]
+
+    def request(self, dataset: str, seed: int) -> Request:
+        """Return the paper's request of one set with one seed."""
+        return Request(self.study(dataset, seed), PLANAR_SETS[dataset].forget, "request")
 
     # Figures
 
@@ -65,9 +72,7 @@ class ContinualFlow2D(Experiment):
         """Draw points of every row, paths of learning and unlearning, and the composition."""
         figures = []
         for dataset in self.chosen:
-            request = Request(
-                self.study(dataset, self.seeds[0]), PLANAR_SETS[dataset].forget, "request"
-            )  # fmt: skip
+            request = self.request(dataset, self.seeds[0])
             figures += [self._points(dataset, request), self._paths(dataset, request)]
         if "checkerboard" in self.chosen:
             figures.append(self._composition())
@@ -162,7 +167,7 @@ class ContinualFlow2D(Experiment):
         return [self._path_energy(dataset) for dataset in self.chosen]
 
     def _path_energy(self, dataset: str) -> dict[str, Any]:
-        request = Request(self.study(dataset, self.seeds[0]), PLANAR_SETS[dataset].forget, "request")
+        request = self.request(dataset, self.seeds[0])
         study = request.study
         retain = study.parts["train"].without_classes(request.forget).x
         z = study.flow.prior(TRANSPORT, stream(study.seed, 61))

@@ -10,7 +10,8 @@ from unflow.data.cifar10 import cifar10
 from unflow.reproduce.figures import image_columns
 from unflow.reproduce.images import ImageExperiment, pictures
 from unflow.reproduce.recipes import CIFAR10
-from unflow.reproduce.study import ROWS, Recipe
+from unflow.reproduce.request import ROWS
+from unflow.reproduce.study import Recipe
 
 CLASSES = ("automobile", "airplane")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -13,12 +14,14 @@ from unflow.calibration import balanced
 from unflow.data import LabelledData
 from unflow.data.idx import mnist
 from unflow.energies import ClassLogOdds, Energy, Softplus
+from unflow.files import stage
 from unflow.models import GenerativeModel
 from unflow.reproduce.experiment import records_table
 from unflow.reproduce.figures import bars, image_rows, strength_sweep
 from unflow.reproduce.images import ImageExperiment, pictures
 from unflow.reproduce.recipes import MNIST
-from unflow.reproduce.study import NUM_BALANCE, ROWS, Recipe, Request, Study, stage
+from unflow.reproduce.request import NUM_BALANCE, ROWS, Request
+from unflow.reproduce.study import Recipe, Study
 from unflow.training import stream
 
 EVEN, ODD = (0, 2, 4, 6, 8), (1, 3, 5, 7, 9)
@@ -159,6 +162,7 @@ class ContinualFlowMNIST(ImageExperiment):
         plain = Softplus(-ClassLogOdds(guide, ODD, margin=None), INVERSE_MARGIN)
         return balanced(plain, guide, EVEN, model.sample(NUM_BALANCE, stream(study.seed, 41)))
 
+    @cached_property
     def _inversions(self) -> list[tuple[str, Request]]:
         study = self.first()
         unlearned = self.request("mnist", study.seed).unlearned(METHOD).model
@@ -174,7 +178,7 @@ class ContinualFlowMNIST(ImageExperiment):
     def inversion(self) -> list[dict[str, Any]]:
         """Return what -F does to the original law, and to the law that has already forgotten."""
         return list(
-            stage(self.out / "inversion.json", lambda: [self._inverted(*i) for i in self._inversions()])
+            stage(self.out / "inversion.json", lambda: [self._inverted(*i) for i in self._inversions])
         )
 
     def _inverted(self, law: str, request: Request) -> dict[str, Any]:
@@ -211,9 +215,7 @@ class ContinualFlowMNIST(ImageExperiment):
         models = [("original", study.flow), ("odd forgotten", forgot)]
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "the effective sample size")
-            models += [
-                (f"-F on {law}", request.unlearned(METHOD).model) for law, request in self._inversions()
-            ]
+            models += [(f"-F on {law}", request.unlearned(METHOD).model) for law, request in self._inversions]
         strips = [(name, pictures(study.whole(model), z).numpy()) for name, model in models]
         path = image_rows(self.out / "inversion.png", strips)
         return (

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
 from unflow.files import write_bytes, write_json
 from unflow.reproduce.page import write_page
+from unflow.reproduce.request import Request
 from unflow.reproduce.results import (
     Row,
     means,
@@ -19,7 +20,7 @@ from unflow.reproduce.results import (
     paper_table,
     pipe_table,
 )
-from unflow.reproduce.study import Recipe, Request
+from unflow.reproduce.study import Recipe, Study
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +42,7 @@ class Experiment(ABC):
     data: Path | None = None
     recipe: Recipe | None = None
     device: str = "cpu"
+    _studies: dict[str, Study] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     name: ClassVar[str]
     """As the command line calls it."""
@@ -64,6 +66,12 @@ class Experiment(ABC):
     @abstractmethod
     def further_tables(self) -> list[tuple[str, str]]:
         """Return titles and Markdown of what the main table does not hold."""
+
+    def once(self, name: str, make: Callable[[], Study]) -> Study:
+        """Return the study of that name; the first call makes it, split and latents are then kept."""
+        if name not in self._studies:
+            self._studies[name] = make()
+        return self._studies[name]
 
     def as_published(self, dataset: str) -> str:
         """Return the paper's name of a data set."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -14,7 +15,8 @@ from unflow.errors import InputError
 from unflow.models import GenerativeModel
 from unflow.reproduce.experiment import Experiment
 from unflow.reproduce.figures import image_rows
-from unflow.reproduce.study import Recipe, Request, Study
+from unflow.reproduce.request import Request
+from unflow.reproduce.study import Recipe, Study
 from unflow.training import stream
 
 MAX_HELD_OUT = 8000
@@ -24,30 +26,35 @@ MAX_HELD_OUT = 8000
 class ImageExperiment(Experiment):
     """Requests made of latent flows of images; the first data set runs with all seeds, others with one."""
 
+    @abstractmethod
     def load(self) -> LabelledData:
         """Return all images."""
-        raise NotImplementedError
 
+    @abstractmethod
     def default_recipe(self) -> Recipe:
         """Return how the models are trained as published here."""
-        raise NotImplementedError
 
+    @abstractmethod
     def forget(self, dataset: str) -> tuple[int, ...]:
         """Return the classes that a data set's request forgets."""
-        raise NotImplementedError
 
     def check(self) -> None:
         """Raise InputError if no folder is named, or the data is not in it."""
         if self.data is None:
             raise InputError(f"{self.name} needs its images; expected --data DIR, the folder that holds them")
-        self._images()
+        _ = self.images
 
-    def _images(self) -> LabelledData:
-        return _loaded(type(self), self.data)
+    @cached_property
+    def images(self) -> LabelledData:
+        """All images, read once."""
+        return self.load()
 
     def study(self, seed: int) -> Study:
         """Return the study of one seed: its own split of the images, in random order."""
-        images = self._images()
+        return self.once(f"seed-{seed}", lambda: self._new_study(seed))
+
+    def _new_study(self, seed: int) -> Study:
+        images = self.images
         split = split_data(images, seed)
         parts = {}
         for k, part in enumerate(("train", "judge", "held_out")):
@@ -82,8 +89,3 @@ class ImageExperiment(Experiment):
 def pictures(model: GenerativeModel, z: Tensor) -> Tensor:
     """Return the images of latents, within their range."""
     return model.push_batches(z).clamp(-1, 1)
-
-
-@lru_cache(maxsize=1)
-def _loaded(kind: type[ImageExperiment], data: Path) -> LabelledData:
-    return kind(out=Path(), data=data).load()
