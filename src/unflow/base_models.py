@@ -92,7 +92,7 @@ def train_model(
     }  # fmt: skip
     if bundle.is_whole(out):
         bundle.check_same(out, identity)
-        return _load(kind, out)
+        return bundle.load_any(out)
     problem = Problem(
         model=new_model(kind, net, data, seed), data=data.x, labels=data.labels, teacher=teacher
     )
@@ -111,12 +111,6 @@ def train_model(
         bundle.save(model, out, lineage)
         finish(out)
     return model
-
-
-def _load(kind: str, out: Path) -> bundle.Bundled:
-    if kind == "classifier":
-        return bundle.load_classifier(out)
-    return bundle.load_autoencoder(out) if kind == "autoencoder" else bundle.load(out)
 
 
 def _check_kind(kind: str, method: Method) -> None:

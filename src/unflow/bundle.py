@@ -6,7 +6,7 @@ import json
 import platform
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from torch import nn
 
@@ -35,6 +35,7 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version()} | {name: version(name) for name in names}
 
 
+M = TypeVar("M", bound=nn.Module)
 Bundled = GenerativeModel | Classifier | Autoencoder
 """What can be kept as a bundle."""
 
@@ -69,10 +70,7 @@ def load(folder: str | Path) -> GenerativeModel:
     Raises:
         InputError: for a bundle that is missing, damaged, a pickle, or of another architecture.
     """
-    model = _load(Path(folder))
-    if not isinstance(model, GenerativeModel):
-        raise InputError(f"{folder} holds {_a(model)}; expected a generative model")
-    return model
+    return _load_as(GenerativeModel, folder)  # type: ignore[type-abstract]  # asked about, never made
 
 
 def load_classifier(folder: str | Path) -> Classifier:
@@ -81,10 +79,7 @@ def load_classifier(folder: str | Path) -> Classifier:
     Raises:
         InputError: as ``load``, and for a bundle that holds something else.
     """
-    model = _load(Path(folder))
-    if not isinstance(model, Classifier):
-        raise InputError(f"{folder} holds {_a(model)}; expected a classifier")
-    return model
+    return _load_as(Classifier, folder)
 
 
 def load_autoencoder(folder: str | Path) -> Autoencoder:
@@ -93,16 +88,26 @@ def load_autoencoder(folder: str | Path) -> Autoencoder:
     Raises:
         InputError: as ``load``, and for a bundle that holds something else.
     """
-    model = _load(Path(folder))
-    if not isinstance(model, Autoencoder):
-        raise InputError(f"{folder} holds {_a(model)}; expected an autoencoder")
+    return _load_as(Autoencoder, folder)
+
+
+KINDS: dict[type[nn.Module], tuple[str, str]] = {
+    GenerativeModel: ("a generative model", "load"),
+    Classifier: ("a classifier", "load_classifier"),
+    Autoencoder: ("an autoencoder", "load_autoencoder"),
+}
+"""What a bundle can hold -> how it is called in messages, and what loads it."""
+
+
+def _words(model: nn.Module) -> tuple[str, str]:
+    return next(words for kind, words in KINDS.items() if isinstance(model, kind))
+
+
+def _load_as(kind: type[M], folder: str | Path) -> M:
+    model = load_any(folder)
+    if not isinstance(model, kind):
+        raise InputError(f"{folder} holds {_words(model)[0]}; expected {KINDS[kind][0]}")
     return model
-
-
-def _a(model: Bundled) -> str:
-    if isinstance(model, GenerativeModel):
-        return "a generative model"
-    return "a classifier" if isinstance(model, Classifier) else "an autoencoder"
 
 
 def is_whole(folder: Path) -> bool:
@@ -141,16 +146,18 @@ def model_card(model: nn.Module, lineage: dict[str, Any]) -> str:
     request = lineage.get("request")
     asked = f", asked to forget {request['words']}" if request else ""
     record = "```json\n" + json.dumps(lineage, indent=2) + "\n```\n"
-    return f"{front}{title}{count}{what}{asked}. Load it with `unflow.{_loader(model)}(folder)`.\n\n{record}"
+    return (
+        f"{front}{title}{count}{what}{asked}. Load it with `unflow.{_words(model)[1]}(folder)`.\n\n{record}"
+    )
 
 
-def _loader(model: nn.Module) -> str:
-    if isinstance(model, GenerativeModel):
-        return "load"
-    return "load_classifier" if isinstance(model, Classifier) else "load_autoencoder"
+def load_any(folder: str | Path) -> Bundled:
+    """Return what a bundle holds, in evaluation mode.
 
-
-def _load(folder: Path) -> Bundled:
+    Raises:
+        InputError: for a bundle that is missing, damaged, a pickle, or of another architecture.
+    """
+    folder = Path(folder)
     if not is_whole(folder):
         found = ", ".join(sorted(p.name for p in folder.iterdir())) if folder.is_dir() else "nothing"
         raise InputError(

@@ -9,7 +9,10 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-COLUMNS: dict[str, tuple[str, float, int]] = {
+Columns = dict[str, tuple[str, float, int]]
+"""Column key -> title, factor, decimals."""
+
+COLUMNS: Columns = {
     "forget_rate": ("forgotten left %", 100, 2),
     "pul": ("PUL", 1, 1),
     "fid_target": ("FD target", 1, 2),
@@ -21,7 +24,7 @@ COLUMNS: dict[str, tuple[str, float, int]] = {
     "stayed_share": ("stayed %", 100, 1),
     "seconds": ("seconds", 1, 1),
 }
-"""Column key -> title, factor, decimals. FD: Fréchet distance in judge features."""
+"""FD: Fréchet distance in judge features."""
 
 ORDER = ("original", "target", "retrained")
 """Reference rows come first."""
@@ -47,9 +50,9 @@ def print_audit(audit: dict[str, Any]) -> None:
         table = _new_table(f"{family}: forget {audit['request']['words']}")
         for row in sorted_rows(audit["rows"], family):
             values = row | {"seconds": seconds_of(row)}
-            table.add_row(row["method"], *(_cell(values.get(key), key) for key in COLUMNS))
+            table.add_row(row["method"], *(cell(values, key, COLUMNS) for key in COLUMNS))
         table.add_section()
-        table.add_row("floor", *(_cell(floor.get(key), key) for key in COLUMNS))
+        table.add_row("floor", *(cell(floor, key, COLUMNS) for key in COLUMNS))
         console.print(table)
     for note in audit["notes"]:
         console.print(f"note: {note}", highlight=False)
@@ -70,12 +73,12 @@ def summarise(audits: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
             columns = [[(r | {"seconds": seconds_of(r)}).get(key) for r in rows] for key in COLUMNS]
             five = [row["cost"]["retrain_seconds_5pct"] for row in rows]
             for key, values in zip([*COLUMNS, "retrain_seconds_5pct"], [*columns, five], strict=True):
-                record |= _mean_sd(key, values)
+                record |= mean_sd(key, values)
             records.append(record)
         floors = [audit["floor"][family] for audit in audits]
         record = {"family": family, "method": "floor", "seeds": records[0]["seeds"]}
         for key in COLUMNS:
-            record |= _mean_sd(key, [floor.get(key) for floor in floors])
+            record |= mean_sd(key, [floor.get(key) for floor in floors])
         records.append(record)
     return records
 
@@ -84,9 +87,10 @@ def _find(audit: dict[str, Any], family: str, method: str) -> dict[str, Any]:
     return next(r for r in audit["rows"] if (r["family"], r["method"]) == (family, method))
 
 
-def _mean_sd(key: str, values: Sequence[float | None]) -> dict[str, Any]:
+def mean_sd(key: str, values: Sequence[float | None]) -> dict[str, Any]:
+    """Return mean, sd and values under a key; None where one was not measured (sd: also for one value)."""
     numbers = [value for value in values if value is not None]
-    if len(numbers) != len(values):
+    if not numbers or len(numbers) != len(values):
         return {key: None, f"{key}_sd": None, f"{key}_values": list(values)}
     sd = statistics.stdev(numbers) if len(numbers) > 1 else None
     return {key: statistics.mean(numbers), f"{key}_sd": sd, f"{key}_values": numbers}
@@ -99,8 +103,7 @@ def print_mean_table(records: Sequence[dict[str, Any]]) -> None:
         own = [record for record in records if record["family"] == family]
         table = _new_table(f"{family}: mean ± sd over seeds {own[0]['seeds']}")
         for record in own:
-            cells = [_cell(record[key], key, record[f"{key}_sd"]) for key in COLUMNS]
-            table.add_row(record["method"], *cells)
+            table.add_row(record["method"], *(cell(record, key, COLUMNS) for key in COLUMNS))
         console.print(table)
 
 
@@ -109,26 +112,35 @@ def mean_table_markdown(records: Sequence[dict[str, Any]]) -> str:
     parts = []
     for family in dict.fromkeys(record["family"] for record in records):
         own = [record for record in records if record["family"] == family]
-        head = [f"{family}, seeds {own[0]['seeds']}", *(title for title, _, _ in COLUMNS.values())]
-        lines = [head, ["---", *["---:"] * len(COLUMNS)]]
-        for record in own:
-            cells = [_cell(record[key], key, record[f"{key}_sd"]) for key in COLUMNS]
-            lines.append([f"`{record['method']}`", *cells])
-        parts.append("\n".join(f"| {' | '.join(line)} |" for line in lines))
-    return "\n\n".join(parts) + "\n"
+        lines = [[f"`{r['method']}`", *(cell(r, key, COLUMNS) for key in COLUMNS)] for r in own]
+        parts.append(pipe_table([f"{family}, seeds {own[0]['seeds']}", *titles(COLUMNS)], lines))
+    return "\n".join(parts)
 
 
 def _new_table(title: str) -> Table:
     table = Table(title=title, title_justify="left")
     table.add_column("method")
-    for name, _, _ in COLUMNS.values():
+    for name in titles(COLUMNS):
         table.add_column(name, justify="right")
     return table
 
 
-def _cell(value: float | None, key: str, sd: float | None = None) -> str:
-    _, factor, decimals = COLUMNS[key]
+def titles(columns: Columns) -> list[str]:
+    """Return the titles of columns."""
+    return [title for title, _, _ in columns.values()]
+
+
+def cell(record: dict[str, Any], key: str, columns: Columns) -> str:
+    """Return "mean ± sd" of a record's key, its value where there is no sd, or a dash."""
+    _, factor, decimals = columns[key]
+    value, sd = record.get(key), record.get(f"{key}_sd")
     if value is None:
         return "–"
     spread = "" if sd is None else f" ± {factor * sd:.{decimals}f}"
     return f"{factor * value:.{decimals}f}{spread}"
+
+
+def pipe_table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    """Return a Markdown table, first column left, the others right."""
+    rows = [head, ["---", *["---:"] * (len(head) - 1)], *lines]
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows) + "\n"

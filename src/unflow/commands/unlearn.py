@@ -71,8 +71,8 @@ def run(
         energy: classifier:DIR, the bundle of the guide.
         forget: classes, like 3 or 3,5.
         out: folder of the new bundle; the same command continues a run that was stopped.
-        method: erfm, erfm_resample (flow); uot, uot_tilted (one-step); gradient_ascent, fine_tune,
-            retrained (baselines).
+        method: erfm, erfm_resample, either with _prior after it, ot_fm (flow); uot, uot_tilted (one-step);
+            gradient_ascent, neg_grad_plus, fine_tune, retrained (baselines).
         margin: of the energy, >= 0.
         strength: lam, >= 0.
         divergence: what holds the target near the original.

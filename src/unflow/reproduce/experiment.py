@@ -18,9 +18,9 @@ from unflow.reproduce.results import (
     measured_table,
     paper_rows,
     paper_table,
-    pipe_table,
 )
 from unflow.reproduce.study import Recipe, Study
+from unflow.table import pipe_table
 
 
 @dataclass(frozen=True, kw_only=True)

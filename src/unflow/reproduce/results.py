@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import csv
 import io
-import statistics
 from collections.abc import Sequence
 from importlib.resources import files
 from typing import Any
 
 from unflow import metrics
-from unflow.table import seconds_of
+from unflow.table import Columns, cell, mean_sd, pipe_table, seconds_of, titles
 
 Row = dict[str, Any]
 
-COLUMNS: dict[str, tuple[str, float, int]] = {
+COLUMNS: Columns = {
     "forget_rate": ("forgotten left %", 100, 2),
     "off_data": ("off data %", 100, 2),
     "c2st_retain": ("c2st retain", 1, 3),
@@ -29,7 +28,7 @@ COLUMNS: dict[str, tuple[str, float, int]] = {
 }
 """Key -> title, factor, decimals. FD: Fréchet distance in the features that the row names."""
 
-PAPER_COLUMNS: dict[str, tuple[str, float, int]] = {
+PAPER_COLUMNS: Columns = {
     "mmd": ("MMD (biased)", 1, 4),
     "retain_accuracy": ("retain accuracy", 1, 4),
     "forget_rate": ("forget rate", 1, 4),
@@ -101,15 +100,6 @@ def means(rows: Sequence[Row]) -> list[Row]:
     return sorted(records, key=lambda r: (names.index(r["dataset"]), order.get(r["method"], len(order))))
 
 
-def mean_sd(key: str, values: Sequence[float | None]) -> Row:
-    """Return mean and sd (None for one value, or where one was not measured) under a key."""
-    numbers = [value for value in values if value is not None]
-    if not numbers or len(numbers) != len(values):
-        return {key: None, f"{key}_sd": None}
-    sd = statistics.stdev(numbers) if len(numbers) > 1 else None
-    return {key: statistics.mean(numbers), f"{key}_sd": sd}
-
-
 def measured_table(records: Sequence[Row], dataset: str) -> str:
     """Return the means of one data set as Markdown."""
     own = [record for record in records if record["dataset"] == dataset]
@@ -134,24 +124,3 @@ def paper_table(records: Sequence[Row], published: Sequence[Row], dataset: str, 
         lines.append([f"{row['method']} (paper)", *(cell(row["as_in_paper"], k, PAPER_COLUMNS)
                                                     for k in PAPER_COLUMNS)])  # fmt: skip
     return pipe_table([dataset, *titles(PAPER_COLUMNS)], lines)
-
-
-def titles(columns: dict[str, tuple[str, float, int]]) -> list[str]:
-    """Return the titles of columns."""
-    return [title for title, _, _ in columns.values()]
-
-
-def cell(record: Row, key: str, columns: dict[str, tuple[str, float, int]]) -> str:
-    """Return "mean ± sd" of a record's key, or a dash."""
-    _, factor, decimals = columns[key]
-    value, sd = record.get(key), record.get(f"{key}_sd")
-    if value is None:
-        return "–"
-    spread = "" if sd is None else f" ± {factor * sd:.{decimals}f}"
-    return f"{factor * value:.{decimals}f}{spread}"
-
-
-def pipe_table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-    """Return a Markdown table, first column left, the others right."""
-    rows = [head, ["---", *["---:"] * (len(head) - 1)], *lines]
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows) + "\n"
