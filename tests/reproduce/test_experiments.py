@@ -6,6 +6,8 @@ import gzip
 import io
 import json
 import tarfile
+import time
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +41,7 @@ from unflow.reproduce import EXPERIMENTS, ContinualFlow2D, ContinualFlowCIFAR10,
 from unflow.reproduce.continualflow_2d import path_energy, squared_wasserstein
 from unflow.reproduce.images import ImageExperiment
 from unflow.reproduce.request import ROWS
-from unflow.reproduce.study import Recipe
+from unflow.reproduce.study import Recipe, Study
 
 BANK: dict[str, Any] = {"batch_size": 32, "bank_size": 256, "block_size": 64, "width": 16, "depth": 1}
 
@@ -190,6 +192,22 @@ def test_the_wasserstein_distance_of_a_translation_is_its_length_squared() -> No
     assert squared_wasserstein(x, (x + torch.tensor([3.0, 4.0]))[torch.randperm(40)]) == pytest.approx(
         25, rel=1e-5
     )
+
+
+def test_the_training_of_the_guide_is_counted_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    experiment = ContinualFlow2D(out=tmp_path, seeds=[1], only=["moons"], recipe=small())
+    of_moons = experiment.study("moons", 1)
+    _ = of_moons.flow
+    trained = type(of_moons).guide.func
+
+    def slowly(self: Study) -> Any:
+        time.sleep(2)
+        return trained(self)
+
+    slow = cached_property(slowly)
+    slow.__set_name__(Study, "guide")
+    monkeypatch.setattr(Study, "guide", slow)
+    assert experiment.request("moons", 1).energy_seconds < 2
 
 
 # Images
