@@ -68,7 +68,7 @@ def chart(name: str, words: str, size: tuple[float, float] = (2.75, 1.75)) -> It
     import matplotlib
     from matplotlib.figure import Figure
 
-    with matplotlib.rc_context(STYLE):  # type: ignore[arg-type]
+    with matplotlib.rc_context(STYLE):  # type: ignore[arg-type]  # its stubs list every key
         figure = Figure(figsize=size, layout="constrained")
         axes = figure.add_subplot()
         figure.patch.set_visible(False)

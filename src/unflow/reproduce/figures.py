@@ -318,7 +318,7 @@ def _drawing(width: int, height: int, layout: Any = "constrained") -> Iterator[_
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    with matplotlib.rc_context(STYLE):  # type: ignore[arg-type]
+    with matplotlib.rc_context(STYLE):  # type: ignore[arg-type]  # its stubs list every key
         size = ((width + 0.01) / DPI, (height + 0.01) / DPI)  # matplotlib cuts 1287.99 to 1287
         drawing = _Drawing(Figure(figsize=size, dpi=DPI, layout=layout), width, height)
         yield drawing
