@@ -230,7 +230,11 @@ def test_mnist_end_to_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert len(sequence) == 6
     assert sequence[0]["ratio"] == 1
     text = (tmp_path / "mnist" / "table.md").read_text()
-    for title in ("Strength", "Inversion", "Requests in turn", "mnist-keep-0", "erfm (paper)"):
+    judge = json.loads((tmp_path / "mnist" / "seed-1" / "mnist" / "audit.json").read_text())["judge"]
+    assert judge["real"]["accuracy"] == pytest.approx(judge["accuracy"], abs=1e-5)
+    assert 0 <= judge["reconstructed"]["accuracy"] <= 1
+    assert judge["real"] != judge["reconstructed"]
+    for title in ("The judge", "Strength", "Inversion", "Requests in turn", "mnist-keep-0", "erfm (paper)"):
         assert title in text
 
 

@@ -101,7 +101,7 @@ def velocity_part(net: nn.Module, path: Path, learning_rate: float, average: flo
     return Part(VelocityLoss(net, path), net, learning_rate, decay=average)
 
 
-MAX_PAIRS, PLAN_SIZE = 2**15, 512
+MAX_PAIRS, PLAN_SIZE = 2**15, 256
 """Planned pairs of noise and data at most, and rows of one plan, whose cost is cubic in them."""
 
 

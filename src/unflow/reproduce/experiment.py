@@ -125,7 +125,9 @@ class Experiment(ABC):
 
 def records_table(records: Sequence[dict[str, Any]], columns: dict[str, tuple[str, int]]) -> str:
     """Return records as Markdown; columns: key -> (title, decimals; -1 for text)."""
-    lines = [[_text(record[key], decimals) for key, (_, decimals) in columns.items()] for record in records]
+    lines = [
+        [_text(record.get(key), decimals) for key, (_, decimals) in columns.items()] for record in records
+    ]
     return pipe_table([title for title, _ in columns.values()], lines)
 
 

@@ -6,6 +6,7 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,11 +14,21 @@ from torch import Tensor
 from unflow.data import LabelledData, split_data
 from unflow.errors import InputError
 from unflow.models import GenerativeModel
-from unflow.reproduce.experiment import Experiment
+from unflow.reproduce.experiment import Experiment, records_table
 from unflow.reproduce.figures import image_rows
 from unflow.reproduce.request import Request
+from unflow.reproduce.results import Row
 from unflow.reproduce.study import Recipe, Study
 from unflow.training import stream
+
+JUDGED = {
+    "dataset": ("data set", -1),
+    "seed": ("seed", -1),
+    "real accuracy": ("right on real images, %", 2),
+    "reconstructed accuracy": ("on reconstructions, %", 2),
+    "real forget_rate": ("real retained ones called forgotten, %", 2),
+    "reconstructed forget_rate": ("reconstructed ones, %", 2),
+}
 
 MAX_HELD_OUT = 8000
 """Real images that statistics are taken on."""
@@ -75,6 +86,15 @@ class ImageExperiment(Experiment):
         seeds = self.seeds if dataset == self.datasets[0] else self.seeds[:1]
         return [self.request(dataset, seed) for seed in seeds]
 
+    def tables(self, rows: Sequence[Row], published: Sequence[Row]) -> list[tuple[str, str]]:
+        """Return first what the judge makes of real and of reconstructed images, then the rows."""
+        judge = records_table(self.judged(), JUDGED)
+        return [("The judge on held-out images", judge), *super().tables(rows, published)]
+
+    def judged(self) -> list[dict[str, Any]]:
+        """Return, per request, how the judge does on real images and on the autoencoder's copies of them."""
+        return [_judged(request) for dataset in self.chosen for request in self.requests(dataset)]
+
     def rows_picture(self, dataset: str, methods: Sequence[str]) -> tuple[Path, str]:
         """Draw samples of the named rows from the same latents."""
         request = self.request(dataset, self.seeds[0])
@@ -84,6 +104,15 @@ class ImageExperiment(Experiment):
             strips.append((name, pictures(request.study.whole(request.unlearned(name).model), z)))
         path = image_rows(self.out / f"rows-{dataset}.png", [(name, x.numpy()) for name, x in strips])
         return path, f"{dataset}: every row from the same latents (retrained: another map of them)."
+
+
+def _judged(request: Request) -> dict[str, Any]:
+    record: dict[str, Any] = {"dataset": request.name, "seed": request.study.seed}
+    judge = request.audit()["judge"]
+    for images in ("real", "reconstructed"):
+        for key, value in judge.get(images, {}).items():
+            record[f"{images} {key}"] = 100 * value
+    return record
 
 
 def pictures(model: GenerativeModel, z: Tensor) -> Tensor:

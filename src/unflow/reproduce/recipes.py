@@ -7,7 +7,7 @@ from unflow.reproduce.study import Recipe
 
 PLANAR = Recipe(
     flow_net={"net": "mlp", "width": 128, "depth": 2, "frequencies": 5},
-    flow=FlowMatching(steps=9000, batch_size=256, learning_rate=4e-3, coupling="exact_ot"),
+    flow=FlowMatching(steps=8500, batch_size=256, learning_rate=4e-3, coupling="exact_ot"),
     guide_net={"net": "mlp", "width": 64, "depth": 2, "frequencies": 3},
     guide=Classification(steps=300, batch_size=256, deform=False, noise=0.01),
     judge_net={"net": "mlp", "width": 64, "depth": 2},

@@ -193,6 +193,21 @@ class Request:
             "inference_ms": None if milliseconds is None else 5000 * milliseconds,
         }  # fmt: skip
 
+    def _recognised(self, real: LabelledData) -> dict[str, float]:
+        """Return the judge's accuracy, and the share of retained images that it calls forgotten."""
+        judge, retain = self.study.classifier_judge, real.without_classes(self.forget).x
+        return {
+            "accuracy": judge.accuracy(real.x, real.labels),
+            "forget_rate": metrics.forget_rate(judge.probabilities(retain), self.forget),
+        }
+
+    def _reconstructions(self, held_out: LabelledData) -> dict[str, dict[str, float]]:
+        autoencoder = self.study.autoencoder
+        if autoencoder is None:
+            return {}
+        x = autoencoder.decode_batches(self.study.latents("held_out").x)
+        return {"reconstructed": self._recognised(dataclasses.replace(held_out, x=x))}
+
     @cached_property
     def _retain(self) -> LabelledData:
         return self.study.parts["held_out"].without_classes(self.forget)
@@ -207,14 +222,14 @@ class Request:
         return self.study.classifier_judge.accuracy(self._retain.x, self._retain.labels)
 
     def judge_record(self) -> dict[str, Any]:
-        """Return the judge's accuracy and independence."""
+        """Return the judge's accuracy and independence; for images also what the autoencoder leaves of it."""
         study, held_out = self.study, self.study.parts["held_out"]
         record = judge_record(
             study.classifier_judge, None, held_out, name=study.recipe.judge_net["net"],
             judge_data=study.parts["judge"].fingerprint, guide_data=study.parts["train"].fingerprint,
         )  # fmt: skip
         if study.planar is None:
-            return record
+            return record | {"real": self._recognised(held_out)} | self._reconstructions(held_out)
         accuracy = GeometryJudge(study.planar).accuracy(held_out.x, held_out.labels)
         geometry = {"name": "exact geometry", "accuracy": accuracy, "sha256": None,
                     "independent_of_guide": True}  # fmt: skip
