@@ -5,8 +5,10 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import os
 import tarfile
 import time
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -210,6 +212,40 @@ def test_the_training_of_the_guide_is_counted_once(tmp_path: Path, monkeypatch: 
     assert experiment.request("moons", 1).energy_seconds < 2
 
 
+class Noted:
+    """A request whose audit notes which process made it."""
+
+    def __init__(self, out: Path, name: str) -> None:
+        self.out, self.name = out, name
+
+    def audit(self) -> None:
+        if self.name == "circles-2":
+            raise InputError("got circles with seed 2; expected another one")
+        (self.out / f"{self.name}.txt").write_text(str(os.getpid()))
+
+
+class Noting(ContinualFlow2D):
+    def request(self, dataset: str, seed: int) -> Any:
+        return Noted(self.out, f"{dataset}-{seed}")
+
+
+def test_studies_are_made_side_by_side(tmp_path: Path) -> None:
+    experiment = Noting(out=tmp_path, seeds=[1, 3], only=["circles", "moons"], jobs=2)
+    experiment.make_side_by_side()
+    files = sorted(tmp_path.iterdir())
+    assert [file.stem for file in files] == ["circles-1", "circles-3", "moons-1", "moons-3"]
+    assert str(os.getpid()) not in {file.read_text() for file in files}
+    with pytest.raises(InputError, match="circles with seed 2"):
+        replace(experiment, seeds=[1, 2]).make_side_by_side()
+
+
+def test_requests_of_one_original_are_one_group(tmp_path: Path) -> None:
+    images = ContinualFlowMNIST(out=tmp_path, seeds=[4, 5])
+    requests = [[(name, 4) for name in images.datasets], [(images.datasets[0], 5)]]
+    assert images.groups() == requests
+    assert len(ContinualFlow2D(out=tmp_path, seeds=[4, 5]).groups()) == 2 * len(PLANAR_SETS)
+
+
 # Images
 
 
@@ -280,6 +316,7 @@ def test_images_that_are_not_there_are_asked_for(kind: type[ImageExperiment], tm
         (["continualflow-3d"], "expected one of continualflow-2d"),
         (["continualflow-2d", "--dataset", "spirals"], "expected one of circles, moons"),
         (["continualflow-2d", "--seeds", "0"], "expected 1 or more"),
+        (["continualflow-2d", "--jobs", "0"], "expected 1 or more"),
         (["continualflow-2d", "--seed", "-1"], "seed=-1"),
         (["continualflow-mnist"], "--data DIR"),
         (["continualflow-2d", "--device", "tpu"], "tpu"),

@@ -30,6 +30,7 @@ def run(
     dataset: str | None = None,
     data: Path | None = None,
     device: str = "cpu",
+    jobs: int = 1,
 ) -> None:
     """Make a paper's table and figures again, our rows beside the paper's.
 
@@ -41,18 +42,21 @@ def run(
         dataset: one of the experiment's data sets or requests; all by default.
         data: folder with the files of MNIST or CIFAR-10.
         device: cpu, cuda or mps.
+        jobs: studies (seeds, in the plane also data sets) made side by side, one thread each.
     """
     torch.set_num_threads(1)
     kind = choose(EXPERIMENTS, name, "experiment")
     if seeds < 1:
         raise InputError(f"got seeds={seeds}; expected 1 or more")
+    if jobs < 1:
+        raise InputError(f"got jobs={jobs}; expected 1 or more")
     check_seed(seed)
     check_device(device)
     if dataset is not None and dataset not in kind.datasets:
         raise InputError(f"got the data set {dataset!r}; expected one of {', '.join(kind.datasets)}")
     experiment = kind(
         out=out, seeds=range(seed, seed + seeds), only=() if dataset is None else (dataset,), data=data,
-        device=device,
+        device=device, jobs=jobs,
     )  # fmt: skip
     experiment.check()
     record = {"command": "reproduce", "name": name, "seeds": seeds, "seed": seed, "dataset": dataset}

@@ -58,9 +58,9 @@ class ContinualFlow2D(Experiment):
         out = self.out / dataset / f"seed-{seed}"
         return Study(recipe, parts, seed, out, self.device, planar)
 
-    def requests(self, dataset: str) -> list[Request]:
-        """Return the paper's request, once per seed."""
-        return [self.request(dataset, seed) for seed in self.seeds]
+    def groups(self) -> list[list[tuple[str, int]]]:
+        """Return every request alone: each set and seed is a study of its own."""
+        return [[(dataset, seed)] for dataset in self.chosen for seed in self.seeds]
 
     def request(self, dataset: str, seed: int) -> Request:
         """Return the paper's request of one set with one seed."""

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field, replace
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, ClassVar
+
+import torch
 
 from unflow.files import write_bytes, write_json
 from unflow.reproduce.page import write_page
@@ -34,6 +38,7 @@ class Experiment(ABC):
         data: folder of the data, where it is not made or embedded.
         recipe: how the models are trained; None: as published with the experiment.
         device: cpu, cuda or mps.
+        jobs: studies that are made side by side, one process of one thread each.
     """
 
     out: Path
@@ -42,6 +47,7 @@ class Experiment(ABC):
     data: Path | None = None
     recipe: Recipe | None = None
     device: str = "cpu"
+    jobs: int = 1
     _studies: dict[str, Study] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     name: ClassVar[str]
@@ -56,8 +62,12 @@ class Experiment(ABC):
         """Raise InputError, before anything is written, for data that is not there."""
 
     @abstractmethod
-    def requests(self, dataset: str) -> list[Request]:
-        """Return the requests of one data set, one per seed that it is run with."""
+    def request(self, dataset: str, seed: int) -> Request:
+        """Return the request of one data set with one seed; the first call trains what its study needs."""
+
+    @abstractmethod
+    def groups(self) -> list[list[tuple[str, int]]]:
+        """Return (data set, seed) of every request, those of the same study together."""
 
     @abstractmethod
     def draw(self) -> list[tuple[Path, str]]:
@@ -82,8 +92,25 @@ class Experiment(ABC):
         """The data sets of this run."""
         return tuple(name for name in self.datasets if not self.only or name in self.only)
 
+    def seeds_of(self, dataset: str) -> Sequence[int]:
+        """Return the seeds that a data set is run with."""
+        return self.seeds
+
+    def requests(self, dataset: str) -> list[Request]:
+        """Return the requests of one data set, one per seed."""
+        return [self.request(dataset, seed) for seed in self.seeds_of(dataset)]
+
+    def make_side_by_side(self) -> None:
+        """Make all studies and audits in ``jobs`` processes; what follows finds them on disk."""
+        alone = replace(self, jobs=1)  # without the studies that this process keeps
+        with ProcessPoolExecutor(self.jobs, get_context("spawn")) as pool:
+            for done in [pool.submit(make_audits, alone, group) for group in self.groups()]:
+                done.result()
+
     def run(self) -> list[Row]:
         """Run every stage; write table.json, table.md, figures and report.html; return the rows."""
+        if self.jobs > 1:
+            self.make_side_by_side()
         rows = [
             row
             for dataset in self.chosen
@@ -121,6 +148,13 @@ class Experiment(ABC):
         data = " --data DIR" if self.data is not None else ""
         seeds = f" --seeds {len(self.seeds)} --seed {self.seeds[0]}"
         return f"unflow reproduce {self.name} --out {self.out.name}{seeds}{only}{data}"
+
+
+def make_audits(experiment: Experiment, group: Sequence[tuple[str, int]]) -> None:
+    """Make the audits of one study in this process."""
+    torch.set_num_threads(1)
+    for dataset, seed in group:
+        experiment.request(dataset, seed).audit()
 
 
 def records_table(records: Sequence[dict[str, Any]], columns: dict[str, tuple[str, int]]) -> str:

@@ -81,10 +81,16 @@ class ImageExperiment(Experiment):
         """Return a data set's request with one seed."""
         return Request(self.study(seed), self.forget(dataset), dataset)
 
-    def requests(self, dataset: str) -> list[Request]:
-        """Return one request per seed for the first data set, one in all for the others."""
-        seeds = self.seeds if dataset == self.datasets[0] else self.seeds[:1]
-        return [self.request(dataset, seed) for seed in seeds]
+    def seeds_of(self, dataset: str) -> Sequence[int]:
+        """Return all seeds for the first data set, the first seed for the others."""
+        return self.seeds if dataset == self.datasets[0] else self.seeds[:1]
+
+    def groups(self) -> list[list[tuple[str, int]]]:
+        """Return the requests by seed: those of one seed are made of the same original."""
+        return [
+            [(dataset, seed) for dataset in self.chosen if seed in self.seeds_of(dataset)]
+            for seed in self.seeds
+        ]
 
     def tables(self, rows: Sequence[Row], published: Sequence[Row]) -> list[tuple[str, str]]:
         """Return first what the judge makes of real and of reconstructed images, then the rows."""
