@@ -3,6 +3,7 @@
     unflow demo --out demo
     python benchmarks/variants.py demo erfm_resample "" "thin=false" "place=prior,thin=false"
     python benchmarks/variants.py demo uot_tilted "" "tau=0" "tau=1" "tau=10" "source=relaxed"
+    python benchmarks/variants.py demo fine_tune "" "learning_rate=1.0e-4" --family flow_map
 
 Each variant is a comma-separated list of changed hyper-parameters; "" is the default configuration.
 """
@@ -24,6 +25,7 @@ import unflow as uf
 from unflow.auditing import Entry, Evidence, FamilyAudit, draw_samples, target_samples
 from unflow.base_models import load_rows
 from unflow.methods import UNLEARNERS, Method, Problem
+from unflow.unlearning import rows_read
 
 COLUMNS = (
     "forget_rate",
@@ -33,6 +35,7 @@ COLUMNS = (
     "c2st_target",
     "retained_share_tv",
     "stayed_share",
+    "coverage",
 )
 
 
@@ -47,11 +50,14 @@ def main() -> None:
     parser.add_argument("run", type=Path)
     parser.add_argument("method", choices=sorted(UNLEARNERS))
     parser.add_argument("variants", nargs="*", default=[""])
+    parser.add_argument("--family", choices=("flow", "flow_map"), help="the method's first by default")
+    parser.add_argument("--teacher", action="store_true", help="distil from the run's retrained flow")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     torch.set_num_threads(1)
     base, config = UNLEARNERS[options.method], yaml.safe_load((options.run / "config.yaml").read_text())
-    model = uf.load(options.run / ("flow" if "flow" in base.families else "flow_map"))
+    model = uf.load(options.run / (options.family or min(base.families & {"flow", "flow_map"})))
+    teacher = uf.load(options.run / "unlearned" / "flow-retrained") if options.teacher else None
     guide, judge = (uf.load_classifier(options.run / name) for name in ("guide", "judge"))
     energy = uf.energies.ClassLogOdds(guide, config["forget"], config["margin"])
     target = uf.Target(model, energy, config["strength"])
@@ -69,9 +75,12 @@ def main() -> None:
     floor = audit.floor()
     print("| floor | " + " | ".join(f"{floor[c]:.3f}" if floor.get(c) else "–" for c in COLUMNS) + " | – |")
     for text in options.variants:
-        result = uf.fit(changed(base, text), Problem(model=model, target=target), seed=options.seed)
+        method = changed(base, text)
+        real = rows_read(method, target, config["forget"], train, teacher=teacher)
+        problem = Problem(model=model, target=target, teacher=teacher, **real)
+        result = uf.fit(method, problem, seed=options.seed)
         row = audit.row(Entry(options.method, draw_samples(result.model, z)))
-        cells = " | ".join(f"{row[c]:.3f}" for c in COLUMNS)
+        cells = " | ".join("–" if row[c] is None else f"{row[c]:.3f}" for c in COLUMNS)
         print(f"| {text or 'default'} | {cells} | {result.seconds:.1f} |", flush=True)
 
 

@@ -169,6 +169,34 @@ LINES: dict[str, tuple[str, tuple[str, ...]]] = {
         f"{UNLEARN} --forget 3 --method retrained",
         ("reads real samples", "--data digits"),
     ),
+    **{
+        f"{method} on a flow": (f"{UNLEARN} --forget 3 --method {method}", ("family flow", "flow_map or"))
+        for method in ("relabel", "saliency", "selective_amnesia")
+    },
+    "weight_extrapolation without data": (
+        f"{UNLEARN} --forget 3 --method weight_extrapolation",
+        ("reads real samples", "--data digits"),
+    ),
+    "retrained map without data or teacher": (
+        f"{UNLEARN} --forget 3 --model map --method retrained",
+        ("reads real samples", "--data digits"),
+    ),
+    "a flow map as the teacher of one": (
+        f"{UNLEARN} --forget 3 --model map --method retrained --teacher map",
+        ("FlowMap", "expected a Flow"),
+    ),
+    "a steps setting where nothing is trained": (
+        f"{UNLEARN} --forget 3 --method reject --settings.steps 3",
+        ("settings.steps",),
+    ),
+    "a filter that lets nothing pass": (
+        f"{UNLEARN} --forget 3 --method reject --strength 1000 --margin 100",
+        ("rejected all of 16384", "lower the strength or the margin"),
+    ),
+    "devices where nothing is trained": (
+        f"{UNLEARN} --forget 3 --method reject --devices 2",
+        ("2 devices for Reject", "expected 1"),
+    ),
     "gradient_ascent without data": (f"{UNLEARN} --forget 3 --method gradient_ascent", ("--data digits",)),
     "plan after weighting": (f"{UNLEARN} --forget 3 --settings.weighting importance", ("resample",)),
     "a flow by classification": ("train digits-guide --kind flow --out out", ("Classification", "kind flow")),

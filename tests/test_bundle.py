@@ -52,6 +52,7 @@ def models() -> dict[str, Any]:
         "convnet classifier": uf.Classifier(ConvNet((1, 8, 8), 2, width=8), ["zero", "one"]),
         "autoencoder": autoencoder,
         "latent": uf.Latent(flow, autoencoder),
+        "filtered": uf.Filtered(flow, uf.energies.ClassLogOdds(MLP((2,), 8, 1, 0, 3), [1]), 2.0),
     }
 
 

@@ -8,9 +8,20 @@ import torch
 from torch import Tensor, nn
 
 from unflow.autoencoders import Autoencoder
+from unflow.energies import ClassLogOdds
 from unflow.errors import InputError
 from unflow.integrators import INTEGRATORS
-from unflow.models import MODELS, Chain, Flow, FlowMap, GenerativeModel, Generator, Latent, from_config
+from unflow.models import (
+    MODELS,
+    Chain,
+    Filtered,
+    Flow,
+    FlowMap,
+    GenerativeModel,
+    Generator,
+    Latent,
+    from_config,
+)
 from unflow.nets import MLP, UNet, new_net
 from unflow.paths import expand
 
@@ -74,6 +85,14 @@ def autoencoder(latent: int = 5) -> Autoencoder:
     return Autoencoder(new_net(net, 0))
 
 
+def linear_classifier() -> nn.Module:
+    """Return logits (0, x_1)."""
+    net = nn.Linear(2, 2)
+    net.config = {"builder": "torch.nn:Linear", "options": {"in_features": 2, "out_features": 2}}
+    net.weight.data, net.bias.data = torch.tensor([[0.0, 0.0], [1.0, 0.0]]), torch.zeros(2)
+    return net
+
+
 def small_models() -> dict[str, GenerativeModel]:
     decoder = Generator(mlp((3,), 0, outputs=2), prior_shape=(3,), prior="uniform")
     return {
@@ -82,6 +101,7 @@ def small_models() -> dict[str, GenerativeModel]:
         "generator": decoder,
         "chain": Chain(decoder, Flow(mlp((2,), 1, seed=1), (2,), "euler", 2)),
         "latent": Latent(Flow(mlp((5,), 1), (5,), "heun", 2), autoencoder()),
+        "filtered": Filtered(FlowMap(mlp((2,), 2), (2,)), ClassLogOdds(linear_classifier(), [1], 1.0)),
     }
 
 
@@ -198,12 +218,14 @@ def test_a_latent_model_is_recoverable_where_its_inner_model_is() -> None:
     assert not Latent(flow, autoencoder()).original_recoverable
 
 
-def test_the_original_is_recoverable_from_chains_only(model: GenerativeModel) -> None:
-    assert model.original_recoverable == isinstance(model, Chain)
+def test_the_original_is_recoverable_from_chains_and_filters_only(model: GenerativeModel) -> None:
+    assert model.original_recoverable == isinstance(model, Chain | Filtered)
 
 
 def test_num_evaluations_counts_the_calls_of_the_networks(model: GenerativeModel) -> None:
     calls = []
+    if isinstance(model, Filtered):
+        model.strength = 0.0  # of samples that pass at once
     for part in model.modules():
         if isinstance(part, MLP):
             part.register_forward_hook(lambda *_: calls.append(1))

@@ -154,7 +154,8 @@ GUIDED = [(name, family) for name, family in CASES if reads_target(name, family)
 def test_the_methods_that_read_no_energy_are_known() -> None:
     assert set(BLIND) == {
         ("ot_fm", "flow"), ("gradient_ascent", "flow"), ("neg_grad_plus", "flow"), ("fine_tune", "flow"),
-        ("fine_tune", "flow_map"), ("retrained", "flow"),
+        ("fine_tune", "flow_map"), ("retrained", "flow"), ("retrained", "flow_map"),
+        ("neg_grad_plus", "flow_map"), ("weight_extrapolation", "flow"),
     }  # fmt: skip
 
 
@@ -218,8 +219,12 @@ def test_a_chained_model_can_be_unlearned_again(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["erfm_prior", "erfm_resample_prior", "neg_grad_plus", "fine_tune", "retrained"]
-)
+    "name",
+    [
+        "erfm_prior", "erfm_resample_prior", "neg_grad_plus", "fine_tune", "weight_extrapolation",
+        "retrained",
+    ],
+)  # fmt: skip
 def test_a_chained_model_is_refused_where_the_flow_itself_must_be_trained(name: str) -> None:
     with pytest.raises(InputError, match="expected"):
         unlearn_chain(name)

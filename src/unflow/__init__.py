@@ -14,7 +14,7 @@ __version__ = "0.1.0"
 _HOME = {
     "Target": "target", "Bank": "target",
     "Flow": "models", "FlowMap": "models", "Generator": "models", "Chain": "models",
-    "GenerativeModel": "models", "Latent": "models",
+    "Filtered": "models", "GenerativeModel": "models", "Latent": "models",
     "Autoencoder": "autoencoders", "Classifier": "classifiers", "InputError": "errors",
     "unlearn": "unlearning", "Unlearned": "unlearning",
     "audit": "auditing", "Audit": "auditing",
@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from unflow.classifiers import Classifier
     from unflow.errors import InputError
     from unflow.methods import Problem
-    from unflow.models import Chain, Flow, FlowMap, GenerativeModel, Generator, Latent
+    from unflow.models import Chain, Filtered, Flow, FlowMap, GenerativeModel, Generator, Latent
     from unflow.target import Bank, Target
     from unflow.training import fit, stream
     from unflow.unlearning import Unlearned, unlearn

@@ -45,6 +45,18 @@ class Divergence(ABC):
     def max_ratio(self) -> float:
         """The supremum of q*/q0 that this divergence allows (1/max_ratio is the least mass kept)."""
 
+    def acceptance(self, energy: Tensor, lower_bound: float, strength: float, kappa: float) -> Tensor:
+        """Return (q*/q0) / sup(q*/q0) = tilt(kappa - lam F) / tilt(kappa - lam inf F), [batch], in [0, 1].
+
+        Args:
+            energy: F of samples of q0, [batch].
+            lower_bound: a number under every F.
+            strength: lam >= 0.
+            kappa: the multiplier.
+        """
+        tilted = self.tilt(kappa - strength * energy)
+        return tilted / self.tilt(tilted.new_tensor(kappa - strength * lower_bound))
+
     def multiplier(self, cost: Tensor, probabilities: Tensor | None = None) -> float:
         """Return kappa with sum_i p_i tilt(kappa - cost_i) = 1, by bracketing root search.
 
@@ -105,6 +117,10 @@ class KL(Divergence):
     def max_ratio(self) -> float:
         """Unbounded."""
         return math.inf
+
+    def acceptance(self, energy: Tensor, lower_bound: float, strength: float, kappa: float) -> Tensor:
+        """Return exp(-lam (F - inf F)), whatever kappa."""
+        return torch.exp(strength * (lower_bound - energy))
 
     def multiplier(self, cost: Tensor, probabilities: Tensor | None = None) -> float:
         """Return kappa = -log E[exp(-cost)], in closed form."""

@@ -477,6 +477,15 @@ def require_bounded(energy: Energy, purpose: str) -> None:
         )
 
 
+def require_finite(F: Tensor) -> None:
+    """Raise InputError if an energy of samples [n] is NaN or infinite for any."""
+    if not torch.isfinite(F).all():
+        raise InputError(
+            f"the energy is NaN or infinite for {int((~torch.isfinite(F)).sum())} of {len(F)} "
+            "samples; expected finite numbers: check the classifier or callable behind it"
+        )
+
+
 def evaluate(energy: Energy, x: Tensor, batch_size: int = 4096) -> Tensor:
     """Return F at many samples without gradient, and refuse what cannot be an energy.
 
@@ -493,11 +502,7 @@ def evaluate(energy: Energy, x: Tensor, batch_size: int = 4096) -> Tensor:
                 f"expected [{len(chunk)}], one number per sample"
             )
     F = torch.cat(values)
-    if not torch.isfinite(F).all():
-        raise InputError(
-            f"the energy is NaN or infinite for {int((~torch.isfinite(F)).sum())} of {len(F)} "
-            "samples; expected finite numbers: check the classifier or callable behind it"
-        )
+    require_finite(F)
     if len(F) > 1 and float(F.max() - F.min()) == 0.0:
         raise InputError(
             f"the energy is the same number ({float(F[0]):.4g}) for all {len(F)} samples; expected it "

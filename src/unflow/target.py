@@ -76,12 +76,9 @@ class Target:
             InputError: for an energy without a lower bound, whose ratio has no supremum.
         """
         require_bounded(self.energy, "weights and rejection")
-        if isinstance(self.divergence, KL):
-            return torch.exp(self.strength * (self.energy.lower_bound - energy))
-        kappa = self.multiplier(energy) if kappa is None else kappa
-        tilted = self.divergence.tilt(kappa - self.strength * energy)
-        top = tilted.new_tensor(kappa - self.strength * self.energy.lower_bound)
-        return tilted / self.divergence.tilt(top)
+        if kappa is None:
+            kappa = 0.0 if isinstance(self.divergence, KL) else self.multiplier(energy)
+        return self.divergence.acceptance(energy, self.energy.lower_bound, self.strength, kappa)
 
     def effective_sample_size(self, energy: Tensor) -> float:
         """Return (sum w)^2 / (n sum w^2), the share of a bank that its weights leave, in (0, 1].

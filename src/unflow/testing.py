@@ -24,12 +24,12 @@ from torch import Tensor, nn
 from unflow.energies import Energy
 from unflow.errors import InputError
 from unflow.files import read_json_lines
-from unflow.methods.base import Method, Problem, Tensors, settings
+from unflow.methods.base import Method, Problem, Tensors, Trained, settings
 from unflow.models import MODELS, GenerativeModel
 from unflow.training import METRICS, fit, stream
 
-FAMILIES = frozenset(MODELS) - {"chain", "latent"}
-"""The families that a method may name; a chain is of its base's, a latent model of its inner one's."""
+FAMILIES = frozenset(MODELS) - {"chain", "latent", "filtered"}
+"""The families that a method may name; a chain is of its base's, what wraps a model of the model's inside."""
 
 __all__ = ["FAMILIES", "check_energy", "check_method"]
 
@@ -144,7 +144,7 @@ def check_method(method: Method, problem: Problem, folder: str | Path, seed: int
     Hyper-parameters are documented plain data; what is missing is refused before training; every
     tensor of a batch has batch_size rows; training leaves the original and torch's random stream
     alone; the same seed gives the same bits, also after a stop in the middle; losses are logged; the
-    result is a model like the original.
+    result is a model like the original. A method without training is held to the laws that speak of none.
 
     Args:
         method: what is checked, with few steps (at least 4) and small batches.
@@ -157,7 +157,7 @@ def check_method(method: Method, problem: Problem, folder: str | Path, seed: int
         InputError: for a training too short to be stopped in the middle, or a problem that the
             method refuses.
     """
-    if method.steps < 4:
+    if isinstance(method, Trained) and method.steps < 4:
         raise InputError(f"got steps={method.steps} to check; expected 4 or more, to stop in the middle")
     _frozen_and_keyword_only(method)
     _plain_data(method)
@@ -166,14 +166,17 @@ def check_method(method: Method, problem: Problem, folder: str | Path, seed: int
     method.check(problem)
     _refuses_what_it_lacks(method, problem)
     _refuses_other_families(method, problem)
-    _batches_have_batch_size_rows(method, problem, seed)
+    if isinstance(method, Trained):
+        _batches_have_batch_size_rows(method, problem, seed)
     folder = Path(folder)
     with _unchanged(f"training with {type(method).__name__}", _modules(problem), _tensors(problem)):
         trained = fit(method, problem, folder / "whole", seed=seed, log_every=1).model
-    _logs_losses(folder / "whole")
     _like_the_original(trained, problem.model, seed)
     again = fit(method, problem, seed=seed).model
     _same_bits(trained, again, "the same seed gives the same bits")
+    if not isinstance(method, Trained):
+        return
+    _logs_losses(folder / "whole")
     resumed = _stopped_and_resumed(method, problem, folder / "stopped", seed)
     _same_bits(trained, resumed, "a stopped and resumed training ends in the same bits")
 
@@ -222,6 +225,9 @@ def _refuses_what_it_lacks(method: Method, problem: Problem) -> None:
         nothing: dict[str, Any] = {name: None}
         refused = _refuses(method, dataclasses.replace(problem, **nothing))
         _require(refused, law, f"no InputError without {name}", "an InputError")
+    if method.reads(problem) - {"model"}:
+        refused = _refuses(method, Problem(model=problem.model))
+        _require(refused, law, "no InputError for a model alone", "an InputError")
 
 
 def _refuses_other_families(method: Method, problem: Problem) -> None:
@@ -242,7 +248,7 @@ def _refuses(method: Method, problem: Problem) -> bool:
     return False
 
 
-def _batches_have_batch_size_rows(method: Method, problem: Problem, seed: int) -> None:
+def _batches_have_batch_size_rows(method: Trained, problem: Problem, seed: int) -> None:
     loop, own = method.training(problem, seed)
     law = "a training has the method's steps and batch_size"
     asked, given = (method.steps, method.batch_size), (loop.steps, loop.batch_size)
@@ -281,7 +287,7 @@ class _Stopped(Exception):  # noqa: N818 - a signal, not an error
     pass
 
 
-def _stopped_and_resumed(method: Method, problem: Problem, folder: Path, seed: int) -> nn.Module:
+def _stopped_and_resumed(method: Trained, problem: Problem, folder: Path, seed: int) -> nn.Module:
     """Stop one step after a checkpoint, so that the resumed training repeats a step."""
     every, middle = method.steps // 2, method.steps // 2 + 1
 

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from unflow.errors import InputError
 from unflow.files import append_json_line, read_json_lines, read_tensors, write_bytes, write_tensors
-from unflow.methods.base import Method, Problem, Tensors, Training, settings, under
+from unflow.methods.base import Method, Problem, Tensors, Trained, Training, Untrained, settings, under
 from unflow.progress import Progress
 
 if TYPE_CHECKING:
@@ -176,6 +176,9 @@ def fit(
     """
     check_seed(seed)
     method.check(problem)
+    if isinstance(method, Untrained):
+        return _make(method, problem, seed, device, devices)
+    assert isinstance(method, Trained)
     loop, problem = method.training(problem, seed)
     loop.check(problem)
     if devices < 1 or loop.batch_size % devices:
@@ -213,9 +216,24 @@ def fit(
                     folder.checkpoint(run, clock.seconds)
                 progress.advance(run.step)
         model = loop.result(problem, run.parts)
-        return Fit(
-            model.cpu().eval().requires_grad_(False), clock.seconds, loop.steps, peak_rss_mb(), is_first
+        return Fit(_finished(model), clock.seconds, loop.steps, peak_rss_mb(), is_first)
+
+
+def _make(method: Untrained, problem: Problem, seed: int, device: str, devices: int) -> Fit:
+    """Carry out a method without training; there is nothing to continue."""
+    if devices != 1:
+        raise InputError(
+            f"got {devices} devices for {type(method).__name__}, which trains nothing; expected 1"
         )
+    check_device(device)
+    clock = _Clock()
+    with _on_device(problem, torch.device(device)):
+        model = method.make(problem, stream(seed, 0))
+        return Fit(_finished(model), clock.seconds, 0, peak_rss_mb())
+
+
+def _finished(model: nn.Module) -> nn.Module:
+    return model.cpu().eval().requires_grad_(False)
 
 
 def _log(

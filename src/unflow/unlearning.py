@@ -47,6 +47,7 @@ def unlearn(
     retain: Tensor | None = None,
     forget: Tensor | None = None,
     held_out: Tensor | None = None,
+    teacher: GenerativeModel | None = None,
     device: str = "cpu",
     devices: int = 1,
     name: str = "",
@@ -63,6 +64,7 @@ def unlearn(
         retain: real samples of the classes to keep, for methods that need them.
         forget: real samples of the classes to forget, for methods that need them.
         held_out: real samples on which the retrained model's loss is watched.
+        teacher: a retrained flow, from which the retrained flow map is distilled.
         device: "cpu", "cuda" or "mps".
         devices: data-parallel processes.
         name: of the row in audits and progress; the method's class name by default.
@@ -73,7 +75,7 @@ def unlearn(
             data; and for a folder that holds another run.
     """
     data: dict[str, Any] = {"retain": retain, "forget": forget, "held_out": held_out}
-    problem = _inside(target, data)
+    problem = _inside(target, data, teacher)
     method.check(problem)
     name = name or type(method).__name__
     request = {
@@ -84,6 +86,9 @@ def unlearn(
         "parent": sha256_module(target.model), "method": name, "settings": settings(method), "seed": seed,
         "data": {k: sha256_tensors(v) for k, v in data.items() if v is not None},
     }  # fmt: skip
+    if "teacher" in method.reads(problem):
+        assert problem.teacher is not None
+        identity |= {"teacher": sha256_module(problem.teacher)}
     if "target" in method.reads(problem):  # another energy changes nothing for the others
         identity |= {"energy": sha256_module(target.energy), "request": request}
     if out is not None and bundle.is_whole(Path(out)):
@@ -113,6 +118,7 @@ def rows_read(
     classes: Sequence[int],
     train: LabelledData,
     held_out: LabelledData | None = None,
+    teacher: GenerativeModel | None = None,
 ) -> dict[str, Any]:
     """Return the real samples that a method reads, by the names ``unlearn`` has for them.
 
@@ -122,9 +128,10 @@ def rows_read(
         classes: to forget.
         train: labelled samples to take them from.
         held_out: labelled samples on which the retrained model's loss is watched.
+        teacher: a retrained flow, for a method that distils from one.
     """
-    reads = method.reads(Problem(model=inner_model(target.model)))
-    watched = held_out if isinstance(method, Retrain) else None
+    reads = method.reads(Problem(model=inner_model(target.model), teacher=teacher))
+    watched = held_out if isinstance(method, Retrain) and "retain" in reads else None
     return {
         "retain": train.without_classes(classes).x if "retain" in reads else None,
         "forget": train.of_classes(classes).x if "forget" in reads else None,
@@ -137,16 +144,16 @@ def inner_model(model: GenerativeModel) -> GenerativeModel:
     return model.inner if isinstance(model, Latent) else model
 
 
-def _inside(target: Target, data: dict[str, Any]) -> Problem:
+def _inside(target: Target, data: dict[str, Any], teacher: GenerativeModel | None) -> Problem:
     """Return the problem to solve: that of the inner model and of latents where there is an autoencoder."""
-    model = target.model
+    model, teacher = target.model, None if teacher is None else inner_model(teacher)
     if not isinstance(model, Latent):
-        return Problem(model=model, target=target, **data)
+        return Problem(model=model, target=target, teacher=teacher, **data)
     energy = Decoded(target.energy, model.autoencoder)
     inner = dataclasses.replace(target, model=model.inner, energy=energy)
     encode = model.autoencoder.encode
     encoded: dict[str, Any] = {name: None if x is None else encode(x) for name, x in data.items()}
-    return Problem(model=model.inner, target=inner, **encoded)
+    return Problem(model=model.inner, target=inner, teacher=teacher, **encoded)
 
 
 def _outside(original: GenerativeModel, trained: nn.Module) -> GenerativeModel:
@@ -159,7 +166,8 @@ def _outside(original: GenerativeModel, trained: nn.Module) -> GenerativeModel:
 def data_used(reads: frozenset[str], guide_data: tuple[str, ...]) -> list[str]:
     """Return what a method has seen, directly or through the guide behind the energy."""
     images = [f"{name}_images" for name in ("forget", "retain") if name in reads]
-    return [*(guide_data if "target" in reads else ()), *images]
+    guide, teacher = guide_data if "target" in reads else (), ["teacher"] if "teacher" in reads else []
+    return [*guide, *teacher, *images]
 
 
 def _watched_cost(method: Method, out: Path, result: Fit) -> dict[str, float | None]:

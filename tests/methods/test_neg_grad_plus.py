@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -12,8 +13,8 @@ from unflow.errors import InputError
 from unflow.methods import FineTune, NegGradPlus, Problem
 from unflow.methods.baselines.neg_grad_plus import ClippedDifference
 from unflow.methods.flow_matching import fixed_flow_loss
-from unflow.methods.losses import VelocityLoss
-from unflow.models import Chain, Flow
+from unflow.methods.losses import MeanFlowLoss, VelocityLoss
+from unflow.models import Chain, Flow, FlowMap
 from unflow.nets import MLP
 from unflow.training import fit, stream
 
@@ -86,16 +87,6 @@ def problem() -> Problem:
     return Problem(model=Flow(network(), (2,), steps=2), retain=rows + 1, forget=rows - 1)
 
 
-def test_without_ascent_it_is_fine_tuning() -> None:
-    common = {"steps": 30, "batch_size": 32, "learning_rate": 1e-3}
-    tuned = fit(FineTune(**common), problem(), seed=3).model
-    same = fit(NegGradPlus(**common, strength=1e-30), problem(), seed=3).model
-    other = fit(NegGradPlus(**common), problem(), seed=3).model
-    for name, weights in tuned.state_dict().items():
-        torch.testing.assert_close(same.state_dict()[name], weights, rtol=0, atol=1e-6)
-    assert float((other.net.last.weight - tuned.net.last.weight).abs().max()) > 1e-4
-
-
 def test_it_forgets_what_fine_tuning_forgets_and_more_while_it_learns_to_keep() -> None:
     common = {"steps": 100, "batch_size": 64, "learning_rate": 2e-3, "average": 0.9}
 
@@ -116,6 +107,64 @@ def test_it_forgets_what_fine_tuning_forgets_and_more_while_it_learns_to_keep() 
     )  # fmt: skip
     assert ascended[1] > tuned[1] > before[1]
     assert ascended[0] < before[0]
+
+
+# Flow maps
+
+
+def map_problem() -> Problem:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        net = MLP((2,), 8, 1, num_times=2)
+        nn.init.normal_(net.last.weight, std=0.3)
+    rows = torch.randn(256, 2, generator=stream(7)) * 0.3
+    return Problem(model=FlowMap(net, (2,)), retain=rows + 1, forget=rows - 1)
+
+
+def test_a_flow_map_descends_and_ascends_on_the_mean_flow_loss() -> None:
+    """The same identity of gradients with (x0, x1, start, end) of both kinds."""
+    model = map_problem().model.double()
+    assert isinstance(model, FlowMap)
+    loss = MeanFlowLoss(model.net)
+    keep, drop = ((*batch(seed)[:2], 0.4 * batch(seed)[2], 0.4 + 0.5 * batch(seed)[2]) for seed in (1, 3))
+    down, up = gradient(loss(*keep), model.net), gradient(loss(*drop), model.net)
+    limit = 0.1 * float(down.norm() / up.norm())
+    found = gradient(ClippedDifference(loss, 1.0, 0.1)(*keep, *drop), model.net)
+    torch.testing.assert_close(found, down - min(1.0, limit) * up)
+
+
+@pytest.mark.parametrize("own", [problem, map_problem])
+def test_without_ascent_it_is_fine_tuning(own: Callable[[], Problem]) -> None:
+    """The same draws of retain data; a strength of 1e-30 is lost in float32."""
+    common = {"steps": 30, "batch_size": 32, "learning_rate": 1e-3}
+    tuned, same, other = (
+        fit(method, own(), seed=3).model.state_dict() for method in (
+            FineTune(**common), NegGradPlus(**common, strength=1e-30), NegGradPlus(**common),
+        )
+    )  # fmt: skip
+    for name, weights in tuned.items():
+        torch.testing.assert_close(same[name], weights, rtol=0, atol=1e-6)
+    assert max(float((other[name] - weights).abs().max()) for name, weights in tuned.items()) > 1e-4
+
+
+@torch.no_grad()
+def mean_flow_loss(model: nn.Module, centre: float) -> float:
+    assert isinstance(model, FlowMap)
+    x0, x1 = torch.randn(2, 4000, 2, generator=stream(4))
+    start = torch.rand(4000, generator=stream(5))
+    return float(MeanFlowLoss(model.net, power=0.0)(x0, 0.3 * x1 + centre, start, start))
+
+
+def test_a_flow_map_learns_to_keep_and_forgets_more_than_by_fine_tuning() -> None:
+    common = {"steps": 200, "batch_size": 64, "learning_rate": 3e-3, "average": 0.9}
+    before = map_problem().model
+    tuned, ascended = (
+        fit(method, map_problem(), seed=3).model
+        for method in (FineTune(**common), NegGradPlus(**common, clip=0.5))
+    )
+    for model in (tuned, ascended):
+        assert mean_flow_loss(model, 1) < 0.8 * mean_flow_loss(before, 1)
+    assert mean_flow_loss(ascended, -1) > 1.1 * mean_flow_loss(tuned, -1)
 
 
 @pytest.mark.parametrize("value", [0.0, -1.0, math.nan])

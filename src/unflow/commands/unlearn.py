@@ -59,6 +59,7 @@ def run(
     divergence: Literal["kl", "softplus", "chi2"] = "kl",
     data: str | None = None,
     split: Path | None = None,
+    teacher: Path | None = None,
     seed: int = 0,
     device: str = "cpu",
     devices: int = 1,
@@ -72,12 +73,14 @@ def run(
         forget: classes, like 3 or 3,5.
         out: folder of the new bundle; the same command continues a run that was stopped.
         method: erfm, erfm_resample, either with _prior after it, ot_fm (flow); uot, uot_tilted (one-step);
-            gradient_ascent, neg_grad_plus, fine_tune, retrained (baselines).
+            relabel, saliency, selective_amnesia (baselines, one-step); gradient_ascent, neg_grad_plus,
+            fine_tune, weight_extrapolation, reject, retrained (baselines).
         margin: of the energy, >= 0.
         strength: lam, >= 0.
         divergence: what holds the target near the original.
         data: data set, for methods that need real samples (the baselines).
         split: split.json, to use its training part only.
+        teacher: bundle of a retrained flow, from which retrained distils a flow map.
         seed: >= 0.
         device: cpu, cuda or mps.
         devices: data-parallel processes.
@@ -89,24 +92,27 @@ def run(
     target = Target(
         bundle.load(model), class_energy(energy, classes, margin), strength, DIVERGENCES[divergence]()
     )
-    if data is None and settings.reads(Problem(model=inner_model(target.model))) & {"retain", "forget"}:
+    retrained = None if teacher is None else bundle.load(teacher)
+    problem = Problem(model=inner_model(target.model), teacher=retrained)
+    if data is None and settings.reads(problem) & {"retain", "forget"}:
         raise InputError(
             f"{method} reads real samples, and --data is missing; write --data digits, and --split "
             "split.json to use its training part only"
         )
     rows = None if data is None else load_rows(data, split, "train")
     held_out = None if split is None or data is None else load_rows(data, split, "held_out")
-    real = {} if rows is None else rows_read(settings, target, classes, rows, held_out)
+    real = {} if rows is None else rows_read(settings, target, classes, rows, held_out, retrained)
     record = {
         "command": "unlearn", "model": str(model), "energy": energy, "forget": list(classes),
         "method": method, "settings": plain_settings(settings), "margin": margin,
         "strength": strength, "divergence": divergence, "data": data,
-        "split": None if split is None else str(split), "seed": seed,
+        "split": None if split is None else str(split),
+        "teacher": None if teacher is None else str(teacher), "seed": seed,
     }  # fmt: skip
     with run_folder(out, record):
         result = unlearn(
             target, settings, out, seed=seed, device=device, devices=devices, name=method,
-            guide_data=("guide",), **real,
+            guide_data=("guide",), teacher=retrained, **real,
         )  # fmt: skip
     if is_first_process():
         print(f"model: {out} ({result.lineage['seconds']:.1f} s)")

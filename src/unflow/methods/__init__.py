@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from unflow.methods.autoencoding import Autoencoding
-from unflow.methods.base import Method, Problem, Training, settings
+from unflow.methods.base import Method, Problem, Trained, Training, Untrained, settings
 from unflow.methods.baselines.fine_tune import FineTune
 from unflow.methods.baselines.gradient_ascent import GradientAscent
 from unflow.methods.baselines.neg_grad_plus import NegGradPlus
+from unflow.methods.baselines.reject import Reject
+from unflow.methods.baselines.relabel import Relabel
 from unflow.methods.baselines.retrain import Retrain
+from unflow.methods.baselines.saliency import Saliency
+from unflow.methods.baselines.selective_amnesia import SelectiveAmnesia
+from unflow.methods.baselines.weight_extrapolation import WeightExtrapolation
 from unflow.methods.classification import Classification
 from unflow.methods.distill import Distill
 from unflow.methods.erfm import ERFM
@@ -18,8 +23,9 @@ from unflow.methods.uot import UOT
 
 __all__ = [
     "ERFM", "OTFM", "TRAINERS", "UNLEARNERS", "UOT", "Autoencoding", "Classification", "Distill",
-    "FineTune", "FlowMatching", "GradientAscent", "MeanFlow", "Method", "NegGradPlus", "Problem",
-    "Retrain", "Training", "settings",
+    "FineTune", "FlowMatching", "GradientAscent", "MeanFlow", "Method", "NegGradPlus", "Problem", "Reject",
+    "Relabel", "Retrain", "Saliency", "SelectiveAmnesia", "Trained", "Training", "Untrained",
+    "WeightExtrapolation", "settings",
 ]  # fmt: skip
 
 UNLEARNERS: dict[str, Method] = {
@@ -33,6 +39,11 @@ UNLEARNERS: dict[str, Method] = {
     "gradient_ascent": GradientAscent(),
     "neg_grad_plus": NegGradPlus(),
     "fine_tune": FineTune(),
+    "relabel": Relabel(),
+    "saliency": Saliency(),
+    "selective_amnesia": SelectiveAmnesia(),
+    "weight_extrapolation": WeightExtrapolation(),
+    "reject": Reject(),
     "retrained": Retrain(),
 }
 """Row name -> method in its one default configuration; a variant carries its own name or options."""

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from unflow.errors import InputError
-from unflow.models import GenerativeModel, Latent
+from unflow.models import Filtered, GenerativeModel, Latent
 from unflow.target import Target
 
 Tensors = dict[str, Tensor]
@@ -94,35 +94,15 @@ class Descend(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Method(ABC):
-    """Hyper-parameters of one way to train or unlearn; the loop belongs to ``training.fit``.
-
-    Attributes:
-        steps: optimizer steps.
-        batch_size: samples per step, over all devices together.
-        learning_rate: peak learning rate; it rises over the first 5 % of the steps and then falls as
-            a cosine to 0.
-    """
-
-    steps: int = 1000
-    batch_size: int = 128
-    learning_rate: float = 1e-3
+class Method(ABC):  # noqa: B024 - what is abstract is said by its two kinds
+    """Hyper-parameters of one way to train or unlearn: a ``Trained`` or an ``Untrained`` one."""
 
     needs: ClassVar[frozenset[str]] = frozenset()
     """Fields of ``Problem`` without which the method cannot run."""
     families: ClassVar[frozenset[str]] = frozenset({"flow", "flow_map", "generator"})
     """Model families it can train."""
-    shares_batches: ClassVar[bool] = True
-    """Whether its loss is a mean over rows, so that devices may share a batch."""
     citation: ClassVar[str] = ""
     """arXiv number, explained in docs/references.bib."""
-
-    def __post_init__(self) -> None:
-        for name in ("steps", "batch_size"):
-            if getattr(self, name) < 1:
-                raise InputError(f"got {name}={getattr(self, name)}; expected 1 or more")
-        if not (self.learning_rate > 0 and math.isfinite(self.learning_rate)):
-            raise InputError(f"got learning_rate={self.learning_rate}; expected a number > 0")
 
     def reads(self, problem: Problem) -> frozenset[str]:
         """Return the fields of this problem that the method looks at: ``needs``, unless families differ."""
@@ -137,6 +117,11 @@ class Method(ABC):
                 f"give {missing[0]}=…"
             )
         model = problem.model
+        if isinstance(model, Filtered):
+            raise InputError(
+                f"got a filtered model for {type(self).__name__}; expected the model inside, which is the "
+                "original: unlearn that, by both energies together (A | B)"
+            )
         if isinstance(model, Latent):
             raise InputError(
                 f"got a latent model for {type(self).__name__}; expected its inner model, which `unlearn` "
@@ -148,13 +133,48 @@ class Method(ABC):
                 f"{' or '.join(sorted(self.families))}"
             )
 
+
+@dataclass(frozen=True, kw_only=True)
+class Untrained(Method):
+    """A method without training: nothing is learned, and the model is made at once."""
+
+    @abstractmethod
+    def make(self, problem: Problem, generator: torch.Generator) -> nn.Module:
+        """Return the model."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trained(Method):
+    """A method that trains; the loop belongs to ``training.fit``.
+
+    Attributes:
+        steps: optimizer steps.
+        batch_size: samples per step, over all devices together.
+        learning_rate: peak learning rate; it rises over the first 5 % of the steps and then falls as
+            a cosine to 0.
+    """
+
+    steps: int = 1000
+    batch_size: int = 128
+    learning_rate: float = 1e-3
+
+    shares_batches: ClassVar[bool] = True
+    """Whether its loss is a mean over rows, so that devices may share a batch."""
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch_size"):
+            if getattr(self, name) < 1:
+                raise InputError(f"got {name}={getattr(self, name)}; expected 1 or more")
+        if not (self.learning_rate > 0 and math.isfinite(self.learning_rate)):
+            raise InputError(f"got learning_rate={self.learning_rate}; expected a number > 0")
+
     @abstractmethod
     def training(self, problem: Problem, seed: int) -> tuple[Training, Problem]:
         """Return the training that carries this method out on a model of this family, and its problem."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Training(Method):
+class Training(Trained):
     """A method that is one training loop of its own: what to draw, what to train, one step."""
 
     keeps_prepared: ClassVar[bool] = False
@@ -245,6 +265,7 @@ def settings(method: Method) -> dict[str, object]:
 
 
 __all__ = [
-    "Descend", "Method", "Part", "Parts", "Problem", "Tensors", "Training", "draw_rows",
-    "draw_weighted", "model_of", "require_batch", "settings", "target_of", "trainable_copy", "under",
+    "Descend", "Method", "Part", "Parts", "Problem", "Tensors", "Trained", "Training", "Untrained",
+    "draw_rows", "draw_weighted", "model_of", "require_batch", "settings", "target_of", "trainable_copy",
+    "under",
 ]  # fmt: skip

@@ -87,5 +87,4 @@ def flow_map_of(problem: Problem) -> FlowMap:
 
 def averaged_flow_map(problem: Problem, parts: Parts) -> FlowMap:
     """Return the problem's flow map with the averaged network of the part "velocity"."""
-    model = flow_map_of(problem)
-    return FlowMap(parts["velocity"].average, model.sample_shape, model.steps)
+    return flow_map_of(problem).with_average_velocity(parts["velocity"].average)

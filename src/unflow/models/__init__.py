@@ -1,4 +1,4 @@
-"""Generative models: a prior pushed forward, by a flow, a flow map, any network, or a chain."""
+"""Generative models: a prior pushed forward, by a flow, a flow map, any network, a chain or a filter."""
 
 from __future__ import annotations
 
@@ -6,16 +6,21 @@ from collections.abc import Callable
 from typing import Any
 
 from unflow.autoencoders import Autoencoder
+from unflow.divergences import DIVERGENCES
 from unflow.errors import InputError, choose
 from unflow.models.base import GenerativeModel
 from unflow.models.chain import Chain
+from unflow.models.described import energy_from_config
+from unflow.models.filtered import Filtered
 from unflow.models.flow import Flow
 from unflow.models.flow_map import FlowMap
 from unflow.models.generator import Generator
 from unflow.models.latent import Latent
 from unflow.nets import build_net
 
-__all__ = ["MODELS", "Chain", "Flow", "FlowMap", "GenerativeModel", "Generator", "Latent", "from_config"]
+__all__ = [
+    "MODELS", "Chain", "Filtered", "Flow", "FlowMap", "GenerativeModel", "Generator", "Latent", "from_config",
+]  # fmt: skip
 
 MODELS: dict[str, Callable[..., GenerativeModel]] = {
     "flow": Flow,
@@ -23,6 +28,7 @@ MODELS: dict[str, Callable[..., GenerativeModel]] = {
     "generator": Generator,
     "chain": Chain,
     "latent": Latent,
+    "filtered": Filtered,
 }
 
 
@@ -40,6 +46,10 @@ def from_config(config: dict[str, Any]) -> GenerativeModel:
             return Chain(from_config(options["base"]), from_config(options["after"]))
         if name == "latent":
             return Latent(from_config(options["inner"]), Autoencoder.from_config(options))
+        if name == "filtered":
+            options["divergence"] = choose(DIVERGENCES, options["divergence"], "divergence")()
+            inner, energy = from_config(options.pop("inner")), energy_from_config(options.pop("energy"))
+            return Filtered(inner, energy, **options)
         return build(net=build_net(options.pop("net")), **options)
     except (KeyError, TypeError) as error:
         raise InputError(

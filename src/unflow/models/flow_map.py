@@ -47,6 +47,10 @@ class FlowMap(GenerativeModel):
             x = self.jump(x, x.new_full((len(x),), start), x.new_full((len(x),), end))
         return x
 
+    def with_average_velocity(self, net: nn.Module) -> FlowMap:
+        """Return a flow map of the same shape and steps with another average velocity."""
+        return FlowMap(net, self.sample_shape, self.steps)
+
     @property
     def num_evaluations(self) -> int:
         """One per step."""

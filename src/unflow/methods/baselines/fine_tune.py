@@ -6,35 +6,20 @@ import dataclasses
 from dataclasses import dataclass
 from typing import ClassVar
 
-from unflow.methods.base import Method, Problem, Training
-from unflow.methods.flow_matching import FlowMatching
-from unflow.methods.mean_flow import MeanFlow
-from unflow.models import Flow
+from unflow.methods.base import Problem, Training
+from unflow.methods.baselines.own_training import OwnTraining
 
 
 @dataclass(frozen=True, kw_only=True)
-class FineTune(Method):
-    """The model's own training loss on retain data, from the trained weights.
+class FineTune(OwnTraining):
+    """The model's own training loss on retain data, from the trained weights (arXiv 2506.18747).
 
-    A flow goes on with flow matching, a flow map with MeanFlow (a baseline of arXiv 2506.18747).
-
-    Attributes:
-        coupling: of noise and data, as in the training of the original (a flow's).
-        average: decay of the weight average that becomes the model.
+    A flow goes on with flow matching, a flow map with MeanFlow, however it was trained.
     """
 
-    steps: int = 300
-    learning_rate: float = 3e-4
-    coupling: str = "independent"
-    average: float = 0.99
-
     needs: ClassVar[frozenset[str]] = frozenset({"retain"})
-    families: ClassVar[frozenset[str]] = frozenset({"flow", "flow_map"})
     citation: ClassVar[str] = "2506.18747"
 
     def training(self, problem: Problem, seed: int) -> tuple[Training, Problem]:
         """Return the training loss of the model's family, on the retain data."""
-        common = {name: getattr(self, name) for name in ("steps", "batch_size", "learning_rate", "average")}
-        is_flow = isinstance(problem.model, Flow)
-        loop = FlowMatching(**common, coupling=self.coupling) if is_flow else MeanFlow(**common)
-        return loop, dataclasses.replace(problem, data=problem.retain)
+        return self.own_training(problem), dataclasses.replace(problem, data=problem.retain)

@@ -2,27 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from unflow.couplings import COUPLINGS
-from unflow.errors import InputError, choose
-from unflow.methods.base import (
-    Descend,
-    Part,
-    Parts,
-    Problem,
-    Tensors,
-    Training,
-    require_batch,
-    trainable_copy,
-    under,
-)
-from unflow.methods.flow_matching import draw_flow_batch, flow_data, flow_of, require_flow
-from unflow.methods.losses import VelocityLoss
+from unflow.errors import InputError
+from unflow.methods.base import Descend, Parts, Problem, Tensors, Training, require_batch, under
+from unflow.methods.baselines.own_training import OwnTraining
+from unflow.methods.losses import MeanFlowLoss, VelocityLoss
 
 
 class ClippedDifference(nn.Module):
@@ -31,18 +21,19 @@ class ClippedDifference(nn.Module):
         s_k = min(s, clip ||grad L(retain)|| / ||grad L(forget)||)
 
     Args:
-        loss: the flow-matching loss, whose ``net`` is trained.
+        loss: flow matching's or MeanFlow's, whose ``net`` is trained.
         strength: s > 0.
         clip: largest norm of the ascent gradient relative to the descent gradient.
     """
 
-    def __init__(self, loss: VelocityLoss, strength: float, clip: float) -> None:
+    def __init__(self, loss: VelocityLoss | MeanFlowLoss, strength: float, clip: float) -> None:
         super().__init__()
         self.loss, self.strength, self.clip = loss, strength, clip
 
     def forward(self, *batch: Tensor) -> Tensor:
-        """Return the loss of (x0, x1, t) of retain data followed by (x0, x1, t) of forget data."""
-        keep, drop = self.loss(*batch[:3]), self.loss(*batch[3:])
+        """Return the loss of what the loss takes of retain data, followed by as much of forget data."""
+        half = len(batch) // 2
+        keep, drop = self.loss(*batch[:half]), self.loss(*batch[half:])
         ratio = self._norm(keep) / self._norm(drop).clamp(min=1e-12)
         return keep - (self.clip * ratio).clamp(max=self.strength) * drop
 
@@ -53,74 +44,88 @@ class ClippedDifference(nn.Module):
 
 
 @dataclass(frozen=True, kw_only=True)
-class NegGradPlus(Training):
+class NegGradPlus(OwnTraining):
     """The model's training loss on retain data minus s times that on forget data.
 
-    The ascent gradient is clipped to a tenth of the descent gradient's norm, as in the code of
-    arXiv 2503.01034, whose baseline this is for generative models.
+    A flow is trained by flow matching, a flow map by MeanFlow. The ascent gradient is clipped to a tenth
+    of the descent gradient's norm, as in the code of arXiv 2503.01034, whose baseline this is for generative
+    models. A distilled flow map has never seen MeanFlow's loss: what that costs, ``fine_tune`` pays too.
 
     Attributes:
         strength: s of the ascent, > 0.
         clip: largest norm of the ascent gradient relative to the descent gradient, > 0.
-        coupling: of noise and data, as in the training of the original.
-        average: decay of the weight average that becomes the model.
     """
 
-    steps: int = 300
-    learning_rate: float = 3e-4
     strength: float = 1.0
     clip: float = 0.1
-    coupling: str = "independent"
-    average: float = 0.99
 
     needs: ClassVar[frozenset[str]] = frozenset({"retain", "forget"})
-    families: ClassVar[frozenset[str]] = frozenset({"flow"})
     shares_batches: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        choose(COUPLINGS, self.coupling, "coupling")
         for name in ("strength", "clip"):
             if not getattr(self, name) > 0:
                 raise InputError(f"got {name}={getattr(self, name)}; expected a number > 0")
 
-    def check(self, problem: Problem) -> None:
-        """Raise InputError for a chained model, whose training loss is not known."""
-        super().check(problem)
-        require_flow(problem)
+    def training(self, problem: Problem, seed: int) -> tuple[Training, Problem]:
+        """Return the training of the model's family, on both kinds of data."""
+        loop = AscentDescent(
+            own=self.own_training(problem), strength=self.strength, clip=self.clip, steps=self.steps,
+            batch_size=self.batch_size, learning_rate=self.learning_rate,
+        )  # fmt: skip
+        return loop, problem
+
+
+@dataclass(frozen=True, kw_only=True)
+class AscentDescent(Training):
+    """Another training with its loss replaced by ``ClippedDifference``, of a batch of either kind of data.
+
+    Attributes:
+        own: flow matching or MeanFlow, with the same steps, batch_size and learning_rate.
+        strength, clip: of ``NegGradPlus``.
+    """
+
+    own: Training
+    strength: float
+    clip: float
+
+    needs: ClassVar[frozenset[str]] = frozenset({"retain", "forget"})
+    families: ClassVar[frozenset[str]] = frozenset({"flow", "flow_map"})
+    shares_batches: ClassVar[bool] = False
 
     def prepare(self, problem: Problem, generator: torch.Generator) -> Tensors:
-        """Return retain and forget data."""
-        assert problem.retain is not None
-        assert problem.forget is not None
-        require_batch(len(problem.retain), self.batch_size, "retain samples")
-        require_batch(len(problem.forget), self.batch_size, "forget samples")
-        num_draws = self.steps * self.batch_size
-        keep = flow_data(problem.retain, self.coupling, num_draws, generator)
-        drop = flow_data(problem.forget, self.coupling, num_draws, generator)
-        return _named("retain", keep) | _named("forget", drop)
+        """Return what the training prepares of retain data, and of forget data."""
+        prepared: Tensors = {}
+        for kind, rows in (("retain", problem.retain), ("forget", problem.forget)):
+            assert rows is not None
+            require_batch(len(rows), self.batch_size, f"{kind} samples")
+            own = self.own.prepare(dataclasses.replace(problem, data=rows), generator)
+            prepared |= _named(kind, own)
+        return prepared
 
     def init(self, problem: Problem, prepared: Tensors, seed: int) -> Parts:
-        """Return the flow's velocity, from the trained weights."""
-        net = trainable_copy(flow_of(problem).net)
-        loss = ClippedDifference(VelocityLoss(net), self.strength, self.clip)
-        return {"velocity": Part(loss, net, self.learning_rate, decay=self.average)}
+        """Return the velocity, or average velocity, from the trained weights."""
+        parts = self.own.init(problem, under(prepared, "retain/"), seed)
+        (part,) = parts.values()
+        assert isinstance(part.loss, VelocityLoss | MeanFlowLoss)
+        part.loss = ClippedDifference(part.loss, self.strength, self.clip)
+        return parts
 
     def draw(self, prepared: Tensors, generator: torch.Generator) -> Tensors:
-        """Draw noise, data and times of both kinds."""
-        keep, drop = (
-            draw_flow_batch(under(prepared, f"{kind}/"), self.batch_size, generator)
-            for kind in ("retain", "forget")
-        )
-        return _named("retain", keep) | _named("forget", drop)
+        """Draw what the training draws, of retain data and then of forget data."""
+        batch: Tensors = {}
+        for kind in ("retain", "forget"):
+            batch |= _named(kind, self.own.draw(under(prepared, f"{kind}/"), generator))
+        return batch
 
     def step(self, parts: Parts, batch: Tensors, descend: Descend, progress: float) -> Tensors:
         """Take one step on the velocity."""
         return {"loss": descend("velocity", *batch.values())}
 
     def result(self, problem: Problem, parts: Parts) -> nn.Module:
-        """Return the flow with the averaged velocity."""
-        return flow_of(problem).with_velocity(parts["velocity"].average)
+        """Return the model with the averaged velocity."""
+        return self.own.result(problem, parts)
 
 
 def _named(kind: str, tensors: Tensors) -> Tensors:

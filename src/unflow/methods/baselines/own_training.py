@@ -1,0 +1,53 @@
+"""What the baselines share that go on with the training of the original."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from unflow.couplings import COUPLINGS
+from unflow.errors import InputError, choose
+from unflow.methods.base import Problem, Trained, Training
+from unflow.methods.flow_matching import FlowMatching
+from unflow.methods.mean_flow import MeanFlow
+from unflow.models import Flow, FlowMap
+
+
+@dataclass(frozen=True, kw_only=True)
+class OwnTraining(Trained):
+    """A method that trains by the loss of the model's family: flow matching, or a flow map's MeanFlow.
+
+    Attributes:
+        coupling: of noise and data, as in the training of the original (a flow's).
+        average: decay of the weight average that becomes the model.
+    """
+
+    steps: int = 300
+    learning_rate: float = 3e-4
+    coupling: str = "independent"
+    average: float = 0.99
+
+    families: ClassVar[frozenset[str]] = frozenset({"flow", "flow_map"})
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        choose(COUPLINGS, self.coupling, "coupling")
+
+    def check(self, problem: Problem) -> None:
+        """Raise InputError for a chained model, whose own training loss is not known."""
+        super().check(problem)
+        if not isinstance(problem.model, Flow | FlowMap):
+            raise InputError(
+                "got a chained model to train on data; expected a Flow or a FlowMap: train its base instead"
+            )
+
+    @property
+    def common(self) -> dict[str, Any]:
+        """The hyper-parameters that every training of a base model has."""
+        return {name: getattr(self, name) for name in ("steps", "batch_size", "learning_rate", "average")}
+
+    def own_training(self, problem: Problem) -> Training:
+        """Return the training of the model's family with these hyper-parameters."""
+        if isinstance(problem.model, FlowMap):
+            return MeanFlow(**self.common)
+        return FlowMatching(**self.common, coupling=self.coupling)

@@ -1,0 +1,125 @@
+"""Regression of a one-step model on chosen outputs: what the baselines share that read no real data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from unflow.errors import InputError
+from unflow.methods.base import (
+    Descend,
+    Parts,
+    Problem,
+    Tensors,
+    Training,
+    draw_rows,
+    model_of,
+    require_batch,
+    target_of,
+    trainable_copy,
+    under,
+)
+from unflow.methods.losses import squared_error
+from unflow.models import GenerativeModel
+from unflow.target import Bank
+
+
+class TwoSidedLoss(nn.Module):
+    """E_f ||G(z) - y||^2 / dim + alpha E_r ||G(z) - y||^2 / dim, over forgotten and retained latents.
+
+    Args:
+        model: G.
+        alpha: weight of the retained latents, >= 0.
+    """
+
+    def __init__(self, model: GenerativeModel, alpha: float) -> None:
+        super().__init__()
+        self.model, self.alpha = model, alpha
+
+    def forward(self, z_f: Tensor, y_f: Tensor, z_r: Tensor, y_r: Tensor) -> Tensor:
+        """Return the loss of forgotten (z_f, y_f) and as many retained (z_r, y_r)."""
+        outputs = self.model.push(torch.cat([z_f, z_r]))
+        forget, retain = squared_error(outputs, torch.cat([y_f, y_r])).chunk(2)
+        return forget.mean() + self.alpha * retain.mean()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Regression(Training):
+    """A one-step model regressed on new outputs at forgotten latents, and on its own at retained ones.
+
+    Attributes:
+        bank_size: latents of the original model that are told apart.
+        average: decay of the weight average that becomes the model.
+    """
+
+    steps: int = 500
+    learning_rate: float = 1e-4
+    bank_size: int = 16384
+    average: float = 0.99
+
+    needs: ClassVar[frozenset[str]] = frozenset({"target"})
+    families: ClassVar[frozenset[str]] = frozenset({"flow_map", "generator"})
+    keeps_prepared: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_batch(self.bank_size, self.batch_size, "samples (bank_size)")
+
+    def draw(self, prepared: Tensors, generator: torch.Generator) -> Tensors:
+        """Draw latents of both kinds, with what ``prepare`` gave them: {forget/z, ..., retain/z, ...}."""
+        return {
+            f"{kind}/{name}": rows
+            for kind in ("forget", "retain")
+            for name, rows in _draw_together(under(prepared, f"{kind}/"), self.batch_size, generator).items()
+        }
+
+    def step(self, parts: Parts, batch: Tensors, descend: Descend, progress: float) -> Tensors:
+        """Take one step on the model."""
+        names = ("forget/z", "forget/y", "retain/z", "retain/y")
+        return {"loss": descend("model", *(batch[name] for name in names))}
+
+    def result(self, problem: Problem, parts: Parts) -> nn.Module:
+        """Return the averaged model."""
+        return parts["model"].average
+
+
+def _draw_together(tensors: Tensors, batch_size: int, generator: torch.Generator) -> Tensors:
+    rows = draw_rows(len(tensors["z"]), batch_size, generator)
+    return {name: tensor[rows] for name, tensor in tensors.items()}
+
+
+def split_bank(problem: Problem, n: int, generator: torch.Generator) -> tuple[Bank, Bank]:
+    """Return the forgotten and the retained of n samples of the original model, by rejection.
+
+    A sample is retained with the probability (q*/q0) / sup(q*/q0), as in exact sampling of the target.
+    So the retained outputs are a sample of q*, which those over a threshold of the weight are not.
+
+    Raises:
+        InputError: if there are none of one kind.
+    """
+    target = target_of(problem)
+    bank = target.bank(n, generator)
+    kept = target.accept(bank, generator)
+    if kept.all() or not kept.any():
+        found, less = ("all", "raise") if kept.all() else ("none", "lower")
+        raise InputError(
+            f"rejection keeps {found} of {n} samples of the model; expected some to forget and some to keep: "
+            f"{less} the strength or the margin"
+        )
+    return Bank(*(part[~kept] for part in bank)), Bank(*(part[kept] for part in bank))
+
+
+def one_step_copy(problem: Problem) -> GenerativeModel:
+    """Return a copy of the problem's model that takes gradients, in training mode."""
+    model = trainable_copy(model_of(problem))
+    assert isinstance(model, GenerativeModel)
+    return model
+
+
+def check_weight(name: str, value: float) -> None:
+    """Raise InputError for the weight of a term that is negative or not finite."""
+    if not 0 <= value < float("inf"):
+        raise InputError(f"got {name}={value}; expected a finite number >= 0")

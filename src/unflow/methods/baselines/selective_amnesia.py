@@ -1,0 +1,133 @@
+"""selective_amnesia: a surrogate for what is forgotten, replay and elastic weights (arXiv 2305.10120)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+
+from unflow.errors import InputError
+from unflow.methods.base import Part, Parts, Problem, Tensors, model_of, under
+from unflow.methods.baselines.regression import (
+    Regression,
+    TwoSidedLoss,
+    check_weight,
+    one_step_copy,
+    split_bank,
+)
+from unflow.models import GenerativeModel
+
+
+class ElasticLoss(nn.Module):
+    """A loss of the model, and lam sum_i F_i (theta_i - theta_i*)^2 with theta* the weights it has now.
+
+    Args:
+        loss: around the model.
+        model: whose parameters are theta.
+        fisher: F, one tensor per parameter of the model.
+        lam: >= 0.
+    """
+
+    def __init__(self, loss: nn.Module, model: nn.Module, fisher: Sequence[Tensor], lam: float) -> None:
+        super().__init__()
+        self.loss, self.lam = loss, lam
+        # Listed, not registered: the optimizer's parameters are those of the model alone.
+        self._springs = [(p, p.detach().clone(), F) for p, F in zip(model.parameters(), fisher, strict=True)]
+
+    def forward(self, *batch: Tensor) -> Tensor:
+        """Return the loss of a batch plus the penalty."""
+        penalty = torch.stack([(F * (p - start).square()).sum() for p, start, F in self._springs]).sum()
+        return self.loss(*batch) + self.lam * penalty
+
+
+@dataclass(frozen=True, kw_only=True)
+class SelectiveAmnesia(Regression):
+    r"""Regress forgotten latents on a surrogate, replay the retained ones, hold weights by their Fisher.
+
+        L = E_{z rejected} ||G(z) - s||^2 / dim + E_{z kept} ||G(z) - G0(z)||^2 / dim
+            + lam sum_i F_i (theta_i - theta_i*)^2,    F_i = E_z ||dG0(z)/dtheta_i||^2 / dim
+
+    This is 2 / dim times the paper's negative objective (arXiv 2305.10120, Section 3) for a Gaussian
+    output x ~ N(G(z), 1), as a map without noise has no likelihood: log p(x | z) = -||x - G(z)||^2 / 2,
+    its gradient at a sample x = G(z) + e is e^T dG/dtheta, and the mean square of that is the
+    diagonal Fisher information dim F_i. (At x = G(z) itself, without e, it would be 0.) Our lam is the
+    paper's lambda; the authors' code leaves out the paper's 1/2, so that its 100 (a VAE of MNIST) and
+    10 (a DDPM) are 200 and 20 of ours.
+
+    The surrogate is drawn anew in every step. It does not depend on z, so G learns its mean: a flat image.
+
+    Attributes:
+        surrogate: "uniform" over the range of the retained outputs (the authors'), or "noise", N(0, 1).
+        lam: of the elastic penalty, >= 0.
+        fisher_batches: batches of latents, each with one draw of e, for the Fisher information.
+    """
+
+    surrogate: Literal["uniform", "noise"] = "uniform"
+    lam: float = 100.0
+    fisher_batches: int = 200
+
+    citation: ClassVar[str] = "2305.10120"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_weight("lam", self.lam)
+        if self.surrogate not in ("uniform", "noise"):
+            raise InputError(f"got surrogate={self.surrogate!r}; expected 'uniform' or 'noise'")
+        if self.fisher_batches < 1:
+            raise InputError(f"got fisher_batches={self.fisher_batches}; expected 1 or more")
+
+    def prepare(self, problem: Problem, generator: torch.Generator) -> Tensors:
+        """Return latents of both kinds, the retained outputs and their range, and the Fisher information."""
+        forgotten, retained = split_bank(problem, self.bank_size, generator)
+        latents = [model_of(problem).prior(self.batch_size, generator) for _ in range(self.fisher_batches)]
+        fisher = fisher_information(one_step_copy(problem), latents, generator)
+        return {
+            "forget/z": forgotten.z, "retain/z": retained.z, "retain/y": retained.x,
+            "range": torch.stack([retained.x.min(), retained.x.max()]),
+            **{f"fisher/{name}": F for name, F in fisher.items()},
+        }  # fmt: skip
+
+    def init(self, problem: Problem, prepared: Tensors, seed: int) -> Parts:
+        """Return the model, from the trained weights and held to them."""
+        model, fisher = one_step_copy(problem), under(prepared, "fisher/")
+        springs = [fisher[name] for name, _ in model.named_parameters()]
+        loss = ElasticLoss(TwoSidedLoss(model, 1.0), model, springs, self.lam)
+        return {"model": Part(loss, model, self.learning_rate, decay=self.average)}
+
+    def draw(self, prepared: Tensors, generator: torch.Generator) -> Tensors:
+        """Draw forgotten latents with fresh surrogates, and retained ones with their outputs."""
+        batch = super().draw(prepared, generator)
+        y = batch["retain/y"]
+        if self.surrogate == "noise":
+            return batch | {"forget/y": torch.randn(y.shape, generator=generator).to(y)}
+        low, high = prepared["range"]
+        uniform = torch.rand(y.shape, generator=generator).to(y)
+        return batch | {"forget/y": low + (high - low) * uniform}
+
+
+def fisher_information(
+    model: GenerativeModel, latents: Sequence[Tensor], generator: torch.Generator
+) -> Tensors:
+    """Return E_z ||dG(z)/dtheta_i||^2 / dim for every parameter: the diagonal Fisher, per entry.
+
+    One backward pass gives sum_b e_b^T dG(z_b)/dtheta over a batch; the e_b ~ N(0, 1) are independent,
+    so that the square of the sum has the mean of the sum of squares, and no sample needs its own pass.
+
+    Args:
+        model: G, in evaluation mode from here on.
+        latents: batches of latents.
+        generator: of the draws of e.
+    """
+    parameters = dict(model.eval().named_parameters())
+    fisher = {name: torch.zeros_like(p) for name, p in parameters.items()}
+    for z in latents:
+        x = model.push(z)
+        e = torch.randn(x.shape, generator=generator).to(x)
+        gradients = torch.autograd.grad((e * x).sum(), list(parameters.values()), allow_unused=True)
+        for name, gradient in zip(fisher, gradients, strict=True):
+            if gradient is not None:
+                fisher[name] += gradient.square() / (len(latents) * x.numel())
+    return fisher

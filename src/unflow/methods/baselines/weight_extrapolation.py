@@ -1,0 +1,134 @@
+"""weight_extrapolation: away from the weights that know only what is forgotten (arXiv 2212.04089)."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from unflow.couplings import COUPLINGS
+from unflow.errors import choose
+from unflow.methods.base import (
+    Descend,
+    Part,
+    Parts,
+    Problem,
+    Tensors,
+    Training,
+    draw_rows,
+    model_of,
+    require_batch,
+    trainable_copy,
+)  # fmt: skip
+from unflow.methods.baselines.regression import check_weight, split_bank
+from unflow.methods.flow_matching import draw_flow_batch, flow_data, require_flow
+from unflow.methods.losses import VelocityLoss, squared_error
+from unflow.models import Flow, GenerativeModel
+
+
+class PushLoss(nn.Module):
+    """E ||G(z) - y||^2 / dim.
+
+    Args:
+        model: G.
+    """
+
+    def __init__(self, model: GenerativeModel) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, z: Tensor, y: Tensor) -> Tensor:
+        """Return the loss of latents z and outputs y."""
+        return squared_error(self.model.push(z), y).mean()
+
+
+@dataclass(frozen=True, kw_only=True)
+class WeightExtrapolation(Training):
+    r"""Learn only what is to be forgotten, and go the other way: task arithmetic's negation.
+
+        theta = theta0 - gamma (theta_forget - theta0)    (arXiv 2212.04089, Section 3)
+
+    theta_forget are the original weights theta0 after training on the forgotten alone: of a flow by flow
+    matching on real forget data, of a one-step model, which has no such loss, by regression on its own
+    samples. There rejection tells latents apart; forgotten ones keep their outputs G0(z), and every
+    retained one is given the output of a forgotten one, drawn once.
+
+    Attributes:
+        gamma: >= 0; 0 is the original. The authors choose it on held-out data.
+        coupling: of noise and data, as in the training of the original (a flow's).
+        bank_size: latents of the original that are told apart (a one-step model's).
+        average: decay of the average of the weights that becomes theta_forget.
+    """
+
+    steps: int = 200
+    batch_size: int = 64
+    learning_rate: float = 1e-4
+    gamma: float = 1.0
+    coupling: str = "independent"
+    bank_size: int = 16384
+    average: float = 0.99
+
+    families: ClassVar[frozenset[str]] = frozenset({"flow", "flow_map", "generator"})
+    citation: ClassVar[str] = "2212.04089"
+    keeps_prepared: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        choose(COUPLINGS, self.coupling, "coupling")
+        check_weight("gamma", self.gamma)
+        require_batch(self.bank_size, self.batch_size, "samples (bank_size)")
+
+    def reads(self, problem: Problem) -> frozenset[str]:
+        """Return forget data for a flow, the target for a one-step model."""
+        assert isinstance(problem.model, GenerativeModel)
+        return frozenset({"forget" if problem.model.family == "flow" else "target"})
+
+    def check(self, problem: Problem) -> None:
+        """Raise InputError for a chained flow, whose training loss is not known."""
+        super().check(problem)
+        if model_of(problem).family == "flow":
+            require_flow(problem)
+
+    def prepare(self, problem: Problem, generator: torch.Generator) -> Tensors:
+        """Return forget data (flow), or latents and the outputs they are regressed on (one-step model)."""
+        if isinstance(problem.model, Flow):
+            assert problem.forget is not None
+            require_batch(len(problem.forget), self.batch_size, "forget samples")
+            return flow_data(problem.forget, self.coupling, self.steps * self.batch_size, generator)
+        forgotten, retained = split_bank(problem, self.bank_size, generator)
+        others = forgotten.x[draw_rows(len(forgotten.x), len(retained.x), generator)]
+        return {"z": torch.cat([forgotten.z, retained.z]), "y": torch.cat([forgotten.x, others])}
+
+    def init(self, problem: Problem, prepared: Tensors, seed: int) -> Parts:
+        """Return the model that will know only what is forgotten, from the trained weights."""
+        model = trainable_copy(problem.model)
+        assert isinstance(model, GenerativeModel)
+        loss = VelocityLoss(model.net) if isinstance(model, Flow) else PushLoss(model)
+        return {"model": Part(loss, model, self.learning_rate, decay=self.average)}
+
+    def draw(self, prepared: Tensors, generator: torch.Generator) -> Tensors:
+        """Draw noise, forget data and times (flow), or latents and outputs (one-step model)."""
+        if "x1" in prepared:
+            return draw_flow_batch(prepared, self.batch_size, generator)
+        rows = draw_rows(len(prepared["z"]), self.batch_size, generator)
+        return {name: prepared[name][rows] for name in ("z", "y")}
+
+    def step(self, parts: Parts, batch: Tensors, descend: Descend, progress: float) -> Tensors:
+        """Take one step on the model."""
+        return {"loss": descend("model", *batch.values())}
+
+    def result(self, problem: Problem, parts: Parts) -> nn.Module:
+        """Return the original, moved against the change of its weights."""
+        return extrapolated(model_of(problem), parts["model"].average, self.gamma)
+
+
+@torch.no_grad()
+def extrapolated(original: nn.Module, changed: nn.Module, gamma: float) -> nn.Module:
+    """Return a copy of ``original`` with the weights theta0 - gamma (theta - theta0); theta: ``changed``."""
+    model = copy.deepcopy(original)
+    for weights, moved in zip(model.parameters(), changed.parameters(), strict=True):
+        weights.sub_(moved - weights, alpha=gamma)
+    return model
