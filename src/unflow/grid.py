@@ -65,6 +65,32 @@ def transport_law(
     return law / law.sum()
 
 
+def law_on_grid(x: Tensor, side: float, cells: int, weight: Tensor | None = None) -> Tensor:
+    """Return the share of (weighted) samples in every cell of [-side, side]^d; double precision, sum 1.
+
+    Samples outside are counted in the cell at the edge that is nearest to them.
+
+    Args:
+        x: samples, [n, d].
+        side: half the side of the cube.
+        cells: per axis; the result has cells^d entries, the last axis fastest.
+        weight: >= 0, [n]; None: equal ones.
+    """
+    place = ((x + side) / (2 * side) * cells).floor().long().clamp(0, cells - 1)
+    index = place[:, 0]
+    for axis in range(1, x.shape[1]):
+        index = index * cells + place[:, axis]
+    mass = torch.ones(len(x), dtype=torch.float64) if weight is None else weight.double()
+    law = torch.zeros(cells ** x.shape[1], dtype=torch.float64).index_add_(0, index, mass)
+    return law / law.sum()
+
+
+def cell_centres(side: float, cells: int, dim: int) -> Tensor:
+    """Return the centres of ``law_on_grid``'s cells in its order, [cells^dim, dim]."""
+    axis = (torch.arange(cells, dtype=torch.float64) + 0.5) * (2 * side / cells) - side
+    return torch.stack(torch.meshgrid(*[axis] * dim, indexing="ij"), dim=-1).reshape(-1, dim)
+
+
 def _ascend(u: Tensor, p: Tensor, c: Tensor, divergence: Divergence, epsilon: float) -> Tensor:
     """Return the potential that maximises the smoothed semi-dual, from ``u``."""
 

@@ -80,7 +80,7 @@ def add_settings(parser: ArgumentParser, name: str | None, methods: Mapping[str,
     parser.set_defaults(defaults)
 
 
-def parse_classes(text: str | Sequence[int]) -> tuple[int, ...]:
+def parse_classes(text: str | Sequence[int], option: str = "--forget") -> tuple[int, ...]:
     """Return the classes in "3" or "3,5".
 
     Raises:
@@ -91,4 +91,4 @@ def parse_classes(text: str | Sequence[int]) -> tuple[int, ...]:
     try:
         return tuple(int(part) for part in text.split(","))
     except ValueError:
-        raise InputError(f"got --forget {text!r}; expected classes like 3 or 3,5") from None
+        raise InputError(f"got {option} {text!r}; expected classes like 3 or 3,5") from None

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from jsonargparse import ArgumentParser
 
-from unflow.commands.options import first_word_as
+from unflow.commands.options import first_word_as, parse_classes
 from unflow.errors import InputError, choose
 from unflow.reproduce import EXPERIMENTS
 from unflow.runs import run_folder
@@ -28,6 +28,7 @@ def run(
     seeds: int = 3,
     seed: int = 1,
     dataset: str | None = None,
+    classes: str | None = None,
     data: Path | None = None,
     device: str = "cpu",
     jobs: int = 1,
@@ -35,11 +36,12 @@ def run(
     """Make a paper's table and figures again, our rows beside the paper's.
 
     Args:
-        name: continualflow-2d, continualflow-mnist or continualflow-cifar10.
+        name: continualflow-2d, continualflow-mnist, continualflow-cifar10, uot-2d or uot-mnist.
         out: run folder; the same command continues a run that was stopped.
         seeds: runs with seed, seed+1, ...
         seed: the first one, of data, training and judge; its figures are drawn.
         dataset: one of the experiment's data sets or requests; all by default.
+        classes: to forget one at a time, like 0,1 (uot-mnist); all by default.
         data: folder with the files of MNIST or CIFAR-10.
         device: cpu, cuda or mps.
         jobs: studies (seeds, in the plane also data sets) made side by side, one thread each.
@@ -54,12 +56,18 @@ def run(
     check_device(device)
     if dataset is not None and dataset not in kind.datasets:
         raise InputError(f"got the data set {dataset!r}; expected one of {', '.join(kind.datasets)}")
+    if dataset is not None and classes is not None:
+        raise InputError("got --dataset and --classes; expected one of them")
+    only: tuple[str, ...] = () if dataset is None else (dataset,)
+    if classes is not None:
+        only = kind.of_classes(parse_classes(classes, "--classes"))
     experiment = kind(
-        out=out, seeds=range(seed, seed + seeds), only=() if dataset is None else (dataset,), data=data,
-        device=device, jobs=jobs,
-    )  # fmt: skip
+        out=out, seeds=range(seed, seed + seeds), only=only, data=data, device=device, jobs=jobs
+    )
     experiment.check()
     record = {"command": "reproduce", "name": name, "seeds": seeds, "seed": seed, "dataset": dataset}
+    if classes is not None:
+        record |= {"classes": classes}
     started = time.perf_counter()
     with run_folder(out, record):
         experiment.run()

@@ -109,13 +109,14 @@ def trajectory(flow: Flow, z: Tensor) -> Tensor:
 
 
 def copy_velocity(teacher: nn.Module, student: nn.Module) -> None:
-    """Copy what two MLPs share; the student's second time starts without influence."""
+    """Copy what two MLPs share; the student's second time and its further layers start without influence."""
     if not isinstance(teacher, MLP) or not isinstance(student, MLP):
         return
     own, given = student.state_dict(), teacher.state_dict()
-    wide = own["first.weight"].clone().zero_()
-    columns = given["first.weight"].shape[1]
-    if any(own[k].shape != v.shape for k, v in given.items() if k != "first.weight"):
+    wide, first = own["first.weight"].clone().zero_(), given.pop("first.weight")
+    if any(k not in own or own[k].shape != v.shape for k, v in given.items()):
         return
-    wide[:, :columns] = given["first.weight"]
-    student.load_state_dict(given | {"first.weight": wide})
+    if wide.shape[1] != first.shape[1] + student.embed.width:
+        return  # other sines and cosines of the points
+    wide[:, : first.shape[1]] = first
+    student.load_state_dict(own | given | {"first.weight": wide})

@@ -102,7 +102,7 @@ class UOT(Training):
     r"""Alternate a potential v and the generator G, started at the original G0.
 
         L(v) = E_z[ phi1*( v(G(z)) - c(G0(z), G(z)) ) ] + E_y'[ phi2*( -v(y') ) ]
-        L(G) = E_z[ c(G0(z), G(z)) - v(G(z)) ],    c(x, y) = tau/2 ||x - y||^2 / s^2 + lam F(y)
+        L(G) = E_z[ c(G0(z), G(z)) - v(G(z)) ],    c(x, y) = tau/2 ||x - y||^2 / s^2 + share lam F(y)
 
     No real data: y' are the model's own samples. For tau = 0, fixed source, pool "model" and no R1,
     v* = lam F - kappa with law(G) = q* is stationary. A transport cost tau > 0 keeps retained latents
@@ -113,8 +113,9 @@ class UOT(Training):
         pool: "model": y' from the original (the paper); "tilted": y' from q* by resampling (ours).
         source: "fixed" (phi1*(s) = s) or "relaxed" (phi1 = phi2, the paper's two-sided form).
         tau: >= 0, weight of the scale-free transport cost.
-        cost_strength: lam in the cost, where it should differ from the target's strength; None: the
-            target's.
+        share: >= 0, of the target's strength lam that stands in the cost. 1 for the pool "model". A tilted
+            pool already holds q*, to which F in the cost adds q0 exp(-lam F) once more: a small share makes
+            up for what the transport cost keeps, more over-forgets.
         r1: >= 0, gradient penalty on v at y'.
         anneal_r1: whether the penalty falls linearly to 0 over the training.
         bank_size: latents (and originals G0(z)) that batches are drawn from.
@@ -128,7 +129,7 @@ class UOT(Training):
     pool: Literal["model", "tilted"] = "model"
     source: Literal["fixed", "relaxed"] = "fixed"
     tau: float = 3.0
-    cost_strength: float | None = None
+    share: float = 1.0
     r1: float = 0.0
     anneal_r1: bool = False
     bank_size: int = 16384
@@ -144,7 +145,7 @@ class UOT(Training):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("tau", "r1"):
+        for name in ("tau", "r1", "share"):
             if not getattr(self, name) >= 0:
                 raise InputError(f"got {name}={getattr(self, name)}; expected a number >= 0")
         require_batch(self.bank_size, self.batch_size, "samples (bank_size)")
@@ -177,8 +178,7 @@ class UOT(Training):
         potential = trainable_copy(new_net(net | {"num_times": 0, "outputs": 1}, seed))
         generator = trainable_copy(model)
         assert isinstance(generator, GenerativeModel)
-        strength = target.strength if self.cost_strength is None else self.cost_strength
-        cost = TransportCost(target.energy, strength, self.tau, float(prepared["scale"]))
+        cost = TransportCost(target.energy, self.share * target.strength, self.tau, float(prepared["scale"]))
         phi1 = None if self.source == "fixed" else divergence
         return {
             "potential": Part(

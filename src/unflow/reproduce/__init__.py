@@ -6,12 +6,19 @@ from unflow.reproduce.continualflow_2d import ContinualFlow2D
 from unflow.reproduce.continualflow_cifar10 import ContinualFlowCIFAR10
 from unflow.reproduce.continualflow_mnist import ContinualFlowMNIST
 from unflow.reproduce.experiment import Experiment
+from unflow.reproduce.uot_2d import UOT2D
+from unflow.reproduce.uot_mnist import UOTMNIST
 
-__all__ = ["EXPERIMENTS", "ContinualFlow2D", "ContinualFlowCIFAR10", "ContinualFlowMNIST", "Experiment"]
+__all__ = [
+    "EXPERIMENTS", "UOT2D", "UOTMNIST", "ContinualFlow2D", "ContinualFlowCIFAR10", "ContinualFlowMNIST",
+    "Experiment",
+]  # fmt: skip
 
 EXPERIMENTS: dict[str, type[Experiment]] = {
     "continualflow-2d": ContinualFlow2D,
     "continualflow-mnist": ContinualFlowMNIST,
     "continualflow-cifar10": ContinualFlowCIFAR10,
+    "uot-2d": UOT2D,
+    "uot-mnist": UOTMNIST,
 }
 """Name on the command line -> experiment."""

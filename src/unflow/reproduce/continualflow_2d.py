@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -21,7 +22,8 @@ from unflow.reproduce.experiment import Experiment, records_table
 from unflow.reproduce.figures import bars, scatter_panels, trajectories
 from unflow.reproduce.recipes import PLANAR
 from unflow.reproduce.request import MARGIN, Request
-from unflow.reproduce.study import Study
+from unflow.reproduce.study import Recipe, Study
+from unflow.reproduce.words import CONTINUALFLOW_INTRO, CONTINUALFLOW_NOTES
 from unflow.target import Target
 from unflow.training import stream
 from unflow.unlearning import unlearn
@@ -41,22 +43,20 @@ class ContinualFlow2D(Experiment):
     name: ClassVar[str] = "continualflow-2d"
     title: ClassVar[str] = "ContinualFlow in the plane"
     datasets: ClassVar[tuple[str, ...]] = tuple(PLANAR_SETS)
-    published: ClassVar[str] = "continualflow_table3.csv"
+    published: ClassVar[str | None] = "continualflow_table3.csv"
+    intro: ClassVar[Sequence[str]] = CONTINUALFLOW_INTRO
+    notes: ClassVar[Sequence[str]] = CONTINUALFLOW_NOTES
 
     def check(self) -> None:
         """Nothing to check: the data is made."""
 
     def study(self, dataset: str, seed: int) -> Study:
         """Return the study of one set and seed; its points are drawn anew for every seed."""
-        return self.once(f"{dataset}/seed-{seed}", lambda: self._new_study(dataset, seed))
-
-    def _new_study(self, dataset: str, seed: int) -> Study:
-        planar, recipe = PLANAR_SETS[dataset], self.recipe or PLANAR
-        parts = {
-            part: planar.sample(n, stream(seed, 50 + k)) for k, (part, n) in enumerate(NUM_POINTS.items())
-        }
-        out = self.out / dataset / f"seed-{seed}"
-        return Study(recipe, parts, seed, out, self.device, planar)
+        folder = f"{dataset}/seed-{seed}"
+        return self.once(
+            folder,
+            lambda: planar_study(dataset, seed, self.recipe or PLANAR, self.out / folder, self.device),
+        )
 
     def groups(self) -> list[list[tuple[str, int]]]:
         """Return every request alone: each set and seed is a study of its own."""
@@ -202,6 +202,13 @@ class ContinualFlow2D(Experiment):
         return tables
 
 
+def planar_study(dataset: str, seed: int, recipe: Recipe, out: Path, device: str) -> Study:
+    """Return the study of one set in the plane, with points drawn for this seed."""
+    planar = PLANAR_SETS[dataset]
+    parts = {part: planar.sample(n, stream(seed, 50 + k)) for k, (part, n) in enumerate(NUM_POINTS.items())}
+    return Study(recipe, parts, seed, out, device, planar)
+
+
 @torch.no_grad()
 def path_energy(model: Any, x: Tensor, steps: int = 50) -> float:
     r"""Return E ∫ ||v(x_t, t)||^2 dt of the flow that a chain has appended, from points x [n, d].
@@ -227,4 +234,4 @@ def squared_wasserstein(x: Tensor, y: Tensor) -> float:
     return float((x - y[ExactOT().pair(x, y)]).square().sum(1).mean())
 
 
-__all__ = ["ContinualFlow2D", "path_energy", "squared_wasserstein"]
+__all__ = ["ContinualFlow2D", "path_energy", "planar_study", "squared_wasserstein"]

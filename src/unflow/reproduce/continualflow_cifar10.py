@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
 
@@ -12,6 +13,7 @@ from unflow.reproduce.images import ImageExperiment, pictures
 from unflow.reproduce.recipes import CIFAR10
 from unflow.reproduce.request import ROWS
 from unflow.reproduce.study import Recipe
+from unflow.reproduce.words import CONTINUALFLOW_INTRO, CONTINUALFLOW_NOTES
 
 CLASSES = ("automobile", "airplane")
 
@@ -22,7 +24,9 @@ class ContinualFlowCIFAR10(ImageExperiment):
     name: ClassVar[str] = "continualflow-cifar10"
     title: ClassVar[str] = "ContinualFlow on CIFAR-10"
     datasets: ClassVar[tuple[str, ...]] = ("cifar10-automobile", "cifar10-airplane")
-    published: ClassVar[str] = "continualflow_table1.csv"
+    published: ClassVar[str | None] = "continualflow_table1.csv"
+    intro: ClassVar[Sequence[str]] = CONTINUALFLOW_INTRO
+    notes: ClassVar[Sequence[str]] = CONTINUALFLOW_NOTES
 
     def load(self) -> LabelledData:
         """Return the 12,000 images of both classes."""

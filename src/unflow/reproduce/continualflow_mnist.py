@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
@@ -22,6 +23,7 @@ from unflow.reproduce.images import ImageExperiment, pictures
 from unflow.reproduce.recipes import MNIST
 from unflow.reproduce.request import NUM_BALANCE, ROWS, Request
 from unflow.reproduce.study import Recipe, Study
+from unflow.reproduce.words import CONTINUALFLOW_INTRO, CONTINUALFLOW_NOTES
 from unflow.training import stream
 
 EVEN, ODD = (0, 2, 4, 6, 8), (1, 3, 5, 7, 9)
@@ -62,7 +64,9 @@ class ContinualFlowMNIST(ImageExperiment):
     name: ClassVar[str] = "continualflow-mnist"
     title: ClassVar[str] = "ContinualFlow on MNIST"
     datasets: ClassVar[tuple[str, ...]] = ("mnist", "mnist-keep-0", "mnist-forget-0")
-    published: ClassVar[str] = "continualflow_table1.csv"
+    published: ClassVar[str | None] = "continualflow_table1.csv"
+    intro: ClassVar[Sequence[str]] = CONTINUALFLOW_INTRO
+    notes: ClassVar[Sequence[str]] = CONTINUALFLOW_NOTES
 
     def load(self) -> LabelledData:
         """Return the 70,000 digits."""

@@ -12,10 +12,12 @@ from typing import Any, ClassVar
 
 import torch
 
+from unflow.errors import InputError
 from unflow.files import write_bytes, write_json
 from unflow.reproduce.page import write_page
 from unflow.reproduce.request import Request
 from unflow.reproduce.results import (
+    COLUMNS,
     Row,
     means,
     measured_rows,
@@ -24,7 +26,7 @@ from unflow.reproduce.results import (
     paper_table,
 )
 from unflow.reproduce.study import Recipe, Study
-from unflow.table import pipe_table
+from unflow.table import Columns, pipe_table
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,8 +56,14 @@ class Experiment(ABC):
     """As the command line calls it."""
     title: ClassVar[str]
     datasets: ClassVar[tuple[str, ...]]
-    published: ClassVar[str]
-    """The file with the paper's rows."""
+    published: ClassVar[str | None] = None
+    """The file with the paper's rows; None where it printed none that we could read."""
+    columns: ClassVar[Columns] = COLUMNS
+    """Of the tables."""
+    intro: ClassVar[Sequence[str]]
+    """Paragraphs over the tables of the report."""
+    notes: ClassVar[Sequence[str]]
+    """Under them."""
 
     @abstractmethod
     def check(self) -> None:
@@ -87,6 +95,18 @@ class Experiment(ABC):
         """Return the paper's name of a data set."""
         return dataset
 
+    @classmethod
+    def of_classes(cls, classes: Sequence[int]) -> tuple[str, ...]:
+        """Return the requests that forget single classes.
+
+        Raises:
+            InputError: for an experiment that has no such requests, or an unknown class.
+        """
+        raise InputError(
+            f"got classes {','.join(map(str, classes))} for {cls.name}; expected --dataset: it does not"
+            " forget class by class"
+        )
+
     @property
     def chosen(self) -> tuple[str, ...]:
         """The data sets of this run."""
@@ -117,7 +137,7 @@ class Experiment(ABC):
             for request in self.requests(dataset)
             for row in measured_rows(request.audit(), dataset)
         ]
-        published = paper_rows(self.published, [self.as_published(name) for name in self.chosen])
+        published = self._published_rows()
         write_json(self.out / "table.json", [*rows, *published])
         tables = self.tables(rows, published)
         figures = self.draw()
@@ -125,29 +145,36 @@ class Experiment(ABC):
         text = "\n".join(f"## {title}\n\n{table}" for title, table in tables)
         write_bytes(self.out / "table.md", text.encode())
         write_page(
-            self.out, title=self.title, intro=INTRO, tables=tables, figures=figures,
-            command=self.command(), notes=NOTES,
+            self.out, title=self.title, intro=self.intro, tables=tables, figures=figures,
+            command=self.command(), notes=self.notes,
         )  # fmt: skip
         return [*rows, *published]
 
+    def _published_rows(self) -> list[Row]:
+        if self.published is None:
+            return []
+        return paper_rows(self.published, [self.as_published(name) for name in self.chosen])
+
     def tables(self, rows: Sequence[Row], published: Sequence[Row]) -> list[tuple[str, str]]:
         """Return titles and Markdown of the means, and of our rows beside the paper's."""
-        records = means(rows)
+        records = means(rows, self.columns)
         tables = []
         for dataset in self.chosen:
-            tables += [
-                (dataset, measured_table(records, dataset)),
-                (f"{dataset}, as in the paper",
-                 paper_table(records, published, dataset, self.as_published(dataset))),
-            ]  # fmt: skip
+            tables.append((dataset, measured_table(records, dataset, self.columns)))
+            if published:
+                as_published = paper_table(records, published, dataset, self.as_published(dataset))
+                tables.append((f"{dataset}, as in the paper", as_published))
         return tables
 
     def command(self) -> str:
         """Return the command that makes all this."""
-        only = "".join(f" --dataset {dataset}" for dataset in self.only)
         data = " --data DIR" if self.data is not None else ""
         seeds = f" --seeds {len(self.seeds)} --seed {self.seeds[0]}"
-        return f"unflow reproduce {self.name} --out {self.out.name}{seeds}{only}{data}"
+        return f"unflow reproduce {self.name} --out {self.out.name}{seeds}{self.selection()}{data}"
+
+    def selection(self) -> str:
+        """Return the option that chose the data sets."""
+        return "".join(f" --dataset {dataset}" for dataset in self.only)
 
 
 def make_audits(experiment: Experiment, group: Sequence[tuple[str, int]]) -> None:
@@ -169,16 +196,3 @@ def _text(value: Any, decimals: int) -> str:
     if value is None:
         return "–"
     return str(value) if decimals < 0 else f"{value:.{decimals}f}"
-
-
-INTRO = [
-    "Means ± standard deviations over seeds of data, training and judge. The row erfm_resample is the "
-    "library's default method; erfm is the paper's own weighting and chain.",
-    "original is the model before; retrained never saw what is to be forgotten; target holds exact samples "
-    "of the law that was asked for, drawn by rejection from the original.",
-]
-NOTES = [
-    "Seconds are those of this run on this machine: compare ratios, not seconds.",
-    "The paper's retain accuracy is its classifier's accuracy on real retained samples; by that definition "
-    "it is the same for every generator.",
-]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from unflow.methods import Autoencoding, Classification, FlowMatching
+from dataclasses import replace
+
+from unflow.methods import Autoencoding, Classification, Distill, FlowMatching
 from unflow.reproduce.study import Recipe
 
 PLANAR = Recipe(
@@ -38,3 +40,19 @@ CIFAR10 = Recipe(
     judge=Classification(steps=800, smoothing=0.05, noise=0.05),
 )
 """Automobiles and airplanes in 64 latents."""
+
+ONE_STEP_MNIST = replace(
+    MNIST,
+    # Without label smoothing the judge is calibrated: as sure of real digits as it is right about them.
+    judge=Classification(steps=600, noise=0.05),
+    flow_map_net={"net": "mlp", "width": 256, "depth": 4},
+    distill=Distill(steps=6000, batch_size=256, bank_size=65536),
+)
+"""The same digits in 16 latents, in one step."""
+
+ONE_STEP_PLANAR = replace(
+    PLANAR,
+    flow_map_net={"net": "mlp", "width": 128, "depth": 3, "frequencies": 5},
+    distill=Distill(steps=3000, batch_size=256, bank_size=32768),
+)
+"""The four sets in the plane, in one step."""

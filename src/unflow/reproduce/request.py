@@ -29,6 +29,7 @@ from unflow.data import LabelledData
 from unflow.data.toy import GeometryJudge
 from unflow.energies import Balanced, ClassLogOdds, Energy
 from unflow.files import read_json, stage
+from unflow.methods import Method
 from unflow.models import GenerativeModel
 from unflow.reproduce.study import Study
 from unflow.table import seconds_of
@@ -62,6 +63,7 @@ class Request:
         energy: F; None: the calibrated guide's log-odds of the classes with ``MARGIN``, balanced over
             the model's samples (``calibration``).
         strength: lam.
+        margin: of the default energy, in nats; None: ``MARGIN``.
         model: what must forget; None: the study's original.
         rows: methods.
     """
@@ -74,6 +76,7 @@ class Request:
         *,
         energy: Energy | None = None,
         strength: float = 1.0,
+        margin: float | None = None,
         model: GenerativeModel | None = None,
         rows: Sequence[str] = ROWS,
     ) -> None:
@@ -81,37 +84,41 @@ class Request:
         self.out = study.out / name
         self.model: GenerativeModel = model or study.flow
         self.energy_seconds = 0.0
-        self.energy = energy or self._calibrated(strength)
+        self.energy = energy or self._calibrated(strength, MARGIN if margin is None else margin)
         self.target = Target(self.model, self.energy, strength)
 
-    def _calibrated(self, strength: float) -> Energy:
-        record = stage(self.out / "energy.json", lambda: self._balance(strength))
+    def _calibrated(self, strength: float, margin: float) -> Energy:
+        record = stage(self.out / "energy.json", lambda: self._balance(strength, margin))
         self.energy_seconds = record["seconds"]
         guide = Tempered(self.study.guide, record["temperature"])
-        return Balanced(ClassLogOdds(guide, self.forget, MARGIN), guide, self.forget, record["offsets"])
+        return Balanced(ClassLogOdds(guide, self.forget, margin), guide, self.forget, record["offsets"])
 
-    def _balance(self, strength: float) -> dict[str, Any]:
+    def _balance(self, strength: float, margin: float) -> dict[str, Any]:
         _ = self.study.guide  # its own training counts as the guide's seconds, not as these
         started = time.perf_counter()
         guide = self.study.calibrated_guide
         offsets = [0.0]  # one retained class is in balance by itself
         if len(self.study.class_names) - len(self.forget) > 1:
             x = self.model.sample(NUM_BALANCE, stream(self.study.seed, 41))
-            plain = ClassLogOdds(guide, self.forget, MARGIN)
+            plain = ClassLogOdds(guide, self.forget, margin)
             offsets = balanced(plain, guide, self.forget, x, strength).offsets.tolist()
         return {
-            "temperature": float(guide.temperature), "margin": MARGIN, "offsets": offsets,
+            "temperature": float(guide.temperature), "margin": margin, "offsets": offsets,
             "seconds": time.perf_counter() - started,
         }  # fmt: skip
 
     def unlearned(self, name: str) -> Unlearned:
-        """Carry one method out, or find its result on disk."""
-        study, method = self.study, self.study.recipe.method(name)
+        """Carry one row's method out, or find its result on disk."""
+        return self.carried_out(name, self.study.recipe.method(name), name)
+
+    def carried_out(self, name: str, method: Method, folder: str) -> Unlearned:
+        """Carry any method out in a folder of the request, or find its result there."""
+        study = self.study
         held_out = study.latents("held_out").without_classes(self.forget)
         watched = held_out.rows(torch.arange(min(WATCHED, len(held_out))))
         rows = rows_read(method, self.target, self.forget, study.latents("train"), watched)
         return unlearn(
-            self.target, method, self.out / name, seed=study.seed, name=name, device=study.device,
+            self.target, method, self.out / folder, seed=study.seed, name=name, device=study.device,
             guide_data=GUIDE_DATA, **rows,
         )  # fmt: skip
 
@@ -131,16 +138,19 @@ class Request:
 
     def entries(self) -> list[Entry]:
         """Return original, target and all methods."""
-        study, model = self.study, self.target.model
-        lineage = bundle.read_lineage(study.out / "flow")
-        cost = trained_cost(lineage, model) | {"train_seconds": lineage["seconds"]}
+        study = self.study
         original = Entry(
-            "original", draw_samples(study.whole(model), self.z()), study.seed,
-            data_used=["train_images"], cost=cost,
+            "original", draw_samples(study.whole(self.model), self.z()), study.seed,
+            data_used=["train_images"], cost=self.original_cost(),
         )  # fmt: skip
         target = Entry("target", self.target_samples(0), study.seed, original_recoverable=True,
                        data_used=GUIDE_DATA)  # fmt: skip
         return [original, target, *(self.entry(name) for name in self.rows)]
+
+    def original_cost(self) -> dict[str, Any]:
+        """Return what training the original has cost."""
+        lineage = bundle.read_lineage(self.study.out / "flow")
+        return trained_cost(lineage, self.model) | {"train_seconds": lineage["seconds"]}
 
     def target_samples(self, which: int) -> Any:
         """Return the ``which``-th independent set of exact samples of q*, decoded."""
@@ -167,17 +177,22 @@ class Request:
             return dict(read_json(file))
         evidence = self.evidence()
         entries, second = self.entries(), self.target_samples(1)
-        floor, rows = audit_family("flow", evidence, entries, second, self.out / "samples")
+        family = self.model.family
+        floor, rows = audit_family(family, evidence, entries, second, self.out / "samples")
         for row, entry in zip(rows, entries, strict=True):
-            row["as_in_paper"] = self.as_in_paper(evidence, entry, row)
+            row.update(self.further(evidence, entry, row))
         record = self.judge_record()
         words = {"forget": list(self.forget), "words": self.energy.describe(), "seed": self.study.seed}
-        result = Audit(record, {"flow": floor}, rows, words, self.study.class_names, find_notes(rows, record))
+        result = Audit(record, {family: floor}, rows, words, self.study.class_names, find_notes(rows, record))
         result.write(file)
         return result.as_dict()
 
+    def further(self, evidence: Evidence, entry: Entry, row: dict[str, Any]) -> dict[str, Any]:
+        """Return what a row of this experiment holds beyond an audit's."""
+        return {"as_in_paper": self.as_in_paper(evidence, entry, row)}
+
     def as_in_paper(self, evidence: Evidence, entry: Entry, row: dict[str, Any]) -> dict[str, Any]:
-        """Return what the paper prints: a classifier's rates, the biased MMD, ms for 5,000 samples."""
+        """Return what ContinualFlow prints: a classifier's rates, the biased MMD, ms for 5,000 samples."""
         study = self.study
         classifier = evidence.judge if study.planar is None else study.classifier_judge
         judged = classifier.probabilities(entry.samples.x)

@@ -38,6 +38,21 @@ PAPER_COLUMNS: Columns = {
 }
 """What the paper prints, measured its way: by a classifier, and with the biased MMD."""
 
+ONE_STEP_COLUMNS: Columns = {
+    "forget_rate": ("forgotten left %", 100, 2),
+    "pul": ("PUL %", 1, 2),
+    "fid_retain": ("u-FID", 1, 2),
+    "fid_target": ("FD target", 1, 2),
+    "fid_target_ratio": ("/ floor", 1, 2),
+    "coverage": ("coverage", 1, 3),
+    "share_tv_target": ("share TV target", 1, 3),
+    "stayed_share": ("stayed %", 100, 1),
+    "judge_confidence": ("judge sure %", 100, 1),
+    "seconds": ("seconds", 1, 1),
+    "seconds_ratio": ("/ retraining", 1, 3),
+}
+"""Of the experiments with one-step models. u-FID: Fréchet distance to real retained samples."""
+
 REFERENCES = ("original", "target", "retrained")
 
 
@@ -49,6 +64,8 @@ def measured_rows(audit: dict[str, Any], dataset: str) -> list[Row]:
     for row in audit["rows"]:
         own = {"dataset": dataset, "source": "measured", **row, "seconds": seconds_of(row)}
         own["share_tv_target"] = row["retained_share_tv"]
+        floor = audit["floor"][row["family"]]["fid_target"]
+        own["fid_target_ratio"] = row["fid_target"] / floor if floor else None
         own["share_tv_retrained"] = own["seconds_ratio"] = None
         if retrained is not None:
             own["share_tv_retrained"] = _share_tv(row["class_counts"], retrained["class_counts"], forget)
@@ -83,28 +100,35 @@ def paper_rows(table: str, datasets: Sequence[str]) -> list[Row]:
     return rows
 
 
-def means(rows: Sequence[Row]) -> list[Row]:
+def means(rows: Sequence[Row], columns: Columns = COLUMNS) -> list[Row]:
     """Return one record per data set and method: mean and sd over seeds of every column."""
     records = []
     for dataset, method in dict.fromkeys((row["dataset"], row["method"]) for row in rows):
         own = [row for row in rows if (row["dataset"], row["method"]) == (dataset, method)]
         record: Row = {"dataset": dataset, "method": method, "seeds": [row["seed"] for row in own]}
-        for key in COLUMNS:
+        for key in columns:
             record |= mean_sd(key, [row[key] for row in own])
-        paper: Row = {}
-        for key in PAPER_COLUMNS:
-            paper |= mean_sd(key, [row["as_in_paper"][key] for row in own])
-        records.append(record | {"as_in_paper": paper})
+        if "as_in_paper" in own[0]:
+            paper: Row = {}
+            for key in PAPER_COLUMNS:
+                paper |= mean_sd(key, [row["as_in_paper"][key] for row in own])
+            record["as_in_paper"] = paper
+        records.append(record)
     order = {method: place for place, method in enumerate(REFERENCES)}
     names = list(dict.fromkeys(record["dataset"] for record in records))
     return sorted(records, key=lambda r: (names.index(r["dataset"]), order.get(r["method"], len(order))))
 
 
-def measured_table(records: Sequence[Row], dataset: str) -> str:
+def mean_rows(rows: Sequence[Row], name: str) -> list[Row]:
+    """Return the rows of several data sets as if they were of one, to be averaged together."""
+    return [row | {"dataset": name} for row in rows]
+
+
+def measured_table(records: Sequence[Row], dataset: str, columns: Columns = COLUMNS) -> str:
     """Return the means of one data set as Markdown."""
     own = [record for record in records if record["dataset"] == dataset]
-    lines = [[f"`{r['method']}`", *(cell(r, key, COLUMNS) for key in COLUMNS)] for r in own]
-    return pipe_table([f"{dataset}, seeds {own[0]['seeds']}", *titles(COLUMNS)], lines)
+    lines = [[f"`{r['method']}`", *(cell(r, key, columns) for key in columns)] for r in own]
+    return pipe_table([f"{dataset}, seeds {own[0]['seeds']}", *titles(columns)], lines)
 
 
 def paper_table(records: Sequence[Row], published: Sequence[Row], dataset: str, as_published: str) -> str:

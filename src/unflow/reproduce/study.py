@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from unflow import bundle
 from unflow.auditing import (
@@ -20,11 +21,11 @@ from unflow.calibration import Tempered, calibrated
 from unflow.classifiers import Classifier, LooksOnce
 from unflow.data import LabelledData
 from unflow.data.toy import GeometryJudge, PlanarSet
-from unflow.methods import UNLEARNERS, Autoencoding, Classification, FlowMatching, Method
+from unflow.methods import UNLEARNERS, Autoencoding, Classification, Distill, FlowMatching, Method
 from unflow.methods.baselines.fine_tune import FineTune
 from unflow.methods.baselines.neg_grad_plus import NegGradPlus
 from unflow.methods.baselines.retrain import Retrain
-from unflow.models import Flow, GenerativeModel, Latent
+from unflow.models import Flow, FlowMap, GenerativeModel, Latent
 from unflow.training import stream
 
 JUDGE_SEED_OFFSET = 1000
@@ -38,6 +39,7 @@ class Recipe:
     Attributes:
         flow_net: network of the flow, without its shape.
         flow: training of the original; the retrained model has the same.
+        flow_map_net, distill: of the one-step model that is distilled from the flow; None without one.
         guide_net, guide: the classifier behind the energies, on what the flow makes (points, latents).
         judge_net, judge: the classifier that judges samples; in the plane it only stands beside the
             exact geometry.
@@ -54,6 +56,8 @@ class Recipe:
     judge: Classification
     autoencoder_net: dict[str, Any] | None = None
     autoencoder: Autoencoding | None = None
+    flow_map_net: dict[str, Any] | None = None
+    distill: Distill | None = None
     n: int = 5000
     methods: dict[str, Method] = field(default_factory=dict)
 
@@ -148,14 +152,28 @@ class Study:
         assert isinstance(model, Flow)
         return model
 
+    @cached_property
+    def flow_map(self) -> FlowMap:
+        """The one-step original: the flow, distilled."""
+        return self.distilled(self.flow, "flow_map")
+
+    def distilled(self, teacher: GenerativeModel, name: str) -> FlowMap:
+        """Return a flow's one-step model; ``name`` is its folder."""
+        net, method = self.recipe.flow_map_net, self.recipe.distill
+        assert net is not None
+        assert method is not None
+        model = self._train("flow_map", net, method, self.latents("train"), name, teacher=teacher)
+        assert isinstance(model, FlowMap)
+        return model
+
     def _train(
         self, kind: str, net: dict[str, Any], method: Method, data: LabelledData, name: str,
-        seed: int | None = None,
+        seed: int | None = None, teacher: GenerativeModel | None = None,
     ) -> bundle.Bundled:  # fmt: skip
         part = "judge" if name == "judge" else "train"
         return train_model(
             kind, net, method, data, self.out / name, seed=self.seed if seed is None else seed,
-            part=part, device=self.device, label=name,
+            part=part, device=self.device, label=name, teacher=teacher,
         )  # fmt: skip
 
     def latents(self, part: str) -> LabelledData:
@@ -170,6 +188,10 @@ class Study:
     def whole(self, model: GenerativeModel) -> GenerativeModel:
         """Return a flow of latents with the decoder after it; a flow of points as it is."""
         return model if self.autoencoder is None else Latent(model, self.autoencoder)
+
+    def decoded(self, x: Tensor) -> Tensor:
+        """Return images of latents; points as they are."""
+        return x if self.autoencoder is None else self.autoencoder.decode_batches(x)
 
     def seconds(self, name: str) -> float:
         """Return how long the training of one part took."""

@@ -1,0 +1,218 @@
+"""What the image experiments with one-step models share: one request per class, sweeps, pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+
+from unflow import metrics
+from unflow.errors import InputError
+from unflow.files import stage
+from unflow.reproduce.ablation import COLUMNS as ABLATION
+from unflow.reproduce.ablation import ablation
+from unflow.reproduce.experiment import records_table
+from unflow.reproduce.figures import image_rows, redistribution, trade_off
+from unflow.reproduce.images import ImageExperiment, pictures
+from unflow.reproduce.one_step import BASELINES, ONE_STEP_ROWS, OURS, OneStepRequest
+from unflow.reproduce.results import ONE_STEP_COLUMNS, Row, mean_rows, means, measured_table
+from unflow.reproduce.study import Study
+from unflow.reproduce.trade_off import COLUMNS as TRADE_OFF
+from unflow.reproduce.trade_off import trade_off_points
+from unflow.reproduce.words import ONE_STEP_INTRO, ONE_STEP_NOTES
+from unflow.table import Columns
+from unflow.training import stream
+
+AGREEMENT = {
+    "seed": ("seed", -1),
+    "accuracy": ("judge right on real images, %", 2),
+    "sure": ("judge's confidence there, %", 2),
+    "reconstructed": ("right on reconstructions, %", 2),
+    "sure_samples": ("judge's confidence on samples, %", 2),
+    "agreement": ("judge and guide agree on samples, %", 2),
+}
+
+
+class OneStepImages(ImageExperiment):
+    """Forget one class at a time; some classes with all seeds and a retrained model, others with one."""
+
+    columns: ClassVar[Columns] = ONE_STEP_COLUMNS
+    intro: ClassVar[Sequence[str]] = ONE_STEP_INTRO
+    notes: ClassVar[Sequence[str]] = ONE_STEP_NOTES
+    retrained_classes: ClassVar[tuple[int, ...]]
+    """Classes that are forgotten with every seed, and beside a retrained model."""
+
+    @classmethod
+    def of_classes(cls, classes: Sequence[int]) -> tuple[str, ...]:
+        """Return the requests that forget these classes, one each."""
+        unknown = [k for k in classes if not 0 <= k < len(cls.datasets)]
+        if unknown:
+            raise InputError(f"got class {unknown[0]}; expected classes from 0 to {len(cls.datasets) - 1}")
+        return tuple(cls.datasets[k] for k in classes)
+
+    def selection(self) -> str:
+        """Return the option that chose the classes."""
+        classes = ",".join(str(self.datasets.index(name)) for name in self.only)
+        return f" --classes {classes}" if classes else ""
+
+    def forget(self, dataset: str) -> tuple[int, ...]:
+        """Return the class that a request forgets."""
+        return (self.datasets.index(dataset),)
+
+    def is_retrained(self, dataset: str) -> bool:
+        """Return whether a request has a retrained row, and all seeds."""
+        return self.forget(dataset)[0] in self.retrained_classes
+
+    def seeds_of(self, dataset: str) -> Sequence[int]:
+        """Return all seeds for the classes with a retrained model, the first seed for the others."""
+        return self.seeds if self.is_retrained(dataset) else self.seeds[:1]
+
+    def request(self, dataset: str, seed: int) -> OneStepRequest:
+        """Return a class's request with one seed."""
+        rows = ONE_STEP_ROWS if self.is_retrained(dataset) else (*OURS, *BASELINES)
+        return OneStepRequest(self.study(seed), self.forget(dataset), dataset, rows=rows)
+
+    # Tables
+
+    def tables(self, rows: Sequence[Row], published: Sequence[Row]) -> list[tuple[str, str]]:
+        """Return the judge, the means over classes, and every class by itself."""
+        return [
+            ("The judge, and whether the samples are worth forgetting",
+             records_table(self.agreement(), AGREEMENT)),
+            *self._means(rows),
+            *super().tables(rows, published)[1:],
+        ]  # fmt: skip
+
+    def _means(self, rows: Sequence[Row]) -> list[tuple[str, str]]:
+        """Return the means over the classes with a retrained model, and over all of the first seed."""
+        again = [name for name in self.chosen if self.is_retrained(name)]
+        groups = {
+            "mean over classes and seeds": [row for row in rows if row["dataset"] in again],
+            "mean over all classes, first seed": [row for row in rows if row["seed"] == self.seeds[0]],
+        }
+        tables = []
+        for title, own in groups.items():
+            if len({row["dataset"] for row in own}) > 1:
+                records = means(mean_rows(own, title), self.columns)
+                tables.append((title, measured_table(records, title, self.columns)))
+        return tables
+
+    def agreement(self) -> list[dict[str, Any]]:
+        """Return, per seed, how sure the judge is of samples, and how often it agrees with the guide."""
+        seeds = [seed for seed in self.seeds if any(seed in self.seeds_of(name) for name in self.chosen)]
+        return [self._agreement(seed) for seed in seeds]
+
+    def _agreement(self, seed: int) -> dict[str, Any]:
+        file = self.out / f"seed-{seed}" / "agreement.json"
+        return dict(stage(file, lambda: agreement(self.study(seed))))
+
+    def further_tables(self) -> list[tuple[str, str]]:
+        """Return the points of the trade-off figure, and the ablation."""
+        words = f"{self.swept}, seed {self.seeds[0]}"
+        return [
+            (f"Forgetting against quality, {words}", records_table(self.trade_off(), TRADE_OFF)),
+            (f"One factor at a time around uot_tilted, {words}", records_table(self.ablation(), ABLATION)),
+        ]
+
+    # The request that is looked at from all sides
+
+    @property
+    def swept(self) -> str:
+        """The request of the sweeps: the middle one of those with a retrained model, else the first."""
+        again = [name for name in self.chosen if self.is_retrained(name)]
+        return again[len(again) // 2] if again else self.chosen[0]
+
+    def swept_request(self) -> OneStepRequest:
+        """Return that request with the first seed."""
+        return self.request(self.swept, self.seeds[0])
+
+    def trade_off(self) -> list[dict[str, Any]]:
+        """Return PUL, u-FID and more of every method at several strengths."""
+        file = self.out / f"trade-off-{self.swept}.json"
+        return list(stage(file, lambda: trade_off_points(self.swept_request())))
+
+    def ablation(self) -> list[dict[str, Any]]:
+        """Return one factor at a time around the default of uot_tilted."""
+        return ablation(self.swept_request())
+
+    # Figures
+
+    def draw(self) -> list[tuple[Path, str]]:
+        """Draw every row from the same latents, where mass went, and the trade-off."""
+        figures = [self.rows_picture(name, ()) for name in self.chosen]
+        return [*figures, self._redistribution(), self._trade_off_figure()]
+
+    def rows_picture(self, dataset: str, methods: Sequence[str]) -> tuple[Path, str]:
+        """Draw samples of every row of a request from the same latents, sixteen that are forgotten first."""
+        request = self.request(dataset, self.seeds[0])
+        study = request.study
+        z = mixed_latents(request)
+        strips = []
+        for name in ("original", *request.rows):
+            strips.append((name, pictures(study.whole(request.model_of(name)), z)))
+        path = image_rows(self.out / f"rows-{dataset}.png", [(name, x.numpy()) for name, x in strips])
+        return path, (
+            f"{dataset}: every row from the same latents, the first half of which gave the forgotten class "
+            "(retrained: another map of them)."
+        )
+
+    def _redistribution(self) -> tuple[Path, str]:
+        request = self.swept_request()
+        audit = request.audit()
+        matrices = {
+            row["method"]: torch.tensor(row["transition"]).numpy()
+            for row in audit["rows"] if row["transition"] is not None
+        }  # fmt: skip
+        path = redistribution(
+            self.out / f"redistribution-{self.swept}.png", matrices, request.study.class_names, request.forget
+        )
+        return (
+            path,
+            f"{self.swept}: class before (rows) and after (columns) of the same latents, %.",
+        )
+
+    def _trade_off_figure(self) -> tuple[Path, str]:
+        records, request = self.trade_off(), self.swept_request()
+        curves = {
+            name: [(r["fid_retain"], r["pul"], r["is_default"]) for r in records if r["method"] == name]
+            for name in dict.fromkeys(record["method"] for record in records)
+        }
+        rows = {row["method"]: row for row in request.audit()["rows"]}
+        references = {
+            name: (rows[name]["fid_retain"], rows[name]["pul"])
+            for name in ("original", "target", "retrained") if name in rows
+        }  # fmt: skip
+        path = trade_off(
+            self.out / f"trade-off-{self.swept}.png", curves, references,
+            xlabel="u-FID: Fréchet distance to real retained images", ylabel="PUL, %",
+        )  # fmt: skip
+        return path, f"{self.swept}: forgetting against quality; one point per strength, large: the default."
+
+
+def agreement(study: Study) -> dict[str, Any]:
+    """Return whether a study's samples are clear enough to judge: the judge's word against the guide's."""
+    latents = study.flow_map.sample(study.recipe.n, stream(study.seed, 97))
+    judge, held_out = study.classifier_judge, study.parts["held_out"]
+    samples = judge.probabilities(study.decoded(latents))
+    real = judge.probabilities(held_out.x)
+    copies = judge.probabilities(study.decoded(study.latents("held_out").x))
+    guided = study.guide.probabilities(latents).argmax(1)
+
+    def right(probabilities: torch.Tensor) -> float:
+        return 100 * float((probabilities.argmax(1) == held_out.labels).float().mean())
+
+    return {
+        "seed": study.seed, "accuracy": right(real), "sure": 100 * metrics.judge_confidence(real),
+        "reconstructed": right(copies), "sure_samples": 100 * metrics.judge_confidence(samples),
+        "agreement": 100 * float((samples.argmax(1) == guided).float().mean()),
+    }  # fmt: skip
+
+
+def mixed_latents(request: OneStepRequest, n: int = 16) -> torch.Tensor:
+    """Return n latents, the first half of which the judge sees become the forgotten class."""
+    study, z = request.study, request.z()[:2000]
+    labels = study.judge.probabilities(study.whole(request.model).push_batches(z)).argmax(1)
+    forgotten = torch.isin(labels, torch.tensor(request.forget))
+    return torch.cat([z[forgotten][: n // 2], z[~forgotten][: n - n // 2]])
