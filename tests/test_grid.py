@@ -10,7 +10,7 @@ from scipy.optimize import minimize_scalar
 
 from unflow.divergences import DIVERGENCES, KL
 from unflow.errors import InputError
-from unflow.grid import transport_law
+from unflow.grid import cell_centres, law_on_grid, transport_law
 
 X = torch.linspace(-4, 4, 81)[:, None]
 
@@ -74,3 +74,27 @@ def test_what_does_not_fit_is_refused() -> None:
         transport_law(q0, X, q0, tau=-1, divergence=KL())
     with pytest.raises(InputError, match="81 probabilities, 81 points and 3 costs"):
         transport_law(q0, X, q0[:3], tau=1, divergence=KL())
+
+
+# Laws on a grid
+
+
+def test_a_law_on_a_grid_counts_its_samples() -> None:
+    x = torch.tensor([[-0.9, -0.9], [-0.9, 0.1], [0.1, 0.1], [0.2, 0.3]])
+    law = law_on_grid(x, side=1.0, cells=2)
+    assert law.tolist() == [0.25, 0.25, 0.0, 0.5]
+    weighted = law_on_grid(x, 1.0, 2, torch.tensor([6.0, 0.0, 1.0, 1.0]))
+    assert weighted.tolist() == [0.75, 0.0, 0.0, 0.25]
+
+
+def test_what_lies_outside_the_grid_is_counted_at_its_edge() -> None:
+    x = torch.tensor([[-50.0], [0.4], [3.0]])
+    assert law_on_grid(x, 1.0, 4).tolist() == pytest.approx([1 / 3, 0, 1 / 3, 1 / 3])
+
+
+@pytest.mark.parametrize("dim", [1, 2, 3])
+def test_the_centre_of_every_cell_lies_in_it(dim: int) -> None:
+    centres = cell_centres(1.5, 4, dim)
+    assert centres.shape == (4**dim, dim)
+    for k, centre in enumerate(centres):
+        assert int(law_on_grid(centre[None], 1.5, 4).argmax()) == k

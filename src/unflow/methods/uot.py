@@ -119,7 +119,7 @@ class UOT(Training):
         r1: >= 0, gradient penalty on v at y'.
         anneal_r1: whether the penalty falls linearly to 0 over the training.
         bank_size: latents (and originals G0(z)) that batches are drawn from.
-        width, depth: of the potential, an MLP.
+        width, depth, frequencies: of the potential, an MLP; points in the plane need frequencies.
         potential_rate: learning rate of the potential; None: the generator's.
         average: decay of the average of G that becomes the model.
     """
@@ -135,6 +135,7 @@ class UOT(Training):
     bank_size: int = 16384
     width: int = 256
     depth: int = 2
+    frequencies: int = 0
     potential_rate: float | None = 1e-3
     average: float = 0.99
 
@@ -174,8 +175,9 @@ class UOT(Training):
         """Return the potential (from zero) and the generator (from G0)."""
         target, model = target_of(problem), model_of(problem)
         divergence = target.divergence
-        net = {"net": "mlp", "shape": model.sample_shape, "width": self.width, "depth": self.depth}
-        potential = trainable_copy(new_net(net | {"num_times": 0, "outputs": 1}, seed))
+        sizes = {name: getattr(self, name) for name in ("width", "depth", "frequencies")}
+        net = {"net": "mlp", "shape": model.sample_shape, "num_times": 0, "outputs": 1, **sizes}
+        potential = trainable_copy(new_net(net, seed))
         generator = trainable_copy(model)
         assert isinstance(generator, GenerativeModel)
         cost = TransportCost(target.energy, self.share * target.strength, self.tau, float(prepared["scale"]))

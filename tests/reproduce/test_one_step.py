@@ -1,0 +1,183 @@
+"""Requests made of one-step models, end to end on tiny settings and data made here."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import unflow.reproduce.ablation as ablation
+import unflow.reproduce.trade_off as trade_off
+import unflow.reproduce.uot_2d as plane
+from test_experiments import few_points, image_recipe, small, write_mnist
+from unflow.bundle import read_lineage
+from unflow.cli import main
+from unflow.methods import UOT, Distill, LatentFlow, LatentTransport, Method
+from unflow.methods.baselines.gradient_ascent import GradientAscent
+from unflow.methods.baselines.reject import Reject
+from unflow.methods.baselines.relabel import Relabel
+from unflow.methods.baselines.saliency import Saliency
+from unflow.methods.baselines.selective_amnesia import SelectiveAmnesia
+from unflow.methods.baselines.weight_extrapolation import WeightExtrapolation
+from unflow.reproduce import UOT2D, UOTMNIST
+from unflow.reproduce.glance import glance
+from unflow.reproduce.one_step import BASELINES, ONE_STEP_ROWS, OURS, OneStepRequest
+from unflow.reproduce.study import Recipe
+
+__all__ = ["few_points"]  # a fixture that every test here uses too
+
+BANK: dict[str, Any] = {"bank_size": 512, "batch_size": 32}
+
+
+def one_step(recipe: Recipe) -> Recipe:
+    """Return a recipe with a flow map, and few steps for every row."""
+    rows: dict[str, Method] = {
+        "uot": UOT(steps=6, **BANK),
+        "uot_tilted": UOT(steps=6, pool="tilted", share=0.3, **BANK),
+        "uot_laws": UOT(steps=6, width=16, **BANK),
+        "latent_transport": LatentTransport(steps=6, **BANK),
+        "latent_transport_chain": LatentFlow(steps=6, block_size=64, **BANK),
+        "gradient_ascent": GradientAscent(steps=2, batch_size=16),
+        "relabel": Relabel(steps=4, **BANK),
+        "saliency": Saliency(steps=4, **BANK),
+        "selective_amnesia": SelectiveAmnesia(steps=4, fisher_batches=2, **BANK),
+        "weight_extrapolation": WeightExtrapolation(steps=4, **BANK),
+        "reject": Reject(),
+    }
+    return Recipe(
+        **{name: getattr(recipe, name) for name in Recipe.__dataclass_fields__}
+        | {
+            "flow_map_net": {"net": "mlp", "width": 16, "depth": 1},
+            "distill": Distill(steps=20, batch_size=32, bank_size=64),
+            "methods": recipe.methods | rows,
+        }
+    )
+
+
+@pytest.fixture(autouse=True)
+def few_variants(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trade_off, "STRENGTHS", (0.5, 1.0))
+    monkeypatch.setattr(trade_off, "KNOBS", {"gradient_ascent": ("steps", (1, 2))})
+    few = tuple(v for v in ablation.VARIANTS if v.factor in ("default", "divergence", "margin", "tau"))
+    monkeypatch.setattr(ablation, "VARIANTS", few)
+    monkeypatch.setattr(plane, "NUM_LAW", 2000)
+    monkeypatch.setattr(plane, "TAUS", (0.0, 3.0))
+
+
+@pytest.fixture(scope="module")
+def mnist_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_mnist(tmp_path_factory.mktemp("mnist") / "data")
+
+
+@pytest.mark.filterwarnings("ignore:the effective sample size")
+def test_uot_mnist_end_to_end_and_again(tmp_path: Path, mnist_data: Path) -> None:
+    settings: dict[str, Any] = {
+        "out": tmp_path / "uot", "seeds": [1, 2], "only": UOTMNIST.of_classes([3, 5]), "data": mnist_data,
+        "recipe": one_step(image_recipe()),
+    }  # fmt: skip
+    rows = UOTMNIST(**settings).run()
+    made = {(row["dataset"], row["seed"], row["method"]) for row in rows}
+    assert made == {
+        ("mnist-3", seed, name) for seed in (1, 2) for name in ("original", "target", *ONE_STEP_ROWS)
+    } | {("mnist-5", 1, name) for name in ("original", "target", *OURS, *BASELINES)}
+    assert {row["family"] for row in rows} == {"flow_map"}
+    written = {file.name for file in (tmp_path / "uot").iterdir()}
+    assert written >= {
+        "table.json", "table.md", "report.html", "rows-mnist-3.png", "rows-mnist-5.png",
+        "redistribution-mnist-3.png", "trade-off-mnist-3.png", "trade-off-mnist-3.json",
+    }  # fmt: skip
+    text = (tmp_path / "uot" / "table.md").read_text()
+    for title in ("mean over all classes", "worth forgetting", "One factor", "softplus", "Forgetting against"):
+        assert title in text
+    assert "--classes 3,5" in (tmp_path / "uot" / "report.html").read_text()
+    before = {file: file.stat().st_mtime_ns for file in (tmp_path / "uot").rglob("model.safetensors")}
+    assert UOTMNIST(**settings).run() == json.loads(json.dumps(rows))
+    assert before == {file: file.stat().st_mtime_ns for file in before}
+
+
+@pytest.mark.filterwarnings("ignore:the effective sample size")
+def test_uot_2d_end_to_end(tmp_path: Path) -> None:
+    experiment = UOT2D(out=tmp_path / "2d", seeds=[1], only=("moons",), recipe=one_step(small()))
+    rows = experiment.run()
+    assert {row["method"] for row in rows} == {"original", "target", *ONE_STEP_ROWS}
+    assert all(0 <= row["tv_target"] <= 1 for row in rows)
+    target, original = (next(r for r in rows if r["method"] == name) for name in ("target", "original"))
+    assert target["tv_target"] < original["tv_target"]
+    text = (tmp_path / "2d" / "table.md").read_text()
+    for title in ("On a line", "chi2", "The optimum of the objective", "Divergence x pool x source"):
+        assert title in text
+    assert (tmp_path / "2d" / "points-moons.png").is_file()
+
+
+@pytest.fixture
+def request_of_moons(tmp_path: Path) -> OneStepRequest:
+    return UOT2D(out=tmp_path / "2d", seeds=[1], only=("moons",), recipe=one_step(small())).first("moons")
+
+
+def test_the_original_of_a_one_step_request_cost_a_flow_and_its_distillation(
+    request_of_moons: OneStepRequest,
+) -> None:
+    cost, study = request_of_moons.original_cost(), request_of_moons.study
+    assert cost["train_seconds"] == pytest.approx(study.seconds("flow") + study.seconds("flow_map"))
+    assert cost["nfe"] == 1
+
+
+def test_the_retrained_model_is_trained_as_the_original_was_and_paid_for(
+    request_of_moons: OneStepRequest,
+) -> None:
+    entry, out = request_of_moons.entry("retrained"), request_of_moons.study.out
+    flow, flow_map = (read_lineage(out / "request" / name) for name in ("retrained-flow", "retrained"))
+    original = read_lineage(out / "flow_map")
+    assert flow_map["settings"] == original["settings"]
+    assert flow_map["net"] == original["net"]
+    assert flow_map["teacher"] != original["teacher"]
+    assert entry.cost["train_seconds"] == pytest.approx(flow["seconds"] + flow_map["seconds"])
+    assert entry.data_used == ["retain_images"]
+
+
+def test_a_glance_at_the_original_finds_nothing_forgotten_and_everything_in_place(
+    request_of_moons: OneStepRequest,
+) -> None:
+    seen = glance(request_of_moons, request_of_moons.model)
+    assert seen["pul"] == 0
+    assert seen["stayed"] == 100
+    assert seen["left"] > 20
+
+
+def test_the_optimum_without_a_transport_cost_is_the_exact_target(request_of_moons: Any) -> None:
+    exact = request_of_moons.exact_law()
+    assert float((request_of_moons.optimum(0.0) - exact).abs().sum() / 2) < 0.01
+    moved = float((request_of_moons.optimum(30.0) - exact).abs().sum() / 2)
+    assert moved > 0.1
+
+
+def test_forgotten_latents_come_first_in_the_pictures(request_of_moons: OneStepRequest) -> None:
+    from unflow.reproduce.one_step_images import mixed_latents
+
+    z = mixed_latents(request_of_moons)
+    labels = request_of_moons.study.judge.probabilities(request_of_moons.model.push(z)).argmax(1)
+    forgotten = torch.isin(labels, torch.tensor(request_of_moons.forget))
+    assert forgotten.tolist() == [True] * 8 + [False] * 8
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["uot-mnist", "--classes", "3,10"], "got class 10"),
+        (["uot-mnist", "--classes", "three"], "--classes 'three'"),
+        (["uot-mnist", "--classes", "3", "--dataset", "mnist-3"], "expected one of them"),
+        (["continualflow-2d", "--classes", "1"], "expected --dataset"),
+        (["uot-mnist"], "--data DIR"),
+    ],
+)
+def test_bad_input_is_one_sentence_and_nothing_written(
+    arguments: list[str], words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["reproduce", *arguments, "--out", str(tmp_path / "out")]) == 2
+    error = capsys.readouterr().err
+    assert words in error
+    assert error.count("\n") == 1
+    assert not (tmp_path / "out").exists()
