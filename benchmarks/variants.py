@@ -3,7 +3,8 @@
     unflow demo --out demo
     python benchmarks/variants.py demo erfm_resample "" "thin=false" "place=prior,thin=false"
     python benchmarks/variants.py demo uot_tilted "" "tau=0" "tau=1" "tau=10" "source=relaxed"
-    python benchmarks/variants.py demo fine_tune "" "learning_rate=1.0e-4" --family flow_map
+    python benchmarks/variants.py demo fine_tune "" "learning_rate=1.0e-4" --model flow_map
+    python benchmarks/variants.py demo latent_transport "" "coupling=flow_redraw" --model gan
 
 Each variant is a comma-separated list of changed hyper-parameters; "" is the default configuration.
 """
@@ -50,13 +51,13 @@ def main() -> None:
     parser.add_argument("run", type=Path)
     parser.add_argument("method", choices=sorted(UNLEARNERS))
     parser.add_argument("variants", nargs="*", default=[""])
-    parser.add_argument("--family", choices=("flow", "flow_map"), help="the method's first by default")
+    parser.add_argument("--model", help="folder within the run; by default the method's first family")
     parser.add_argument("--teacher", action="store_true", help="distil from the run's retrained flow")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     torch.set_num_threads(1)
     base, config = UNLEARNERS[options.method], yaml.safe_load((options.run / "config.yaml").read_text())
-    model = uf.load(options.run / (options.family or min(base.families & {"flow", "flow_map"})))
+    model = uf.load(options.run / (options.model or min(base.families & {"flow", "flow_map"})))
     teacher = uf.load(options.run / "unlearned" / "flow-retrained") if options.teacher else None
     guide, judge = (uf.load_classifier(options.run / name) for name in ("guide", "judge"))
     energy = uf.energies.ClassLogOdds(guide, config["forget"], config["margin"])

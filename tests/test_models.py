@@ -218,6 +218,16 @@ def test_a_latent_model_is_recoverable_where_its_inner_model_is() -> None:
     assert not Latent(flow, autoencoder()).original_recoverable
 
 
+def test_the_family_of_a_chain_is_that_of_its_one_step_model() -> None:
+    flow, flow_map = Flow(MLP([2], width=8), (2,)), FlowMap(MLP([2], width=8, num_times=2), (2,))
+    generator = Generator(nn.Linear(2, 2), (2,))
+    for base, after, family in [
+        (flow, flow, "flow"), (flow, flow_map, "flow_map"), (flow_map, flow, "flow_map"),
+        (flow, generator, "generator"), (generator, flow, "generator"),
+    ]:  # fmt: skip
+        assert Chain(base, after).family == family
+
+
 def test_the_original_is_recoverable_from_chains_and_filters_only(model: GenerativeModel) -> None:
     assert model.original_recoverable == isinstance(model, Chain | Filtered)
 

@@ -250,6 +250,10 @@ def _refuses(method: Method, problem: Problem) -> bool:
 
 def _batches_have_batch_size_rows(method: Trained, problem: Problem, seed: int) -> None:
     loop, own = method.training(problem, seed)
+    first = loop.earlier(own)
+    if first is not None:
+        _batches_have_batch_size_rows(first, own, seed)
+        own = dataclasses.replace(own, earlier=fit(first, own, seed=seed).model)
     law = "a training has the method's steps and batch_size"
     asked, given = (method.steps, method.batch_size), (loop.steps, loop.batch_size)
     _require(asked == given, law, given, asked)
@@ -288,18 +292,26 @@ class _Stopped(Exception):  # noqa: N818 - a signal, not an error
 
 
 def _stopped_and_resumed(method: Trained, problem: Problem, folder: Path, seed: int) -> nn.Module:
-    """Stop one step after a checkpoint, so that the resumed training repeats a step."""
-    every, middle = method.steps // 2, method.steps // 2 + 1
+    """Stop one step after a checkpoint, so that the resumed training repeats a step; each training once."""
+    loop, own = method.training(problem, seed)
+    first = loop.earlier(own)
+    before = 0 if first is None else first.steps
+    for start, steps in ((0, before), (before, loop.steps)):
+        if steps:
+            _stop(method, problem, folder, seed, max(1, steps // 2), start + steps // 2 + 1)
+    return fit(method, problem, folder, seed=seed).model
 
+
+def _stop(method: Trained, problem: Problem, folder: Path, seed: int, every: int, at: int) -> None:
     def stop(step: int) -> None:
-        if step == middle:
+        if step == at:
             raise _Stopped
 
     try:
         fit(method, problem, folder, seed=seed, checkpoint_every=every, on_step=stop)
     except _Stopped:
-        return fit(method, problem, folder, seed=seed, checkpoint_every=every).model
-    raise AssertionError(f"a training takes its steps one by one: got none numbered {middle}; expected it")
+        return
+    raise AssertionError(f"a training takes its steps one by one: got none numbered {at}; expected it")
 
 
 def _same_bits(first: nn.Module, second: nn.Module, law: str) -> None:

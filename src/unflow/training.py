@@ -15,7 +15,8 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
 
 CHECKPOINT_SECONDS = 30.0
 CHECKPOINT, PREPARED, METRICS = "checkpoint.safetensors", "prepared.safetensors", "metrics.jsonl"
+EARLIER = "earlier"
+"""The folder of the training that comes before another, within the other's."""
 
 
 class TrainingDivergedError(RuntimeError):
@@ -51,12 +54,19 @@ class Fit:
     """The process's largest memory so far."""
     is_first: bool = True
     """Whether this is the one process that writes files and prints."""
+    facts: dict[str, float | None] = field(default_factory=dict)
+    """What the training reports of its preparation."""
 
 
 def stream(seed: int, *path: int) -> torch.Generator:
     """Return the CPU generator of one purpose: a function of the seed and the path, nothing else."""
+    return torch.Generator().manual_seed(derive_seed(seed, *path))
+
+
+def derive_seed(seed: int, *path: int) -> int:
+    """Return the seed of one purpose, >= 0: a function of the seed and the path, nothing else."""
     words = np.random.SeedSequence(seed, spawn_key=path).generate_state(2, np.uint32)
-    return torch.Generator().manual_seed((int(words[0]) << 31) ^ int(words[1]))
+    return (int(words[0]) << 31) ^ int(words[1])
 
 
 def check_seed(seed: int) -> None:
@@ -158,7 +168,8 @@ def fit(
     Args:
         method: what to do.
         problem: what to do it on.
-        out: folder for metrics.jsonl and checkpoints; None keeps nothing.
+        out: folder for metrics.jsonl and checkpoints, those of an earlier training in a folder within;
+            None keeps nothing.
         seed: >= 0, of every random number.
         device: "cpu", "cuda" or "mps".
         devices: data-parallel processes; a divisor of the batch size.
@@ -167,7 +178,7 @@ def fit(
         label: what the progress line calls this training.
         problem_id: names the problem (a hash of model, request and data), so that a folder with another
             problem's checkpoint is refused.
-        on_step: called with the number of finished steps after each.
+        on_step: called with the number of finished steps, an earlier training's among them, after each.
 
     Raises:
         InputError: for a problem that the method cannot take, a batch that the devices cannot share,
@@ -181,6 +192,26 @@ def fit(
     assert isinstance(method, Trained)
     loop, problem = method.training(problem, seed)
     loop.check(problem)
+    first = loop.earlier(problem)
+    for stage in (loop,) if first is None else (first, loop):
+        _check_devices(stage, devices)
+    check_device(device)
+    name, folder = label or type(method).__name__, None if out is None else Path(out)
+    train = partial(
+        _train, _launched(device, devices), log_every=log_every, checkpoint_every=checkpoint_every,
+        problem_id=problem_id, on_step=on_step,
+    )  # fmt: skip
+    if first is None:
+        return train(loop, problem, folder, seed, name)
+    within = None if folder is None else folder / EARLIER
+    before = train(first, problem, within, derive_seed(seed, 2), f"{name}, {type(first).__name__}")
+    problem = replace(problem, earlier=before.model)
+    last = train(loop, problem, folder, seed, name, steps_before=before.steps)
+    return replace(last, seconds=before.seconds + last.seconds, steps=before.steps + last.steps)
+
+
+def _check_devices(loop: Training, devices: int) -> None:
+    """Raise InputError for a number of devices that cannot share the batches of a training."""
     if devices < 1 or loop.batch_size % devices:
         raise InputError(
             f"got {devices} devices for batches of {loop.batch_size}; expected a divisor of the batch"
@@ -189,34 +220,52 @@ def fit(
         raise InputError(
             f"got {devices} devices for {type(loop).__name__}, whose loss is not a mean over rows; expected 1"
         )
-    check_device(device)
+
+
+def _launched(device: str, devices: int) -> Fabric:
+    """Return the processes; all trainings of a fit share them."""
     from lightning_fabric import Fabric  # takes seconds to import: not before there is something to train
 
-    strategy = "ddp" if devices > 1 else "auto"
-    fabric = Fabric(accelerator=device, devices=devices, strategy=strategy)
+    fabric = Fabric(accelerator=device, devices=devices, strategy="ddp" if devices > 1 else "auto")
     fabric.launch()
+    return fabric
+
+
+def _train(
+    fabric: Fabric,
+    loop: Training,
+    problem: Problem,
+    out: Path | None,
+    seed: int,
+    label: str,
+    *,
+    log_every: int,
+    checkpoint_every: int,
+    problem_id: str,
+    on_step: Callable[[int], None] | None,
+    steps_before: int = 0,
+) -> Fit:
+    """Carry out one training, from where its folder left it."""
     clock, is_first = _Clock(), fabric.is_global_zero
     with _on_device(problem, fabric.device):
-        folder = _Folder(None if out is None else Path(out), loop, seed, problem_id, is_first)
+        folder = _Folder(out, loop, seed, problem_id, is_first)
         prepared = folder.prepared(lambda: loop.prepare(problem, stream(seed, 0)))
         run = _Loop(fabric, loop, problem, prepared, seed)
         clock.seconds_before = folder.resume(run)
         fabric.barrier()
-        with Progress(
-            label or type(method).__name__, loop.steps, run.step, fabric.is_global_zero
-        ) as progress:
+        with Progress(label, loop.steps, run.step, is_first) as progress:
             while run.step < loop.steps:
                 losses = run.advance()
                 if on_step is not None:
-                    on_step(run.step)
+                    on_step(steps_before + run.step)
                 milestone = run.step == loop.steps or run.step % checkpoint_every == 0
                 if milestone or run.step % log_every == 0:
                     _log(run, problem, losses, folder, clock, milestone)
                 if milestone or folder.is_due():
                     folder.checkpoint(run, clock.seconds)
                 progress.advance(run.step)
-        model = loop.result(problem, run.parts)
-        return Fit(_finished(model), clock.seconds, loop.steps, peak_rss_mb(), is_first)
+        model, facts = _finished(loop.result(problem, run.parts)), loop.facts(run.prepared)
+        return Fit(model, clock.seconds, loop.steps, peak_rss_mb(), is_first, facts)
 
 
 def _make(method: Untrained, problem: Problem, seed: int, device: str, devices: int) -> Fit:
@@ -274,7 +323,8 @@ class _Clock:
 def _modules(problem: Problem) -> list[nn.Module]:
     """Return every network that a problem brings along."""
     target = problem.target
-    found = [problem.model, problem.teacher, *((target.model, target.energy) if target else ())]
+    of_target = (target.model, target.energy) if target else ()
+    found = [problem.model, problem.teacher, problem.earlier, *of_target]
     return [module for module in found if module is not None]
 
 
@@ -374,9 +424,10 @@ class _Folder:
 
 
 def finish(out: str | Path) -> None:
-    """Remove what only a resumed run needs (checkpoint and prepared tensors) once the model is saved."""
-    for name in (CHECKPOINT, PREPARED):
-        (Path(out) / name).unlink(missing_ok=True)
+    """Remove what only a resumed run needs (checkpoints and prepared tensors) once the model is saved."""
+    for folder in (Path(out), Path(out) / EARLIER):
+        for name in (CHECKPOINT, PREPARED):
+            (folder / name).unlink(missing_ok=True)
 
 
 def seconds_to_within(metrics: Path, share: float = 0.05) -> float | None:

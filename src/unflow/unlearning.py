@@ -105,6 +105,8 @@ def unlearn(
         "steps": result.steps, "seconds": result.seconds,
         "peak_rss_mb": result.peak_rss_mb, "metrics": None,
     }  # fmt: skip
+    if result.facts:
+        lineage |= {"facts": result.facts}
     if out is not None and result.is_first:
         lineage |= _watched_cost(method, Path(out), result)
         bundle.save(model, out, lineage)

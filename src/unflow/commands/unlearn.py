@@ -72,9 +72,10 @@ def run(
         energy: classifier:DIR, the bundle of the guide.
         forget: classes, like 3 or 3,5.
         out: folder of the new bundle; the same command continues a run that was stopped.
-        method: erfm, erfm_resample, either with _prior after it, ot_fm (flow); uot, uot_tilted (one-step);
-            relabel, saliency, selective_amnesia (baselines, one-step); gradient_ascent, neg_grad_plus,
-            fine_tune, weight_extrapolation, reject, retrained (baselines).
+        method: erfm, erfm_resample, either with _prior after it, ot_fm (flow); uot, uot_tilted,
+            latent_transport, latent_transport_chain (one-step); relabel, saliency, selective_amnesia
+            (baselines, one-step); gradient_ascent, neg_grad_plus, fine_tune, weight_extrapolation, reject,
+            retrained (baselines).
         margin: of the energy, >= 0.
         strength: lam, >= 0.
         divergence: what holds the target near the original.

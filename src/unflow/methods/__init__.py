@@ -17,15 +17,17 @@ from unflow.methods.classification import Classification
 from unflow.methods.distill import Distill
 from unflow.methods.erfm import ERFM
 from unflow.methods.flow_matching import FlowMatching
+from unflow.methods.latent_flow import LatentFlow
+from unflow.methods.latent_transport import LatentTransport
 from unflow.methods.mean_flow import MeanFlow
 from unflow.methods.ot_fm import OTFM
 from unflow.methods.uot import UOT
 
 __all__ = [
     "ERFM", "OTFM", "TRAINERS", "UNLEARNERS", "UOT", "Autoencoding", "Classification", "Distill",
-    "FineTune", "FlowMatching", "GradientAscent", "MeanFlow", "Method", "NegGradPlus", "Problem", "Reject",
-    "Relabel", "Retrain", "Saliency", "SelectiveAmnesia", "Trained", "Training", "Untrained",
-    "WeightExtrapolation", "settings",
+    "FineTune", "FlowMatching", "GradientAscent", "LatentFlow", "LatentTransport", "MeanFlow", "Method",
+    "NegGradPlus", "Problem", "Reject", "Relabel", "Retrain", "Saliency", "SelectiveAmnesia", "Trained",
+    "Training", "Untrained", "WeightExtrapolation", "settings",
 ]  # fmt: skip
 
 UNLEARNERS: dict[str, Method] = {
@@ -36,6 +38,8 @@ UNLEARNERS: dict[str, Method] = {
     "ot_fm": OTFM(),
     "uot": UOT(),
     "uot_tilted": UOT(pool="tilted"),
+    "latent_transport": LatentTransport(),
+    "latent_transport_chain": LatentFlow(),
     "gradient_ascent": GradientAscent(),
     "neg_grad_plus": NegGradPlus(),
     "fine_tune": FineTune(),

@@ -7,7 +7,7 @@ import dataclasses
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from typing import ClassVar, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,7 @@ from unflow.models import Filtered, GenerativeModel, Latent
 from unflow.target import Target
 
 Tensors = dict[str, Tensor]
+Module = TypeVar("Module", bound=nn.Module)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +32,7 @@ class Problem:
         forget: real samples of the classes to forget.
         teacher: a trained flow to distil from.
         held_out: real samples on which a training loss is watched, never trained on.
+        earlier: what came of the training before this one (``Training.earlier``).
     """
 
     model: nn.Module
@@ -41,6 +43,7 @@ class Problem:
     forget: Tensor | None = None
     teacher: GenerativeModel | None = None
     held_out: Tensor | None = None
+    earlier: nn.Module | None = None
 
 
 class Part:
@@ -184,6 +187,13 @@ class Training(Trained):
         """Return itself."""
         return self, problem
 
+    def earlier(self, problem: Problem) -> Training | None:
+        """Return the training that comes before this one and fills ``problem.earlier``: none for most.
+
+        It has a seed, a log and checkpoints of its own, and nothing before it.
+        """
+        return None
+
     def schedule(self, step: int) -> float:
         """Return the learning rate at ``step`` relative to its peak, in (0, 1]."""
         warmup = max(1, self.steps // 20)
@@ -214,6 +224,10 @@ class Training(Trained):
     def held_out_loss(self, problem: Problem, parts: Parts) -> float | None:
         """Return the loss on ``problem.held_out``, or None where it is not watched."""
         return None
+
+    def facts(self, prepared: Tensors) -> dict[str, float | None]:
+        """Return numbers about what was prepared that belong in the lineage: none for most."""
+        return {}
 
 
 def draw_rows(n: int, batch_size: int, generator: torch.Generator) -> Tensor:
@@ -254,7 +268,7 @@ def require_batch(n: int, batch_size: int, what: str) -> None:
         )
 
 
-def trainable_copy(module: nn.Module) -> nn.Module:
+def trainable_copy(module: Module) -> Module:
     """Return a copy with parameters that take gradients, in training mode."""
     return copy.deepcopy(module).requires_grad_(True).train()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from unflow.models import GenerativeModel
 from unflow.paths import LinearPath, Path, expand
 
 
@@ -29,6 +30,23 @@ class VelocityLoss(nn.Module):
         """Return the loss of pairs (x0, x1) at times t, each weighted by weight [batch]."""
         x_t, dx_t = self.path.sample(x0, x1, t)
         error = squared_error(self.net(x_t, t), dx_t)
+        return (error if weight is None else weight * error).mean()
+
+
+class OutputLoss(nn.Module):
+    """Regression on outputs: E[ w ||G(z) - y||^2 ] / dim.
+
+    Args:
+        model: G, a one-step model.
+    """
+
+    def __init__(self, model: GenerativeModel) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, z: Tensor, y: Tensor, weight: Tensor | None = None) -> Tensor:
+        """Return the loss of latents z with outputs y, each weighted by weight [batch]."""
+        error = squared_error(self.model.push(z), y)
         return (error if weight is None else weight * error).mean()
 
 

@@ -12,10 +12,13 @@ from unflow.models.base import GenerativeModel
 
 
 class Chain(GenerativeModel):
-    """x = after(base(z)): the base stays as it was, so the change can be taken off again.
+    """x = after(base(z)): both stay as they were, so the change can be taken off again.
+
+    One of the two is the original, and the other a flow; so the family is that of the one-step model,
+    where there is one.
 
     Args:
-        base: the first model, for example the original.
+        base: the first model: the original, or a flow of its latents.
         after: a model whose latents have the shape of the base's samples.
 
     Raises:
@@ -30,7 +33,7 @@ class Chain(GenerativeModel):
             )
         super().__init__(base.prior_shape, after.sample_shape)
         self.base, self.after = base, after
-        self.family = base.family
+        self.family = after.family if base.family == "flow" else base.family
 
     def prior(self, n: int, generator: torch.Generator) -> Tensor:
         """Draw from the base's prior."""
@@ -47,7 +50,7 @@ class Chain(GenerativeModel):
 
     @property
     def original_recoverable(self) -> bool:
-        """True: the base is inside."""
+        """True: the original is inside."""
         return True
 
     def config(self) -> dict[str, Any]:

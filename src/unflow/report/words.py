@@ -22,6 +22,7 @@ METHODS = {
     "uot": "UOT",
     "uot_tilted": "UOT (tilted pool)",
     "latent_transport": "latent transport",
+    "latent_transport_chain": "latent transport (chain)",
     "gradient_ascent": "gradient ascent",
     "fine_tune": "fine-tuning",
 }
@@ -35,6 +36,8 @@ ABOUT = {
     "erfm_resample": "energy-reweighted flow matching on samples drawn in proportion to the weight",
     "uot": "semi-dual unbalanced optimal transport, pool of the model's own samples",
     "uot_tilted": "semi-dual unbalanced optimal transport, pool of exact-target samples",
+    "latent_transport": "latents are moved to the target, and the model is regressed on their outputs",
+    "latent_transport_chain": "latents are moved to the target by a flow before the original",
     "gradient_ascent": "baseline: climb the loss on what is to be forgotten",
     "fine_tune": "baseline: train on with the retained data",
 }

@@ -16,13 +16,11 @@ from unflow.methods.base import (
     Tensors,
     Training,
     draw_rows,
-    model_of,
     require_batch,
     target_of,
-    trainable_copy,
     under,
 )
-from unflow.methods.losses import squared_error
+from unflow.methods.losses import OutputLoss
 from unflow.models import GenerativeModel
 from unflow.target import Bank
 
@@ -37,13 +35,13 @@ class TwoSidedLoss(nn.Module):
 
     def __init__(self, model: GenerativeModel, alpha: float) -> None:
         super().__init__()
-        self.model, self.alpha = model, alpha
+        self.loss, self.alpha = OutputLoss(model), alpha
 
     def forward(self, z_f: Tensor, y_f: Tensor, z_r: Tensor, y_r: Tensor) -> Tensor:
         """Return the loss of forgotten (z_f, y_f) and as many retained (z_r, y_r)."""
-        outputs = self.model.push(torch.cat([z_f, z_r]))
-        forget, retain = squared_error(outputs, torch.cat([y_f, y_r])).chunk(2)
-        return forget.mean() + self.alpha * retain.mean()
+        one = z_f.new_ones(len(z_f))
+        weight = 2 * torch.cat([one, self.alpha * one])  # the mean is over twice as many rows
+        return self.loss(torch.cat([z_f, z_r]), torch.cat([y_f, y_r]), weight)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,13 +108,6 @@ def split_bank(problem: Problem, n: int, generator: torch.Generator) -> tuple[Ba
             f"{less} the strength or the margin"
         )
     return Bank(*(part[~kept] for part in bank)), Bank(*(part[kept] for part in bank))
-
-
-def one_step_copy(problem: Problem) -> GenerativeModel:
-    """Return a copy of the problem's model that takes gradients, in training mode."""
-    model = trainable_copy(model_of(problem))
-    assert isinstance(model, GenerativeModel)
-    return model
 
 
 def check_weight(name: str, value: float) -> None:

@@ -7,12 +7,11 @@ from typing import ClassVar
 
 import torch
 
-from unflow.methods.base import Part, Parts, Problem, Tensors, draw_rows
+from unflow.methods.base import Part, Parts, Problem, Tensors, draw_rows, model_of, trainable_copy
 from unflow.methods.baselines.regression import (
     Regression,
     TwoSidedLoss,
     check_weight,
-    one_step_copy,
     split_bank,
 )
 
@@ -50,7 +49,7 @@ class Relabel(Regression):
 
     def init(self, problem: Problem, prepared: Tensors, seed: int) -> Parts:
         """Return the model, from the trained weights."""
-        model = one_step_copy(problem)
+        model = trainable_copy(model_of(problem))
         loss = TwoSidedLoss(model, self.alpha)
         return {"model": Part(loss, model, self.learning_rate, decay=self.average)}
 

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from unflow.errors import InputError
-from unflow.methods.base import Part, Parts, Problem, Tensors, under
-from unflow.methods.baselines.regression import Regression, TwoSidedLoss, check_weight, one_step_copy
+from unflow.methods.base import Part, Parts, Problem, Tensors, model_of, trainable_copy, under
+from unflow.methods.baselines.regression import Regression, TwoSidedLoss, check_weight
 from unflow.methods.baselines.relabel import relabelled
 from unflow.methods.losses import squared_error
 from unflow.models import GenerativeModel
@@ -44,12 +44,14 @@ class Saliency(Regression):
     def prepare(self, problem: Problem, generator: torch.Generator) -> Tensors:
         """Return what relabelling prepares, and a mask for every parameter."""
         prepared = relabelled(problem, self.bank_size, generator)
-        gradient = forget_gradient(one_step_copy(problem), prepared["forget/z"], prepared["forget/y"])
+        gradient = forget_gradient(
+            trainable_copy(model_of(problem)), prepared["forget/z"], prepared["forget/y"]
+        )
         return prepared | {f"mask/{name}": mask for name, mask in salient(gradient, self.share).items()}
 
     def init(self, problem: Problem, prepared: Tensors, seed: int) -> Parts:
         """Return the model, from the trained weights; its gradients pass through the mask."""
-        model, masks = one_step_copy(problem), under(prepared, "mask/")
+        model, masks = trainable_copy(model_of(problem)), under(prepared, "mask/")
         part = Part(TwoSidedLoss(model, self.alpha), model, self.learning_rate, decay=self.average)
         for name, parameter in model.named_parameters():
             # A gradient that was always 0 leaves no moment behind, and so Adam no step: the bits stay.

@@ -10,12 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from unflow.errors import InputError
-from unflow.methods.base import Part, Parts, Problem, Tensors, model_of, under
+from unflow.methods.base import Part, Parts, Problem, Tensors, model_of, trainable_copy, under
 from unflow.methods.baselines.regression import (
     Regression,
     TwoSidedLoss,
     check_weight,
-    one_step_copy,
     split_bank,
 )
 from unflow.models import GenerativeModel
@@ -83,7 +82,7 @@ class SelectiveAmnesia(Regression):
         """Return latents of both kinds, the retained outputs and their range, and the Fisher information."""
         forgotten, retained = split_bank(problem, self.bank_size, generator)
         latents = [model_of(problem).prior(self.batch_size, generator) for _ in range(self.fisher_batches)]
-        fisher = fisher_information(one_step_copy(problem), latents, generator)
+        fisher = fisher_information(trainable_copy(model_of(problem)), latents, generator)
         return {
             "forget/z": forgotten.z, "retain/z": retained.z, "retain/y": retained.x,
             "range": torch.stack([retained.x.min(), retained.x.max()]),
@@ -92,7 +91,7 @@ class SelectiveAmnesia(Regression):
 
     def init(self, problem: Problem, prepared: Tensors, seed: int) -> Parts:
         """Return the model, from the trained weights and held to them."""
-        model, fisher = one_step_copy(problem), under(prepared, "fisher/")
+        model, fisher = trainable_copy(model_of(problem)), under(prepared, "fisher/")
         springs = [fisher[name] for name, _ in model.named_parameters()]
         loss = ElasticLoss(TwoSidedLoss(model, 1.0), model, springs, self.lam)
         return {"model": Part(loss, model, self.learning_rate, decay=self.average)}

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from unflow.couplings import COUPLINGS
 from unflow.errors import choose
@@ -25,24 +25,8 @@ from unflow.methods.base import (
 )  # fmt: skip
 from unflow.methods.baselines.regression import check_weight, split_bank
 from unflow.methods.flow_matching import draw_flow_batch, flow_data, require_flow
-from unflow.methods.losses import VelocityLoss, squared_error
+from unflow.methods.losses import OutputLoss, VelocityLoss
 from unflow.models import Flow, GenerativeModel
-
-
-class PushLoss(nn.Module):
-    """E ||G(z) - y||^2 / dim.
-
-    Args:
-        model: G.
-    """
-
-    def __init__(self, model: GenerativeModel) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, z: Tensor, y: Tensor) -> Tensor:
-        """Return the loss of latents z and outputs y."""
-        return squared_error(self.model.push(z), y).mean()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,7 +90,7 @@ class WeightExtrapolation(Training):
         """Return the model that will know only what is forgotten, from the trained weights."""
         model = trainable_copy(problem.model)
         assert isinstance(model, GenerativeModel)
-        loss = VelocityLoss(model.net) if isinstance(model, Flow) else PushLoss(model)
+        loss = VelocityLoss(model.net) if isinstance(model, Flow) else OutputLoss(model)
         return {"model": Part(loss, model, self.learning_rate, decay=self.average)}
 
     def draw(self, prepared: Tensors, generator: torch.Generator) -> Tensors:

@@ -1,0 +1,252 @@
+"""Where each latent goes: couplings of the prior with the prior tilted by the target's density ratio."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar, NamedTuple
+
+import torch
+from torch import Tensor
+
+from unflow.energies import require_bounded, require_finite
+from unflow.methods.base import draw_weighted
+from unflow.models import Flow
+from unflow.nets.modes import evaluating
+from unflow.target import Bank, Target
+
+
+class LatentLaw:
+    r"""The law of latents whose push-forward is the target: p(z) r(z) with r(z) = (q*/q0)(G0(z)).
+
+    What moves the least mass keeps z with probability min(1, r) and moves the others to the *residual*:
+
+        p(z) r(z) = p(z) min(1, r(z)) + p(z) (r(z) - 1)+
+
+    Args:
+        target: of the request.
+        bank: latents of the prior with their outputs and energies.
+
+    Raises:
+        InputError: for an energy without a lower bound, whose r has no supremum.
+    """
+
+    def __init__(self, target: Target, bank: Bank) -> None:
+        require_bounded(target.energy, "latent transport")
+        self.target, self.bank = target, bank
+        self.kappa = target.multiplier(bank.energy)
+        self.ratio = self._ratio(bank.energy)
+        """r of the bank's latents, [n]."""
+        self.supremum = float(self._ratio(bank.energy.new_tensor(target.energy.lower_bound)))
+        """The largest r of any latent."""
+
+    @classmethod
+    def draw(cls, target: Target, n: int, generator: torch.Generator) -> LatentLaw:
+        """Return the law with a bank of n latents; warns where the request leaves few of them."""
+        bank = target.bank(n, generator)
+        target.effective_sample_size(bank.energy)
+        return cls(target, bank)
+
+    @torch.no_grad()
+    def _energy(self, z: Tensor, batch_size: int = 4096) -> Tensor:
+        x = self.target.model.push_batches(z)
+        energy = torch.cat([self.target.energy(chunk) for chunk in x.split(batch_size)])
+        require_finite(energy)  # NaN would look like a latent that is never accepted
+        return energy
+
+    def _ratio(self, energy: Tensor) -> Tensor:
+        return self.target.divergence.tilt(self.kappa - self.target.strength * energy)
+
+    @property
+    def residual(self) -> Tensor:
+        """Return (r - 1)+ of the bank's latents, [n]."""
+        return (self.ratio - 1).clamp(min=0)
+
+    def keep(self, generator: torch.Generator) -> Tensor:
+        """Return which latents of the bank stay, with probability min(1, r); booleans [n]."""
+        return _coins(self.ratio, generator) < self.ratio
+
+    def accept(self, z: Tensor, generator: torch.Generator) -> Tensor:
+        """Return which latents the residual accepts, with probability (r - 1)+ / sup (r - 1); [batch]."""
+        excess = self._ratio(self._energy(z)) - 1
+        return _coins(excess, generator) * (self.supremum - 1) < excess
+
+
+def _coins(like: Tensor, generator: torch.Generator) -> Tensor:
+    return torch.rand(len(like), generator=generator).to(like)
+
+
+class Move(ABC):
+    """One way to carry latents on that may not stay; what does not arrive is left to the next."""
+
+    needs_gradient: ClassVar[bool] = False
+    """Whether it follows the gradient of the energy."""
+    needs_normal: ClassVar[bool] = False
+    """Whether it would leave the law of a prior that is not normal."""
+
+    @abstractmethod
+    def __call__(self, law: LatentLaw, z: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Return new latents for z [batch, *prior_shape], and which of them have arrived, [batch]."""
+
+
+@dataclass(frozen=True)
+class MaximalMove(Move):
+    """z' drawn from the residual, whatever z is: exact, and far."""
+
+    def __call__(self, law: LatentLaw, z: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Return rows of the bank; all have arrived."""
+        drawn = draw_weighted(law.bank.z, law.residual, len(z), generator)
+        return drawn, torch.ones(len(z), dtype=torch.bool, device=z.device)
+
+
+@dataclass(frozen=True)
+class ShiftMove(Move):
+    """The affine map T that is optimal between the Gaussians of z and of the residual (``gaussian_map``)."""
+
+    def __call__(self, law: LatentLaw, z: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Return T(z), within the box of the bank; it has arrived where the residual accepts it."""
+        low, high = law.bank.z.amin(0), law.bank.z.amax(0)  # a uniform prior ends somewhere
+        moved = gaussian_map(z, law.bank.z, law.residual).clamp(low, high)
+        return moved, law.accept(moved, generator)
+
+
+@dataclass(frozen=True)
+class RedrawMove(Move):
+    """z mixed with fresh noise, if the residual accepts it: z' = sqrt(1 - share) z + sqrt(share) noise.
+
+    Attributes:
+        share: of the variance that is renewed, in (0, 1]; moves of 1 are rejection sampling, exact.
+    """
+
+    share: float
+
+    needs_normal: ClassVar[bool] = True
+
+    def __call__(self, law: LatentLaw, z: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Return the mixture where it is accepted, and z itself elsewhere."""
+        noise = law.target.model.prior(len(z), generator)
+        mixed = (1 - self.share) ** 0.5 * z + self.share**0.5 * noise
+        accepted = law.accept(mixed, generator)
+        return torch.where(accepted.reshape(-1, *[1] * (z.ndim - 1)), mixed, z), accepted
+
+
+@dataclass(frozen=True)
+class ProjectMove(Move):
+    """Descend lam F(G0(z')) + tau/2 ||z' - z||^2 from z, with the norm of z restored in every step.
+
+    Attributes:
+        steps: of Adam.
+        rate: of Adam.
+        tau: >= 0, how much z' is held at z.
+    """
+
+    steps: int = 60
+    rate: float = 0.1
+    tau: float = 0.05
+
+    needs_gradient: ClassVar[bool] = True
+    needs_normal: ClassVar[bool] = True
+
+    def __call__(self, law: LatentLaw, z: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Return the end of each descent; it has arrived where the residual accepts it."""
+        with evaluating(law.target.model):
+            moved = torch.cat([self._descend(law.target, chunk) for chunk in z.split(4096)])
+        return moved, law.accept(moved, generator)
+
+    def _descend(self, target: Target, z: Tensor) -> Tensor:
+        norm, moved = latent_norm(z), z.clone().requires_grad_(True)
+        optimizer = torch.optim.Adam([moved], self.rate)
+        for _ in range(self.steps):
+            distance = (moved - z).square().flatten(1).sum(1)
+            cost = target.strength * target.energy(target.model.push(moved)) + self.tau / 2 * distance
+            (moved.grad,) = torch.autograd.grad(cost.sum(), moved)
+            optimizer.step()
+            with torch.no_grad():
+                moved.mul_(norm / latent_norm(moved).clamp(min=1e-12))  # a latent at 0 has no direction
+        return moved.detach()
+
+
+def latent_norm(z: Tensor) -> Tensor:
+    """Return ||z|| of each latent, [batch, 1, ...] with as many axes as z."""
+    return z.flatten(1).norm(dim=1).reshape(-1, *[1] * (z.ndim - 1))
+
+
+@dataclass(frozen=True)
+class FlowMove(Move):
+    """S(z), the end of a flow of latents.
+
+    Attributes:
+        flow: S.
+    """
+
+    flow: Flow
+
+    def __call__(self, law: LatentLaw, z: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Return S(z); it has arrived where the residual accepts it."""
+        moved = self.flow.push_batches(z)
+        return moved, law.accept(moved, generator)
+
+
+SHIFTS: tuple[Move, ...] = (ShiftMove(),) * 4
+"""What one map carries to where the residual does not accept it is carried on by the next."""
+
+REDRAWS: tuple[Move, ...] = tuple(RedrawMove(round(0.09 * k, 2)) for k in range(1, 11))
+"""Near first, then further away."""
+
+
+def gaussian_map(z: Tensor, other: Tensor, weight: Tensor) -> Tensor:
+    r"""Return T(z), T the optimal map from the Gaussian of z to that of weighted rows.
+
+        T(z) = m1 + A (z - m0),    A = C0^(-1/2) (C0^(1/2) C1 C0^(1/2))^(1/2) C0^(-1/2)
+
+    (arXiv 1803.00567, Remark 2.31.) With n rows in d dimensions C0 is (n C + d V) / (n + d), V the mean
+    variance of ``other`` times the identity, so that few rows may meet many dimensions.
+
+    Args:
+        z: [n, *shape], with mean m0 and covariance C.
+        other: [m, *shape], with weighted mean m1 and covariance C1.
+        weight: [m], >= 0, of any positive sum.
+    """
+    x, y, w = z.flatten(1).double(), other.flatten(1).double(), weight.double()
+    n, d = x.shape
+    m0, C = _moments(x, torch.ones_like(x[:, 0]))
+    m1, C1 = _moments(y, w)
+    V = C1.diagonal().mean() * torch.eye(d).to(C1)
+    C0 = (n * C + d * V) / (n + d)
+    root, inverse = _power(C0, 0.5), _power(C0, -0.5)
+    A = inverse @ _power(root @ C1 @ root, 0.5) @ inverse
+    return (m1 + (x - m0) @ A).to(z).reshape(z.shape)
+
+
+def _moments(x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    mean = weight @ x / weight.sum()
+    return mean, ((x - mean).T * weight) @ (x - mean) / weight.sum()
+
+
+def _power(C: Tensor, exponent: float) -> Tensor:
+    values, vectors = torch.linalg.eigh(C)
+    return (vectors * values.clamp(min=1e-10) ** exponent) @ vectors.T  # rounding may leave some under 0
+
+
+class Coupled(NamedTuple):
+    """A bank's latents, each with its partner."""
+
+    z: Tensor
+    """z', [n, *prior_shape]."""
+    moved: Tensor
+    """Which were not kept, [n]."""
+    arrived: Tensor
+    """Which are where the target has mass, [n]; the others are still rejected."""
+
+
+def couple(law: LatentLaw, moves: Sequence[Move], generator: torch.Generator) -> Coupled:
+    """Return the bank's latents where they are kept, and where the moves carry them, one after the other."""
+    z, arrived = law.bank.z.clone(), law.keep(generator)
+    moved = ~arrived
+    for move in moves:
+        rows = (~arrived).nonzero()[:, 0]
+        if len(rows) == 0:
+            break
+        z[rows], arrived[rows] = move(law, z[rows], generator)
+    return Coupled(z, moved, arrived)

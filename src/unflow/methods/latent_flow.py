@@ -1,0 +1,123 @@
+"""A flow of latents before a one-step model: the model stays as it is, its prior is moved (ours)."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from torch import nn
+
+from unflow.couplings import ExactOT, pair_blocks
+from unflow.errors import InputError
+from unflow.methods.base import (
+    Descend,
+    Parts,
+    Problem,
+    Tensors,
+    Training,
+    model_of,
+    require_batch,
+    target_of,
+)
+from unflow.methods.flow_matching import draw_flow_batch, velocity_part
+from unflow.methods.latent_couplings import SHIFTS, LatentLaw, MaximalMove, couple
+from unflow.models import Chain, Flow, Generator
+from unflow.nets import new_net
+from unflow.paths import LinearPath
+
+
+@dataclass(frozen=True, kw_only=True)
+class LatentFlow(Training):
+    r"""Flow matching in the space of latents, from the prior p(z) to p(z) r(z), r(z) = (q*/q0)(G0(z)).
+
+        L(theta) = E || v_theta(z_t, t) - (z' - z) ||^2,    q* = law of G0(S(z)), S the flow of v
+
+    The result is Chain(S, G0): nothing is removed, and taking S off brings everything back.
+
+    Attributes:
+        pairs: of z and z', where the latents that the target keeps stay: "shift" moves the others by the
+            affine map of least cost; "exact_ot" gives them draws of the residual, and plans all pairs again
+            over blocks.
+        block_size: rows of one plan.
+        bank_size: latents, pushed and scored once.
+        integration_steps: of the flow.
+        width, depth: of the velocity, an MLP.
+        average: decay of the weight average that becomes the flow.
+    """
+
+    steps: int = 600
+    batch_size: int = 256
+    learning_rate: float = 4e-3
+    pairs: Literal["shift", "exact_ot"] = "shift"
+    block_size: int = 256
+    bank_size: int = 16384
+    integration_steps: int = 8
+    width: int = 256
+    depth: int = 2
+    average: float = 0.99
+
+    needs: ClassVar[frozenset[str]] = frozenset({"target"})
+    families: ClassVar[frozenset[str]] = frozenset({"flow_map", "generator"})
+    keeps_prepared: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.pairs not in ("shift", "exact_ot"):
+            raise InputError(f"got pairs={self.pairs!r}; expected 'shift' or 'exact_ot'")
+        require_batch(self.bank_size, max(self.batch_size, self.block_size), "latents (bank_size)")
+
+    def check(self, problem: Problem) -> None:
+        """Raise InputError for a uniform prior, which no flow of normal noise ends in."""
+        super().check(problem)
+        require_normal(problem, "a flow of its latents")
+
+    def prepare(self, problem: Problem, generator: torch.Generator) -> Tensors:
+        """Return pairs {x0: z, x1: z'}."""
+        law = LatentLaw.draw(target_of(problem), self.bank_size, generator)
+        coupled = couple(law, SHIFTS if self.pairs == "shift" else [MaximalMove()], generator)
+        x0, x1 = law.bank.z[coupled.arrived], coupled.z[coupled.arrived]
+        require_batch(len(x0), self.batch_size, "latents that arrived")
+        if self.pairs == "exact_ot":
+            x1 = pair_blocks(ExactOT(), x0, x1, self.block_size)
+        return {"x0": x0, "x1": x1}
+
+    def init(self, problem: Problem, prepared: Tensors, seed: int) -> Parts:
+        """Return a fresh velocity; its flow starts as the identity."""
+        shape = model_of(problem).prior_shape
+        net = new_net({"net": "mlp", "shape": shape, "width": self.width, "depth": self.depth}, seed)
+        return {"velocity": velocity_part(net, LinearPath(), self.learning_rate, self.average)}
+
+    def draw(self, prepared: Tensors, generator: torch.Generator) -> Tensors:
+        """Draw pairs and times."""
+        return draw_flow_batch(prepared, self.batch_size, generator)
+
+    def step(self, parts: Parts, batch: Tensors, descend: Descend, progress: float) -> Tensors:
+        """Take one step on the velocity."""
+        return {"loss": descend("velocity", batch["x0"], batch["x1"], batch["t"])}
+
+    def result(self, problem: Problem, parts: Parts) -> nn.Module:
+        """Return the flow with a copy of the model after it."""
+        model = model_of(problem)
+        flow = Flow(parts["velocity"].average, model.prior_shape, "midpoint", self.integration_steps)
+        return Chain(flow, copy.deepcopy(model))
+
+
+def latent_flow_of(problem: Problem) -> Flow:
+    """Return the flow that the earlier ``LatentFlow`` has put before the model."""
+    assert isinstance(problem.earlier, Chain)
+    assert isinstance(problem.earlier.base, Flow)
+    return problem.earlier.base
+
+
+def require_normal(problem: Problem, purpose: str) -> None:
+    """Raise InputError for a prior that is not normal."""
+    model = model_of(problem)
+    while isinstance(model, Chain):
+        model = model.base
+    if isinstance(model, Generator) and model.prior_name != "normal":
+        raise InputError(
+            f"got a model with a {model.prior_name} prior for {purpose}; expected a normal one: write "
+            "coupling=shift in LatentTransport"
+        )
