@@ -8,11 +8,9 @@ from typing import Any
 
 import pytest
 import torch
-
-import unflow.reproduce.ablation as ablation
-import unflow.reproduce.trade_off as trade_off
-import unflow.reproduce.uot_2d as plane
 from test_experiments import few_points, image_recipe, small, write_mnist
+
+import unflow.reproduce.uot_2d as plane
 from unflow.bundle import read_lineage
 from unflow.cli import main
 from unflow.methods import UOT, Distill, LatentFlow, LatentTransport, Method
@@ -22,7 +20,7 @@ from unflow.methods.baselines.relabel import Relabel
 from unflow.methods.baselines.saliency import Saliency
 from unflow.methods.baselines.selective_amnesia import SelectiveAmnesia
 from unflow.methods.baselines.weight_extrapolation import WeightExtrapolation
-from unflow.reproduce import UOT2D, UOTMNIST
+from unflow.reproduce import UOT2D, UOTMNIST, ablation, trade_off
 from unflow.reproduce.glance import glance
 from unflow.reproduce.one_step import BASELINES, ONE_STEP_ROWS, OURS, OneStepRequest
 from unflow.reproduce.study import Recipe
@@ -37,6 +35,7 @@ def one_step(recipe: Recipe) -> Recipe:
     rows: dict[str, Method] = {
         "uot": UOT(steps=6, **BANK),
         "uot_tilted": UOT(steps=6, pool="tilted", share=0.3, **BANK),
+        "latent_transport_uot": UOT(steps=6, pool="tilted", **BANK),
         "uot_laws": UOT(steps=6, width=16, **BANK),
         "latent_transport": LatentTransport(steps=6, **BANK),
         "latent_transport_chain": LatentFlow(steps=6, block_size=64, **BANK),
@@ -61,7 +60,8 @@ def one_step(recipe: Recipe) -> Recipe:
 def few_variants(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trade_off, "STRENGTHS", (0.5, 1.0))
     monkeypatch.setattr(trade_off, "KNOBS", {"gradient_ascent": ("steps", (1, 2))})
-    few = tuple(v for v in ablation.VARIANTS if v.factor in ("default", "divergence", "margin", "tau"))
+    kept = {"default": None, "divergence": None, "tau": "10", "margin": "0", "strength": "0.5"}
+    few = tuple(v for v in ablation.VARIANTS if v.factor in kept and kept[v.factor] in (None, v.value))
     monkeypatch.setattr(ablation, "VARIANTS", few)
     monkeypatch.setattr(plane, "NUM_LAW", 2000)
     monkeypatch.setattr(plane, "TAUS", (0.0, 3.0))
@@ -90,7 +90,13 @@ def test_uot_mnist_end_to_end_and_again(tmp_path: Path, mnist_data: Path) -> Non
         "redistribution-mnist-3.png", "trade-off-mnist-3.png", "trade-off-mnist-3.json",
     }  # fmt: skip
     text = (tmp_path / "uot" / "table.md").read_text()
-    for title in ("mean over all classes", "worth forgetting", "One factor", "softplus", "Forgetting against"):
+    for title in (
+        "mean over all classes",
+        "worth forgetting",
+        "One factor",
+        "softplus",
+        "Forgetting against",
+    ):
         assert title in text
     assert "--classes 3,5" in (tmp_path / "uot" / "report.html").read_text()
     before = {file: file.stat().st_mtime_ns for file in (tmp_path / "uot").rglob("model.safetensors")}

@@ -25,6 +25,8 @@ from unflow.methods.base import (
     target_of,
     trainable_copy,
 )  # fmt: skip
+from unflow.methods.latent_transport import LatentTransport
+from unflow.methods.potentials import FeaturePotential, features_behind
 from unflow.models import GenerativeModel
 from unflow.nets import new_net
 
@@ -110,6 +112,8 @@ class UOT(Training):
     unlearning: arXiv 2603.16489, of which this is our reading.
 
     Attributes:
+        start: where G starts and from where transport is paid for: the "original", or "latent_transport",
+            the outputs of moved latents, learned before (``LatentTransport``, its defaults).
         pool: "model": y' from the original (the paper); "tilted": y' from q* by resampling (ours).
         source: "fixed" (phi1*(s) = s) or "relaxed" (phi1 = phi2, the paper's two-sided form).
         tau: >= 0, weight of the scale-free transport cost.
@@ -119,13 +123,16 @@ class UOT(Training):
         r1: >= 0, gradient penalty on v at y'.
         anneal_r1: whether the penalty falls linearly to 0 over the training.
         bank_size: latents (and originals G0(z)) that batches are drawn from.
-        width, depth, frequencies: of the potential, an MLP; points in the plane need frequencies.
+        potential: what the potential sees: "samples", or frozen "features" of the guide behind the energy.
+        width, depth: of the potential, an MLP.
+        frequencies: of the potential; None: as many as the network of G has, if it has some.
         potential_rate: learning rate of the potential; None: the generator's.
         average: decay of the average of G that becomes the model.
     """
 
     steps: int = 700
     learning_rate: float = 4e-4
+    start: Literal["original", "latent_transport"] = "original"
     pool: Literal["model", "tilted"] = "model"
     source: Literal["fixed", "relaxed"] = "fixed"
     tau: float = 3.0
@@ -133,9 +140,10 @@ class UOT(Training):
     r1: float = 0.0
     anneal_r1: bool = False
     bank_size: int = 16384
+    potential: Literal["samples", "features"] = "samples"
     width: int = 256
     depth: int = 2
-    frequencies: int = 0
+    frequencies: int | None = None
     potential_rate: float | None = 1e-3
     average: float = 0.99
 
@@ -149,19 +157,32 @@ class UOT(Training):
         for name in ("tau", "r1", "share"):
             if not getattr(self, name) >= 0:
                 raise InputError(f"got {name}={getattr(self, name)}; expected a number >= 0")
+        if self.start not in ("original", "latent_transport"):
+            raise InputError(f"got start={self.start!r}; expected 'original' or 'latent_transport'")
+        if self.potential not in ("samples", "features"):
+            raise InputError(f"got potential={self.potential!r}; expected 'samples' or 'features'")
         require_batch(self.bank_size, self.batch_size, "samples (bank_size)")
 
     def check(self, problem: Problem) -> None:
         """Raise InputError for an energy without gradients, before any training."""
         super().check(problem)
+        first = self.earlier(problem)
+        if first is not None:
+            first.check(problem)
+        if self.potential == "features":
+            features_behind(target_of(problem).energy)
         if not target_of(problem).energy.differentiable:
             raise InputError(
                 "UOT follows the gradient of the energy, and this energy has none; expected a "
                 "differentiable one, or a method without energy gradients such as erfm on a flow"
             )
 
+    def earlier(self, problem: Problem) -> LatentTransport | None:
+        """Return the latent transport that the generator starts from, if it does."""
+        return LatentTransport() if self.start == "latent_transport" else None
+
     def prepare(self, problem: Problem, generator: torch.Generator) -> Tensors:
-        """Return latents z, their outputs G0(z), the pool y', and the scale s^2."""
+        """Return latents z, the outputs of them where G starts, the pool y', and the scale s^2."""
         target = target_of(problem)
         bank = target.bank(self.bank_size, generator)
         pool = bank.x
@@ -169,17 +190,15 @@ class UOT(Training):
             ratio = target.density_ratio(bank.energy)
             pool = draw_weighted(bank.x, ratio, self.bank_size, generator)
         scale = 2 * bank.x.flatten(1).var(0).sum()
-        return {"z": bank.z, "origin": bank.x, "pool": pool, "scale": scale.reshape(1)}
+        origin = bank.x if problem.earlier is None else start_of(problem).push_batches(bank.z)
+        return {"z": bank.z, "origin": origin, "pool": pool, "scale": scale.reshape(1)}
 
     def init(self, problem: Problem, prepared: Tensors, seed: int) -> Parts:
-        """Return the potential (from zero) and the generator (from G0)."""
-        target, model = target_of(problem), model_of(problem)
+        """Return the potential (from zero) and the generator (from G0, or what came before)."""
+        target, model = target_of(problem), start_of(problem)
         divergence = target.divergence
-        sizes = {name: getattr(self, name) for name in ("width", "depth", "frequencies")}
-        net = {"net": "mlp", "shape": model.sample_shape, "num_times": 0, "outputs": 1, **sizes}
-        potential = trainable_copy(new_net(net, seed))
+        potential = trainable_copy(self._potential(problem, seed))
         generator = trainable_copy(model)
-        assert isinstance(generator, GenerativeModel)
         cost = TransportCost(target.energy, self.share * target.strength, self.tau, float(prepared["scale"]))
         phi1 = None if self.source == "fixed" else divergence
         return {
@@ -197,6 +216,21 @@ class UOT(Training):
                 decay=self.average,
             ),
         }
+
+    def _potential(self, problem: Problem, seed: int) -> nn.Module:
+        """Return the potential; its last layer starts at 0."""
+        model = start_of(problem)
+        if self.potential == "features":
+            features = features_behind(target_of(problem).energy)
+            with torch.no_grad():
+                x = model.push(model.prior(1, torch.Generator().manual_seed(seed)))
+                num_features = features(x).flatten(1).shape[1]
+            return FeaturePotential(features, num_features, self.width, self.depth, seed)
+        frequencies = self.frequencies
+        if frequencies is None:
+            frequencies = getattr(getattr(model, "net", None), "config", {}).get("frequencies", 0)
+        net = {"net": "mlp", "shape": model.sample_shape, "width": self.width, "depth": self.depth}
+        return new_net(net | {"num_times": 0, "outputs": 1, "frequencies": frequencies}, seed)
 
     def draw(self, prepared: Tensors, generator: torch.Generator) -> Tensors:
         """Draw latents with their originals, and independent rows of the pool."""
@@ -217,6 +251,14 @@ class UOT(Training):
     def result(self, problem: Problem, parts: Parts) -> nn.Module:
         """Return the averaged generator."""
         return parts["generator"].average
+
+
+def start_of(problem: Problem) -> GenerativeModel:
+    """Return the model that G starts at: the original, or what the training before has made of it."""
+    if problem.earlier is None:
+        return model_of(problem)
+    assert isinstance(problem.earlier, GenerativeModel)
+    return problem.earlier
 
 
 __all__ = ["UOT", "GeneratorLoss", "PotentialLoss", "TransportCost"]

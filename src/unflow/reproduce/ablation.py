@@ -52,6 +52,7 @@ VARIANTS = (
     *_method("r1", 0.01, 0.1, 1.0),
     *_method("average", 0.0, 0.9, 0.999),
     *_method("steps", 350, 700, 2800),
+    Variant("potential", "features", {"potential": "features"}),
     *_method("width", 64, 512),
 )
 COLUMNS = {
@@ -63,9 +64,9 @@ COLUMNS = {
 ROW = "uot_tilted"
 
 
-def ablation(request: OneStepRequest, variants: tuple[Variant, ...] = VARIANTS) -> list[dict[str, Any]]:
+def ablation(request: OneStepRequest) -> list[dict[str, Any]]:
     """Return one record per variant, each measured against the default's target."""
-    return [_record(request, variant) for variant in variants]
+    return [_record(request, variant) for variant in VARIANTS]
 
 
 def _record(request: OneStepRequest, variant: Variant) -> dict[str, Any]:

@@ -292,6 +292,96 @@ def bars(
     return _write(path, drawing)
 
 
+def trade_off(
+    path: Path,
+    curves: Mapping[str, Sequence[tuple[float, float, bool]]],
+    references: Mapping[str, tuple[float, float]],
+    *,
+    xlabel: str,
+    ylabel: str,
+) -> Path:
+    """Draw what each method forgets against what that costs: one curve per method, a point per strength.
+
+    Args:
+        path: the PNG file.
+        curves: of each method, points (cost > 0, percent forgotten, whether it is the default) in order of
+            strength; the default is drawn larger.
+        references: single points (cost, percent) to compare with.
+        xlabel: of the cost.
+        ylabel: of what is forgotten.
+
+    Raises:
+        InputError: for no curves, or more than 16.
+    """
+    _need(curves, "curves")
+    if len(curves) > 2 * len(COLOURS):
+        raise InputError(f"got {len(curves)} curves; expected at most {2 * len(COLOURS)}")
+    points = {k: _array([p[:2] for p in v], (None, 2), f"curve of {k!r}") for k, v in curves.items()}
+    with _drawing(WIDTH, 620) as drawing:
+        wide, close = drawing.figure.subplots(1, 2, width_ratios=(1, 1.25))
+        for axes in (wide, close):
+            for i, (name, xy) in enumerate(points.items()):
+                colour, style = COLOURS[i % len(COLOURS)], "-" if i < len(COLOURS) else (0, (3, 1.5))
+                axes.plot(*xy.T, color=colour, ls=style, marker="o", ms=3.5, label=name)
+                chosen = np.array([p[2] for p in curves[name]], bool)
+                axes.plot(*xy[chosen].T, color=colour, ls="", marker="o", ms=8)
+            for (name, (x, y)), mark in zip(references.items(), "*DsP^", strict=False):
+                axes.plot([x], [y], color=INK, ls="", marker=mark, ms=9, label=name, zorder=3)
+            axes.set_xscale("log")
+            axes.set_xlabel(xlabel)
+            axes.grid()
+        low = [x for x, y in references.values() if y > 50] or [points[k][:, 0].min() for k in points]
+        close.set_ylim(80, 100.5)
+        close.set_xlim(0.7 * min(low), 6 * min(low))
+        _title(wide, "everything")
+        _title(close, "where it is decided")
+        wide.set_ylabel(ylabel)
+        handles, labels = wide.get_legend_handles_labels()
+        drawing.figure.legend(handles, labels, loc="outside upper left", ncols=6, handlelength=2)
+    return _write(path, drawing)
+
+
+def redistribution(
+    path: Path, matrices: Mapping[str, NDArray[Any]], class_names: Sequence[str], forget: Sequence[int]
+) -> Path:
+    """Draw for each method which class the latents of each class have become, in percent of a row.
+
+    Args:
+        path: the PNG file.
+        matrices: of each method, counts [classes, classes]: class before, class after.
+        class_names: of the classes.
+        forget: forgotten classes, whose rows are framed.
+
+    Raises:
+        InputError: for no matrices, or of another shape.
+    """
+    _need(matrices, "matrices")
+    n = len(class_names)
+    shares = {}
+    for name, counts in matrices.items():
+        matrix = _array(counts, (n, n), f"matrix of {name!r}")
+        shares[name] = 100 * matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
+    ncols = min(4, len(shares))
+    nrows = math.ceil(len(shares) / ncols)
+    with _drawing(WIDTH, 340 * nrows) as drawing:
+        grid = drawing.figure.subplots(nrows, ncols, squeeze=False)
+        for axes in grid.flat[len(shares) :]:
+            axes.set_visible(False)
+        for axes, (name, share) in zip(grid.flat, shares.items(), strict=False):
+            axes.imshow(share, cmap="Blues", vmin=0, vmax=100)
+            for i, j in zip(*np.nonzero(share >= 1), strict=True):
+                dark = share[i, j] > 60
+                axes.text(j, i, f"{share[i, j]:.0f}", ha="center", va="center", fontsize=4.5,
+                          color="white" if dark else INK)  # fmt: skip
+            for k in forget:
+                axes.axhspan(k - 0.5, k + 0.5, fill=False, ec=FORGET, lw=1.2)
+            names = [name[:9] for name in class_names]
+            axes.set_xticks(range(n), names, fontsize=5.5, rotation=90 if max(map(len, names)) > 2 else 0)
+            axes.set_yticks(range(n), names, fontsize=5.5)
+            _title(axes, name)
+    return _write(path, drawing)
+
+
 # Pictures in the making
 
 

@@ -17,7 +17,7 @@ from unflow.models import GenerativeModel
 from unflow.reproduce.request import Request
 from unflow.reproduce.study import Study
 
-OURS = ("uot", "uot_tilted", "latent_transport", "latent_transport_chain")
+OURS = ("uot", "uot_tilted", "latent_transport", "latent_transport_uot", "latent_transport_chain")
 BASELINES = (
     "fine_tune", "gradient_ascent", "neg_grad_plus", "relabel", "saliency", "selective_amnesia",
     "weight_extrapolation", "reject",
