@@ -43,8 +43,10 @@ LAWS = UOT(
     steps=4000, batch_size=512, pool="tilted", share=0.0, tau=0.0, r1=0.05, anneal_r1=True, width=128,
     learning_rate=2e-4, potential_rate=2e-3, average=0.995,
 )  # fmt: skip
-"""Settings for laws rather than for speed. R1, which moves the optimum, falls to 0; and q* as the pool without
-F in the cost is the same problem for KL: D(pi || q0) + lam E[F] = D(pi || q*) + a constant."""
+"""Settings for laws rather than for speed. R1, which moves the optimum, falls to 0. The pool q* without F in
+the cost is the same problem for KL: D(pi || q0) + lam E[F] = D(pi || q*) + a constant."""
+PAPER = replace(LAWS, pool="model", share=1.0)
+"""The pool of the paper, with F in the cost."""
 TAUS = (0.0, 1.0, 3.0, 10.0)
 PLANAR_COLUMNS: Columns = {
     "forget_rate": ("forgotten left %", 100, 2),
@@ -60,8 +62,9 @@ PLANAR_COLUMNS: Columns = {
 }
 
 LINE = {
-    "divergence": ("divergence", -1), "tv": ("TV to exact q*", 4), "floor": ("sampling alone", 4),
-    "left": ("mass right of 0.3", 4), "left_target": ("of exact q*", 4), "seed": ("seed", -1),
+    "divergence": ("divergence", -1), "pool": ("pool", -1), "tv": ("TV to exact q*", 4),
+    "floor": ("sampling alone", 4), "left": ("mass right of 0.3", 4),
+    "left_target": ("of exact q*", 4), "seed": ("seed", -1),
 }  # fmt: skip
 OPTIMA = {
     "dataset": ("data set", -1), "tau": ("tau", 1), "to_target": ("TV to exact q*", 4),
@@ -159,7 +162,7 @@ class UOT2D(Experiment):
 
     def further_tables(self) -> list[tuple[str, str]]:
         """Return the laws on the line, the optima on the grid, and the grid of choices."""
-        line = stage(self.out / "line.json", lambda: [on_a_line(name, self.seeds[0]) for name in DIVERGENCES])
+        line = stage(self.out / "line.json", self.line)
         optima = [record for dataset in self.chosen for record in self.optima(dataset)]
         choices = [record for dataset in self.chosen for record in self.choices(dataset)]
         return [
@@ -167,6 +170,12 @@ class UOT2D(Experiment):
             ("The optimum of the objective: uot with settings for laws, KL", records_table(optima, OPTIMA)),
             ("Divergence x pool x source", records_table(choices, CHOICES)),
         ]
+
+    def line(self) -> list[dict[str, Any]]:
+        """Return how far the law learned on a line is from q*, for each divergence and pool."""
+        laws = self._laws()
+        methods = (replace(laws, pool=PAPER.pool, share=PAPER.share), laws)
+        return [on_a_line(name, self.seeds[0], method) for name in DIVERGENCES for method in methods]
 
     def optima(self, dataset: str) -> list[dict[str, Any]]:
         """Return how far the learned law is from q*, and from the optimum of its own objective."""
@@ -247,7 +256,7 @@ def energy_on_a_line(x: Tensor) -> Tensor:
     return nnf.softplus(6 * (x[:, 0] - 0.3) + 1)
 
 
-def on_a_line(divergence: str, seed: int, method: UOT = LAWS) -> dict[str, Any]:
+def on_a_line(divergence: str, seed: int, method: UOT) -> dict[str, Any]:
     """Return how far UOT's law is from the exact q* of a request made of N(0, 1), tau = 0."""
     net = new_net({"net": "mlp", "shape": [1], "width": 64, "depth": 2, "num_times": 2}, seed)
     model = FlowMap(net, [1])  # a fresh average velocity is 0: the identity
@@ -263,7 +272,8 @@ def on_a_line(divergence: str, seed: int, method: UOT = LAWS) -> dict[str, Any]:
     same = torch.multinomial(exact, NUM_LAW, replacement=True, generator=stream(seed, 68))
     right = centres[:, 0] > 0.3
     return {
-        "divergence": divergence, "seed": seed, "tv": metrics.total_variation(law, exact),
+        "divergence": divergence, "pool": method.pool, "seed": seed,
+        "tv": metrics.total_variation(law, exact),
         "floor": metrics.total_variation(torch.bincount(same, minlength=160) / NUM_LAW, exact),
         "left": float(law[right].sum()), "left_target": float(exact[right].sum()),
     }  # fmt: skip
