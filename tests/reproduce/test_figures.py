@@ -8,6 +8,8 @@ from PIL import Image
 
 from unflow.errors import InputError
 from unflow.reproduce import figures
+from unflow.reproduce.figures.images import _fit
+from unflow.reproduce.figures.plane import _cloud_words
 
 RNG = np.random.default_rng(0)
 POINTS = RNG.uniform(-1, 1, (60, 2))
@@ -147,20 +149,20 @@ def test_the_warning_colour_is_on_forgotten_points_alone(tmp_path):
 
 def test_a_share_is_stated_only_where_there_is_a_judge():
     mask = np.arange(len(POINTS)) < 15
-    assert figures._cloud_words(POINTS, mask, True) == "25.0 % forgotten"
-    assert figures._cloud_words(POINTS, ~mask & mask, False) == "60 points"
+    assert _cloud_words(POINTS, mask, True) == "25.0 % forgotten"
+    assert _cloud_words(POINTS, ~mask & mask, False) == "60 points"
 
 
 def test_points_beyond_the_window_are_counted():
     points = np.array([[0.0, 0.0], [0.0, 1.2], [NAN, 0.0], [-1.1, 1.1]])
-    assert figures._cloud_words(points, np.zeros(4, bool), True) == "0.0 % forgotten, 2 outside"
+    assert _cloud_words(points, np.zeros(4, bool), True) == "0.0 % forgotten, 2 outside"
 
 
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("zoom", [1, 2, 5])
 def test_every_pixel_of_an_image_becomes_a_square_of_one_size(channels, zoom):
     images = np.linspace(-1, 1, 2 * channels * 12).reshape(2, channels, 4, 3)
-    found = figures._fit(images, 4 * zoom + zoom // 2)
+    found = _fit(images, 4 * zoom + zoom // 2)
     assert found.shape == (2, 4 * zoom, 3 * zoom, 3)
     bytes_ = np.rint((images + 1) * 127.5)
     for dy in range(zoom):
@@ -172,8 +174,8 @@ def test_every_pixel_of_an_image_becomes_a_square_of_one_size(channels, zoom):
 def test_large_images_are_averaged_and_nan_is_black():
     images = np.full((1, 1, 6, 6), 1.0)
     images[0, 0, ::2] = -1
-    assert (figures._fit(images, 3) == 128).all()
-    assert (figures._fit(np.full((1, 1, 2, 2), NAN), 2) == 0).all()
+    assert (_fit(images, 3) == 128).all()
+    assert (_fit(np.full((1, 1, 2, 2), NAN), 2) == 0).all()
 
 
 def test_images_are_drawn_as_they_are(tmp_path):

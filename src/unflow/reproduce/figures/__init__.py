@@ -1,0 +1,48 @@
+"""From arrays to PNG files: the same arrays give the same bytes, and bad ones give no file.
+
+plane      points in the plane: clouds of samples, paths through flows
+images     blocks and strips of images
+charts     metrics against the strength, bars in groups
+drawing    pictures in the making, and the file that they become
+checks     what came in
+style      sizes, colours and letters
+"""
+
+from unflow.reproduce.figures.charts import bars, strength_sweep
+from unflow.reproduce.figures.images import image_columns, image_rows
+from unflow.reproduce.figures.plane import scatter_panels, trajectories
+from unflow.reproduce.figures.style import (
+    COLOURS,
+    DPI,
+    FORGET,
+    GAP,
+    GUTTER,
+    INK,
+    KEEP,
+    LABEL,
+    LINE,
+    MUTED,
+    STYLE,
+    WIDTH,
+)
+
+__all__ = [
+    "COLOURS",
+    "DPI",
+    "FORGET",
+    "GAP",
+    "GUTTER",
+    "INK",
+    "KEEP",
+    "LABEL",
+    "LINE",
+    "MUTED",
+    "STYLE",
+    "WIDTH",
+    "bars",
+    "image_columns",
+    "image_rows",
+    "scatter_panels",
+    "strength_sweep",
+    "trajectories",
+]
