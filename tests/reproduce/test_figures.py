@@ -8,8 +8,13 @@ from PIL import Image
 
 from unflow.errors import InputError
 from unflow.reproduce import figures
+from unflow.reproduce.figures import Curve
+from unflow.reproduce.figures.curves import on_frontier
 from unflow.reproduce.figures.images import _fit
+from unflow.reproduce.figures.labels import label_points
+from unflow.reproduce.figures.matrices import _moved
 from unflow.reproduce.figures.plane import _cloud_words
+from unflow.reproduce.figures.windows import windows_of
 
 RNG = np.random.default_rng(0)
 POINTS = RNG.uniform(-1, 1, (60, 2))
@@ -20,6 +25,22 @@ LARGE = RNG.uniform(-1, 1, (16, 1, 300, 200))
 GREY, COLOUR = RNG.uniform(-1, 1, (9, 1, 8, 8)), RNG.uniform(-1, 1, (9, 3, 8, 8))
 STRENGTHS = [1.0, -1.0, 0.0]
 NAN = float("nan")
+CURVE = Curve(strengths=[2, 1, 4], x=[9.0, 7.0, 30.0], y=[96.0, 85.0, NAN], default=1)
+GONE = Curve(strengths=[1, 2], x=[100.0, 300.0], y=[-40.0, 99.0], default=2)
+MOVES = RNG.integers(0, 9, (4, 4)) + 90 * np.eye(4, dtype=int)
+
+
+def trade_off(path, curves, references=None):
+    return figures.trade_off(path, curves, references or {}, xlabel="u-FID", ylabel="PUL, %")
+
+
+def redistribution(path, matrix, forget=(3,), **how):
+    return figures.redistribution(path, {"a": matrix}, list("abcd"), forget, **how)
+
+
+def curve(**other):
+    return {"a": Curve(**{"strengths": [1, 2], "x": [1, 2], "y": [90, 95], "default": 1} | other)}
+
 
 DRAWN = {
     "scatter": lambda path: figures.scatter_panels(
@@ -39,6 +60,16 @@ DRAWN = {
     "bars": lambda path: figures.bars(
         path, ["a", "b"], {"x": [1, NAN], "y": [-1, 2]}, ylabel="share", errors={"x": [0.1, NAN]}
     ),
+    "trade-off": lambda path: trade_off(
+        path, {"a": CURVE, "b": GONE, "c": CURVE}, {"original": (6, 0), "exact target": (5, 99)}
+    ),
+    "trade-off near the top": lambda path: trade_off(path, {"a": Curve(
+        strengths=[1], x=[0], y=[100], default=1)}),
+    "redistribution": lambda path: figures.redistribution(
+        path, {"a": MOVES, "b": MOVES * [[1], [0], [1], [1]]}, ["zero", "one", "two", "three"], [1, 3],
+        target_shares=[5, 1, 5, 0],
+    ),
+    "redistribution without a target": lambda path: redistribution(path, MOVES),
 }  # fmt: skip
 
 REFUSED = {
@@ -75,6 +106,25 @@ REFUSED = {
     "no series": lambda path: figures.bars(path, ["a"], {}, ylabel="share"),
     "nine series": lambda path: figures.bars(path, ["a"], {str(i): [1] for i in range(9)}, ylabel="share"),
     "errors of nobody": lambda path: figures.bars(path, ["a"], {"x": [1]}, ylabel="y", errors={"z": [1]}),
+    "no method": lambda path: trade_off(path, {}),
+    "thirteen methods": lambda path: trade_off(path, {str(i): CURVE for i in range(13)}),
+    "nine references": lambda path: trade_off(path, curve(), {str(i): (1, 1) for i in range(9)}),
+    "a curve without its strength": lambda path: trade_off(path, curve(strengths=[1])),
+    "a strength that is infinite": lambda path: trade_off(path, curve(strengths=[1, float("inf")])),
+    "a default that was not run": lambda path: trade_off(path, curve(default=3)),
+    "more than all": lambda path: trade_off(path, curve(y=[90, 101])),
+    "an infinite price": lambda path: trade_off(path, curve(x=[1, float("inf")])),
+    "a method never measured": lambda path: trade_off(path, curve(x=[NAN, 1], y=[1, NAN])),
+    "a reference never measured": lambda path: trade_off(path, curve(), {"original": (NAN, 0)}),
+    "a reference of one number": lambda path: trade_off(path, curve(), {"original": (1,)}),
+    "no matrix": lambda path: figures.redistribution(path, {}, ["a", "b"], [0]),
+    "a matrix of other classes": lambda path: redistribution(path, MOVES[:3]),
+    "a share of NaN": lambda path: redistribution(path, MOVES * NAN),
+    "a negative count": lambda path: redistribution(path, -MOVES),
+    "nothing to forget": lambda path: redistribution(path, MOVES, []),
+    "an unknown class": lambda path: redistribution(path, MOVES, [4]),
+    "shares of three classes": lambda path: redistribution(path, MOVES, target_shares=[1, 1, 1]),
+    "too many classes": lambda path: figures.redistribution(path, {"a": np.eye(31)}, ["a"] * 31, [0]),
     "a negative error": lambda path: figures.bars(path, ["a"], {"x": [1]}, ylabel="y", errors={"x": [-1]}),
 }
 
@@ -196,6 +246,85 @@ def test_strengths_are_drawn_from_the_smallest_to_the_largest(tmp_path):
         tmp_path / "b.png", [-1, 0, 1], {"share": [1, 2, 3]}, {}, [dark, grey, light]
     )
     assert given.read_bytes() == in_order.read_bytes()
+
+
+def test_curves_are_joined_from_the_smallest_strength_to_the_largest(tmp_path):
+    given = curve(strengths=[4, 1, 2], x=[3, 1, 2], y=[99, 85, 95], default=2)
+    in_order = curve(strengths=[1, 2, 4], x=[1, 2, 3], y=[85, 95, 99], default=2)
+    first, second = (trade_off(tmp_path / f"{i}.png", each) for i, each in enumerate((given, in_order)))
+    assert first.read_bytes() == second.read_bytes()
+
+
+def test_the_frontier_is_what_no_other_point_beats():
+    points = np.array([[1, 10], [2, 50], [2, 40], [3, 50], [4, 90], [1, 10], [0, NAN], [5, -20]])
+    assert on_frontier(points).tolist() == [True, True, False, False, True, True, False, False]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_every_point_is_on_the_frontier_or_beaten_by_one_that_is(seed):
+    points = np.random.default_rng(seed).integers(0, 8, (30, 2)).astype(float)
+    front = points[on_frontier(points)]
+    assert (
+        ((front[None, :, 0] <= points[:, None, 0]) & (front[None, :, 1] >= points[:, None, 1])).any(1).all()
+    )
+    assert (np.diff(front[np.argsort(front[:, 0])], axis=0) >= 0).all()
+
+
+def test_a_second_panel_looks_closer_where_a_third_of_the_points_are_near_the_top():
+    high, low = np.array([[1.0, 85], [2.0, 99]]), np.array([[1.0, -30], [2.0, 40], [40.0, 50]])
+    (whole,) = windows_of(low)
+    assert whole.shows(low).all()
+    assert whole.is_log
+    (near,) = windows_of(high)
+    assert (near.title, near.is_log) == ("80 % and more", False)
+    whole, near = windows_of(np.concatenate([low, high]))
+    assert whole.shows(high).all()
+    assert near.shows(high).all()
+    assert not near.shows(low).any()
+    assert len(windows_of(np.concatenate([low, low, high]))) == 1
+    assert windows_of(np.array([[1.0, 96], [2.0, 100]]))[0].title == "95 % and more"
+
+
+def test_labels_lie_on_no_mark_and_on_no_other_label():
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure((5, 5), dpi=figures.DPI)
+    renderer = FigureCanvasAgg(figure).get_renderer()
+    axes = figure.add_axes((0.1, 0.1, 0.8, 0.8))
+    axes.set(xlim=(0, 1), ylim=(0, 1))
+    points = [(0.5 + 0.03 * i, 0.5) for i in range(6)] + [(0.99, 0.99)]
+    marks = np.concatenate([axes.transData.transform(points) + shift for shift in (-5, 5)], 1)
+    label_points(axes, [(f"name {i}", point) for i, point in enumerate(points)], marks)
+    boxes = [text.get_window_extent(renderer) for text in axes.texts]
+    assert len(boxes) == 7
+    for i, box in enumerate(boxes):
+        assert not any(box.overlaps(other) for other in boxes[:i])
+        assert not any(box.x0 < m[2] and m[0] < box.x1 and box.y0 < m[3] and m[1] < box.y1 for m in marks)
+        assert axes.bbox.x0 <= box.x0
+        assert box.x1 <= axes.bbox.x1
+
+
+def test_rows_of_a_matrix_are_read_in_percent(tmp_path):
+    first, second = (
+        redistribution(tmp_path / f"{scale}.png", MOVES * scale, target_shares=MOVES[0] * scale)
+        for scale in (1, 4)
+    )
+    assert first.read_bytes() == second.read_bytes()
+
+
+def test_what_is_left_and_what_stays_is_counted_over_latents():
+    moves = np.array([[6, 2, 2], [0, 30, 0], [10, 10, 40]])
+    assert _moved(moves, [0]) == "forgotten 60.0 % left, others 77.8 % stay"
+    assert _moved(moves * [[0], [1], [1]], [0]) == "forgotten – left, others 77.8 % stay"
+
+
+def test_a_frame_is_drawn_around_each_forgotten_class(tmp_path):
+    one, two = (
+        area(pixels(redistribution(tmp_path / "a.png", MOVES, forget)), figures.FORGET)
+        for forget in ([0], [0, 2])
+    )
+    assert two > 1.5 * one > 0
 
 
 def test_drawing_leaves_the_settings_of_matplotlib_alone(tmp_path):

@@ -9,7 +9,10 @@ style      sizes, colours and letters
 """
 
 from unflow.reproduce.figures.charts import bars, strength_sweep
+from unflow.reproduce.figures.curves import Curve
+from unflow.reproduce.figures.frontier import trade_off
 from unflow.reproduce.figures.images import image_columns, image_rows
+from unflow.reproduce.figures.matrices import redistribution
 from unflow.reproduce.figures.plane import scatter_panels, trajectories
 from unflow.reproduce.figures.style import (
     COLOURS,
@@ -39,10 +42,13 @@ __all__ = [
     "MUTED",
     "STYLE",
     "WIDTH",
+    "Curve",
     "bars",
     "image_columns",
     "image_rows",
+    "redistribution",
     "scatter_panels",
     "strength_sweep",
+    "trade_off",
     "trajectories",
 ]
