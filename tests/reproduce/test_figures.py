@@ -107,7 +107,7 @@ REFUSED = {
     "nine series": lambda path: figures.bars(path, ["a"], {str(i): [1] for i in range(9)}, ylabel="share"),
     "errors of nobody": lambda path: figures.bars(path, ["a"], {"x": [1]}, ylabel="y", errors={"z": [1]}),
     "no method": lambda path: trade_off(path, {}),
-    "thirteen methods": lambda path: trade_off(path, {str(i): CURVE for i in range(13)}),
+    "fifteen methods": lambda path: trade_off(path, {str(i): CURVE for i in range(15)}),
     "nine references": lambda path: trade_off(path, curve(), {str(i): (1, 1) for i in range(9)}),
     "a curve without its strength": lambda path: trade_off(path, curve(strengths=[1])),
     "a strength that is infinite": lambda path: trade_off(path, curve(strengths=[1, float("inf")])),

@@ -14,7 +14,7 @@ from unflow.files import stage
 from unflow.reproduce.ablation import COLUMNS as ABLATION
 from unflow.reproduce.ablation import ablation
 from unflow.reproduce.experiment import records_table
-from unflow.reproduce.figures import image_rows, redistribution, trade_off
+from unflow.reproduce.figures import Curve, image_rows, redistribution, trade_off
 from unflow.reproduce.images import ImageExperiment, pictures
 from unflow.reproduce.one_step import BASELINES, ONE_STEP_ROWS, OURS, OneStepRequest
 from unflow.reproduce.results import ONE_STEP_COLUMNS, Row, mean_rows, means, measured_table
@@ -165,9 +165,11 @@ class OneStepImages(ImageExperiment):
             row["method"]: torch.tensor(row["transition"]).numpy()
             for row in audit["rows"] if row["transition"] is not None
         }  # fmt: skip
+        counts = next(row["class_counts"] for row in audit["rows"] if row["method"] == "target")
         path = redistribution(
-            self.out / f"redistribution-{self.swept}.png", matrices, request.study.class_names, request.forget
-        )
+            self.out / f"redistribution-{self.swept}.png", matrices, request.study.class_names,
+            request.forget, target_shares=[count / sum(counts) for count in counts],
+        )  # fmt: skip
         return (
             path,
             f"{self.swept}: class before (rows) and after (columns) of the same latents, %.",
@@ -176,7 +178,7 @@ class OneStepImages(ImageExperiment):
     def _trade_off_figure(self) -> tuple[Path, str]:
         records, request = self.trade_off(), self.swept_request()
         curves = {
-            name: [(r["fid_retain"], r["pul"], r["is_default"]) for r in records if r["method"] == name]
+            name: _curve([record for record in records if record["method"] == name])
             for name in dict.fromkeys(record["method"] for record in records)
         }
         rows = {row["method"]: row for row in request.audit()["rows"]}
@@ -189,6 +191,15 @@ class OneStepImages(ImageExperiment):
             xlabel="u-FID: Fréchet distance to real retained images", ylabel="PUL, %",
         )  # fmt: skip
         return path, f"{self.swept}: forgetting against quality; one point per strength, large: the default."
+
+
+def _curve(records: Sequence[dict[str, Any]]) -> Curve:
+    return Curve(
+        strengths=[record["value"] for record in records],
+        x=[record["fid_retain"] for record in records],
+        y=[record["pul"] for record in records],
+        default=next(record["value"] for record in records if record["is_default"]),
+    )
 
 
 def agreement(study: Study) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from unflow.errors import InputError
 from unflow.reproduce.figures.checks import as_array, need_some
 
-MOST = 12
+MOST = 14
 """Curves in one picture."""
 
 

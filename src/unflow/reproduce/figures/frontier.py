@@ -55,7 +55,7 @@ def trade_off(
 
     Args:
         path: the PNG file.
-        curves: name and curve of each method, at most 12.
+        curves: name and curve of each method, at most 14.
         references: name, x and y of single points (the original, the exact target), at most 8.
         xlabel: what x is.
         ylabel: what y is.
