@@ -1,0 +1,42 @@
+"""What to forget: an energy F(x), one number per sample, larger where forgetting is wanted more.
+
+Energies form an algebra, and the algebra is about requests:
+
+    A | B   forget A or B: the sum (weights exp(-F) multiply)
+    A & B   forget only what is both: the minimum
+    -A      forget everything but A
+    2 * A   the same request, pressed twice as hard
+
+Sums of *raw* log-odds cancel (a sure A is a sure not-B), so the union refuses unbounded energies:
+bound them first with ``Softplus`` or the ``margin`` of ``ClassLogOdds``.
+"""
+
+from unflow.energies.algebra import Minimum, Negative, Scaled, Softplus, Sum, check_margin
+from unflow.energies.balanced import Balanced, retained_probabilities
+from unflow.energies.base import Energy, frozen
+from unflow.energies.class_log_odds import ClassLogOdds, check_classes
+from unflow.energies.decoded import Decoded, Decoder
+from unflow.energies.evaluation import evaluate, require_bounded, require_finite
+from unflow.energies.functions import CallableEnergy, Region
+
+__all__ = [
+    "Balanced",
+    "CallableEnergy",
+    "ClassLogOdds",
+    "Decoded",
+    "Decoder",
+    "Energy",
+    "Minimum",
+    "Negative",
+    "Region",
+    "Scaled",
+    "Softplus",
+    "Sum",
+    "check_classes",
+    "check_margin",
+    "evaluate",
+    "frozen",
+    "require_bounded",
+    "require_finite",
+    "retained_probabilities",
+]
