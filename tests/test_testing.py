@@ -18,12 +18,15 @@ from unflow import energies
 from unflow.autoencoders import Autoencoder
 from unflow.classifiers import Classifier
 from unflow.energies import (
+    Anchor,
+    AnchorLogOdds,
     Balanced,
     CallableEnergy,
     ClassLogOdds,
     Decoded,
     Energy,
     Minimum,
+    MixtureLogOdds,
     Negative,
     Region,
     Scaled,
@@ -62,6 +65,7 @@ def autoencoder() -> Autoencoder:
 
 
 A, B = Softplus(CallableEnergy(left), 1.0), CallableEnergy(up, -1.0)
+NEAR = Anchor(nn.Flatten(), torch.tensor([1.0, 0.5]), centre=torch.tensor([-0.1, 0.2]))
 BLACK_BOX = CallableEnergy(up, -1.0, differentiable=False)
 
 ENERGIES: dict[str, Energy] = {
@@ -83,6 +87,18 @@ ENERGIES: dict[str, Energy] = {
     "Decoded region": Decoded(Region(lambda x: x[:, 0, 0, 0] > 0), autoencoder()),
     "Balanced": Balanced(A, classifier(), [1], [0.7, -0.4]),
     "Balanced black box": Balanced(BLACK_BOX, classifier(), [1], [0.7, -0.4]),
+    "Anchor": NEAR,
+    "Anchor, rbf": Anchor(nn.Flatten(), torch.tensor([1.0, 0.5]), "rbf", radius=0.8),
+    "AnchorLogOdds": AnchorLogOdds(NEAR, 0.2, 0.3, margin=1.0),
+    "MixtureLogOdds": MixtureLogOdds(
+        nn.Flatten(),
+        torch.zeros(2),
+        torch.eye(2),
+        torch.tensor([0.2, 0.8]),
+        torch.tensor([[1.0, 0.0], [0.0, 0.5]]),
+        torch.eye(2).repeat(2, 1, 1),
+        margin=2.0,
+    ),
     "Minimum of regions": Region(lambda x: x[:, 0] > 0) & Region(lambda x: x[:, 1] > 0, 5.0),
 }
 

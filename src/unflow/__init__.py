@@ -22,14 +22,15 @@ _HOME = {
     "fit": "training", "stream": "training", "Problem": "methods",
 }  # fmt: skip
 _ROOMS = (
-    "calibration", "divergences", "energies", "paths", "couplings", "integrators", "methods", "metrics",
-    "nets", "data", "models", "report", "testing",
+    "anchoring", "calibration", "divergences", "energies", "paths", "couplings", "integrators", "methods",
+    "metrics", "nets", "data", "models", "report", "testing",
 )  # fmt: skip
 
 __all__ = [*sorted(_HOME), *sorted(_ROOMS)]  # noqa: PLE0604
 
 if TYPE_CHECKING:
     from unflow import (
+        anchoring,
         calibration,
         couplings,
         data,

@@ -61,6 +61,24 @@ class Classifier(nn.Module):
         return Classifier(build_net(config["classifier"]), config["class_names"])
 
 
+class Features(nn.Module):
+    """What a classifier's last layer reads, with gradient: an extractor for anchors. Its labels are in it.
+
+    Args:
+        classifier: whose network has ``features``.
+    """
+
+    def __init__(self, classifier: Classifier) -> None:
+        super().__init__()
+        self.classifier = classifier
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the features, [batch, num_features]."""
+        extract = self.classifier.net.features
+        assert callable(extract)
+        return extract(x)
+
+
 class LooksOnce:
     """A judge that looks at each set of samples once, whatever an audit then asks about it.
 

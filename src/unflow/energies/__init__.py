@@ -12,14 +12,18 @@ bound them first with ``Softplus`` or the ``margin`` of ``ClassLogOdds``.
 """
 
 from unflow.energies.algebra import Minimum, Negative, Scaled, Softplus, Sum, check_margin
+from unflow.energies.anchor import Anchor, AnchorLogOdds, features_of
 from unflow.energies.balanced import Balanced, retained_probabilities
 from unflow.energies.base import Energy, frozen
 from unflow.energies.class_log_odds import ClassLogOdds, check_classes
 from unflow.energies.decoded import Decoded, Decoder
 from unflow.energies.evaluation import evaluate, require_bounded, require_finite
 from unflow.energies.functions import CallableEnergy, Region
+from unflow.energies.mixture import MixtureLogOdds
 
 __all__ = [
+    "Anchor",
+    "AnchorLogOdds",
     "Balanced",
     "CallableEnergy",
     "ClassLogOdds",
@@ -27,6 +31,7 @@ __all__ = [
     "Decoder",
     "Energy",
     "Minimum",
+    "MixtureLogOdds",
     "Negative",
     "Region",
     "Scaled",
@@ -35,6 +40,7 @@ __all__ = [
     "check_classes",
     "check_margin",
     "evaluate",
+    "features_of",
     "frozen",
     "require_bounded",
     "require_finite",

@@ -5,12 +5,25 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import torch
 from torch import nn
 
 from unflow.autoencoders import Autoencoder
 from unflow.calibration import Tempered
-from unflow.classifiers import Classifier
-from unflow.energies import Balanced, ClassLogOdds, Decoded, Energy, Minimum, Scaled, Softplus, Sum
+from unflow.classifiers import Classifier, Features
+from unflow.energies import (
+    Anchor,
+    AnchorLogOdds,
+    Balanced,
+    ClassLogOdds,
+    Decoded,
+    Energy,
+    Minimum,
+    MixtureLogOdds,
+    Scaled,
+    Softplus,
+    Sum,
+)  # fmt: skip
 from unflow.errors import InputError, choose
 from unflow.nets import build_net, net_config
 
@@ -85,6 +98,33 @@ _FORMS = {
         lambda F: {"of": [energy_config(part) for part in F.parts]},
         lambda c: Minimum([energy_from_config(part) for part in c["of"]]),
     ),
+    "anchor": _Form(
+        Anchor,
+        lambda F: {
+            "extractor": _extractor_config(F.extractor), "size": len(F.anchor), "kernel": F.kernel,
+            "radius": F.radius,
+        },
+        lambda c: Anchor(
+            _extractor(c["extractor"]), torch.ones(c["size"]), c["kernel"], radius=c["radius"]
+        ),
+    ),
+    "anchor_log_odds": _Form(
+        AnchorLogOdds,
+        lambda F: {"of": energy_config(F.similarity), "margin": F.margin},
+        lambda c: AnchorLogOdds(energy_from_config(c["of"]), 0.0, 1.0, c["margin"]),
+    ),
+    "mixture_log_odds": _Form(
+        MixtureLogOdds,
+        lambda F: {
+            "extractor": _extractor_config(F.extractor), "size": len(F.origin), "parts": len(F.means),
+            "rank": F.means.shape[1], "margin": F.margin,
+        },
+        lambda c: MixtureLogOdds(
+            _extractor(c["extractor"]), torch.zeros(c["size"]), torch.zeros(c["size"], c["rank"]),
+            torch.ones(c["parts"]), torch.zeros(c["parts"], c["rank"]),
+            torch.eye(c["rank"]).repeat(c["parts"], 1, 1), c["margin"],
+        ),
+    ),
     "decoded": _Form(
         Decoded,
         lambda F: {"of": energy_config(F.energy), **_autoencoder_config(F.autoencoder)},
@@ -104,6 +144,23 @@ def _classifier(config: Config) -> nn.Module:
     if "tempered" in config:  # the temperature is one of the weights
         return Tempered(_classifier(config["tempered"]), 1.0)
     return Classifier.from_config(config) if "classifier" in config else build_net(config)
+
+
+def _extractor_config(extractor: nn.Module) -> Config:
+    if type(extractor) is nn.Flatten:
+        return {"extractor": "flatten"}
+    if isinstance(extractor, Features):
+        return {"extractor": "features", "of": extractor.classifier.config()}
+    raise InputError(
+        f"got an anchor behind a {type(extractor).__name__}, which cannot be described in a file; expected "
+        "nn.Flatten, or classifiers.Features of a Classifier"
+    )
+
+
+def _extractor(config: Config) -> nn.Module:
+    if config["extractor"] == "flatten":
+        return nn.Flatten()
+    return Features(Classifier.from_config(config["of"]))
 
 
 def _autoencoder_config(autoencoder: nn.Module) -> Config:
