@@ -20,7 +20,7 @@ from unflow.methods.baselines.relabel import Relabel
 from unflow.methods.baselines.saliency import Saliency
 from unflow.methods.baselines.selective_amnesia import SelectiveAmnesia
 from unflow.methods.baselines.weight_extrapolation import WeightExtrapolation
-from unflow.reproduce import UOT2D, UOTMNIST, ablation, trade_off
+from unflow.reproduce import UOT2D, UOTMNIST, ablation, anchors, trade_off
 from unflow.reproduce.glance import glance
 from unflow.reproduce.one_step import BASELINES, ONE_STEP_ROWS, OURS, OneStepRequest
 from unflow.reproduce.study import Recipe
@@ -63,6 +63,9 @@ def few_variants(monkeypatch: pytest.MonkeyPatch) -> None:
     kept = {"default": None, "divergence": None, "tau": "10", "margin": "0", "strength": "0.5"}
     few = tuple(v for v in ablation.VARIANTS if v.factor in kept and kept[v.factor] in (None, v.value))
     monkeypatch.setattr(ablation, "VARIANTS", few)
+    monkeypatch.setattr(anchors, "COUNTS", (5,))
+    monkeypatch.setattr(anchors, "NUM_FIT", 400)
+    monkeypatch.setattr(anchors, "KINDS", {kind: anchors.KINDS[kind] for kind in ("cosine", "grown")})
     monkeypatch.setattr(plane, "NUM_LAW", 2000)
     monkeypatch.setattr(plane, "TAUS", (0.0, 3.0))
 
@@ -142,6 +145,16 @@ def test_the_retrained_model_is_trained_as_the_original_was_and_paid_for(
     assert flow_map["teacher"] != original["teacher"]
     assert entry.cost["train_seconds"] == pytest.approx(flow["seconds"] + flow_map["seconds"])
     assert entry.data_used == ["retain_images"]
+
+
+def test_a_request_by_images_records_what_it_has_seen(request_of_moons: OneStepRequest) -> None:
+    anchors.by_some_images(request_of_moons, 5, "guide", "cosine")
+    anchors.by_some_images(request_of_moons, 5, "latents", "cosine")
+    folder = request_of_moons.out / "anchors"
+    assert read_lineage(folder / "5-guide-cosine" / "uot_tilted")["data_used"] == [
+        "5 forget images", "guide_images",
+    ]  # fmt: skip
+    assert read_lineage(folder / "5-latents-cosine" / "uot_tilted")["data_used"] == ["5 forget images"]
 
 
 def test_a_glance_at_the_original_finds_nothing_forgotten_and_everything_in_place(

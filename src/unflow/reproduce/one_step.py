@@ -16,6 +16,7 @@ from unflow.energies import Energy
 from unflow.models import GenerativeModel
 from unflow.reproduce.request import Request
 from unflow.reproduce.study import Study
+from unflow.unlearning import GUIDE_DATA
 
 OURS = ("uot", "uot_tilted", "latent_transport", "latent_transport_uot", "latent_transport_chain")
 BASELINES = (
@@ -34,6 +35,7 @@ class OneStepRequest(Request):
         forget: classes to forget.
         name: folder of the request.
         energy: F; None: as for ``Request``.
+        energy_data: what went into F, for the record.
         strength: lam.
         margin: of the default energy; None: as for ``Request``.
         rows: methods; "retrained" costs a flow and its distillation.
@@ -46,13 +48,14 @@ class OneStepRequest(Request):
         name: str,
         *,
         energy: Energy | None = None,
+        energy_data: tuple[str, ...] = GUIDE_DATA,
         strength: float = 1.0,
         margin: float | None = None,
         rows: Sequence[str] = ONE_STEP_ROWS,
     ) -> None:
         super().__init__(
-            study, forget, name, energy=energy, strength=strength, margin=margin, model=study.flow_map,
-            rows=rows,
+            study, forget, name, energy=energy, energy_data=energy_data, strength=strength, margin=margin,
+            model=study.flow_map, rows=rows,
         )  # fmt: skip
 
     def original_cost(self) -> dict[str, Any]:

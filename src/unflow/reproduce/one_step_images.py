@@ -13,6 +13,8 @@ from unflow.errors import InputError
 from unflow.files import stage
 from unflow.reproduce.ablation import COLUMNS as ABLATION
 from unflow.reproduce.ablation import ablation
+from unflow.reproduce.anchors import COLUMNS as ANCHORS
+from unflow.reproduce.anchors import by_images, by_some_images, mean_over_classes
 from unflow.reproduce.experiment import records_table
 from unflow.reproduce.figures import Curve, image_rows, redistribution, trade_off
 from unflow.reproduce.images import ImageExperiment, pictures
@@ -113,6 +115,8 @@ class OneStepImages(ImageExperiment):
         words = f"{self.swept}, seed {self.seeds[0]}"
         return [
             (f"Forgetting against quality, {words}", records_table(self.trade_off(), TRADE_OFF)),
+            ("Forget by five images and no labels, first seed", records_table(self.five_images(), ANCHORS)),
+            (f"Images, features and energies, {words}", records_table(self.images_ablation(), ANCHORS)),
             (f"One factor at a time around uot_tilted, {words}", records_table(self.ablation(), ABLATION)),
         ]
 
@@ -136,6 +140,16 @@ class OneStepImages(ImageExperiment):
     def ablation(self) -> list[dict[str, Any]]:
         """Return one factor at a time around the default of uot_tilted."""
         return ablation(self.swept_request())
+
+    def five_images(self) -> list[dict[str, Any]]:
+        """Return what five images of each class come to, without labels, and the mean over classes."""
+        requests = [self.request(name, self.seeds[0]) for name in self.chosen]
+        records = [by_some_images(request, 5, "latents", "grown") for request in requests]
+        return [*records, mean_over_classes(records)]
+
+    def images_ablation(self) -> list[dict[str, Any]]:
+        """Return how many images, which extractor and which energy."""
+        return by_images(self.swept_request())
 
     # Figures
 

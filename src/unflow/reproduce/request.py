@@ -62,6 +62,7 @@ class Request:
         name: folder of the request.
         energy: F; None: the calibrated guide's log-odds of the classes with ``MARGIN``, balanced over
             the model's samples (``calibration``).
+        energy_data: what went into F, for the record.
         strength: lam.
         margin: of the default energy, in nats; None: ``MARGIN``.
         model: what must forget; None: the study's original.
@@ -75,6 +76,7 @@ class Request:
         name: str,
         *,
         energy: Energy | None = None,
+        energy_data: tuple[str, ...] = GUIDE_DATA,
         strength: float = 1.0,
         margin: float | None = None,
         model: GenerativeModel | None = None,
@@ -83,7 +85,7 @@ class Request:
         self.study, self.forget, self.name, self.rows = study, tuple(forget), name, tuple(rows)
         self.out = study.out / name
         self.model: GenerativeModel = model or study.flow
-        self.energy_seconds = 0.0
+        self.energy_seconds, self.energy_data = 0.0, energy_data
         self.energy = energy or self._calibrated(strength, MARGIN if margin is None else margin)
         self.target = Target(self.model, self.energy, strength)
 
@@ -119,7 +121,7 @@ class Request:
         rows = rows_read(method, self.target, self.forget, study.latents("train"), watched)
         return unlearn(
             self.target, method, self.out / folder, seed=study.seed, name=name, device=study.device,
-            guide_data=GUIDE_DATA, **rows,
+            guide_data=self.energy_data, **rows,
         )  # fmt: skip
 
     def z(self) -> Tensor:
