@@ -135,6 +135,18 @@ def test_the_kl_acceptance_of_bounded_log_odds_is_continual_flows_weight() -> No
     close(pressed.acceptance(target.energy(ATOMS)), torch.sigmoid(-LOG_ODDS) ** 3)
 
 
+@pytest.mark.parametrize("strength", [0.3, 1.0, 2.5])
+def test_the_energy_may_stand_in_the_cost_or_in_the_pool(strength: float) -> None:
+    """With KL, for any law: D(pi || q0) + lam E[F] = D(pi || q*) - log Z; so UOT's two pools ask the same."""
+    energy = torch.nn.functional.softplus(LOG_ODDS)
+    weight = Q0 * torch.exp(-strength * energy)
+    Z = weight.sum()
+    laws = torch.distributions.Dirichlet(torch.ones(6, dtype=torch.float64)).sample((20,))
+    kl_q0 = (laws * (laws / Q0).log()).sum(1)
+    kl_target = (laws * (laws / (weight / Z)).log()).sum(1)
+    torch.testing.assert_close(kl_q0 + strength * laws @ energy, kl_target - Z.log())
+
+
 def test_strength_and_factor_are_the_same_pressure(divergence: Divergence) -> None:
     energy = Softplus(table_energy(LOG_ODDS))
     close(

@@ -67,7 +67,7 @@ LINE = {
     "left_target": ("of exact q*", 4), "seed": ("seed", -1),
 }  # fmt: skip
 OPTIMA = {
-    "dataset": ("data set", -1), "tau": ("tau", 1), "to_target": ("TV to exact q*", 4),
+    "dataset": ("data set", -1), "pool": ("pool", -1), "tau": ("tau", 1), "to_target": ("TV to exact q*", 4),
     "to_optimum": ("TV to the objective's optimum", 4), "moved": ("TV of that optimum to q*", 4),
     "floor": ("sampling alone", 4), "left": ("forgotten left %", 2),
 }  # fmt: skip
@@ -180,15 +180,16 @@ class UOT2D(Experiment):
     def optima(self, dataset: str) -> list[dict[str, Any]]:
         """Return how far the learned law is from q*, and from the optimum of its own objective."""
         file = self.out / dataset / "optima.json"
-        return list(stage(file, lambda: [self._at_tau(dataset, tau) for tau in TAUS]))
+        laws = self._laws()
+        methods = [replace(laws, pool=PAPER.pool, share=PAPER.share), *(replace(laws, tau=t) for t in TAUS)]
+        return list(stage(file, lambda: [self._optimum(dataset, method) for method in methods]))
 
-    def _at_tau(self, dataset: str, tau: float) -> dict[str, Any]:
-        request = self.first(dataset)
-        method = replace(self._laws(), tau=tau)
-        model = request.carried_out("uot", method, f"optimum/tau-{tau:g}").model
+    def _optimum(self, dataset: str, method: UOT) -> dict[str, Any]:
+        request, tau = self.first(dataset), method.tau
+        model = request.carried_out("uot", method, f"optimum/{method.pool}-tau-{tau:g}").model
         law, exact, optimum = request.law(model), request.exact_law(), request.optimum(tau)
         return {
-            "dataset": dataset, "tau": tau, "floor": request.floor(),
+            "dataset": dataset, "pool": method.pool, "tau": tau, "floor": request.floor(),
             "to_target": metrics.total_variation(law, exact),
             "to_optimum": metrics.total_variation(law, optimum),
             "moved": metrics.total_variation(optimum, exact),
