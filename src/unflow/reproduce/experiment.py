@@ -121,11 +121,20 @@ class Experiment(ABC):
         return [self.request(dataset, seed) for seed in self.seeds_of(dataset)]
 
     def make_side_by_side(self) -> None:
-        """Make all studies and audits in ``jobs`` processes; what follows finds them on disk."""
+        """Make studies and audits, then what builds on them, in ``jobs`` processes; all is found on disk."""
         alone = replace(self, jobs=1)  # without the studies that this process keeps
         with ProcessPoolExecutor(self.jobs, get_context("spawn")) as pool:
             for done in [pool.submit(make_audits, alone, group) for group in self.groups()]:
                 done.result()
+            for done in [pool.submit(make_stage, alone, *stage) for stage in self.further_stages()]:
+                done.result()
+
+    def further_stages(self) -> list[tuple[str, ...]]:
+        """Return names (and arguments) of methods that make what further tables and figures show.
+
+        Each keeps what it made on disk, needs the audits alone, and shares no folder with another.
+        """
+        return []
 
     def run(self) -> list[Row]:
         """Run every stage; write table.json, table.md, figures and report.html; return the rows."""
@@ -182,6 +191,12 @@ def make_audits(experiment: Experiment, group: Sequence[tuple[str, int]]) -> Non
     torch.set_num_threads(1)
     for dataset, seed in group:
         experiment.request(dataset, seed).audit()
+
+
+def make_stage(experiment: Experiment, name: str, *arguments: str) -> None:
+    """Carry out one of the experiment's further stages in this process."""
+    torch.set_num_threads(1)
+    getattr(experiment, name)(*arguments)
 
 
 def records_table(records: Sequence[dict[str, Any]], columns: dict[str, tuple[str, int]]) -> str:

@@ -128,7 +128,7 @@ def measured_table(records: Sequence[Row], dataset: str, columns: Columns = COLU
     """Return the means of one data set as Markdown."""
     own = [record for record in records if record["dataset"] == dataset]
     lines = [[f"`{r['method']}`", *(cell(r, key, columns) for key in columns)] for r in own]
-    return pipe_table([f"{dataset}, seeds {own[0]['seeds']}", *titles(columns)], lines)
+    return pipe_table([f"{dataset}, seeds {sorted(set(own[0]['seeds']))}", *titles(columns)], lines)
 
 
 def paper_table(records: Sequence[Row], published: Sequence[Row], dataset: str, as_published: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -162,7 +163,7 @@ class UOT2D(Experiment):
 
     def further_tables(self) -> list[tuple[str, str]]:
         """Return the laws on the line, the optima on the grid, and the grid of choices."""
-        line = stage(self.out / "line.json", self.line)
+        line = self.line()
         optima = [record for dataset in self.chosen for record in self.optima(dataset)]
         choices = [record for dataset in self.chosen for record in self.choices(dataset)]
         return [
@@ -171,11 +172,19 @@ class UOT2D(Experiment):
             ("Divergence x pool x source", records_table(choices, CHOICES)),
         ]
 
+    def further_stages(self) -> list[tuple[str, ...]]:
+        """Return what takes long: the line, and for every set the optima and the choices."""
+        return [("line",), *((name, dataset) for dataset in self.chosen for name in ("optima", "choices"))]
+
     def line(self) -> list[dict[str, Any]]:
         """Return how far the law learned on a line is from q*, for each divergence and pool."""
         laws = self._laws()
         methods = (replace(laws, pool=PAPER.pool, share=PAPER.share), laws)
-        return [on_a_line(name, self.seeds[0], method) for name in DIVERGENCES for method in methods]
+        return [
+            dict(stage(self.out / "line" / f"{name}-{method.pool}.json",
+                       partial(on_a_line, name, self.seeds[0], method)))
+            for name in DIVERGENCES for method in methods
+        ]  # fmt: skip
 
     def optima(self, dataset: str) -> list[dict[str, Any]]:
         """Return how far the learned law is from q*, and from the optimum of its own objective."""
