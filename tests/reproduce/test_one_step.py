@@ -67,6 +67,7 @@ def few_variants(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(anchors, "NUM_FIT", 400)
     monkeypatch.setattr(anchors, "KINDS", {kind: anchors.KINDS[kind] for kind in ("cosine", "grown")})
     monkeypatch.setattr(plane, "NUM_LAW", 2000)
+    monkeypatch.setattr(plane, "CELLS", 12)
     monkeypatch.setattr(plane, "TAUS", (0.0, 3.0))
 
 
