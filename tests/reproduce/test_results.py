@@ -9,6 +9,7 @@ import pytest
 from unflow.reproduce.results import (
     COLUMNS,
     PAPER_COLUMNS,
+    mean_rows,
     mean_sd,
     means,
     measured_rows,
@@ -24,7 +25,7 @@ def audit(seed: int = 1) -> dict[str, Any]:
         kind = "train_seconds" if method in ("original", "retrained") else "unlearn_seconds"
         cost = {"train_seconds": None, "unlearn_seconds": None, kind: seconds}
         return values | {
-            "method": method, "seed": seed, "retained_share_tv": 0.1, "cost": cost,
+            "method": method, "family": "flow", "seed": seed, "retained_share_tv": 0.1, "cost": cost,
             "as_in_paper": dict.fromkeys(PAPER_COLUMNS, 0.25),
         }  # fmt: skip
 
@@ -34,7 +35,7 @@ def audit(seed: int = 1) -> dict[str, Any]:
         row("retrained", [0, 25, 75], 20.0, 0.02 * seed),
         row("target", [0, 50, 50], None, 0.0),
     ]
-    return {"request": {"forget": [0]}, "rows": rows}
+    return {"request": {"forget": [0]}, "rows": rows, "floor": {"flow": {"fid_target": 0.25}}}
 
 
 def test_rows_know_their_ratio_to_retraining_and_the_shares_of_the_retrained() -> None:
@@ -42,10 +43,19 @@ def test_rows_know_their_ratio_to_retraining_and_the_shares_of_the_retrained() -
     assert rows["erfm"]["seconds_ratio"] == 0.25
     assert rows["original"]["seconds_ratio"] == rows["retrained"]["seconds_ratio"] == 1.0
     assert rows["target"]["seconds_ratio"] is None
+    assert {row["fid_target_ratio"] for row in rows.values()} == {2.0}
     assert rows["erfm"]["share_tv_retrained"] == pytest.approx(0.25)  # (1/2, 1/2) against (1/4, 3/4)
     assert rows["retrained"]["share_tv_retrained"] == 0
     assert {row["source"] for row in rows.values()} == {"measured"}
     assert {row["dataset"] for row in rows.values()} == {"circles"}
+
+
+def test_several_data_sets_are_averaged_as_one() -> None:
+    rows = measured_rows(audit(1), "circles") + measured_rows(audit(3), "moons")
+    records = means(mean_rows(rows, "both"))
+    assert {record["dataset"] for record in records} == {"both"}
+    assert records[2]["forget_rate"] == pytest.approx(0.04)
+    assert measured_table(records, "both").startswith("| both, seeds [1, 3] |")
 
 
 def test_means_are_over_seeds_with_references_first() -> None:
