@@ -73,8 +73,8 @@ def run(
         forget: classes, like 3 or 3,5.
         out: folder of the new bundle; the same command continues a run that was stopped.
         method: erfm, erfm_resample, either with _prior after it, ot_fm (flow); uot, uot_tilted,
-            latent_transport, latent_transport_chain (one-step); relabel, saliency, selective_amnesia
-            (baselines, one-step); gradient_ascent, neg_grad_plus, fine_tune, weight_extrapolation, reject,
+            latent_transport, latent_transport_uot, latent_transport_chain (one-step); relabel, saliency,
+            selective_amnesia (baselines, one-step); gradient_ascent, neg_grad_plus, fine_tune, weight_extrapolation, reject,
             retrained (baselines).
         margin: of the energy, >= 0.
         strength: lam, >= 0.

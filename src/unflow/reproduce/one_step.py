@@ -109,8 +109,7 @@ class OneStepRequest(Request):
     @cached_property
     def retain_features(self) -> Tensor:
         """Features of all real held-out samples of the retained classes."""
-        retain = self.study.parts["held_out"].without_classes(self.forget)
-        return self.study.judge.features(retain.x)
+        return self.study.judge.features(self._retain.x)
 
     @cached_property
     def _exact(self) -> Tensor:

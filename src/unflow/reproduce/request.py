@@ -146,7 +146,7 @@ class Request:
             data_used=["train_images"], cost=self.original_cost(),
         )  # fmt: skip
         target = Entry("target", self.target_samples(0), study.seed, original_recoverable=True,
-                       data_used=GUIDE_DATA)  # fmt: skip
+                       data_used=self.energy_data)  # fmt: skip
         return [original, target, *(self.entry(name) for name in self.rows)]
 
     def original_cost(self) -> dict[str, Any]:

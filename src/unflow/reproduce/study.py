@@ -12,9 +12,7 @@ import torch
 from torch import Tensor
 
 from unflow import bundle
-from unflow.auditing import (
-    Judge,
-)  # fmt: skip
+from unflow.auditing import JUDGE_SEED_OFFSET, Judge
 from unflow.autoencoders import Autoencoder
 from unflow.base_models import train_model
 from unflow.calibration import Tempered, calibrated
@@ -27,9 +25,6 @@ from unflow.methods.baselines.neg_grad_plus import NegGradPlus
 from unflow.methods.baselines.retrain import Retrain
 from unflow.models import Flow, FlowMap, GenerativeModel, Latent
 from unflow.training import stream
-
-JUDGE_SEED_OFFSET = 1000
-"""The judge's seed is never the guide's."""
 
 
 @dataclass(frozen=True, kw_only=True)

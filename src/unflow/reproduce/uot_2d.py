@@ -40,14 +40,6 @@ SIDE, CELLS = 1.2, 48
 """Of the grid on which laws are compared: [-1.2, 1.2]^2, 48 cells per axis."""
 NUM_LAW = 500_000
 """Samples of every law on the grid."""
-LAWS = UOT(
-    steps=4000, batch_size=512, pool="tilted", share=0.0, tau=0.0, r1=0.05, anneal_r1=True, width=128,
-    learning_rate=2e-4, potential_rate=2e-3, average=0.995,
-)  # fmt: skip
-"""Settings for laws rather than for speed. R1, which moves the optimum, falls to 0. The pool q* without F in
-the cost is the same problem for KL: D(pi || q0) + lam E[F] = D(pi || q*) + a constant."""
-PAPER = replace(LAWS, pool="model", share=1.0)
-"""The pool of the paper, with F in the cost."""
 TAUS = (0.0, 1.0, 3.0, 10.0)
 PLANAR_COLUMNS: Columns = {
     "forget_rate": ("forgotten left %", 100, 2),
@@ -178,8 +170,7 @@ class UOT2D(Experiment):
 
     def line(self) -> list[dict[str, Any]]:
         """Return how far the law learned on a line is from q*, for each divergence and pool."""
-        laws = self._laws()
-        methods = (replace(laws, pool=PAPER.pool, share=PAPER.share), laws)
+        methods = self._laws()
         return [
             dict(stage(self.out / "line" / f"{name}-{method.pool}.json",
                        partial(on_a_line, name, self.seeds[0], method)))
@@ -189,8 +180,8 @@ class UOT2D(Experiment):
     def optima(self, dataset: str) -> list[dict[str, Any]]:
         """Return how far the learned law is from q*, and from the optimum of its own objective."""
         file = self.out / dataset / "optima.json"
-        laws = self._laws()
-        methods = [replace(laws, pool=PAPER.pool, share=PAPER.share), *(replace(laws, tau=t) for t in TAUS)]
+        paper, laws = self._laws()
+        methods = [paper, *(replace(laws, tau=tau) for tau in TAUS)]
         return list(stage(file, lambda: [self._optimum(dataset, method) for method in methods]))
 
     def _optimum(self, dataset: str, method: UOT) -> dict[str, Any]:
@@ -236,8 +227,10 @@ class UOT2D(Experiment):
         assert isinstance(method, UOT)
         return method
 
-    def _laws(self) -> UOT:
-        return self.method("uot_laws") if "uot_laws" in (self.recipe or ONE_STEP_PLANAR).methods else LAWS
+    def _laws(self) -> tuple[UOT, UOT]:
+        """Return the settings for laws with the paper's pool, and with the target's."""
+        laws = self.method("uot_laws")
+        return replace(laws, pool="model", share=1.0), laws
 
     # Figures
 
