@@ -74,8 +74,8 @@ def run(
         out: folder of the new bundle; the same command continues a run that was stopped.
         method: erfm, erfm_resample, either with _prior after it, ot_fm (flow); uot, uot_tilted,
             latent_transport, latent_transport_uot, latent_transport_chain (one-step); relabel, saliency,
-            selective_amnesia (baselines, one-step); gradient_ascent, neg_grad_plus, fine_tune, weight_extrapolation, reject,
-            retrained (baselines).
+            selective_amnesia (baselines, one-step); gradient_ascent, neg_grad_plus, fine_tune,
+            weight_extrapolation, reject, retrained (baselines).
         margin: of the energy, >= 0.
         strength: lam, >= 0.
         divergence: what holds the target near the original.
