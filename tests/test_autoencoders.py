@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as nnf
 from torch import Tensor, nn
 
 from unflow import base_models, bundle
 from unflow.autoencoders import Autoencoder
 from unflow.base_models import new_model, train_model
+from unflow.classifiers import Classifier
 from unflow.data import LabelledData
 from unflow.errors import InputError
 from unflow.files import sha256_module
 from unflow.methods import Autoencoding, Classification, FlowMatching, Method, Problem
 from unflow.methods.autoencoding import ReconstructionLoss
+from unflow.methods.perceptual import PerceptualDistance
 from unflow.models import Flow
-from unflow.nets import MLP, new_net
+from unflow.nets import MLP, ConvNet, new_net
 from unflow.training import fit, stream
 
 NET = {"net": "conv_autoencoder", "latent": 3, "width": 8, "depth": 1}
@@ -98,12 +102,68 @@ def test_another_network_is_no_autoencoder() -> None:
 
 
 def test_the_loss_is_the_squared_error_of_an_entry() -> None:
-    class Adder(nn.Module):
-        def forward(self, x: Tensor, noise: Tensor) -> Tensor:
-            return x + noise[:, :1, None, None]
+    net, x = autoencoder().eval().net, images(4)
+    noise = torch.randn(4, 3, generator=stream(1))
+    expected = (net.decode(net.encode(x) + noise) - x).square().mean()
+    torch.testing.assert_close(ReconstructionLoss(net)(x, noise), expected)
 
-    noise = torch.tensor([[1.0, 9.0], [3.0, 9.0]])
-    assert float(ReconstructionLoss(Adder())(images(2), noise)) == pytest.approx((1 + 9) / 2, rel=1e-5)
+
+def critic(depth: int = 2) -> Classifier:
+    """A small classifier of the images here, with statistics of its own."""
+    net = new_net({"net": "resnet", "shape": [1, 4, 4], "outputs": 2, "width": 4, "depth": depth}, 5)
+    return Classifier(net.eval(), ["even", "odd"])
+
+
+def test_the_weighted_terms_are_added() -> None:
+    net, x = autoencoder().eval().net, images(4)
+    noise, label, reader = torch.zeros(4, 3), torch.tensor([0, 1, 1, 0]), nn.Linear(3, 2)
+    distance = PerceptualDistance(critic())
+    z, y = net.encode(x), net(x)
+    expected = (y - x).square().mean() + 2 * distance(y, x) + 3 * nnf.cross_entropy(reader(z), label)
+    loss = ReconstructionLoss(net, (distance, 2.0), (reader, 3.0))
+    torch.testing.assert_close(loss(x, noise, label), expected)
+
+
+def test_the_perceptual_distance_compares_directions_of_maps_place_by_place() -> None:
+    model, (x, y) = critic(), images(6).chunk(2)
+    distance = PerceptualDistance(model)
+    assert float(distance(x, x)) == 0
+    torch.testing.assert_close(distance(x, y), distance(y, x))
+    expected = torch.zeros(())
+    for a, b in zip(model.net.maps(x), model.net.maps(y), strict=True):
+        cosine = nnf.cosine_similarity(a, b, dim=1)
+        lengths = [m.square().sum(1) / (m.square().sum(1) + 1e-3) for m in (a, b)]
+        expected = expected + (sum(lengths) - 2 * cosine * (lengths[0] * lengths[1]).sqrt()).mean()
+    torch.testing.assert_close(distance(x, y), expected)
+
+
+def test_the_critic_is_copied_and_its_images_get_gradients() -> None:
+    model, x = critic().train(), images(4).requires_grad_()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    distance = PerceptualDistance(model)
+    distance(x, images(4, 1)).backward()
+    assert x.grad is not None
+    assert float(x.grad.abs().sum()) > 0
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert not any(parameter.requires_grad for parameter in distance.parameters())
+
+
+def test_latents_trained_with_labels_tell_them_linearly() -> None:
+    """The label is a sign that hardly changes the image: squared error alone would drop it."""
+    x, label = stripes(600, 1), torch.arange(600) % 2
+    x = x + 0.02 * (2 * label[:, None, None, None] - 1) * torch.eye(4)
+
+    def accuracy(method: Autoencoding) -> float:
+        net = new_net({**NET, "latent": 4, "shape": [1, 4, 4]}, 0)
+        result = fit(method, Problem(model=Autoencoder(net), data=x, labels=label)).model
+        assert isinstance(result, Autoencoder)
+        z = torch.cat([result.encode(x), torch.ones(600, 1)], 1)
+        plane = torch.linalg.lstsq(z, 2.0 * label[:, None] - 1).solution
+        return float(((z @ plane)[:, 0] > 0).eq(label == 1).float().mean())
+
+    method = Autoencoding(steps=300, batch_size=64, learning_rate=5e-3)
+    assert accuracy(method) < 0.8
+    assert accuracy(dataclasses.replace(method, labels=1.0)) > 0.95
 
 
 def prepared(x: Tensor) -> dict[str, Tensor]:
@@ -164,6 +224,17 @@ def test_what_is_no_autoencoder_and_a_batch_larger_than_the_data_are_refused() -
         fit(Autoencoding(), Problem(model=autoencoder(), data=images()))
 
 
+def test_terms_without_what_they_need_are_refused() -> None:
+    problem = Problem(model=autoencoder(), data=images())
+    with pytest.raises(InputError, match="Autoencoding needs critic and labels"):
+        Autoencoding(perceptual=1.0, labels=1.0).check(problem)
+    blind = Classifier(ConvNet((1, 4, 4), 2, width=8), ["even", "odd"])
+    with pytest.raises(InputError, match="got a ConvNet as critic; expected a classifier of net: resnet"):
+        Autoencoding(perceptual=1.0).check(dataclasses.replace(problem, critic=blind))
+    with pytest.raises(InputError, match=r"got labels=-1\.0; expected a number >= 0"):
+        Autoencoding(labels=-1.0)
+
+
 # Into a bundle
 
 
@@ -174,12 +245,12 @@ def labelled() -> LabelledData:
 def test_a_trained_autoencoder_is_a_bundle_that_is_found_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    method = Autoencoding(steps=3, batch_size=16)
+    method, eye = Autoencoding(steps=3, batch_size=16, perceptual=1.0, labels=1.0), critic()
 
-    def train(seed: int) -> Any:
-        return train_model("autoencoder", NET, method, labelled(), tmp_path, seed=seed)
+    def train(seed: int, eye: Classifier | None = None) -> Any:
+        return train_model("autoencoder", NET, method, labelled(), tmp_path, seed=seed, critic=eye)
 
-    model = train(1)
+    model = train(1, eye)
     assert isinstance(model, Autoencoder)
     assert bundle.read_lineage(tmp_path)["kind"] == "autoencoder"
     assert not list(tmp_path.glob("checkpoint*"))
@@ -188,11 +259,13 @@ def test_a_trained_autoencoder_is_a_bundle_that_is_found_again(
         raise AssertionError("trained again")
 
     monkeypatch.setattr(base_models, "fit", refuse)
-    again = train(1)
+    again = train(1, eye)
     assert isinstance(again, Autoencoder)
     assert sha256_module(again) == sha256_module(model) == sha256_module(bundle.load_autoencoder(tmp_path))
     with pytest.raises(InputError, match="seed: 1 -> 2"):
-        train(2)
+        train(2, eye)
+    with pytest.raises(InputError, match="critic: "):
+        train(1, critic(depth=1))
 
 
 def test_the_network_takes_its_shape_from_the_data_and_its_weights_from_the_seed() -> None:

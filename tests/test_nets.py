@@ -22,6 +22,7 @@ CONFIGS = {
         "net": "convnet", "shape": [1, 8, 8], "outputs": 5, "width": 8, "depth": 3,
         "num_features": 12,
     },
+    "resnet": {"net": "resnet", "shape": [1, 8, 8], "outputs": 5, "width": 8, "depth": 2},
     "conv_autoencoder": {"net": "conv_autoencoder", "shape": [1, 8, 8], "latent": 5, "width": 8, "depth": 2},
 }  # fmt: skip
 WITH_FREQUENCIES = CONFIGS["mlp"] | {"frequencies": 3}

@@ -63,6 +63,7 @@ def train_model(
     *,
     seed: int = 0,
     teacher: GenerativeModel | None = None,
+    critic: Classifier | None = None,
     part: str = "train",
     device: str = "cpu",
     devices: int = 1,
@@ -78,6 +79,7 @@ def train_model(
         out: folder of the bundle.
         seed: of weights and batches.
         teacher: the flow to distil, for ``Distill``.
+        critic: a classifier of images, for ``Autoencoding`` with a perceptual distance.
         part: which part of a split ``data`` is, for the record.
         device: "cpu", "cuda" or "mps".
         devices: data-parallel processes.
@@ -90,12 +92,15 @@ def train_model(
         "data": {part: data.fingerprint},
         "teacher": sha256_module(teacher) if teacher is not None else None,
     }  # fmt: skip
+    if critic is not None:
+        identity["critic"] = sha256_module(critic)
     if bundle.is_whole(out):
         bundle.check_same(out, identity)
         return bundle.load_any(out)
     problem = Problem(
-        model=new_model(kind, net, data, seed), data=data.x, labels=data.labels, teacher=teacher
-    )
+        model=new_model(kind, net, data, seed), data=data.x, labels=data.labels, teacher=teacher,
+        critic=critic,
+    )  # fmt: skip
     result = fit(
         method, problem, out, seed=seed, device=device, devices=devices, label=label or kind,
         problem_id=bundle.problem_id(identity),

@@ -123,3 +123,9 @@ def random_affine(x: Tensor, numbers: Tensor) -> Tensor:
     theta = torch.stack([cos, -sin, shift_x, sin, cos, shift_y], dim=1).reshape(-1, 2, 3)
     grid = nnf.affine_grid(theta, list(x.shape), align_corners=False)
     return nnf.grid_sample(x, grid, padding_mode="border", align_corners=False)
+
+
+def mirrored(x: Tensor, generator: torch.Generator) -> Tensor:
+    """Return images [batch, c, h, w], each mirrored left to right with probability 1/2."""
+    is_mirrored = torch.rand(len(x), generator=generator) < 0.5
+    return torch.where(is_mirrored.to(x.device)[:, None, None, None], x.flip(3), x)

@@ -324,6 +324,8 @@ def _modules(problem: Problem) -> dict[str, nn.Module]:
     modules: dict[str, nn.Module] = {"the original model": problem.model}
     if problem.teacher is not None:
         modules["the teacher"] = problem.teacher
+    if problem.critic is not None:
+        modules["the critic"] = problem.critic
     if problem.target is not None:
         modules |= {"the target's model": problem.target.model, "the energy": problem.target.energy}
     return modules

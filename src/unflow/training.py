@@ -324,7 +324,7 @@ def _modules(problem: Problem) -> list[nn.Module]:
     """Return every network that a problem brings along."""
     target = problem.target
     of_target = (target.model, target.energy) if target else ()
-    found = [problem.model, problem.teacher, problem.earlier, *of_target]
+    found = [problem.model, problem.teacher, problem.critic, problem.earlier, *of_target]
     return [module for module in found if module is not None]
 
 

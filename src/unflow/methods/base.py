@@ -12,6 +12,7 @@ from typing import ClassVar, Protocol, TypeVar
 import torch
 from torch import Tensor, nn
 
+from unflow.classifiers import Classifier
 from unflow.errors import InputError
 from unflow.models import Filtered, GenerativeModel, Latent
 from unflow.target import Target
@@ -31,6 +32,7 @@ class Problem:
         retain: real samples of the classes to keep.
         forget: real samples of the classes to forget.
         teacher: a trained flow to distil from.
+        critic: a trained classifier whose eye an autoencoder is trained for.
         held_out: real samples on which a training loss is watched, never trained on.
         earlier: what came of the training before this one (``Training.earlier``).
     """
@@ -42,6 +44,7 @@ class Problem:
     retain: Tensor | None = None
     forget: Tensor | None = None
     teacher: GenerativeModel | None = None
+    critic: Classifier | None = None
     held_out: Tensor | None = None
     earlier: nn.Module | None = None
 

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as nnf
 from torch import Tensor, nn
 
-from unflow.classifiers import Classifier, random_affine
+from unflow.classifiers import Classifier, mirrored, random_affine
 from unflow.methods.base import (
     Descend,
     Part,
@@ -43,6 +43,7 @@ class Classification(Training):
         smoothing: of the labels, in [0, 1).
         noise: standard deviation added to the samples.
         deform: whether images are turned, scaled and shifted a little.
+        flip: whether images are mirrored at random.
     """
 
     steps: int = 400
@@ -50,6 +51,7 @@ class Classification(Training):
     smoothing: float = 0.0
     noise: float = 0.1
     deform: bool = True
+    flip: bool = False
 
     needs: ClassVar[frozenset[str]] = frozenset({"data", "labels"})
 
@@ -69,6 +71,8 @@ class Classification(Training):
         """Draw labelled samples, deformed and noisy."""
         rows = draw_rows(len(prepared["data"]), self.batch_size, generator)
         x = prepared["data"][rows]
+        if self.flip:
+            x = mirrored(x, generator)
         if self.deform:
             x = random_affine(x, torch.randn(len(x), 4, generator=generator).to(x))
         x = x + self.noise * torch.randn(x.shape, generator=generator).to(x)

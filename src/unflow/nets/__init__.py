@@ -12,14 +12,18 @@ from unflow.errors import InputError, choose
 from unflow.nets.autoencoder import ConvAutoencoder
 from unflow.nets.convnet import ConvNet
 from unflow.nets.mlp import MLP
+from unflow.nets.resnet import ResNet
 from unflow.nets.unet import UNet
 
-__all__ = ["MLP", "NETS", "ConvAutoencoder", "ConvNet", "UNet", "build_net", "net_config", "new_net"]
+__all__ = [
+    "MLP", "NETS", "ConvAutoencoder", "ConvNet", "ResNet", "UNet", "build_net", "net_config", "new_net",
+]  # fmt: skip
 
 NETS: dict[str, type[nn.Module]] = {
     "mlp": MLP,
     "unet": UNet,
     "convnet": ConvNet,
+    "resnet": ResNet,
     "conv_autoencoder": ConvAutoencoder,
 }
 

@@ -1,4 +1,4 @@
-"""What the image experiments with one-step models share: one request per class, sweeps, pictures."""
+"""What the image experiments with one-step models share: one request per class, tables, pictures."""
 
 from __future__ import annotations
 
@@ -11,18 +11,12 @@ import torch
 from unflow import metrics
 from unflow.errors import InputError
 from unflow.files import stage
-from unflow.reproduce.ablation import COLUMNS as ABLATION
-from unflow.reproduce.ablation import ablation
-from unflow.reproduce.anchors import COLUMNS as ANCHORS
-from unflow.reproduce.anchors import by_images, by_some_images, mean_over_classes
 from unflow.reproduce.experiment import records_table
-from unflow.reproduce.figures import Curve, image_rows, redistribution, trade_off
+from unflow.reproduce.figures import image_rows, redistribution
 from unflow.reproduce.images import ImageExperiment, pictures
 from unflow.reproduce.one_step import BASELINES, ONE_STEP_ROWS, OURS, OneStepRequest
 from unflow.reproduce.results import ONE_STEP_COLUMNS, Row, mean_rows, means, measured_table
 from unflow.reproduce.study import Study
-from unflow.reproduce.trade_off import COLUMNS as TRADE_OFF
-from unflow.reproduce.trade_off import trade_off_points
 from unflow.reproduce.words import ONE_STEP_INTRO, ONE_STEP_NOTES
 from unflow.table import Columns
 from unflow.training import stream
@@ -115,20 +109,10 @@ class OneStepImages(ImageExperiment):
         return dict(stage(file, lambda: agreement(self.study(seed))))
 
     def further_tables(self) -> list[tuple[str, str]]:
-        """Return the points of the trade-off figure, and the ablation."""
-        words, (five, images) = f"{self.swept}, seed {self.seeds[0]}", self.requests_by_images()
-        return [
-            (f"Forgetting against quality, {words}", records_table(self.trade_off(), TRADE_OFF)),
-            ("Forget by five images and no labels, first seed", records_table(five, ANCHORS)),
-            (f"Images, features and energies, {words}", records_table(images, ANCHORS)),
-            (f"One factor at a time around uot_tilted, {words}", records_table(self.ablation(), ABLATION)),
-        ]
+        """Return none."""
+        return []
 
-    def further_stages(self) -> list[tuple[str, ...]]:
-        """Return the three that take long."""
-        return [("trade_off",), ("ablation",), ("requests_by_images",)]
-
-    # The request that is looked at from all sides
+    # The request of the sweeps and of the redistribution figure
 
     @property
     def swept(self) -> str:
@@ -140,35 +124,11 @@ class OneStepImages(ImageExperiment):
         """Return that request with the first seed."""
         return self.request(self.swept, self.seeds[0])
 
-    def trade_off(self) -> list[dict[str, Any]]:
-        """Return PUL, u-FID and more of every method at several strengths."""
-        file = self.out / f"trade-off-{self.swept}.json"
-        return list(stage(file, lambda: trade_off_points(self.swept_request())))
-
-    def ablation(self) -> list[dict[str, Any]]:
-        """Return one factor at a time around the default of uot_tilted."""
-        return ablation(self.swept_request())
-
-    def five_images(self) -> list[dict[str, Any]]:
-        """Return what five images of each class come to, without labels, and the mean over classes."""
-        requests = [self.request(name, self.seeds[0]) for name in self.chosen]
-        records = [by_some_images(request, 5, "latents", "grown") for request in requests]
-        return [*records, mean_over_classes(records)]
-
-    def requests_by_images(self) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-        """Return both tables of requests by a few images."""
-        return self.five_images(), self.images_ablation()
-
-    def images_ablation(self) -> list[dict[str, Any]]:
-        """Return how many images, which extractor and which energy."""
-        return by_images(self.swept_request())
-
     # Figures
 
     def draw(self) -> list[tuple[Path, str]]:
-        """Draw every row from the same latents, where mass went, and the trade-off."""
-        figures = [self.rows_picture(name, ()) for name in self.chosen]
-        return [*figures, self._redistribution(), self._trade_off_figure()]
+        """Draw every row from the same latents, and where mass went."""
+        return [*(self.rows_picture(name, ()) for name in self.chosen), self._redistribution()]
 
     def rows_picture(self, dataset: str, methods: Sequence[str]) -> tuple[Path, str]:
         """Draw samples of every row of a request from the same latents, sixteen that are forgotten first."""
@@ -200,32 +160,6 @@ class OneStepImages(ImageExperiment):
             path,
             f"{self.swept}: class before (rows) and after (columns) of the same latents, %.",
         )
-
-    def _trade_off_figure(self) -> tuple[Path, str]:
-        records, request = self.trade_off(), self.swept_request()
-        curves = {
-            name: _curve([record for record in records if record["method"] == name])
-            for name in dict.fromkeys(record["method"] for record in records)
-        }
-        rows = {row["method"]: row for row in request.audit()["rows"]}
-        references = {
-            name: (rows[name]["fid_retain"], rows[name]["pul"])
-            for name in ("original", "target", "retrained") if name in rows
-        }  # fmt: skip
-        path = trade_off(
-            self.out / f"trade-off-{self.swept}.png", curves, references,
-            xlabel="u-FID: Fréchet distance to real retained images", ylabel="PUL, %",
-        )  # fmt: skip
-        return path, f"{self.swept}: forgetting against quality; one point per strength, large: the default."
-
-
-def _curve(records: Sequence[dict[str, Any]]) -> Curve:
-    return Curve(
-        strengths=[record["value"] for record in records],
-        x=[record["fid_retain"] for record in records],
-        y=[record["pul"] for record in records],
-        default=next(record["value"] for record in records if record["is_default"]),
-    )
 
 
 def agreement(study: Study) -> dict[str, Any]:

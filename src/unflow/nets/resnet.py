@@ -1,0 +1,73 @@
+"""A small residual classifier, for photographs."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as nnf
+from torch import Tensor, nn
+
+
+class ResNet(nn.Module):
+    """Residual blocks (arXiv 1512.03385), each of which halves the image: [batch, c, h, w] -> logits.
+
+    It normalises by BatchNorm: statistics are of each device's own rows in training, and fixed in
+    evaluation mode.
+
+    Args:
+        shape: (channels, height, width) of one image.
+        outputs: number of classes.
+        width: channels of the first convolution; doubled by every block.
+        depth: blocks.
+    """
+
+    def __init__(self, shape: Sequence[int], outputs: int, width: int = 16, depth: int = 3) -> None:
+        super().__init__()
+        self.config = {
+            "net": "resnet", "shape": list(shape), "outputs": outputs, "width": width, "depth": depth,
+        }  # fmt: skip
+        widths = [width * 2**i for i in range(depth + 1)]
+        self.stem = nn.Sequential(_conv(shape[0], width), nn.BatchNorm2d(width), nn.ReLU())
+        self.blocks = nn.ModuleList(
+            ResidualBlock(before, after) for before, after in itertools.pairwise(widths)
+        )
+        self.last = nn.Linear(widths[-1], outputs)
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # a third faster on a CPU
+
+    def maps(self, x: Tensor) -> list[Tensor]:
+        """Return the maps [batch, channels, h, w] after each block, the finest first."""
+        maps, h = [], self.stem(x.contiguous(memory_format=torch.channels_last))
+        for block in self.blocks:
+            h = block(h)
+            maps.append(h)
+        return maps
+
+    def features(self, x: Tensor) -> Tensor:
+        """Return the means of the last maps, [batch, channels]."""
+        return self.maps(x)[-1].mean((2, 3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return logits [batch, outputs]."""
+        return self.last(self.features(x))
+
+
+class ResidualBlock(nn.Module):
+    """Two 3x3 convolutions beside a 1x1 one, the first of each with stride 2."""
+
+    def __init__(self, before: int, after: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            _conv(before, after, stride=2), nn.BatchNorm2d(after), nn.ReLU(),
+            _conv(after, after), nn.BatchNorm2d(after),
+        )  # fmt: skip
+        self.skip = nn.Sequential(_conv(before, after, stride=2, size=1), nn.BatchNorm2d(after))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return maps of half the size."""
+        return nnf.relu(self.skip(x) + self.body(x))
+
+
+def _conv(before: int, after: int, stride: int = 1, size: int = 3) -> nn.Conv2d:
+    return nn.Conv2d(before, after, size, stride, size // 2, bias=False)
