@@ -20,8 +20,7 @@ from unflow.data import LabelledData
 from unflow.errors import InputError
 from unflow.files import sha256_module
 from unflow.methods import Autoencoding, Classification, FlowMatching, Method, Problem
-from unflow.methods.autoencoding import ReconstructionLoss
-from unflow.methods.perceptual import PerceptualDistance
+from unflow.methods.reconstruction import Eye, ReconstructionLoss, between
 from unflow.models import Flow
 from unflow.nets import MLP, ConvNet, new_net
 from unflow.training import fit, stream
@@ -116,36 +115,51 @@ def critic(depth: int = 2) -> Classifier:
 
 def test_the_weighted_terms_are_added() -> None:
     net, x = autoencoder().eval().net, images(4)
-    noise, label, reader = torch.zeros(4, 3), torch.tensor([0, 1, 1, 0]), nn.Linear(3, 2)
-    distance = PerceptualDistance(critic())
+    noise, label, reader, eye = torch.zeros(4, 3), torch.tensor([0, 1, 1, 0]), nn.Linear(3, 2), Eye(critic())
+    far, turn = torch.randn(4, 3, generator=stream(2)), torch.zeros(4, 4)  # it does not turn its head
     z, y = net.encode(x), net(x)
-    expected = (y - x).square().mean() + 2 * distance(y, x) + 3 * nnf.cross_entropy(reader(z), label)
-    loss = ReconstructionLoss(net, (distance, 2.0), (reader, 3.0))
+    expected = (y - x).square().mean() + 2 * eye.distance(y, x) + 3 * nnf.cross_entropy(reader(z), label)
+    loss = ReconstructionLoss(net, eye, reader, perceptual=2.0, labels=3.0)
     torch.testing.assert_close(loss(x, noise, label), expected)
+    out = torch.stack([z[0], z[1], (z[0] + z[2]) / 2**0.5, (z[1] + z[3]) / 2**0.5]) + far
+    seen, read = critic()(net.decode(out)), reader(out).argmax(1)
+    expected = expected + 4 * nnf.cross_entropy(seen, read)
+    loss = ReconstructionLoss(net, eye, reader, perceptual=2.0, labels=3.0, consistency=4.0)
+    torch.testing.assert_close(loss(x, noise, label, far, turn), expected)
+
+
+def test_latents_between_two_keep_the_variance_of_independent_ones() -> None:
+    z = torch.randn(4001, 3, generator=stream(3))
+    mixed = between(z)
+    assert mixed.shape == z.shape
+    assert torch.equal(mixed[:2001], z[:2001])
+    torch.testing.assert_close(mixed[2001:].std(0), torch.ones(3), rtol=0, atol=0.05)
 
 
 def test_the_perceptual_distance_compares_directions_of_maps_place_by_place() -> None:
     model, (x, y) = critic(), images(6).chunk(2)
-    distance = PerceptualDistance(model)
-    assert float(distance(x, x)) == 0
-    torch.testing.assert_close(distance(x, y), distance(y, x))
+    eye = Eye(model)
+    assert float(eye.distance(x, x)) == 0
+    torch.testing.assert_close(eye.distance(x, y), eye.distance(y, x))
     expected = torch.zeros(())
     for a, b in zip(model.net.maps(x), model.net.maps(y), strict=True):
         cosine = nnf.cosine_similarity(a, b, dim=1)
         lengths = [m.square().sum(1) / (m.square().sum(1) + 1e-3) for m in (a, b)]
         expected = expected + (sum(lengths) - 2 * cosine * (lengths[0] * lengths[1]).sqrt()).mean()
-    torch.testing.assert_close(distance(x, y), expected)
+    torch.testing.assert_close(eye.distance(x, y), expected)
 
 
 def test_the_critic_is_copied_and_its_images_get_gradients() -> None:
     model, x = critic().train(), images(4).requires_grad_()
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    distance = PerceptualDistance(model)
-    distance(x, images(4, 1)).backward()
+    eye = Eye(model).train()
+    (eye.distance(x, images(4, 1)) + eye(x).sum()).backward()
     assert x.grad is not None
     assert float(x.grad.abs().sum()) > 0
-    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
-    assert not any(parameter.requires_grad for parameter in distance.parameters())
+    for net in (model.net, eye.net):
+        after = net.state_dict()
+        assert all(torch.equal(value, before[f"net.{name}"]) for name, value in after.items())
+    assert not any(parameter.requires_grad for parameter in eye.parameters())
 
 
 def test_latents_trained_with_labels_tell_them_linearly() -> None:
@@ -233,6 +247,8 @@ def test_terms_without_what_they_need_are_refused() -> None:
         Autoencoding(perceptual=1.0).check(dataclasses.replace(problem, critic=blind))
     with pytest.raises(InputError, match=r"got labels=-1\.0; expected a number >= 0"):
         Autoencoding(labels=-1.0)
+    with pytest.raises(InputError, match=r"got consistency > 0 and labels=0; .* write labels=1\.0"):
+        Autoencoding(consistency=1.0)
 
 
 # Into a bundle
@@ -245,7 +261,7 @@ def labelled() -> LabelledData:
 def test_a_trained_autoencoder_is_a_bundle_that_is_found_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    method, eye = Autoencoding(steps=3, batch_size=16, perceptual=1.0, labels=1.0), critic()
+    method, eye = Autoencoding(steps=3, batch_size=16, perceptual=1.0, labels=1.0, consistency=1.0), critic()
 
     def train(seed: int, eye: Classifier | None = None) -> Any:
         return train_model("autoencoder", NET, method, labelled(), tmp_path, seed=seed, critic=eye)

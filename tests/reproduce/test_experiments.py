@@ -107,15 +107,19 @@ def write_mnist(folder: Path) -> Path:
     return folder
 
 
-def write_cifar10(folder: Path, per_class: int = 120) -> Path:
-    """Write an archive of red and blue noise for the two classes."""
+RED_AND_BLUE = {"automobile": (150, 0, 0), "airplane": (0, 0, 150)}
+
+
+def write_cifar10(
+    folder: Path, per_class: int = 120, colours: dict[str, tuple[int, int, int]] = RED_AND_BLUE
+) -> Path:
+    """Write an archive of noise in a colour for each class."""
     folder.mkdir()
     rng = np.random.default_rng(0)
     with tarfile.open(folder / "cifar10-images.tar.gz", "w:gz") as archive:
-        for channel, name in ((0, "automobile"), (2, "airplane")):
+        for name, colour in colours.items():
             for k in range(per_class):
-                pixels = rng.integers(0, 80, (32, 32, 3), dtype=np.uint8)
-                pixels[..., channel] += 150
+                pixels = rng.integers(0, 80, (32, 32, 3), dtype=np.uint8) + np.array(colour, np.uint8)
                 file = io.BytesIO()
                 Image.fromarray(pixels).save(file, "JPEG")
                 member = tarfile.TarInfo(f"{'train' if k % 4 else 'test'}/{name}/{k:04d}.jpg")

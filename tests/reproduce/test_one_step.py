@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from test_experiments import few_points, image_recipe, small, write_mnist
+from test_experiments import few_points, image_recipe, small, write_cifar10, write_mnist
 
 import unflow.reproduce.uot_2d as plane
 from unflow.bundle import read_lineage
 from unflow.cli import main
-from unflow.methods import UOT, Distill, LatentFlow, LatentTransport, Method
+from unflow.data.cifar10 import CIFAR10_CLASSES
+from unflow.files import sha256_module
+from unflow.methods import UOT, Autoencoding, Classification, Distill, LatentFlow, LatentTransport, Method
 from unflow.methods.baselines.gradient_ascent import GradientAscent
 from unflow.methods.baselines.reject import Reject
 from unflow.methods.baselines.relabel import Relabel
 from unflow.methods.baselines.saliency import Saliency
 from unflow.methods.baselines.selective_amnesia import SelectiveAmnesia
 from unflow.methods.baselines.weight_extrapolation import WeightExtrapolation
-from unflow.reproduce import UOT2D, UOTMNIST, ablation, anchors, trade_off
+from unflow.reproduce import UOT2D, UOTCIFAR10, UOTMNIST, ablation, anchors, trade_off
 from unflow.reproduce.glance import glance
 from unflow.reproduce.one_step import BASELINES, ONE_STEP_ROWS, OURS, OneStepRequest
 from unflow.reproduce.study import Recipe
@@ -106,6 +109,36 @@ def test_uot_mnist_end_to_end_and_again(tmp_path: Path, mnist_data: Path) -> Non
     before = {file: file.stat().st_mtime_ns for file in (tmp_path / "uot").rglob("model.safetensors")}
     assert UOTMNIST(**settings).run() == json.loads(json.dumps(rows))
     assert before == {file: file.stat().st_mtime_ns for file in before}
+
+
+@pytest.mark.filterwarnings("ignore:the effective sample size")
+def test_uot_cifar10_end_to_end_with_a_critic(tmp_path: Path) -> None:
+    colours = {
+        name: (60 * (k % 3), 60 * (k // 3 % 3), 120 * (k == 9)) for k, name in enumerate(CIFAR10_CLASSES)
+    }
+    images = write_cifar10(tmp_path / "data", 60, colours)
+    recipe = dataclasses.replace(
+        one_step(image_recipe()),
+        critic_net={"net": "resnet", "width": 8, "depth": 2},
+        critic=Classification(steps=10, batch_size=32, flip=True),
+        autoencoder=Autoencoding(
+            steps=10, batch_size=32, flip=True, perceptual=1.0, labels=1.0, consistency=1.0
+        ),
+    )
+    only = UOTCIFAR10.of_classes([8])
+    experiment = UOTCIFAR10(out=tmp_path / "cifar", seeds=[1], only=only, data=images, recipe=recipe)
+    rows = experiment.run()
+    assert {row["method"] for row in rows} == {"original", "target", *ONE_STEP_ROWS}
+    assert {row["dataset"] for row in rows} == {"cifar10-ship"}
+    seen = read_lineage(tmp_path / "cifar" / "seed-1" / "autoencoder")
+    assert seen["critic"] == sha256_module(experiment.study(1).critic)
+    written = {file.name for file in (tmp_path / "cifar").iterdir()}
+    assert written >= {
+        "table.json",
+        "report.html",
+        "rows-cifar10-ship.png",
+        "redistribution-cifar10-ship.png",
+    }
 
 
 @pytest.mark.filterwarnings("ignore:the effective sample size")

@@ -36,12 +36,12 @@ def run(
     """Make a paper's table and figures again, our rows beside the paper's.
 
     Args:
-        name: continualflow-2d, continualflow-mnist, continualflow-cifar10, uot-2d or uot-mnist.
+        name: continualflow-2d, continualflow-mnist, continualflow-cifar10, uot-2d, uot-mnist, uot-cifar10.
         out: run folder; the same command continues a run that was stopped.
         seeds: runs with seed, seed+1, ...
         seed: the first one, of data, training and judge; its figures are drawn.
         dataset: one of the experiment's data sets or requests; all by default.
-        classes: to forget one at a time, like 0,1 (uot-mnist); all by default.
+        classes: to forget one at a time, like 0,1 (uot-mnist, uot-cifar10); all by default.
         data: folder with the files of MNIST or CIFAR-10.
         device: cpu, cuda or mps.
         jobs: studies (seeds, in the plane also data sets) made side by side, one thread each.

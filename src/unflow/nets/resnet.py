@@ -37,11 +37,10 @@ class ResNet(nn.Module):
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # a third faster on a CPU
 
     def maps(self, x: Tensor) -> list[Tensor]:
-        """Return the maps [batch, channels, h, w] after each block, the finest first."""
-        maps, h = [], self.stem(x.contiguous(memory_format=torch.channels_last))
+        """Return the maps [batch, channels, h, w] before and after each block, the finest first."""
+        maps = [self.stem(x.contiguous(memory_format=torch.channels_last))]
         for block in self.blocks:
-            h = block(h)
-            maps.append(h)
+            maps.append(block(maps[-1]))
         return maps
 
     def features(self, x: Tensor) -> Tensor:

@@ -7,11 +7,12 @@ from unflow.reproduce.continualflow_cifar10 import ContinualFlowCIFAR10
 from unflow.reproduce.continualflow_mnist import ContinualFlowMNIST
 from unflow.reproduce.experiment import Experiment
 from unflow.reproduce.uot_2d import UOT2D
+from unflow.reproduce.uot_cifar10 import UOTCIFAR10
 from unflow.reproduce.uot_mnist import UOTMNIST
 
 __all__ = [
-    "EXPERIMENTS", "UOT2D", "UOTMNIST", "ContinualFlow2D", "ContinualFlowCIFAR10", "ContinualFlowMNIST",
-    "Experiment",
+    "EXPERIMENTS", "UOT2D", "UOTCIFAR10", "UOTMNIST", "ContinualFlow2D", "ContinualFlowCIFAR10",
+    "ContinualFlowMNIST", "Experiment",
 ]  # fmt: skip
 
 EXPERIMENTS: dict[str, type[Experiment]] = {
@@ -20,5 +21,6 @@ EXPERIMENTS: dict[str, type[Experiment]] = {
     "continualflow-cifar10": ContinualFlowCIFAR10,
     "uot-2d": UOT2D,
     "uot-mnist": UOTMNIST,
+    "uot-cifar10": UOTCIFAR10,
 }
 """Name on the command line -> experiment."""

@@ -50,6 +50,21 @@ ONE_STEP_MNIST = replace(
 )
 """The same digits in 16 latents, in one step."""
 
+ONE_STEP_CIFAR10 = replace(
+    CIFAR10,
+    critic_net={"net": "resnet", "width": 16, "depth": 3},
+    critic=Classification(steps=1500, noise=0.05, flip=True),
+    autoencoder=Autoencoding(
+        steps=2500, batch_size=64, flip=True, perceptual=1.0, labels=1.0, consistency=1.0
+    ),
+    judge_net={"net": "resnet", "width": 16, "depth": 3},
+    judge=Classification(steps=2000, noise=0.05, flip=True),
+    flow_map_net={"net": "mlp", "width": 256, "depth": 4},
+    distill=Distill(steps=6000, batch_size=256, bank_size=65536),
+)
+"""All ten classes in 64 latents, in one step. A critic and labels shape the latents; the judge, which sees
+neither, is another network of the same kind, on other images."""
+
 LAWS = UOT(
     steps=4000, batch_size=512, pool="tilted", share=0.0, tau=0.0, r1=0.05, anneal_r1=True, width=128,
     learning_rate=2e-4, potential_rate=2e-3, average=0.995,

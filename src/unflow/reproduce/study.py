@@ -39,6 +39,7 @@ class Recipe:
         judge_net, judge: the classifier that judges samples; in the plane it only stands beside the
             exact geometry.
         autoencoder_net, autoencoder: for flows of latents; None for flows of the data themselves.
+        critic_net, critic: the classifier whose eye the autoencoder is trained for; None without one.
         n: samples per row.
         methods: row name -> method, in place of a default one (small settings in tests).
     """
@@ -51,6 +52,8 @@ class Recipe:
     judge: Classification
     autoencoder_net: dict[str, Any] | None = None
     autoencoder: Autoencoding | None = None
+    critic_net: dict[str, Any] | None = None
+    critic: Classification | None = None
     flow_map_net: dict[str, Any] | None = None
     distill: Distill | None = None
     n: int = 5000
@@ -96,12 +99,24 @@ class Study:
 
     @cached_property
     def autoencoder(self) -> Autoencoder | None:
-        """Trained on the images of all classes, without labels; None for data in the plane."""
+        """Trained on the images of all classes; None for data in the plane."""
         net, method = self.recipe.autoencoder_net, self.recipe.autoencoder
         if net is None or method is None:
             return None
-        model = self._train("autoencoder", net, method, self.parts["train"], "autoencoder")
+        model = self._train(
+            "autoencoder", net, method, self.parts["train"], "autoencoder", critic=self.critic
+        )
         assert isinstance(model, Autoencoder)
+        return model
+
+    @cached_property
+    def critic(self) -> Classifier | None:
+        """The classifier whose eye the autoencoder is trained for; it sees what the generators see."""
+        net, method = self.recipe.critic_net, self.recipe.critic
+        if net is None or method is None:
+            return None
+        model = self._train("classifier", net, method, self.parts["train"], "critic")
+        assert isinstance(model, Classifier)
         return model
 
     @cached_property
@@ -163,12 +178,13 @@ class Study:
 
     def _train(
         self, kind: str, net: dict[str, Any], method: Method, data: LabelledData, name: str,
-        seed: int | None = None, teacher: GenerativeModel | None = None,
+        seed: int | None = None, teacher: GenerativeModel | None = None, critic: Classifier | None = None,
     ) -> bundle.Bundled:  # fmt: skip
         part = "judge" if name == "judge" else "train"
         return train_model(
             kind, net, method, data, self.out / name, seed=self.seed if seed is None else seed,
             part=part, device=self.device, label=name, teacher=teacher,
+            critic=critic,
         )  # fmt: skip
 
     def latents(self, part: str) -> LabelledData:
