@@ -80,6 +80,7 @@ def refused(line: str, capsys: pytest.CaptureFixture[str], *words: str) -> str:
 
 UNLEARN = "unlearn --model flow --energy classifier:guide --out out"
 AUDIT = "audit flow --original flow --judge judge --forget 3 --split split.json --n 100 --out out"
+AUTOENCODER = "train --kind autoencoder --net.net conv_autoencoder --method autoencoding"
 EVERY = "0,1,2,3,4,5,6,7,8,9"
 
 LINES: dict[str, tuple[str, tuple[str, ...]]] = {
@@ -156,6 +157,11 @@ LINES: dict[str, tuple[str, tuple[str, ...]]] = {
     "classifier as teacher": ("train digits-flow-map --teacher guide --out out", ("holds a classifier",)),
     "flow map as teacher": ("train digits-flow-map --teacher map --out out", ("FlowMap", "expected a Flow")),
     "no teacher": ("train digits-flow-map --out out", ("needs a trained flow", "--teacher DIR")),
+    "no critic": (f"{AUTOENCODER} --settings.perceptual 1 --out out", ("Autoencoding needs critic",)),
+    "a critic that cannot be looked into": (
+        f"{AUTOENCODER} --settings.perceptual 1 --critic guide --out out",
+        ("got a MLP as critic", "net: resnet"),
+    ),
     "generator as guide": (f"{UNLEARN} --forget 3 --energy classifier:flow", ("expected a classifier",)),
     "generator as judge": (f"{AUDIT} --judge flow", ("expected a classifier",)),
     "energy without its kind": (f"{UNLEARN} --forget 3 --energy guide", ("'guide'", "classifier:DIR")),

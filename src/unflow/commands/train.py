@@ -37,6 +37,7 @@ def run(
     split: Path | None = None,
     part: str = "train",
     teacher: Path | None = None,
+    critic: Path | None = None,
     seed: int = 0,
     device: str = "cpu",
     devices: int = 1,
@@ -53,6 +54,7 @@ def run(
         split: split.json, to train on one part only.
         part: train, judge or held_out.
         teacher: bundle of the flow to distil.
+        critic: bundle of a classifier (net: resnet) whose eye an autoencoder is trained for.
         seed: of weights and batches, >= 0.
         device: cpu, cuda or mps.
         devices: data-parallel processes.
@@ -64,15 +66,18 @@ def run(
     if teacher is None and "teacher" in settings.needs:
         raise InputError(f"{method} needs a trained flow; write --teacher DIR, the flow's bundle")
     flow = bundle.load(teacher) if teacher is not None else None
+    eye = bundle.load_classifier(critic) if critic is not None else None
     record = {
         "command": "train", "kind": kind, "net": net, "method": method,
         "settings": plain_settings(settings), "data": data,
         "split": None if split is None else str(split), "part": part,
         "teacher": None if teacher is None else str(teacher), "seed": seed,
     }  # fmt: skip
+    if critic is not None:
+        record["critic"] = str(critic)
     with run_folder(out, record):
         train_model(
-            kind, net, settings, rows, out, seed=seed, teacher=flow, part=part, device=device,
+            kind, net, settings, rows, out, seed=seed, teacher=flow, critic=eye, part=part, device=device,
             devices=devices, label=f"{kind} ({method})",
         )  # fmt: skip
     if is_first_process():
