@@ -10,7 +10,7 @@ from unflow.errors import InputError
 from unflow.reproduce import figures
 from unflow.reproduce.figures import Curve
 from unflow.reproduce.figures.curves import on_frontier
-from unflow.reproduce.figures.images import _fit
+from unflow.reproduce.figures.images import _broken, _fit
 from unflow.reproduce.figures.labels import label_points
 from unflow.reproduce.figures.matrices import _moved
 from unflow.reproduce.figures.plane import _cloud_words
@@ -333,3 +333,15 @@ def test_drawing_leaves_the_settings_of_matplotlib_alone(tmp_path):
     before = dict(matplotlib.rcParams)
     figures.bars(tmp_path / "a.png", ["a"], {"x": [1]}, ylabel="share")
     assert dict(matplotlib.rcParams) == before
+
+
+@pytest.mark.parametrize(
+    ("line", "broken"),
+    [
+        ("latent_transport_chain", "latent_transport_\nchain"),
+        ("latent_transport_uot", "latent_transport_uot"),
+        ("a line of many short words", "a line of many short\nwords"),
+    ],
+)
+def test_long_labels_break_where_words_end(line: str, broken: str) -> None:
+    assert _broken(line, 20) == broken

@@ -14,7 +14,7 @@ STRENGTHS = (0.25, 0.5, 1.0, 2.0, 4.0)
 KNOBS: dict[str, tuple[str, tuple[float, ...]]] = {
     "fine_tune": ("steps", (100, 300, 1000, 3000)),
     "gradient_ascent": ("steps", (25, 50, 100, 200)),
-    "neg_grad_plus": ("strength", (0.25, 0.5, 1.0, 2.0)),
+    "neg_grad_plus": ("clip", (0.05, 0.1, 0.2, 0.4)),  # which binds long before its strength
     "relabel": ("steps", (125, 250, 500, 1000)),
     "saliency": ("steps", (125, 250, 500, 1000)),
     "selective_amnesia": ("lam", (1000.0, 100.0, 10.0, 1.0)),

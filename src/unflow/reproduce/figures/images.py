@@ -78,10 +78,18 @@ def strips(rows: Sequence[tuple[str, NDArray[Any]]], n: int, width: int = 0) -> 
     step = strips[0].shape[0] + 8
     with new_drawing(max(width, LABEL + strips[0].shape[1]), step * len(strips), layout="none") as drawing:
         for i, ((label, _), strip) in enumerate(zip(rows, strips, strict=True)):
-            words = "\n".join(textwrap.fill(line, 20) for line in label.split("\n"))
+            words = "\n".join(_broken(line, 20) for line in label.split("\n"))
             drawing.text(LABEL - 14, i * step + step / 2, words, ha="right", va="center", linespacing=1.1)
             drawing.image(LABEL, i * step + 4, strip)
     return drawing
+
+
+def _broken(line: str, letters: int) -> str:
+    """Return a line broken at spaces, or after an underscore where a method's name is too long."""
+    head, underscore, _ = line[:letters].rpartition("_")
+    if len(line) <= letters or " " in line or not underscore:
+        return textwrap.fill(line, letters)
+    return f"{head}_\n{line[len(head) + 1 :]}"
 
 
 def _mosaic(images: NDArray[Any], per_row: int, side: int) -> NDArray[np.uint8]:
