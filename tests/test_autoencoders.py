@@ -128,6 +128,18 @@ def test_the_weighted_terms_are_added() -> None:
     torch.testing.assert_close(loss(x, noise, label, far, turn), expected)
 
 
+def test_consistency_trains_the_decoder_alone() -> None:
+    net, x, eye, reader = autoencoder().eval().net, images(4), Eye(critic()), nn.Linear(3, 2)
+    zeros = torch.zeros(4, 3), torch.tensor([0, 1, 1, 0]), torch.zeros(4, 3), torch.zeros(4, 4)
+    gradients = []
+    for consistency in (0.0, 1.0):
+        net.zero_grad()
+        ReconstructionLoss(net, eye, reader, labels=1.0, consistency=consistency)(x, *zeros).backward()
+        gradients.append({name: weight.grad.clone() for name, weight in net.named_parameters()})
+    changed = {name for name, grad in gradients[0].items() if not torch.equal(grad, gradients[1][name])}
+    assert changed == {name for name in gradients[0] if name.startswith(("decoder", "from_latent"))}
+
+
 def test_latents_between_two_keep_the_variance_of_independent_ones() -> None:
     z = torch.randn(4001, 3, generator=stream(3))
     mixed = between(z)

@@ -58,6 +58,7 @@ class ReconstructionLoss(nn.Module):
 
     z = encode(x) and y = decode(z + noise). z' are latents further out, half of them between two, with
     much noise: there, where a flow's samples may also lie, the critic is to see the class that is read.
+    This last term trains the decoder alone: an encoder trained for it tells classes apart less well.
 
     Args:
         net: the network of an autoencoder.
@@ -102,7 +103,7 @@ class ReconstructionLoss(nn.Module):
         if self.consistency:
             assert far is not None
             assert turn is not None
-            loss = loss + self.consistency * self._inconsistency(between(z) + far, turn)
+            loss = loss + self.consistency * self._inconsistency(between(z.detach()) + far, turn)
         return loss
 
     def _inconsistency(self, z: Tensor, turn: Tensor) -> Tensor:
