@@ -15,6 +15,7 @@ from unflow.reproduce.experiment import records_table
 from unflow.reproduce.figures import image_rows, redistribution
 from unflow.reproduce.images import ImageExperiment, pictures
 from unflow.reproduce.one_step import BASELINES, ONE_STEP_ROWS, OURS, OneStepRequest
+from unflow.reproduce.request import MARGIN
 from unflow.reproduce.results import ONE_STEP_COLUMNS, Row, mean_rows, means, measured_table
 from unflow.reproduce.study import Study
 from unflow.reproduce.words import ONE_STEP_INTRO, ONE_STEP_NOTES
@@ -39,6 +40,8 @@ class OneStepImages(ImageExperiment):
     notes: ClassVar[Sequence[str]] = ONE_STEP_NOTES
     retrained_classes: ClassVar[tuple[int, ...]]
     """Classes that are forgotten with every seed, and beside a retrained model."""
+    margin: ClassVar[float] = MARGIN
+    """Of the requests' energies, in nats of a calibrated guide."""
 
     @classmethod
     def of_classes(cls, classes: Sequence[int]) -> tuple[str, ...]:
@@ -68,7 +71,7 @@ class OneStepImages(ImageExperiment):
     def request(self, dataset: str, seed: int) -> OneStepRequest:
         """Return a class's request with one seed."""
         rows = ONE_STEP_ROWS if self.is_retrained(dataset) else (*OURS, *BASELINES)
-        return OneStepRequest(self.study(seed), self.forget(dataset), dataset, rows=rows)
+        return OneStepRequest(self.study(seed), self.forget(dataset), dataset, margin=self.margin, rows=rows)
 
     # Tables
 

@@ -55,7 +55,7 @@ ONE_STEP_CIFAR10 = replace(
     critic_net={"net": "resnet", "width": 16, "depth": 3},
     critic=Classification(steps=1500, noise=0.05, flip=True),
     autoencoder=Autoencoding(
-        steps=2000, batch_size=64, flip=True, perceptual=1.0, labels=3.0, consistency=0.5
+        steps=2500, batch_size=64, flip=True, perceptual=1.0, labels=3.0, consistency=1.0
     ),
     judge_net={"net": "resnet", "width": 16, "depth": 3},
     judge=Classification(steps=2000, noise=0.05, flip=True),
