@@ -15,7 +15,6 @@ from unflow.reproduce.experiment import records_table
 from unflow.reproduce.figures import image_rows, redistribution
 from unflow.reproduce.images import ImageExperiment, pictures
 from unflow.reproduce.one_step import BASELINES, ONE_STEP_ROWS, OURS, OneStepRequest
-from unflow.reproduce.request import MARGIN
 from unflow.reproduce.results import ONE_STEP_COLUMNS, Row, mean_rows, means, measured_table
 from unflow.reproduce.study import Study
 from unflow.reproduce.words import ONE_STEP_INTRO, ONE_STEP_NOTES
@@ -40,8 +39,8 @@ class OneStepImages(ImageExperiment):
     notes: ClassVar[Sequence[str]] = ONE_STEP_NOTES
     retrained_classes: ClassVar[tuple[int, ...]]
     """Classes that are forgotten with every seed, and beside a retrained model."""
-    margin: ClassVar[float] = MARGIN
-    """Of the requests' energies, in nats of a calibrated guide."""
+    margin: ClassVar[float | None] = None
+    """Of the requests' energies, in nats of a calibrated guide; None: as for ``Request``."""
 
     @classmethod
     def of_classes(cls, classes: Sequence[int]) -> tuple[str, ...]:
