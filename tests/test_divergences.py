@@ -33,6 +33,25 @@ def test_the_conjugate_is_the_supremum_of_rs_minus_phi(divergence: Divergence) -
     torch.testing.assert_close(divergence.conjugate(S), supremum, rtol=0, atol=1e-7)
 
 
+@pytest.mark.parametrize("ratio", [1.5, 4.0])
+def test_the_limited_conjugate_is_the_supremum_over_ratios_up_to_the_limit(
+    divergence: Divergence, ratio: float
+) -> None:
+    r = min(divergence.max_ratio, ratio) * torch.linspace(0, 1, 50_001, dtype=torch.float64) ** 2
+    supremum = (r[:, None] * S - divergence.phi(r)[:, None]).amax(0)
+    torch.testing.assert_close(divergence.conjugate_up_to(S, ratio), supremum, rtol=0, atol=1e-7)
+
+
+def test_the_limited_conjugate_is_the_same_bits_inside_and_finite_outside(divergence: Divergence) -> None:
+    s = S.float()
+    assert torch.equal(divergence.conjugate_up_to(s, 1e3), divergence.conjugate(s))
+    far = torch.tensor(500.0, requires_grad=True)  # where KL's own overflows
+    value = divergence.conjugate_up_to(far, 1e3)
+    (slope,) = torch.autograd.grad(value, far)
+    assert torch.isfinite(value)
+    assert float(slope) <= 1e3
+
+
 def test_the_conjugate_of_the_conjugate_is_phi(divergence: Divergence) -> None:
     r = ratios(divergence)
     s = torch.linspace(-40, 40, 200_001, dtype=torch.float64)

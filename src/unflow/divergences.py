@@ -45,6 +45,21 @@ class Divergence(ABC):
     def max_ratio(self) -> float:
         """The supremum of q*/q0 that this divergence allows (1/max_ratio is the least mass kept)."""
 
+    def conjugate_up_to(self, s: Tensor, ratio: float) -> Tensor:
+        """Return sup_{0 <= r <= R} (r s - phi(r)): phi*(s) while tilt(s) <= R, and its tangent from there on.
+
+        It is the conjugate of the same divergence with density ratios over R forbidden, and so has the same
+        optimum where no ratio is that large; but it grows no faster than R s.
+
+        Args:
+            s: of any shape; elementwise.
+            ratio: R > 1.
+        """
+        if ratio >= self.max_ratio:
+            return self.conjugate(s)
+        top = self.inverse_tilt(ratio)
+        return self.conjugate(s.clamp(max=top)) + ratio * (s - top).clamp(min=0)
+
     def acceptance(self, energy: Tensor, lower_bound: float, strength: float, kappa: float) -> Tensor:
         """Return (q*/q0) / sup(q*/q0) = tilt(kappa - lam F) / tilt(kappa - lam inf F), [batch], in [0, 1].
 
@@ -117,6 +132,21 @@ class KL(Divergence):
     def max_ratio(self) -> float:
         """Unbounded."""
         return math.inf
+
+    def conjugate_up_to(self, s: Tensor, ratio: float) -> Tensor:
+        """Return sup_{0 <= r <= R} (r s - phi(r)): phi*(s) while tilt(s) <= R, and its tangent from there on.
+
+        It is the conjugate of the same divergence with density ratios over R forbidden, and so has the same
+        optimum where no ratio is that large; but it grows no faster than R s.
+
+        Args:
+            s: of any shape; elementwise.
+            ratio: R > 1.
+        """
+        if ratio >= self.max_ratio:
+            return self.conjugate(s)
+        top = self.inverse_tilt(ratio)
+        return self.conjugate(s.clamp(max=top)) + ratio * (s - top).clamp(min=0)
 
     def acceptance(self, energy: Tensor, lower_bound: float, strength: float, kappa: float) -> Tensor:
         """Return exp(-lam (F - inf F)), whatever kappa."""

@@ -30,6 +30,10 @@ from unflow.methods.potentials import FeaturePotential, features_behind
 from unflow.models import GenerativeModel
 from unflow.nets import new_net
 
+MAX_RATIO = 1e3
+"""Of densities, in the potential's loss. A potential that falls steeply where the pool has hardly a sample
+would make KL's exponential overflow there; up to this ratio the optimum is the divergence's own."""
+
 
 class TransportCost(nn.Module):
     """c(x, y) = tau/2 ||x - y||^2 / s^2 + lam F(y) with s^2 = E||G0(z) - G0(z')||^2.
@@ -64,10 +68,10 @@ class PotentialLoss(nn.Module):
     def forward(self, moved: Tensor, cost: Tensor, pool: Tensor, r1: float) -> Tensor:
         """Return the loss for moved samples G(z), their costs [batch], samples of the pool, and R1."""
         slack = self.net(moved)[:, 0] - cost
-        value = (slack if self.phi1 is None else self.phi1.conjugate(slack)).mean()
+        value = (slack if self.phi1 is None else self.phi1.conjugate_up_to(slack, MAX_RATIO)).mean()
         pool = pool.detach().requires_grad_(r1 > 0)
         v = self.net(pool)[:, 0]
-        value = value + self.phi2.conjugate(-v).mean()
+        value = value + self.phi2.conjugate_up_to(-v, MAX_RATIO).mean()
         if r1 > 0:
             (slope,) = torch.autograd.grad(v.sum(), pool, create_graph=True)
             value = value + r1 / 2 * slope.square().flatten(1).sum(1).mean()
