@@ -133,21 +133,6 @@ class KL(Divergence):
         """Unbounded."""
         return math.inf
 
-    def conjugate_up_to(self, s: Tensor, ratio: float) -> Tensor:
-        """Return sup_{0 <= r <= R} (r s - phi(r)): phi*(s) while tilt(s) <= R, and its tangent from there on.
-
-        It is the conjugate of the same divergence with density ratios over R forbidden, and so has the same
-        optimum where no ratio is that large; but it grows no faster than R s.
-
-        Args:
-            s: of any shape; elementwise.
-            ratio: R > 1.
-        """
-        if ratio >= self.max_ratio:
-            return self.conjugate(s)
-        top = self.inverse_tilt(ratio)
-        return self.conjugate(s.clamp(max=top)) + ratio * (s - top).clamp(min=0)
-
     def acceptance(self, energy: Tensor, lower_bound: float, strength: float, kappa: float) -> Tensor:
         """Return exp(-lam (F - inf F)), whatever kappa."""
         return torch.exp(strength * (lower_bound - energy))
