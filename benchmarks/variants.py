@@ -15,6 +15,7 @@ import argparse
 import dataclasses
 import os
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
@@ -46,6 +47,12 @@ def changed(method: Method, text: str) -> Method:
     return dataclasses.replace(method, **{name: yaml.safe_load(value) for name, value in pairs})
 
 
+def shown(name: str, row: dict[str, Any], seconds: str = "–") -> None:
+    """Print one row of the table."""
+    cells = " | ".join("–" if row[c] is None else f"{row[c]:.3f}" for c in COLUMNS)
+    print(f"| {name} | {cells} | {seconds} |", flush=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("run", type=Path)
@@ -75,14 +82,14 @@ def main() -> None:
     print("|---|" + "---|" * (len(COLUMNS) + 1))
     floor = audit.floor()
     print("| floor | " + " | ".join(f"{floor[c]:.3f}" if floor.get(c) else "–" for c in COLUMNS) + " | – |")
+    shown("exact target", audit.row(Entry("target", first)))
     for text in options.variants:
         method = changed(base, text)
         real = rows_read(method, target, config["forget"], train, teacher=teacher)
         problem = Problem(model=model, target=target, teacher=teacher, **real)
         result = uf.fit(method, problem, seed=options.seed)
         row = audit.row(Entry(options.method, draw_samples(result.model, z)))
-        cells = " | ".join("–" if row[c] is None else f"{row[c]:.3f}" for c in COLUMNS)
-        print(f"| {text or 'default'} | {cells} | {result.seconds:.1f} |", flush=True)
+        shown(text or "default", row, f"{result.seconds:.1f}")
 
 
 if __name__ == "__main__":

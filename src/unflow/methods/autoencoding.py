@@ -24,6 +24,7 @@ from unflow.methods.base import (
     trainable_copy,
 )  # fmt: skip
 from unflow.methods.reconstruction import Eye, ReconstructionLoss
+from unflow.nets import initial_weights
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,8 +102,7 @@ class Autoencoding(Training):
 
     def _reader(self, prepared: Tensors, seed: int) -> nn.Linear:
         latents, classes = prepared["latents"], int(prepared["label"].max()) + 1
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(seed)
+        with initial_weights(seed):
             return nn.Linear(latents.shape[1], classes).to(latents.device)
 
     def draw(self, prepared: Tensors, generator: torch.Generator) -> Tensors:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -73,9 +75,16 @@ def build_net(config: dict[str, Any]) -> nn.Module:
 
 def new_net(config: dict[str, Any], seed: int) -> nn.Module:
     """Return ``build_net(config)`` with initial weights from ``seed``; the global stream is untouched."""
+    with initial_weights(seed):
+        return build_net(config)
+
+
+@contextmanager
+def initial_weights(seed: int) -> Iterator[None]:
+    """Have layers that are made here take their weights from ``seed``; the global stream is untouched."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed every GPU as well
-        return build_net(config)
+        yield
 
 
 def _builder(path: str) -> Any:

@@ -183,8 +183,7 @@ class Study:
         part = "judge" if name == "judge" else "train"
         return train_model(
             kind, net, method, data, self.out / name, seed=self.seed if seed is None else seed,
-            part=part, device=self.device, label=name, teacher=teacher,
-            critic=critic,
+            part=part, device=self.device, label=name, teacher=teacher, critic=critic,
         )  # fmt: skip
 
     def latents(self, part: str) -> LabelledData:
