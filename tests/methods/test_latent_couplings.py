@@ -17,6 +17,7 @@ from unflow.methods.latent_couplings import (
     SHIFTS,
     Coupled,
     LatentLaw,
+    MatchMove,
     MaximalMove,
     Move,
     ProjectMove,
@@ -64,7 +65,9 @@ def distance(x: Tensor, edges: Tensor, masses: Tensor) -> float:
     return float((found - masses).abs().sum() / 2)
 
 
-EXACT: dict[str, tuple[Move, ...]] = {"maximal": (MaximalMove(),), "redraw": (RedrawMove(1.0),) * 200}
+EXACT: dict[str, tuple[Move, ...]] = {
+    "maximal": (MaximalMove(),), "match": (MatchMove(128),), "redraw": (RedrawMove(1.0),) * 200
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", DIVERGENCES)
@@ -181,6 +184,7 @@ def test_a_kept_latent_is_the_same_to_the_bit(name: str) -> None:
     assert 0.1 < float(coupled.moved.double().mean()) < 0.9
     assert torch.equal(coupled.z[~coupled.moved], law.bank.z[~coupled.moved])
     assert bool(coupled.arrived[~coupled.moved].all())
+    assert not bool(coupled.matched[~coupled.moved].any())
 
 
 @pytest.mark.parametrize("name", MOVES)
@@ -206,6 +210,21 @@ def test_moves_follow_one_another_on_what_is_still_rejected() -> None:
     assert [len(z) for z in seen] == [moved, moved // 2]
     assert torch.equal(seen[1], seen[0][1::2] + 100)
     assert int((~coupled.arrived).sum()) == (moved // 2) // 2
+    assert not bool(coupled.matched.any())
+
+
+@pytest.mark.parametrize("share", [0.2, 0.3])
+def test_the_rejected_are_matched_where_fewer_than_a_quarter_arrive(share: float) -> None:
+    class Few(Move):
+        def __call__(self, law: LatentLaw, z: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+            return z, torch.arange(len(z)) < share * len(z)
+
+    law = law_of(KL(), 1000)
+    coupled = couple(law, [Few()], stream(8))
+    left = int(coupled.moved.sum()) - math.ceil(share * int(coupled.moved.sum()))
+    matched, rejected = int(coupled.matched.sum()), int((~coupled.arrived).sum())
+    assert (matched, rejected) == ((left, 0) if share < 0.25 else (0, left))
+    assert bool(torch.isin(coupled.z[coupled.matched], law.bank.z[law.residual > 0]).all())
 
 
 def test_a_gaussian_map_carries_mean_and_covariance_over_and_is_a_gradient() -> None:
@@ -288,6 +307,37 @@ def test_the_affine_map_is_nearly_exact_where_the_rest_is_nearly_gaussian() -> N
     norm, norm_of_prior = (float(latent_norm(z).mean()) for z in (coupled.z[coupled.moved], law.bank.z))
     assert norm == pytest.approx(norm_of_prior, rel=0.15)
     assert exact.bank.z.equal(law.bank.z)
+
+
+def three_of_six(x: Tensor) -> Tensor:
+    """High in every second of six sectors, which are forgotten."""
+    return nn.functional.softplus(20 * torch.sin(3 * torch.atan2(x[:, 1], x[:, 0])))
+
+
+def test_what_no_affine_map_can_tell_apart_is_matched() -> None:
+    """Kept and forgotten have the same mean and covariance: the shift is the identity; none arrive."""
+    net = nn.utils.skip_init(nn.Linear, 2, 2)
+    nn.init.eye_(net.weight)
+    nn.init.zeros_(net.bias)
+    target = Target(Generator(net, (2,)).eval(), CallableEnergy(three_of_six, 0.0))
+    law = LatentLaw(target, target.bank(8000, stream(3)))
+    coupled, jumped = couple(law, SHIFTS, stream(4)), couple(law, [MaximalMove()], stream(4))
+    F, expected = (three_of_six(c.z).mean() for c in (coupled, jumped))
+    assert float(coupled.matched.double().mean()) > 0.3
+    assert float(F) == pytest.approx(float(expected), abs=0.03)
+    assert float(law.bank.energy.mean()) > 10 * float(F)
+    near, far = ((c.z - law.bank.z)[c.moved].square().sum(1).mean() for c in (coupled, jumped))
+    assert float(near) < 0.3 * float(far)
+
+
+def test_a_match_on_a_line_keeps_the_order() -> None:
+    """The plan of least squares in one dimension is monotone, within every block."""
+    law = law_of(KL(), 4000)
+    z = torch.randn(300, 1, generator=stream(5))
+    moved, arrived = MatchMove(block_size=100)(law, z, stream(6))
+    assert bool(arrived.all())
+    for before, after in zip(z.split(100), moved.split(100), strict=True):
+        assert torch.equal(after[before[:, 0].argsort()], after.sort(0).values)
 
 
 def test_the_box_of_a_uniform_prior_is_not_left() -> None:

@@ -148,9 +148,10 @@ def test_the_lineage_says_how_much_moved_and_how_long_latents_are(tmp_path: Path
     target = problem().target
     assert target is not None
     facts = unlearn(target, LatentTransport(**SMALL), tmp_path).lineage["facts"]
-    assert facts.keys() == {"moved_share", "rejected_share", "norm_before", "norm_after"}
+    assert facts.keys() == {"moved_share", "matched_share", "rejected_share", "norm_before", "norm_after"}
     assert 0.3 < facts["moved_share"] < 0.8
     assert facts["rejected_share"] < 0.1
+    assert facts["matched_share"] == 0
     for name in ("norm_before", "norm_after"):
         assert facts[name] == pytest.approx(1.25, abs=0.3)  # of a normal in the plane
 
@@ -159,7 +160,8 @@ def test_where_nothing_moves_the_lineage_has_no_norms() -> None:
     target = problem(strength=0.0).target
     assert target is not None
     facts = unlearn(target, LatentTransport(**SMALL)).lineage["facts"]
-    assert facts == {"moved_share": 0.0, "rejected_share": 0.0, "norm_before": None, "norm_after": None}
+    shares = dict.fromkeys(("moved_share", "matched_share", "rejected_share"), 0.0)
+    assert facts == shares | {"norm_before": None, "norm_after": None}
 
 
 def test_the_training_before_is_that_of_the_flow_alone_with_a_seed_of_its_own(tmp_path: Path) -> None:
@@ -207,7 +209,7 @@ def test_an_earlier_stage_of_other_settings_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"coupling": "shfit"}, "coupling 'shfit'; expected one of maximal, shift"),
+        ({"coupling": "shfit"}, "coupling 'shfit'; expected one of maximal, shift, match"),
         ({"flow_steps": 0}, "flow_steps=0; expected 1 or more"),
         ({"bank_size": 100}, "batch_size=256 for 100 latents"),
     ],

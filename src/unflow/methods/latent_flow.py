@@ -38,8 +38,8 @@ class LatentFlow(Training):
 
     Attributes:
         pairs: of z and z', where the latents that the target keeps stay: "shift" moves the others by the
-            affine map of least cost; "exact_ot" gives them draws of the residual, and plans all pairs again
-            over blocks.
+            affine map of least cost (where that fails, by matching); "exact_ot" gives them draws of the
+            residual, and plans all pairs again over blocks.
         block_size: rows of one plan.
         bank_size: latents, pushed and scored once.
         integration_steps: of the flow.

@@ -27,6 +27,7 @@ from unflow.methods.latent_couplings import (
     SHIFTS,
     FlowMove,
     LatentLaw,
+    MatchMove,
     MaximalMove,
     Move,
     ProjectMove,
@@ -39,13 +40,16 @@ from unflow.methods.losses import OutputLoss
 LATENT_COUPLINGS: dict[str, tuple[Move, ...]] = {
     "maximal": (MaximalMove(),),
     "shift": SHIFTS,
+    "match": (MatchMove(),),
     "project": (ProjectMove(),),
     "redraw": REDRAWS,
     "flow": (),
     "flow_project": (ProjectMove(),),
     "flow_redraw": REDRAWS,
 }
-"""Coupling -> the moves that carry a rejected latent on until it arrives; first the flow, if it is named."""
+"""Coupling -> the moves that carry a rejected latent on until it arrives; first the flow, if it is named.
+
+Where they bring home hardly any, the rejected are matched with the residual (``couple``)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,7 +116,7 @@ class LatentTransport(Training):
         )  # fmt: skip
 
     def prepare(self, problem: Problem, generator: torch.Generator) -> Tensors:
-        """Return latents z and z' that arrived, the outputs y = G0(z'), and which of them moved."""
+        """Return latents z and z' that arrived, the outputs y = G0(z'), and which moved or were matched."""
         law = LatentLaw.draw(target_of(problem), self.bank_size, generator)
         flow = (FlowMove(latent_flow_of(problem)),) if self._begins_with_flow else ()
         coupled = couple(law, flow + LATENT_COUPLINGS[self.coupling], generator)
@@ -121,11 +125,11 @@ class LatentTransport(Training):
         partners = coupled.z[arrived]
         return {
             "z": law.bank.z[arrived], "partner": partners, "y": model_of(problem).push_batches(partners),
-            "moved": coupled.moved[arrived],
+            "moved": coupled.moved[arrived], "matched": coupled.matched[arrived],
         }  # fmt: skip
 
     def facts(self, prepared: Tensors) -> dict[str, float | None]:
-        """Return the shares that moved and that never arrived, and the mean ||z|| and ||z'|| of the moved."""
+        """Return the shares that had to move, were matched, did not arrive; mean norms of the moved."""
         moved, lost = prepared["moved"], self.bank_size - len(prepared["moved"])
         before, after = (
             float(latent_norm(prepared[name][moved]).mean()) if moved.any() else None
@@ -133,6 +137,7 @@ class LatentTransport(Training):
         )
         return {
             "moved_share": (int(moved.sum()) + lost) / self.bank_size,
+            "matched_share": int(prepared["matched"].sum()) / self.bank_size,
             "rejected_share": lost / self.bank_size,
             "norm_before": before,
             "norm_after": after,

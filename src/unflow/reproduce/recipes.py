@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from unflow.methods import UOT, Autoencoding, Classification, Distill, FlowMatching
+from unflow.methods import UOT, Autoencoding, Classification, Distill, FlowMatching, LatentTransport
 from unflow.reproduce.study import Recipe
 
 PLANAR = Recipe(
@@ -76,6 +76,6 @@ ONE_STEP_PLANAR = replace(
     PLANAR,
     flow_map_net={"net": "mlp", "width": 128, "depth": 3, "frequencies": 5},
     distill=Distill(steps=3000, batch_size=256, bank_size=32768),
-    methods={"uot_laws": LAWS},
+    methods={"uot_laws": LAWS, "latent_transport": LatentTransport(coupling="match", steps=3000)},
 )
 """The four sets in the plane, in one step."""
