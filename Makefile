@@ -4,7 +4,8 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 export OMP_WAIT_POLICY := PASSIVE
 export OPENBLAS_NUM_THREADS := 1
-PYTEST := $(BIN)/python -m pytest
+# Two processes and more, a file of tests each: what a module's tests share is made once.
+PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 .PHONY: demo test test-slow lint install clean
 
