@@ -168,7 +168,7 @@ class Request:
         return Evidence(
             study.judge, self.forget, study.parts["held_out"],
             study.parts["train"].rows(torch.arange(min(MAX_TRAINING, len(study.parts["train"])))),
-            extractor="coordinates" if planar else "judge features (convnet)",
+            extractor="coordinates" if planar else f"judge features ({study.recipe.judge_net['net']})",
             bandwidth=1.0 if planar else None, c2st="knn" if planar else "logistic",
         )  # fmt: skip
 
