@@ -8,6 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.linalg import sqrtm
+from sklearn.metrics import roc_auc_score
 from torch import Tensor
 from torchmetrics.image.fid import _compute_fid
 
@@ -16,12 +17,14 @@ from unflow.metrics import (
     CLASSIFIERS,
     c2st_auc,
     frechet_distance,
+    held_out_c2st,
     median_bandwidth,
     mmd,
     repeated_mmd,
     total_variation,
 )
 from unflow.metrics import distances as room
+from unflow.metrics.distances import auc_with_variance
 
 
 def rng(seed: int = 0) -> torch.Generator:
@@ -245,6 +248,37 @@ def test_logistic_c2st_approaches_the_best_auc_of_a_shift():
     assert value == pytest.approx(best, abs=0.02)
 
 
+def test_an_auc_with_ties_is_that_of_scikit_learn_and_of_all_pairs():
+    x, y = (torch.randint(4, (n,), generator=rng(n)).numpy() for n in (40, 30))
+    auc, _ = auc_with_variance(x, y)
+    pairs = np.sign(x[:, None].astype(float) - y[None])
+    assert auc == pytest.approx(float((pairs + 1).mean() / 2))
+    assert auc == pytest.approx(roc_auc_score(np.repeat([1, 0], [40, 30]), np.concatenate([x, y])))
+
+
+def test_the_variance_of_an_auc_is_that_over_draws():
+    """Continuous scores of one law: (n + m + 1) / (12 n m), of Wilcoxon's rank sum."""
+    n, m, generator = 60, 90, np.random.default_rng(0)
+    draws = [auc_with_variance(generator.normal(size=n), generator.normal(size=m)) for _ in range(600)]
+    exact = (n + m + 1) / (12 * n * m)
+    assert float(np.mean([variance for _, variance in draws])) == pytest.approx(exact, rel=0.03)
+    assert float(np.var([auc for auc, _ in draws])) == pytest.approx(exact, rel=0.15)
+    assert auc_with_variance(np.ones(3), np.zeros(1)) == (1.0, 0.0)
+
+
+def test_the_interval_of_a_held_out_c2st_holds_a_half_on_one_law_as_often_as_promised():
+    tests = [held_out_c2st(generated=normal(80, 2, i), reference=normal(80, 2, 1000 + i)) for i in range(150)]
+    held = sum(abs(test.auc - 0.5) <= 1.96 * test.standard_error for test in tests)
+    assert 0.89 <= held / len(tests) < 1
+    assert held_out_c2st(generated=normal(80, 2, 0), reference=normal(80, 2, 1000)) == tests[0]
+
+
+def test_a_held_out_c2st_finds_the_best_auc_of_a_shift_within_its_error():
+    test = held_out_c2st(generated=normal(2000, 1, 4, shift=1.0), reference=normal(2000, 1, 5))
+    exact = (1 + math.erf(0.5)) / 2  # Phi(1 / sqrt 2)
+    assert abs(test.auc - exact) < 3 * test.standard_error < 0.04
+
+
 def test_c2st_classifiers_differ_in_what_they_see():
     """Equal means and another scale: nothing for the logistic, plenty for the others."""
     sets = {"generated": normal(200, 2, 6, scale=4.0), "reference": normal(200, 2, 7)}
@@ -349,6 +383,8 @@ def test_impossible_repeats_are_refused(size: int, repeats: int, message: str):
 def test_impossible_options_are_refused():
     with pytest.raises(InputError, match="one of forest, knn, logistic"):
         c2st_auc(generated=GOOD, reference=GOOD, classifier="svm")
+    with pytest.raises(InputError, match=r"classifier='svm'"):
+        held_out_c2st(generated=GOOD, reference=GOOD, classifier="svm")
     with pytest.raises(InputError, match="folds=1"):
         c2st_auc(generated=GOOD, reference=GOOD, folds=1)
     with pytest.raises(InputError, match="at least 5"):

@@ -4,16 +4,19 @@
     fidelity         whether samples lie on the data, and the data finds samples
     distances        how far apart two sets of features are
     redistribution   where the forgotten mass went
+    uncertainty      how far any of this is known from a sample of this size
 
 No function knows a file or a model. What cannot be measured raises ``InputError`` or is ``None``.
 All four of fidelity's numbers in one pass: ``metrics.fidelity.fidelity(generated=, reference=)``.
 """
 
 from unflow.metrics.distances import (
+    C2ST,
     CLASSIFIERS,
     RepeatedMMD,
     c2st_auc,
     frechet_distance,
+    held_out_c2st,
     median_bandwidth,
     mmd,
     repeated_mmd,
@@ -36,20 +39,35 @@ from unflow.metrics.redistribution import (
     stayed_share,
     transition_matrix,
 )
+from unflow.metrics.uncertainty import (
+    ChiSquare,
+    Interval,
+    bootstrap_interval,
+    difference_interval,
+    same_shares,
+    samples_to_resolve,
+    share_interval,
+)
 
 __all__ = [
+    "C2ST",
     "CLASSIFIERS",
+    "ChiSquare",
     "DensityCoverage",
     "Fidelity",
+    "Interval",
     "Manifold",
     "PrecisionRecall",
     "RepeatedMMD",
+    "bootstrap_interval",
     "c2st_auc",
     "class_counts",
     "coverage",
     "density_coverage",
+    "difference_interval",
     "forget_rate",
     "frechet_distance",
+    "held_out_c2st",
     "judge_confidence",
     "leakage",
     "median_bandwidth",
@@ -59,6 +77,9 @@ __all__ = [
     "pul",
     "repeated_mmd",
     "retained_share_tv",
+    "same_shares",
+    "samples_to_resolve",
+    "share_interval",
     "stayed_share",
     "total_variation",
     "transition_matrix",
