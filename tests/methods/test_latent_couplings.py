@@ -24,9 +24,8 @@ from unflow.methods.latent_couplings import (
     RedrawMove,
     couple,
     gaussian_map,
-    latent_norm,
 )  # fmt: skip
-from unflow.models import Generator
+from unflow.models import Generator, latent_norm
 from unflow.target import Bank, Target
 from unflow.training import stream
 

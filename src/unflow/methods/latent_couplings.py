@@ -13,7 +13,7 @@ from torch import Tensor
 from unflow.couplings import ExactOT, pair_blocks
 from unflow.energies import require_bounded, require_finite
 from unflow.methods.base import draw_weighted
-from unflow.models import Flow
+from unflow.models import Flow, latent_norm
 from unflow.nets.modes import evaluating
 from unflow.target import Bank, Target
 
@@ -184,11 +184,6 @@ class ProjectMove(Move):
             with torch.no_grad():
                 moved.mul_(norm / latent_norm(moved).clamp(min=1e-12))  # a latent at 0 has no direction
         return moved.detach()
-
-
-def latent_norm(z: Tensor) -> Tensor:
-    """Return ||z|| of each latent, [batch, 1, ...] with as many axes as z."""
-    return z.flatten(1).norm(dim=1).reshape(-1, *[1] * (z.ndim - 1))
 
 
 @dataclass(frozen=True)

@@ -32,10 +32,10 @@ from unflow.methods.latent_couplings import (
     Move,
     ProjectMove,
     couple,
-    latent_norm,
 )
 from unflow.methods.latent_flow import LatentFlow, latent_flow_of, require_normal
 from unflow.methods.losses import OutputLoss
+from unflow.models import latent_norm
 
 LATENT_COUPLINGS: dict[str, tuple[Move, ...]] = {
     "maximal": (MaximalMove(),),

@@ -8,7 +8,7 @@ from typing import Any
 from unflow.autoencoders import Autoencoder
 from unflow.divergences import DIVERGENCES
 from unflow.errors import InputError, choose
-from unflow.models.base import GenerativeModel
+from unflow.models.base import GenerativeModel, latent_norm
 from unflow.models.chain import Chain
 from unflow.models.described import energy_from_config
 from unflow.models.filtered import Filtered
@@ -20,6 +20,7 @@ from unflow.nets import build_net
 
 __all__ = [
     "MODELS", "Chain", "Filtered", "Flow", "FlowMap", "GenerativeModel", "Generator", "Latent", "from_config",
+    "latent_norm",
 ]  # fmt: skip
 
 MODELS: dict[str, Callable[..., GenerativeModel]] = {

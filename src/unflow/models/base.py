@@ -87,3 +87,8 @@ class GenerativeModel(nn.Module, ABC):
     def dim(self) -> int:
         """The number of entries of one sample."""
         return math.prod(self.sample_shape)
+
+
+def latent_norm(z: Tensor) -> Tensor:
+    """Return ||z|| of each latent, [batch, 1, ...] with as many axes as z."""
+    return z.flatten(1).norm(dim=1).reshape(-1, *[1] * (z.ndim - 1))
