@@ -3,6 +3,7 @@
     forgetting       how much of the forgotten classes is left
     fidelity         whether samples lie on the data, and the data finds samples
     distances        how far apart two sets of features are
+    judging          how far the judge can be trusted
     redistribution   where the forgotten mass went
     uncertainty      how far any of this is known from a sample of this size
 
@@ -33,6 +34,7 @@ from unflow.metrics.fidelity import (
     precision_recall,
 )
 from unflow.metrics.forgetting import forget_rate, judge_confidence, leakage, pul
+from unflow.metrics.judging import calibration_error, disagreement
 from unflow.metrics.redistribution import (
     class_counts,
     retained_share_tv,
@@ -61,10 +63,12 @@ __all__ = [
     "RepeatedMMD",
     "bootstrap_interval",
     "c2st_auc",
+    "calibration_error",
     "class_counts",
     "coverage",
     "density_coverage",
     "difference_interval",
+    "disagreement",
     "forget_rate",
     "frechet_distance",
     "held_out_c2st",

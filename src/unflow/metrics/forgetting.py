@@ -37,7 +37,7 @@ def forget_rate(probabilities: ArrayLike, forget: Sequence[int]) -> float:
     Raises:
         InputError: for no samples, NaN, rows that are no probabilities, or an impossible request.
     """
-    p = _as_probabilities(probabilities)
+    p = as_probabilities(probabilities)
     check_request(forget, p.shape[1])
     return float(torch.isin(p.argmax(1), torch.tensor(list(forget))).double().mean())
 
@@ -55,7 +55,7 @@ def leakage(probabilities: ArrayLike, forget: Sequence[int]) -> float:
     Raises:
         InputError: as ``forget_rate``.
     """
-    p = _as_probabilities(probabilities)
+    p = as_probabilities(probabilities)
     check_request(forget, p.shape[1])
     return float(p[:, list(forget)].sum(1).mean())
 
@@ -74,7 +74,7 @@ def judge_confidence(probabilities: ArrayLike) -> float:
     Raises:
         InputError: for no samples, NaN, or rows that are no probabilities.
     """
-    return float(_as_probabilities(probabilities).amax(1).mean())
+    return float(as_probabilities(probabilities).amax(1).mean())
 
 
 def pul(num_original: int, num_unlearned: int) -> float | None:
@@ -98,7 +98,8 @@ def pul(num_original: int, num_unlearned: int) -> float | None:
     return (num_original - num_unlearned) / num_original * 100
 
 
-def _as_probabilities(probabilities: ArrayLike) -> Tensor:
+def as_probabilities(probabilities: ArrayLike) -> Tensor:
+    """Return a judge's probabilities as float64, [n, num_classes]; raise InputError for anything else."""
     p = as_double(probabilities)
     if p.ndim != 2 or p.shape[1] < 2:
         raise InputError(

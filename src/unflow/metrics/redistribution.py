@@ -24,7 +24,7 @@ def class_counts(labels: ArrayLike, num_classes: int) -> list[int]:
     Raises:
         InputError: for no labels, other than integers, or unknown classes.
     """
-    return torch.bincount(_as_labels(labels, "labels", num_classes), minlength=num_classes).tolist()
+    return torch.bincount(as_labels(labels, "labels", num_classes), minlength=num_classes).tolist()
 
 
 def retained_share_tv(counts: Sequence[int], reference_counts: Sequence[int], forget: Sequence[int]) -> float:
@@ -119,7 +119,8 @@ def _retained_shares(counts: Sequence[int], forget: Sequence[int], name: str) ->
     return retained / retained.sum()
 
 
-def _as_labels(labels: ArrayLike, name: str, num_classes: int | None = None) -> Tensor:
+def as_labels(labels: ArrayLike, name: str, num_classes: int | None = None) -> Tensor:
+    """Return judged classes as integers [n]; raise InputError for anything else, or unknown classes."""
     values = labels.cpu() if isinstance(labels, Tensor) else torch.from_numpy(np.array(labels))
     if values.numel() == 0:
         raise InputError(f"got no {name}; expected one class per sample, at least one")
@@ -138,7 +139,7 @@ def _as_labels(labels: ArrayLike, name: str, num_classes: int | None = None) -> 
 def _as_label_pair(
     before: ArrayLike, after: ArrayLike, num_classes: int | None = None
 ) -> tuple[Tensor, Tensor]:
-    i, j = _as_labels(before, "before", num_classes), _as_labels(after, "after", num_classes)
+    i, j = as_labels(before, "before", num_classes), as_labels(after, "after", num_classes)
     if len(i) != len(j):
         raise InputError(
             f"got {len(i)} classes before and {len(j)} after; expected both for the same latents"
