@@ -1,0 +1,33 @@
+"""The audit: what is left of the forgotten, what it cost elsewhere, and what could bring it back.
+
+evidence   samples of a row, and what all rows are measured against
+family     every row of one model family
+judges     who judges, and how independent of the guide
+notes      what should make a reader suspicious
+audit      one model against its original, and audit.json
+"""
+
+from unflow.auditing.evidence import Entry, Evidence, Judge, Samples, draw_samples, target_samples
+from unflow.auditing.family import MMD_ROWS, FamilyAudit, audit_family
+from unflow.auditing.judges import JUDGE_SEED_OFFSET, judge_record
+from unflow.auditing.notes import find_notes
+from unflow.auditing.record import MIN_SAMPLES, Audit, audit, describe
+
+__all__ = [
+    "JUDGE_SEED_OFFSET",
+    "MIN_SAMPLES",
+    "MMD_ROWS",
+    "Audit",
+    "Entry",
+    "Evidence",
+    "FamilyAudit",
+    "Judge",
+    "Samples",
+    "audit",
+    "audit_family",
+    "describe",
+    "draw_samples",
+    "find_notes",
+    "judge_record",
+    "target_samples",
+]

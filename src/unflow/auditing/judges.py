@@ -1,0 +1,52 @@
+"""Who judges: how right, and how independent of the guide."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+from unflow.classifiers import Classifier
+from unflow.data import LabelledData
+from unflow.files import sha256_module
+
+JUDGE_SEED_OFFSET = 1000
+"""Between the seed of a run and its judge's: the judge's is never the guide's."""
+
+
+def judge_record(
+    judge: Classifier, guide: Classifier | None, held_out: LabelledData, *, name: str,
+    judge_data: str | None, guide_data: str | None,
+) -> dict[str, Any]:  # fmt: skip
+    """Return the judge's entry in audit.json: accuracy, and how independent it is of the guide.
+
+    The correlation of errors is the phi coefficient of "judge is wrong" and "guide is wrong" over the
+    held-out samples, in [-1, 1]; null where one of them makes no error there. Independent means other
+    weights and other training samples; null where the samples of one are not known.
+
+    Args:
+        judge: the judge.
+        guide: the classifier behind the energy; None without one.
+        held_out: real labelled samples that neither has seen.
+        name: of the judge.
+        judge_data: hash of the samples that the judge was trained on; None if unknown.
+        guide_data: the same for the guide.
+    """
+    wrong = judge.probabilities(held_out.x).argmax(1) != held_out.labels
+    correlation, independent = None, None
+    if guide is not None:
+        guide_wrong = guide.probabilities(held_out.x).argmax(1) != held_out.labels
+        correlation = _phi(wrong, guide_wrong)
+        if judge_data is not None and guide_data is not None:
+            independent = judge_data != guide_data and sha256_module(judge) != sha256_module(guide)
+    return {
+        "name": name, "accuracy": 1 - float(wrong.float().mean()), "sha256": sha256_module(judge),
+        "independent_of_guide": independent, "error_correlation_with_guide": correlation,
+        "n_held_out": len(held_out),
+    }  # fmt: skip
+
+
+def _phi(a: Tensor, b: Tensor) -> float | None:
+    x, y = a.double() - a.double().mean(), b.double() - b.double().mean()
+    norm = float((x.square().sum() * y.square().sum()).sqrt())
+    return float((x * y).sum()) / norm if norm > 0 else None

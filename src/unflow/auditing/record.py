@@ -1,0 +1,134 @@
+"""The audit: original, unlearned, retrained and exact target side by side, by an independent judge."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from unflow.auditing.evidence import Entry, Evidence, draw_samples, target_samples
+from unflow.auditing.family import audit_family
+from unflow.auditing.judges import judge_record
+from unflow.auditing.notes import find_notes
+from unflow.bundle import versions
+from unflow.classifiers import Classifier
+from unflow.data import LabelledData
+from unflow.errors import InputError
+from unflow.files import write_json
+from unflow.models import GenerativeModel
+from unflow.target import Target
+from unflow.training import stream
+
+SCHEMA = 1
+MIN_SAMPLES = 100
+
+
+@dataclass(frozen=True)
+class Audit:
+    """The content of audit.json (schema 1)."""
+
+    judge: dict[str, Any]
+    floor: dict[str, dict[str, float | None]]
+    rows: list[dict[str, Any]]
+    request: dict[str, Any]
+    class_names: list[str]
+    notes: list[str]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain data."""
+        return {
+            "schema": SCHEMA, "judge": self.judge, "floor": self.floor, "rows": self.rows,
+            "request": self.request, "class_names": self.class_names, "notes": self.notes,
+            "versions": versions(),
+        }  # fmt: skip
+
+    def write(self, path: Path) -> Path:
+        """Write audit.json; NaN is refused."""
+        write_json(path, self.as_dict())
+        return path
+
+
+def audit(
+    model: GenerativeModel,
+    *,
+    original: GenerativeModel,
+    judge: Classifier,
+    forget: Sequence[int],
+    held_out: LabelledData,
+    training: LabelledData,
+    target: Target | None = None,
+    retrained: GenerativeModel | None = None,
+    guide: Classifier | None = None,
+    judge_data: str | None = None,
+    guide_data: str | None = None,
+    method: str = "unlearned",
+    n: int = 4000,
+    seed: int = 0,
+    out: str | Path | None = None,
+) -> Audit:
+    """Compare a model with the original, and with the exact target and a retrained model if given.
+
+    Args:
+        model: after unlearning.
+        original: before; shares its latents with ``model``.
+        judge: an independent classifier.
+        forget: forgotten classes.
+        held_out: real labelled samples for statistics.
+        training: real samples that the models were trained on (for off_data).
+        target: the request, for exact samples of q* by rejection.
+        retrained: trained without the forgotten classes.
+        guide: the classifier behind the energy, for the record of independence.
+        judge_data: hash of the judge's training samples, if known.
+        guide_data: hash of the guide's.
+        method: name of the row.
+        n: samples per row.
+        seed: of latents and rejection.
+        out: folder for audit.json and samples/; None writes nothing.
+
+    Raises:
+        InputError: for unknown classes, or n under 100.
+    """
+    if (model.family, model.prior_shape) != (original.family, original.prior_shape):
+        raise InputError(
+            f"got a {model.family} with latents {list(model.prior_shape)} to audit against a "
+            f"{original.family} with latents {list(original.prior_shape)}; expected the model that it was "
+            "made from as original"
+        )
+    if n < MIN_SAMPLES:
+        raise InputError(f"got n={n} samples to audit; expected {MIN_SAMPLES} or more")
+    evidence = Evidence(judge, forget, held_out, training, target.energy if target else None)
+    z = original.prior(n, stream(seed, 99))
+    entries = [
+        Entry("original", draw_samples(original, z), seed),
+        Entry(method, draw_samples(model, z), seed,
+              original_recoverable=model.original_recoverable),
+    ]  # fmt: skip
+    second = None
+    if target is not None:
+        first, second = (target_samples(target, n, seed, k) for k in (0, 1))
+        entries.append(Entry("target", first, seed))
+    if retrained is not None:
+        entries.append(Entry("retrained", draw_samples(retrained, z), seed))
+    folder = None if out is None else Path(out)
+    floor, rows = audit_family(
+        original.family, evidence, entries, second, folder / "samples" if folder else None
+    )
+    record = judge_record(
+        judge,
+        guide,
+        held_out,
+        name=type(judge.net).__name__,
+        judge_data=judge_data,
+        guide_data=guide_data,
+    )
+    words = {"forget": list(forget), "words": describe(target, forget)}
+    result = Audit(record, {original.family: floor}, rows, words, judge.class_names, find_notes(rows, record))
+    if folder is not None:
+        result.write(folder / "audit.json")
+    return result
+
+
+def describe(target: Target | None, forget: Sequence[int]) -> str:
+    """Return the request in words."""
+    return target.energy.describe() if target else f"class {' or '.join(map(str, forget))}"
