@@ -283,3 +283,63 @@ def test_a_mean_table_has_means_and_sds_and_null_for_what_some_seed_lacks() -> N
     (single,) = [r for r in summarise(audits[:1]) if r["method"] == "unlearned"]
     assert single["forget_rate"] == 0.1
     assert single["forget_rate_sd"] is None
+
+
+# How far a row is known.
+
+
+def certain_rows(moved: float, **options: Any) -> dict[str, dict[str, Any]]:
+    target = uf.Target(model(), ClassLogOdds(classifier(), [0], margin=4.0))
+    after = uf.Generator(Move(moved), (2,))
+    result = audit(after, target=target, retrained=model(1.0), n=900, repeats=20, **options)
+    return {row["method"]: row for row in result.rows}
+
+
+def test_every_share_and_distance_lies_in_its_interval() -> None:
+    for row in certain_rows(0.5).values():
+        assert row["intervals"].keys() == {
+            "forget_rate", "pul", "stayed_share", "fid_retain", "fid_target", "fid_retrained"
+        }  # fmt: skip
+        for name, interval in row["intervals"].items():
+            assert (interval is None) == (row[name] is None)
+            if interval is not None:
+                assert interval[0] <= row[name] <= interval[1]
+
+
+def test_the_interval_of_the_forget_rate_is_wilsons_and_pul_follows_it() -> None:
+    rows = certain_rows(0.5)
+    row, before = rows["unlearned"], rows["original"]["forget_rate"]
+    low, high = row["intervals"]["forget_rate"]
+    assert [low, high] == pytest.approx(list(uf.metrics.share_interval(row["forget_rate"] * 900, 900)))
+    assert row["intervals"]["pul"] == pytest.approx([100 * (1 - high / before), 100 * (1 - low / before)])
+
+
+def test_mass_that_all_went_to_one_class_is_not_where_the_target_puts_it() -> None:
+    rows = certain_rows(1.0)
+    assert rows["unlearned"]["redistribution"]["p_value"] < 1e-6
+    assert rows["original"]["redistribution"]["p_value"] > 1e-3  # its retained classes have the right shares
+    assert rows["target"]["redistribution"] is None
+
+
+def test_the_target_and_itself_cannot_be_told_apart_and_the_original_can() -> None:
+    rows = certain_rows(0.5)
+    low, high = rows["target"]["told_apart"]["target"]["interval"]
+    assert low <= 0.5 <= high
+    assert rows["original"]["told_apart"]["target"]["interval"][0] > 0.55
+    assert rows["retrained"]["told_apart"]["retrained"] is None
+
+
+def test_classes_are_measured_one_by_one() -> None:
+    classes = certain_rows(1.0)["unlearned"]["classes"]
+    assert [record["n"] for record in classes] == certain_rows(1.0)["unlearned"]["class_counts"]
+    assert classes[0]["fid"] is None  # too few are left
+    assert classes[0]["coverage"] < 0.1
+    for record in classes[1:]:
+        assert record["fid"] < 0.05
+        assert record["coverage"] > 0.7
+
+
+def test_without_resamples_nothing_of_it_is_measured() -> None:
+    row = audit(model(0.5), repeats=0).rows[1]
+    names = ("intervals", "told_apart", "redistribution", "classes")
+    assert {name: row[name] for name in names} == dict.fromkeys(names)

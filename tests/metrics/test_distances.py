@@ -24,7 +24,7 @@ from unflow.metrics import (
     total_variation,
 )
 from unflow.metrics import distances as room
-from unflow.metrics.distances import auc_with_variance
+from unflow.metrics.two_sample import auc_with_variance
 
 
 def rng(seed: int = 0) -> torch.Generator:

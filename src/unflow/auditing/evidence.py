@@ -75,6 +75,7 @@ class Evidence:
         extractor: what to call the judge's features in tables.
         bandwidth: sigma of the MMD; None: the median distance of the retained held-out features.
         c2st: a name in ``metrics.CLASSIFIERS``.
+        repeats: resamples behind the interval of each distance; 0: no intervals, no tests, no classes.
     """
 
     judge: Judge
@@ -85,6 +86,7 @@ class Evidence:
     extractor: str = "judge features"
     bandwidth: float | None = None
     c2st: str = "logistic"
+    repeats: int = 0
 
     def __post_init__(self) -> None:
         check_request(self.forget, self.judge.num_classes)

@@ -11,6 +11,14 @@ import torch
 from torch import Tensor
 
 from unflow import metrics
+from unflow.auditing.certainty import (
+    class_distances,
+    distance_intervals,
+    pul_interval,
+    redistribution_test,
+    share_intervals,
+    told_apart,
+)  # fmt: skip
 from unflow.auditing.evidence import Entry, Evidence, Samples
 from unflow.energies import evaluate
 from unflow.errors import InputError
@@ -47,6 +55,7 @@ class FamilyAudit:
         self.family, self.evidence, self.original = family, evidence, original
         judge = evidence.judge
         self._original_labels = judge.probabilities(original.x).argmax(1)
+        self._original_share = float(_among(self._original_labels, evidence.forget).double().mean())
         self._kept = [k for k in range(judge.num_classes) if k not in set(evidence.forget)]
         self._retain = judge.features(evidence.retain.x)
         self._training = judge.features(evidence.training.x)
@@ -74,8 +83,6 @@ class FamilyAudit:
         labels = probabilities.argmax(1)
         forgotten = metrics.forget_rate(probabilities, evidence.forget)
         counts = metrics.class_counts(labels, evidence.judge.num_classes)
-        before = torch.isin(self._original_labels, torch.tensor(list(evidence.forget)))
-        n_before = round(float(before.float().mean()) * len(x))
         near = fidelity(generated=features, reference=self._retain)
         # The target's own samples cannot be their own reference: its row uses the second set.
         target = self._second_target if entry.method == "target" else self._target
@@ -93,7 +100,7 @@ class FamilyAudit:
             "options": entry.options, "forget_rate": forgotten,
             "leakage": metrics.leakage(probabilities, evidence.forget),
             "retention_rate": 1 - forgotten,
-            "pul": metrics.pul(n_before, round(forgotten * len(x))),
+            "pul": metrics.pul(round(self._original_share * len(x)), round(forgotten * len(x))),
             **self._distances(features, self._retain, "retain"),
             **self._distances(features, retrained, "retrained"),
             **self._distances(features, target, "target"),
@@ -108,6 +115,7 @@ class FamilyAudit:
             "class_counts": counts,
             "retained_share_tv": self._share_tv(counts),
             "transition": self._transition(moved), "stayed_share": self._stayed(moved),
+            **self._certainty(entry, features, labels, target, retrained, self._stayed(moved)),
             "original_recoverable": entry.original_recoverable,
             "data_used": list(entry.data_used),
             "cost": COST | {"inference_ms": entry.samples.inference_ms} | entry.cost,
@@ -125,6 +133,34 @@ class FamilyAudit:
                 generated=generated, reference=reference, classifier=self.evidence.c2st
             ),
         }
+
+    def _certainty(
+        self, entry: Entry, features: Tensor, labels: Tensor, target: Tensor | None,
+        retrained: Tensor | None, stayed: float | None,
+    ) -> dict[str, Any]:  # fmt: skip
+        evidence = self.evidence
+        if evidence.repeats == 0:
+            return dict.fromkeys(("intervals", "told_apart", "redistribution", "classes"))
+        left = float(_among(labels, evidence.forget).double().mean())
+        references = {"retain": self._retain, "target": target, "retrained": retrained}
+        intervals = share_intervals({
+            "forget_rate": (left, len(labels)),
+            "stayed_share": (stayed, int((~_among(self._original_labels, evidence.forget)).sum())),
+        })  # fmt: skip
+        assert intervals["forget_rate"] is not None
+        intervals["pul"] = pul_interval(intervals["forget_rate"], self._original_share)
+        intervals |= distance_intervals(features, references, evidence.repeats, entry.seed)
+        del references["retain"]
+        counts = metrics.class_counts(labels, evidence.judge.num_classes)
+        wanted = None if entry.method == "target" else self._target_counts  # not against itself
+        return {
+            "intervals": intervals,
+            "told_apart": told_apart(features, references, evidence.c2st, entry.seed),
+            "redistribution": redistribution_test(counts, wanted, evidence.forget),
+            "classes": class_distances(
+                features, labels, self._held_out, evidence.held_out.labels, evidence.judge.num_classes
+            ),
+        }  # fmt: skip
 
     def _same_latents(self, entry: Entry) -> bool:
         ours, theirs = self.original.z, entry.samples.z
@@ -165,6 +201,10 @@ class FamilyAudit:
             np.savez_compressed(file, allow_pickle=False, **{k: v.numpy() for k, v in arrays.items()})
         partial.replace(path)
         return path
+
+
+def _among(labels: Tensor, forget: Sequence[int]) -> Tensor:
+    return torch.isin(labels, torch.tensor(list(forget), device=labels.device))
 
 
 COST: dict[str, float | int | None] = dict.fromkeys(

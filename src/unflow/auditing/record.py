@@ -65,6 +65,7 @@ def audit(
     method: str = "unlearned",
     n: int = 4000,
     seed: int = 0,
+    repeats: int = 50,
     out: str | Path | None = None,
 ) -> Audit:
     """Compare a model with the original, and with the exact target and a retrained model if given.
@@ -84,6 +85,7 @@ def audit(
         method: name of the row.
         n: samples per row.
         seed: of latents and rejection.
+        repeats: resamples behind the interval of each distance, which is then known to a tenth; 0: none.
         out: folder for audit.json and samples/; None writes nothing.
 
     Raises:
@@ -97,7 +99,8 @@ def audit(
         )
     if n < MIN_SAMPLES:
         raise InputError(f"got n={n} samples to audit; expected {MIN_SAMPLES} or more")
-    evidence = Evidence(judge, forget, held_out, training, target.energy if target else None)
+    energy = target.energy if target else None
+    evidence = Evidence(judge, forget, held_out, training, energy, repeats=repeats)
     z = original.prior(n, stream(seed, 99))
     entries = [
         Entry("original", draw_samples(original, z), seed),

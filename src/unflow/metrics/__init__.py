@@ -12,12 +12,10 @@ All four of fidelity's numbers in one pass: ``metrics.fidelity.fidelity(generate
 """
 
 from unflow.metrics.distances import (
-    C2ST,
     CLASSIFIERS,
     RepeatedMMD,
     c2st_auc,
     frechet_distance,
-    held_out_c2st,
     median_bandwidth,
     mmd,
     repeated_mmd,
@@ -41,6 +39,7 @@ from unflow.metrics.redistribution import (
     stayed_share,
     transition_matrix,
 )
+from unflow.metrics.two_sample import C2ST, held_out_c2st
 from unflow.metrics.uncertainty import (
     ChiSquare,
     Interval,

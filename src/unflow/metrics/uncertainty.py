@@ -47,7 +47,7 @@ def share_interval(count: float, n: int, level: float = LEVEL) -> Interval:
         InputError: for counts or a level out of range.
     """
     _require_count(count, n)
-    z = _quantile(level)
+    z = quantile(level)
     centre = (count + z**2 / 2) / (n + z**2)
     half = z * math.sqrt(count * (n - count) / n + z**2 / 4) / (n + z**2)
     # Rounding must not push an end off the share itself.
@@ -100,7 +100,7 @@ def samples_to_resolve(difference: float, share: float, level: float = LEVEL) ->
     if not 0 < difference < 1 or not 0 <= share <= 1:
         raise InputError(f"got difference={difference}, share={share}; expected numbers in (0, 1), in [0, 1]")
     p = min(max(share, 0.01), 0.99)
-    return math.ceil(2 * _quantile(level) ** 2 * p * (1 - p) / difference**2)
+    return math.ceil(2 * quantile(level) ** 2 * p * (1 - p) / difference**2)
 
 
 def bootstrap_interval(
@@ -131,7 +131,7 @@ def bootstrap_interval(
         raise InputError(f"got repeats={repeats}; expected 2 or more resamples")
     rows = [as_features(x, "bootstrapped") for x in samples]
     values = [statistic(*(_resampled(x, generator) for x in rows)) for _ in range(repeats)]
-    value, half = statistic(*rows), _quantile(level) * float(torch.tensor(values).double().std())
+    value, half = statistic(*rows), quantile(level) * float(torch.tensor(values).double().std())
     return Interval(value - half, value + half)
 
 
@@ -192,7 +192,8 @@ def _resampled(x: Tensor, generator: torch.Generator) -> Tensor:
     return x[torch.randint(len(x), (len(x),), generator=generator)]
 
 
-def _quantile(level: float) -> float:
+def quantile(level: float) -> float:
+    """Return z for which a standard normal lies in [-z, z] with probability ``level``."""
     if not 0 < level < 1:
         raise InputError(f"got level={level}; expected a confidence between 0 and 1, like 0.95")
     return float(stats.norm.ppf((1 + level) / 2))
