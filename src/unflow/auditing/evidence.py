@@ -11,6 +11,7 @@ from torch import Tensor
 
 from unflow.data import LabelledData
 from unflow.energies import Energy
+from unflow.errors import InputError
 from unflow.metrics.forgetting import check_request
 from unflow.models import GenerativeModel
 from unflow.target import Target
@@ -75,6 +76,7 @@ class Evidence:
         extractor: what to call the judge's features in tables.
         bandwidth: sigma of the MMD; None: the median distance of the retained held-out features.
         c2st: a name in ``metrics.CLASSIFIERS``.
+        second: another judge, whose forget rate stands beside the first one's; None without one.
         repeats: resamples behind the interval of each distance; 0: no intervals, no tests, no classes.
     """
 
@@ -86,10 +88,16 @@ class Evidence:
     extractor: str = "judge features"
     bandwidth: float | None = None
     c2st: str = "logistic"
+    second: Judge | None = None
     repeats: int = 0
 
     def __post_init__(self) -> None:
         check_request(self.forget, self.judge.num_classes)
+        if self.second is not None and self.second.num_classes != self.judge.num_classes:
+            raise InputError(
+                f"got judges of {self.judge.num_classes} and {self.second.num_classes} classes; expected the "
+                "same classes for both"
+            )
 
     @property
     def retain(self) -> LabelledData:

@@ -98,6 +98,7 @@ class FamilyAudit:
         return {
             "method": entry.method, "family": self.family, "seed": entry.seed, "n": len(x),
             "options": entry.options, "forget_rate": forgotten,
+            **self._second_look(x, labels),
             "leakage": metrics.leakage(probabilities, evidence.forget),
             "retention_rate": 1 - forgotten,
             "pul": metrics.pul(round(self._original_share * len(x)), round(forgotten * len(x))),
@@ -132,6 +133,16 @@ class FamilyAudit:
             f"c2st_{name}": metrics.c2st_auc(
                 generated=generated, reference=reference, classifier=self.evidence.c2st
             ),
+        }
+
+    def _second_look(self, x: Tensor, labels: Tensor) -> dict[str, float | None]:
+        evidence = self.evidence
+        if evidence.second is None:
+            return {"second_forget_rate": None, "judges_disagree": None}
+        probabilities = evidence.second.probabilities(x)
+        return {
+            "second_forget_rate": metrics.forget_rate(probabilities, evidence.forget),
+            "judges_disagree": metrics.disagreement(labels, probabilities.argmax(1), evidence.forget),
         }
 
     def _certainty(

@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
+from unflow import metrics
 from unflow.classifiers import Classifier
 from unflow.data import LabelledData
 from unflow.files import sha256_module
@@ -18,7 +19,7 @@ def judge_record(
     judge: Classifier, guide: Classifier | None, held_out: LabelledData, *, name: str,
     judge_data: str | None, guide_data: str | None,
 ) -> dict[str, Any]:  # fmt: skip
-    """Return the judge's entry in audit.json: accuracy, and how independent it is of the guide.
+    """Return a judge's entry in audit.json: accuracy, calibration, and how independent it is of the guide.
 
     The correlation of errors is the phi coefficient of "judge is wrong" and "guide is wrong" over the
     held-out samples, in [-1, 1]; null where one of them makes no error there. Independent means other
@@ -32,16 +33,21 @@ def judge_record(
         judge_data: hash of the samples that the judge was trained on; None if unknown.
         guide_data: the same for the guide.
     """
-    wrong = judge.probabilities(held_out.x).argmax(1) != held_out.labels
-    correlation, independent = None, None
+    probabilities = judge.probabilities(held_out.x)
+    said = probabilities.argmax(1)
+    wrong = said != held_out.labels
+    correlation, independent, differs = None, None, None
     if guide is not None:
-        guide_wrong = guide.probabilities(held_out.x).argmax(1) != held_out.labels
-        correlation = _phi(wrong, guide_wrong)
+        guide_said = guide.probabilities(held_out.x).argmax(1)
+        correlation = _phi(wrong, guide_said != held_out.labels)
+        differs = metrics.disagreement(said, guide_said)
         if judge_data is not None and guide_data is not None:
             independent = judge_data != guide_data and sha256_module(judge) != sha256_module(guide)
     return {
         "name": name, "accuracy": 1 - float(wrong.float().mean()), "sha256": sha256_module(judge),
+        "calibration_error": metrics.calibration_error(probabilities, held_out.labels),
         "independent_of_guide": independent, "error_correlation_with_guide": correlation,
+        "disagreement_with_guide": differs,
         "n_held_out": len(held_out),
     }  # fmt: skip
 

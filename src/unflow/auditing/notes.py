@@ -8,25 +8,53 @@ from typing import Any
 
 from unflow.auditing.family import REFERENCES
 
+Row = dict[str, Any]
 
-def find_notes(rows: Sequence[dict[str, Any]], judge: dict[str, Any]) -> list[str]:
+
+def find_notes(rows: Sequence[Row], *judges: dict[str, Any]) -> list[str]:
     """Return warnings in words: what in these rows should make a reader suspicious."""
-    notes = []
-    if judge["independent_of_guide"] is False:
-        notes.append("The judge is not independent of the guide: its forget rates prove little.")
-    reference = {r["family"]: r for r in rows if r["method"] == "retrained"}
+    notes = [
+        "The judge is not independent of the guide: its forget rates prove little."
+        for judge in judges if judge["independent_of_guide"] is False
+    ]  # fmt: skip
     for row in rows:
-        where = f"{row['family']} {row['method']}"
-        if row["method"] in REFERENCES:
-            continue
-        if row["family"] in reference:
-            retrained = reference[row["family"]]["forget_rate"]
-            slack = 2 * math.sqrt(max(retrained * (1 - retrained), 1 / row["n"]) / row["n"])
-            if row["forget_rate"] < retrained - slack:
-                notes.append(
-                    f"{where} leaves less of the forgotten classes ({row['forget_rate']:.2%}) than "
-                    f"retraining does ({retrained:.2%}): over-forgetting, not a better result."
-                )
-        if row["original_recoverable"]:
-            notes.append(f"{where} holds the original inside: suppression that can be taken off.")
+        if row["method"] not in REFERENCES:
+            where, beside = f"{row['family']} {row['method']}", _reference(rows, row["family"])
+            notes += [f"{where} {words}" for words in _about(row, beside) if words]
     return notes
+
+
+def _reference(rows: Sequence[Row], family: str) -> Row | None:
+    """Return the retrained row of a family, else that of the exact target."""
+    own = {row["method"]: row for row in rows if row["family"] == family}
+    return own.get("retrained") or own.get("target")
+
+
+def _about(row: Row, beside: Row | None) -> list[str | None]:
+    return [
+        _over_forgetting(row, beside) if beside is not None and beside["method"] == "retrained" else None,
+        _judges_disagree(row, beside) if beside is not None else None,
+        "holds the original inside: suppression that can be taken off."
+        if row["original_recoverable"] else None,
+    ]  # fmt: skip
+
+
+def _over_forgetting(row: Row, retrained: Row) -> str | None:
+    rate = retrained["forget_rate"]
+    slack = 2 * math.sqrt(max(rate * (1 - rate), 1 / row["n"]) / row["n"])
+    if row["forget_rate"] >= rate - slack:
+        return None
+    return (
+        f"leaves less of the forgotten classes ({row['forget_rate']:.2%}) than retraining does ({rate:.2%}): "
+        "over-forgetting, not a better result."
+    )
+
+
+def _judges_disagree(row: Row, beside: Row) -> str | None:
+    disagree, effect = row.get("judges_disagree"), abs(row["forget_rate"] - beside["forget_rate"])
+    if disagree is None or disagree <= effect:
+        return None
+    return (
+        f"is judged differently by the two judges in {disagree:.2%} of its samples, more than the "
+        f"{effect:.2%} between it and {beside['method']}: that difference is not resolved."
+    )

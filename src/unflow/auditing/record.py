@@ -34,13 +34,14 @@ class Audit:
     request: dict[str, Any]
     class_names: list[str]
     notes: list[str]
+    second_judge: dict[str, Any] | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain data."""
         return {
-            "schema": SCHEMA, "judge": self.judge, "floor": self.floor, "rows": self.rows,
-            "request": self.request, "class_names": self.class_names, "notes": self.notes,
-            "versions": versions(),
+            "schema": SCHEMA, "judge": self.judge, "second_judge": self.second_judge, "floor": self.floor,
+            "rows": self.rows, "request": self.request, "class_names": self.class_names,
+            "notes": self.notes, "versions": versions(),
         }  # fmt: skip
 
     def write(self, path: Path) -> Path:
@@ -60,7 +61,9 @@ def audit(
     target: Target | None = None,
     retrained: GenerativeModel | None = None,
     guide: Classifier | None = None,
+    second_judge: Classifier | None = None,
     judge_data: str | None = None,
+    second_judge_data: str | None = None,
     guide_data: str | None = None,
     method: str = "unlearned",
     n: int = 4000,
@@ -80,7 +83,9 @@ def audit(
         target: the request, for exact samples of q* by rejection.
         retrained: trained without the forgotten classes.
         guide: the classifier behind the energy, for the record of independence.
+        second_judge: another, so that no verdict hangs on the first one's errors.
         judge_data: hash of the judge's training samples, if known.
+        second_judge_data: hash of the second judge's.
         guide_data: hash of the guide's.
         method: name of the row.
         n: samples per row.
@@ -100,7 +105,7 @@ def audit(
     if n < MIN_SAMPLES:
         raise InputError(f"got n={n} samples to audit; expected {MIN_SAMPLES} or more")
     energy = target.energy if target else None
-    evidence = Evidence(judge, forget, held_out, training, energy, repeats=repeats)
+    evidence = Evidence(judge, forget, held_out, training, energy, second=second_judge, repeats=repeats)
     z = original.prior(n, stream(seed, 99))
     entries = [
         Entry("original", draw_samples(original, z), seed),
@@ -117,16 +122,17 @@ def audit(
     floor, rows = audit_family(
         original.family, evidence, entries, second, folder / "samples" if folder else None
     )
-    record = judge_record(
-        judge,
-        guide,
-        held_out,
-        name=type(judge.net).__name__,
-        judge_data=judge_data,
-        guide_data=guide_data,
-    )
+    judges = [
+        judge_record(
+            one, guide, held_out, name=type(one.net).__name__, judge_data=data, guide_data=guide_data
+        )
+        for one, data in ((judge, judge_data), (second_judge, second_judge_data)) if one is not None
+    ]  # fmt: skip
     words = {"forget": list(forget), "words": describe(target, forget)}
-    result = Audit(record, {original.family: floor}, rows, words, judge.class_names, find_notes(rows, record))
+    result = Audit(
+        judges[0], {original.family: floor}, rows, words, judge.class_names, find_notes(rows, *judges),
+        judges[1] if len(judges) > 1 else None,
+    )  # fmt: skip
     if folder is not None:
         result.write(folder / "audit.json")
     return result

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
@@ -39,7 +41,7 @@ def calibration_error(probabilities: ArrayLike, labels: ArrayLike, bins: int = 1
     return float(torch.zeros(bins, dtype=gap.dtype).index_add(0, which, gap).abs().sum() / len(y))
 
 
-def disagreement(first: ArrayLike, second: ArrayLike, forget: list[int] | None = None) -> float:
+def disagreement(first: ArrayLike, second: ArrayLike, forget: Sequence[int] | None = None) -> float:
     """Return the share of samples that two judges put in different classes.
 
     Args:
@@ -58,5 +60,5 @@ def disagreement(first: ArrayLike, second: ArrayLike, forget: list[int] | None =
     return float((a != b).double().mean())
 
 
-def _forgotten(labels: Tensor, forget: list[int]) -> Tensor:
-    return torch.isin(labels, torch.tensor(forget))
+def _forgotten(labels: Tensor, forget: Sequence[int]) -> Tensor:
+    return torch.isin(labels, torch.tensor(list(forget)))
