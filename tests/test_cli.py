@@ -135,6 +135,7 @@ def test_a_shipped_recipe_is_a_whole_command(name: str) -> None:
 CHAIN = (
     "train digits-guide --split split.json --settings.steps 40 --out guide",
     "train digits-judge --split split.json --settings.steps 40 --seed 1000 --out judge",
+    "train digits-judge --split split.json --settings.steps 40 --seed 2000 --out second",
     f"train digits-flow --split split.json {SMALL_NET} --settings.steps 40 --out flow",
     f"train digits-flow-map --split split.json {SMALL_NET} --teacher flow --settings.steps 20 "
     "--settings.bank_size 256 --out map",
@@ -149,7 +150,9 @@ CHAIN = (
     "--split split.json --settings.steps 20 --out flow-retrained",
     "sample flow-without-3 --n 10 --seed 4 --out drawn",
     "audit flow-without-3 --original flow --judge judge --forget 3 --split split.json --n 150 "
-    "--energy classifier:guide --retrained flow-retrained --out audited",
+    "--energy classifier:guide --retrained flow-retrained --second-judge second --out audited "
+    "--fail-if forget_rate>1 --attacks.relearning.steps 3 --attacks.search.starts 10 "
+    "--attacks.search.steps 2 --attacks.samples 100 --attacks.images [1,2]",
     "report audited --out page.html",
 )
 BUNDLES = (
@@ -218,6 +221,11 @@ def test_the_audit_has_its_four_rows_and_the_report_its_page(chain: Path) -> Non
     assert [row["method"] for row in audit["rows"]] == ["original", "erfm_resample", "target", "retrained"]
     assert audit["judge"]["independent_of_guide"] is True
     assert audit["rows"][1]["fid_target"] is not None
+    assert audit["second_judge"]["accuracy"] > 0.3
+    assert audit["rows"][1]["intervals"]["forget_rate"][0] <= audit["rows"][1]["forget_rate"]
+    assert audit["attacks"]["relearning"]["images"].keys() == {"1", "2", "retain"}
+    assert audit["attacks"]["latent_search"]["retrained"]["starts"] == 10
+    assert audit["attacks"]["inside"]["erfm_resample"]["model"] == "Flow"
     for row in audit["rows"]:
         assert (chain / "audited" / "samples" / f"flow-{row['method']}.npz").is_file()
     for page in (chain / "audited" / "report.html", chain / "page.html"):
@@ -261,6 +269,27 @@ def train_flow(out: Path | str, steps: int) -> list[str]:
         "--out",
         str(out),
     ]
+
+
+AGAIN = [*shlex.split(next(line for line in CHAIN if line.startswith("audit"))), "--attack", "false"]
+
+
+def test_an_audit_ends_with_its_verdict_and_a_gate_with_code_1(
+    chain: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(chain)
+    again = [*AGAIN[: AGAIN.index("--out") + 1], str(tmp_path / "a"), *AGAIN[AGAIN.index("--out") + 2 :]]
+    again[again.index("--fail-if") + 1] = "forget_rate>=0,pul<-1e6"
+    assert main(again) == 1
+    printed = capsys.readouterr().out
+    assert "of its samples are still 3, against the original's" in printed
+    assert "The original sits inside: whoever has the file takes the rest off." in printed
+    assert printed.count("failed: ") == 1
+    assert "failed: forget_rate>=0: it is " in printed
+    again[again.index("--fail-if") + 1] = "forget>0"
+    again[again.index("--out") + 1] = str(tmp_path / "b")
+    assert main(again) == 2
+    assert "did you mean forget_rate?" in capsys.readouterr().err
 
 
 @pytest.fixture(scope="module")

@@ -42,13 +42,13 @@ class Relearning:
     Attributes:
         steps: of Adam.
         batch_size: images of a step, drawn with replacement.
-        learning_rate: of Adam, constant.
+        learning_rate: of Adam, constant; small, so that the curves of models can be told apart.
         growth: of the steps at which the curve is taken: 1, and then each this many times the last.
     """
 
     steps: int = 300
     batch_size: int = 64
-    learning_rate: float = 3e-4
+    learning_rate: float = 1e-5
     growth: float = 1.5
 
     def __post_init__(self) -> None:

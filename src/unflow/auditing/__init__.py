@@ -4,29 +4,40 @@ evidence   samples of a row, and what all rows are measured against
 family     every row of one model family
 judges     who judges, and how independent of the guide
 notes      what should make a reader suspicious
-audit      one model against its original, and audit.json
+certainty  how far a row is known
+attacked   what attacks come to
+verdict    three sentences; gates: conditions under which an audit fails
+record     one model against its original, and audit.json
 """
 
+from unflow.auditing.attacked import Attacks
 from unflow.auditing.evidence import Entry, Evidence, Judge, Samples, draw_samples, target_samples
-from unflow.auditing.family import MMD_ROWS, FamilyAudit, audit_family
+from unflow.auditing.family import MMD_ROWS, REFERENCES, FamilyAudit, audit_family
+from unflow.auditing.gates import Gate, failed
 from unflow.auditing.judges import JUDGE_SEED_OFFSET, judge_record
 from unflow.auditing.notes import find_notes
 from unflow.auditing.record import MIN_SAMPLES, Audit, audit, describe
+from unflow.auditing.verdict import Verdict
 
 __all__ = [
     "JUDGE_SEED_OFFSET",
     "MIN_SAMPLES",
     "MMD_ROWS",
+    "REFERENCES",
+    "Attacks",
     "Audit",
     "Entry",
     "Evidence",
     "FamilyAudit",
+    "Gate",
     "Judge",
     "Samples",
+    "Verdict",
     "audit",
     "audit_family",
     "describe",
     "draw_samples",
+    "failed",
     "find_notes",
     "judge_record",
     "target_samples",

@@ -7,14 +7,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from unflow.auditing.attacked import Attacks, attack
 from unflow.auditing.evidence import Entry, Evidence, draw_samples, target_samples
-from unflow.auditing.family import audit_family
+from unflow.auditing.family import REFERENCES, audit_family
 from unflow.auditing.judges import judge_record
 from unflow.auditing.notes import find_notes
+from unflow.auditing.verdict import Verdict, verdict
 from unflow.bundle import versions
 from unflow.classifiers import Classifier
 from unflow.data import LabelledData
-from unflow.errors import InputError
+from unflow.errors import InputError, choose
 from unflow.files import write_json
 from unflow.models import GenerativeModel
 from unflow.target import Target
@@ -35,14 +37,28 @@ class Audit:
     class_names: list[str]
     notes: list[str]
     second_judge: dict[str, Any] | None = None
+    attacks: dict[str, Any] | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain data."""
         return {
             "schema": SCHEMA, "judge": self.judge, "second_judge": self.second_judge, "floor": self.floor,
             "rows": self.rows, "request": self.request, "class_names": self.class_names,
-            "notes": self.notes, "versions": versions(),
+            "notes": self.notes, "attacks": self.attacks, "versions": versions(),
         }  # fmt: skip
+
+    def verdict(self, method: str | None = None) -> Verdict:
+        """Return three sentences about a row: forgotten or not, at what cost, and what could undo it.
+
+        Args:
+            method: of the row; None: the first that is no reference.
+
+        Raises:
+            InputError: for a method that was not audited.
+        """
+        names = {row["method"]: row["method"] for row in self.rows}
+        judged = [name for name in names if name not in REFERENCES]
+        return verdict(self.as_dict(), judged[0] if method is None else choose(names, method, "row"))
 
     def write(self, path: Path) -> Path:
         """Write audit.json; NaN is refused."""
@@ -69,6 +85,7 @@ def audit(
     n: int = 4000,
     seed: int = 0,
     repeats: int = 50,
+    attacks: Attacks | None = None,
     out: str | Path | None = None,
 ) -> Audit:
     """Compare a model with the original, and with the exact target and a retrained model if given.
@@ -91,6 +108,7 @@ def audit(
         n: samples per row.
         seed: of latents and rejection.
         repeats: resamples behind the interval of each distance, which is then known to a tenth; 0: none.
+        attacks: on the model, the original and the retrained one; None: none.
         out: folder for audit.json and samples/; None writes nothing.
 
     Raises:
@@ -128,10 +146,14 @@ def audit(
         )
         for one, data in ((judge, judge_data), (second_judge, second_judge_data)) if one is not None
     ]  # fmt: skip
+    attacked = {"original": original, method: model}
+    if retrained is not None:
+        attacked["retrained"] = retrained
     words = {"forget": list(forget), "words": describe(target, forget)}
     result = Audit(
         judges[0], {original.family: floor}, rows, words, judge.class_names, find_notes(rows, *judges),
         judges[1] if len(judges) > 1 else None,
+        None if attacks is None else attack(attacked, evidence, attacks, seed),
     )  # fmt: skip
     if folder is not None:
         result.write(folder / "audit.json")

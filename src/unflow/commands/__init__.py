@@ -15,7 +15,7 @@ from jsonargparse import ArgumentParser
 
 from unflow.errors import InputError
 
-Runner = Callable[..., None]
+Runner = Callable[..., int | None]
 
 
 def run_command(name: str, what: str, arguments: Sequence[str]) -> int:
@@ -26,14 +26,14 @@ def run_command(name: str, what: str, arguments: Sequence[str]) -> int:
     warnings.showwarning = lambda message, *_: print(f"unflow {name}: warning: {message}", file=sys.stderr)
     try:
         values = parse(parser, module, arguments)
-        module.run(**values)
+        code = module.run(**values)
     except (InputError, ArgumentError) as error:
         print(f"unflow {name}: {sentence(error, parser)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(f"unflow {name}: interrupted; the same command continues", file=sys.stderr)
         return 130
-    return 0
+    return 0 if code is None else int(code)
 
 
 def parse(parser: ArgumentParser, module: Any, arguments: Sequence[str]) -> dict[str, Any]:

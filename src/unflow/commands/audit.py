@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from jsonargparse import ArgumentParser
 
 from unflow import bundle
-from unflow.auditing import audit
+from unflow.auditing import REFERENCES, Attacks, Audit, Gate, audit, failed
 from unflow.base_models import load_rows
 from unflow.commands.options import first_word_as, parse_classes
 from unflow.commands.unlearn import class_energy
@@ -22,6 +23,8 @@ from unflow.runs import run_folder
 from unflow.table import print_audit
 from unflow.target import Target
 from unflow.training import check_seed
+
+DEFAULT = Attacks()
 
 
 def add_arguments(parser: ArgumentParser, arguments: Sequence[str]) -> list[str]:
@@ -38,6 +41,7 @@ def run(
     out: Path,
     split: Path,
     data: str = "digits",
+    second_judge: Path | None = None,
     retrained: Path | None = None,
     energy: str | None = None,
     margin: float = 4.0,
@@ -45,13 +49,17 @@ def run(
     divergence: Literal["kl", "softplus", "chi2"] = "kl",
     n: int = 4000,
     seed: int = 0,
-) -> None:
+    attack: bool = True,
+    attacks: Attacks = DEFAULT,
+    fail_if: str | None = None,
+) -> int:
     """Measure a model against the original, the exact target and a retrained one.
 
     Args:
         model: bundle after unlearning.
         original: bundle before.
         judge: bundle of a classifier that had no part in the request.
+        second_judge: bundle of another; it confirms what a search over latents finds.
         forget: classes, like 3 or 3,5.
         out: folder for audit.json, samples/ and report.html.
         split: split.json; its held-out part gives the statistics.
@@ -63,13 +71,20 @@ def run(
         divergence: what held the target near the original.
         n: samples per row, >= 100.
         seed: of latents and rejection, >= 0.
+        attack: whether to try what could bring the forgotten back.
+        attacks: how.
+        fail_if: conditions on the model's row, like "forget_rate>0.01,pul<95"; exit code 1 if one holds.
     """
     torch.set_num_threads(1)
     check_seed(seed)
     if n < 100:
         raise InputError(f"got n={n}; expected 100 or more samples per row")
-    classes = parse_classes(forget)
+    classes, gates = (
+        parse_classes(forget),
+        [Gate.parse(text) for text in fail_if.split(",")] if fail_if else [],
+    )
     before, referee = bundle.load(original), bundle.load_classifier(judge)
+    second = None if second_judge is None else bundle.load_classifier(second_judge)
     check_classes(classes, referee.num_classes)
     after = bundle.load(model)
     again = None if retrained is None else bundle.load(retrained)
@@ -79,6 +94,8 @@ def run(
     held_out, training = (load_rows(data, split, part) for part in ("held_out", "train"))
     record = {
         "command": "audit", "model": str(model), "original": str(original), "judge": str(judge),
+        "second_judge": None if second_judge is None else str(second_judge),
+        "attack": dataclasses.asdict(attacks) if attack else None,
         "forget": list(classes), "data": data, "split": str(split),
         "retrained": None if retrained is None else str(retrained), "energy": energy,
         "margin": margin, "strength": strength, "divergence": divergence, "n": n, "seed": seed,
@@ -88,12 +105,24 @@ def run(
             after, original=before, judge=referee, forget=classes, held_out=held_out,
             training=training, target=target, retrained=again, n=n, seed=seed, out=out,
             guide=None if guide is None else bundle.load_classifier(guide), judge_data=data_hash(judge),
+            second_judge=second, second_judge_data=None if second_judge is None else data_hash(second_judge),
+            attacks=attacks if attack else None,
             guide_data=None if guide is None else data_hash(guide),
             method=str(bundle.read_lineage(model).get("method", "unlearned")),
         )  # fmt: skip
         print_audit(result.as_dict())
+        print("\n".join(["", *result.verdict(), ""]))
         print(f"audit:  {out / 'audit.json'}")
         print(f"report: {write_report(out)}")
+        failures = failed(gates, row_of(result))
+    for failure in failures:
+        print(f"failed: {failure}")
+    return 1 if failures else 0
+
+
+def row_of(result: Audit) -> dict[str, Any]:
+    """Return the row that was audited."""
+    return next(row for row in result.rows if row["method"] not in REFERENCES)
 
 
 def data_hash(folder: Path) -> str | None:
