@@ -342,3 +342,44 @@ def test_comparison_needs_two_standard_errors():
 )  # fmt: skip
 def test_numbers(value, decimals, text):
     assert number(value, decimals) == text
+
+
+# Verdicts and attacks
+
+
+def attacks() -> dict:
+    curve = [[0, 0.01], [1, 0.02], [10, 0.3], [300, 0.9]]
+    search = {"success_share": 0.2, "interval": [0.15, 0.26], "fooled_share": 0.4, "starts": 500}
+    images = {
+        "1": {"curves": {"original": curve, "uot": curve, "chained": None},
+              "steps_to_half": {"original": 0.0, "uot": 2.6, "chained": None}, "ratio": None},
+        "retain": {"curves": {"original": curve, "uot": curve[:2], "chained": None},
+                   "steps_to_half": {"original": 0.0, "uot": None, "chained": None}, "ratio": None},
+    }  # fmt: skip
+    return {
+        "inside": {"original": None, "uot": None, "chained": {"model": "Flow", "forget_rate": 0.115}},
+        "latent_search": {"original": search, "uot": search, "chained": None},
+        "relearning": {"half": 0.0575, "steps": 300, "images": images},
+    }  # fmt: skip
+
+
+def test_attacks_stand_on_the_page_and_what_has_none_is_marked(tmp_path, run):
+    make_run(tmp_path / "run")
+    audit = json.loads((tmp_path / "run" / "audit.json").read_text())
+    write_audit(tmp_path / "run", audit | {"attacks": attacks()})
+    page = Page(write_report(tmp_path / "run").read_text(encoding="utf-8"))
+    assert page.row("chained") == ["chained", "11.5", "–", "–", "–"]
+    section = [row for row in page.rows if row and row[0] == "UOT" and len(row) == 5]
+    assert section == [["UOT", "–", "20.0 [15.0, 26.0]", "3", "> 300"]]
+    assert any(
+        "Forget rate while relearning from 1 image of it" in words for words in page.values("aria-label")
+    )
+    assert "Absent: attacks." not in page.text
+    assert "Absent: attacks." in Page((run / "report.html").read_text(encoding="utf-8")).text
+
+
+def test_every_method_with_a_rate_has_its_verdict(html):
+    text = Page(html).text
+    assert "the verdict on each method" in text
+    assert text.count("of its samples are still") == 2  # not of the row that was not measured
+    assert "Forgotten" in text

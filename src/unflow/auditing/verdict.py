@@ -16,14 +16,16 @@ class Verdict(NamedTuple):
     undone: str
 
 
-def verdict(audit: Mapping[str, Any], method: str) -> Verdict:
+def verdict(audit: Mapping[str, Any], method: str, family: str | None = None) -> Verdict:
     """Return what an audit says about one of its rows.
 
     Args:
         audit: the content of audit.json.
         method: of the row.
+        family: of the row; None: the first that has the method.
     """
-    rows = {row["method"]: row for row in audit["rows"]}
+    family = family or next(row["family"] for row in audit["rows"] if row["method"] == method)
+    rows = {row["method"]: row for row in audit["rows"] if row["family"] == family}
     row = rows[method]
     beside = rows.get("retrained") or rows.get("target")
     names = " or ".join(str(audit["class_names"][k]) for k in audit["request"]["forget"])
@@ -68,27 +70,29 @@ def _reference(row: Row) -> str:
 
 
 def _cost(row: Row, original: Row, floor: Mapping[str, float | None]) -> str:
-    parts = [
-        f"the distance to real retained samples is {row['fid_retain']:.3g}{_within(row, 'fid_retain')} "
-        f"(the original's {original['fid_retain']:.3g})"
-    ]
-    if row["fid_target"] is not None:
-        at = f", the floor {floor['fid_target']:.3g}" if floor.get("fid_target") is not None else ""
+    parts = []
+    if row.get("fid_retain") is not None:
+        before = original.get("fid_retain")
+        at = "" if before is None else f" (the original's {before:.3g})"
+        value = f"{row['fid_retain']:.3g}{_within(row, 'fid_retain')}"
+        parts.append(f"the distance to real retained samples is {value}{at}")
+    if row.get("fid_target") is not None:
+        at = "" if floor.get("fid_target") is None else f", the floor {floor['fid_target']:.3g}"
         parts.append(f"that to the exact target {row['fid_target']:.3g}{_within(row, 'fid_target')}{at}")
-    if row["stayed_share"] is not None:
+    if row.get("stayed_share") is not None:
         parts.append(f"{_percent(row['stayed_share'])} of the retained latents keep their class")
     test = row.get("redistribution")
     if test is not None:
         told = "are not" if test["p_value"] < 0.01 else "may be"
         parts.append(f"the shares of the other classes {told} those of the target ({_p(test['p_value'])})")
-    return f"Elsewhere {'; '.join(parts)}."
+    return f"Elsewhere {'; '.join(parts)}." if parts else "What it cost elsewhere was not measured."
 
 
 # What could undo it
 
 
 def _undone(row: Row, method: str, attacks: Mapping[str, Any] | None) -> str:
-    if row["original_recoverable"]:
+    if row.get("original_recoverable"):
         inside = ((attacks or {}).get("inside") or {}).get(method)
         rate = f", and gives {_percent(inside['forget_rate'])} of it" if inside else ""
         return (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shlex
 from collections.abc import Callable
 from importlib.resources import files
@@ -10,8 +11,10 @@ from typing import Any
 
 import yaml
 
+from unflow.auditing.verdict import Verdict, verdict
 from unflow.files import write_bytes
 from unflow.report import figures, tables
+from unflow.report.attacked import attacked
 from unflow.report.pictures import album
 from unflow.report.rates import rates
 from unflow.report.read import Row, Run, read_run
@@ -65,6 +68,7 @@ def _context(run: Run) -> dict[str, Any]:
         "metrics": METRICS,
         "costs": COSTS,
         "meanings": [(METHODS.get(k, k), about) for k, about in (ABOUT | TAGS).items()],
+        "attacked": _attacked(run),
         "curves": _curves(run),
         "curves_absent": _curves_absent(run),
         "judge": _judge(run),
@@ -103,6 +107,7 @@ def _family(run: Run, family: str) -> dict[str, Any]:
         "name": family_name(family),
         "slug": slug,
         "sentences": sentences(run, family),
+        "verdicts": _verdicts(run, family),
         "rates": rates(run, family),
         "table": tables.audit_table(run, family),
         "album": album(run, family),
@@ -127,6 +132,22 @@ def _safe(svg: str) -> Any:
     import markupsafe
 
     return markupsafe.Markup(svg)
+
+
+def _verdicts(run: Run, family: str) -> list[tuple[str, Verdict]]:
+    """Return three sentences for every method; none where a row lacks what they need."""
+    methods = [row for row in run.rows_of(family) if not row.is_reference]
+    known = [row for row in methods if row.number("forget_rate") is not None]
+    if run.row(family, "original") is None:
+        return []
+    return [(label(run, row), verdict(run.audit, row.method, family)) for row in known]
+
+
+def _attacked(run: Run) -> Any:
+    found = attacked(run)
+    if found is None:
+        return None
+    return dataclasses.replace(found, curves=[(caption, _safe(svg)) for caption, svg in found.curves])
 
 
 def _curves(run: Run) -> list[tuple[str, Any]]:
