@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from torch import nn
 
 from unflow.autoencoders import Autoencoder
+from unflow.card import model_card
 from unflow.classifiers import Classifier
 from unflow.errors import InputError
 from unflow.files import (
@@ -59,7 +60,7 @@ def save(model: Bundled, folder: str | Path, lineage: dict[str, Any] | None = No
     identity = {"sha256": digest, "weights_sha256": sha256_module(model)}
     record = identity | {"versions": versions(), **(lineage or {})}
     write_json(folder / LINEAGE, record)
-    write_bytes(folder / CARD, model_card(model, record).encode())
+    write_bytes(folder / CARD, model_card(model, _words(model)[1], record).encode())
     write_json(folder / CONFIG, {"format": FORMAT, "sha256": digest, **config})
     return folder
 
@@ -137,18 +138,18 @@ def problem_id(identity: dict[str, Any]) -> str:
     return sha256_text(json.dumps(identity, sort_keys=True))
 
 
-def model_card(model: nn.Module, lineage: dict[str, Any]) -> str:
-    """Return a short model card in Hugging Face's layout."""
-    front = "---\nlibrary_name: unflow\ntags: [machine-unlearning, generative-model]\n---\n"
-    title = f"# {type(model).__name__}\n\n"
-    count = f"{sum(p.numel() for p in model.parameters()):,} parameters. "
-    what = f"Made by `{lineage.get('method', 'unknown')}`"
-    request = lineage.get("request")
-    asked = f", asked to forget {request['words']}" if request else ""
-    record = "```json\n" + json.dumps(lineage, indent=2) + "\n```\n"
-    return (
-        f"{front}{title}{count}{what}{asked}. Load it with `unflow.{_words(model)[1]}(folder)`.\n\n{record}"
-    )
+def write_card(folder: str | Path, audit: dict[str, Any]) -> Path:
+    """Write the model card of a bundle anew, with what an audit found.
+
+    Args:
+        folder: of the bundle.
+        audit: the content of audit.json.
+    """
+    folder = Path(folder)
+    model = load_any(folder)
+    text = model_card(model, _words(model)[1], read_lineage(folder), audit)
+    write_bytes(folder / CARD, text.encode())
+    return folder / CARD
 
 
 def load_any(folder: str | Path) -> Bundled:

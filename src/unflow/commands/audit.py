@@ -52,6 +52,7 @@ def run(
     attack: bool = True,
     attacks: Attacks = DEFAULT,
     fail_if: str | None = None,
+    card: bool = False,
 ) -> int:
     """Measure a model against the original, the exact target and a retrained one.
 
@@ -74,6 +75,7 @@ def run(
         attack: whether to try what could bring the forgotten back.
         attacks: how.
         fail_if: conditions on the model's row, like "forget_rate>0.01,pul<95"; exit code 1 if one holds.
+        card: write the audit into the model card, README.md of the model's bundle.
     """
     torch.set_num_threads(1)
     check_seed(seed)
@@ -114,6 +116,8 @@ def run(
         print("\n".join(["", *result.verdict(), ""]))
         print(f"audit:  {out / 'audit.json'}")
         print(f"report: {write_report(out)}")
+        if card:
+            print(f"card:   {bundle.write_card(model, result.as_dict())}")
         failures = failed(gates, row_of(result))
     for failure in failures:
         print(f"failed: {failure}")
