@@ -18,6 +18,7 @@ from unflow.commands.unlearn import class_energy
 from unflow.divergences import DIVERGENCES
 from unflow.energies import check_classes
 from unflow.errors import InputError
+from unflow.judges import judge_folders
 from unflow.report import write_report
 from unflow.runs import run_folder
 from unflow.table import print_audit
@@ -59,7 +60,7 @@ def run(
     Args:
         model: bundle after unlearning.
         original: bundle before.
-        judge: bundle of a classifier that had no part in the request.
+        judge: bundle of a classifier that had no part in the request, or the folder of `unflow judge`.
         second_judge: bundle of another; it confirms what a search over latents finds.
         forget: classes, like 3 or 3,5.
         out: folder for audit.json, samples/ and report.html.
@@ -85,6 +86,7 @@ def run(
         parse_classes(forget),
         [Gate.parse(text) for text in fail_if.split(",")] if fail_if else [],
     )
+    judge, second_judge = judge_folders(judge, second_judge)
     before, referee = bundle.load(original), bundle.load_classifier(judge)
     second = None if second_judge is None else bundle.load_classifier(second_judge)
     check_classes(classes, referee.num_classes)

@@ -9,7 +9,9 @@ import torch
 import torch.nn.functional as nnf
 from torch import Tensor, nn
 
+from unflow.calibration import calibrated
 from unflow.classifiers import Classifier, mirrored, random_affine
+from unflow.errors import InputError
 from unflow.methods.base import (
     Descend,
     Part,
@@ -44,6 +46,8 @@ class Classification(Training):
         noise: standard deviation added to the samples.
         deform: whether images are turned, scaled and shifted a little.
         flip: whether images are mirrored at random.
+        aside: share of the samples, in [0, 1), that is not trained on and makes the classifier as sure as it
+            is right: its logits are divided by the best temperature there (``calibration.calibrated``).
     """
 
     steps: int = 400
@@ -52,15 +56,27 @@ class Classification(Training):
     noise: float = 0.1
     deform: bool = True
     flip: bool = False
+    aside: float = 0.0
 
     needs: ClassVar[frozenset[str]] = frozenset({"data", "labels"})
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.aside < 1:
+            raise InputError(f"got aside={self.aside}; expected a share in [0, 1), like 0.2")
+
     def prepare(self, problem: Problem, generator: torch.Generator) -> Tensors:
-        """Return samples and labels."""
-        assert problem.data is not None
-        assert problem.labels is not None
-        require_batch(len(problem.data), self.batch_size, "labelled samples")
-        return {"data": problem.data, "labels": problem.labels}
+        """Return the samples that are trained on, and their labels."""
+        data, labels = labelled(problem)
+        rows = torch.arange(len(data)) if self.aside == 0 else self._shuffled(len(data))[1]
+        require_batch(len(rows), self.batch_size, "labelled samples")
+        return {"data": data[rows], "labels": labels[rows]}
+
+    def _shuffled(self, n: int) -> tuple[Tensor, Tensor]:
+        """Return the rows that are kept aside and the others, the same for the same n."""
+        order = torch.randperm(n, generator=torch.Generator().manual_seed(n))
+        aside = max(1, round(self.aside * n))
+        return order[:aside], order[aside:]
 
     def init(self, problem: Problem, prepared: Tensors, seed: int) -> Parts:
         """Return the network."""
@@ -83,8 +99,29 @@ class Classification(Training):
         return {"loss": descend("net", batch["x"], batch["label"])}
 
     def result(self, problem: Problem, parts: Parts) -> nn.Module:
-        """Return the classifier."""
-        return Classifier(parts["net"].average, classifier_of(problem).class_names)
+        """Return the classifier, calibrated if samples were kept aside for that."""
+        classifier = Classifier(parts["net"].average, classifier_of(problem).class_names)
+        if self.aside > 0:
+            data, labels = labelled(problem)
+            rows, _ = self._shuffled(len(data))
+            cool(classifier, float(calibrated(classifier, data[rows], labels[rows]).temperature))
+        return classifier
+
+
+def labelled(problem: Problem) -> tuple[Tensor, Tensor]:
+    """Return the problem's samples and labels, which ``check`` has found to be there."""
+    assert problem.data is not None
+    assert problem.labels is not None
+    return problem.data, problem.labels
+
+
+@torch.no_grad()
+def cool(classifier: Classifier, temperature: float) -> None:
+    """Divide the logits of a classifier by a temperature, in the weights of its last layer."""
+    last = classifier.net.last
+    assert isinstance(last, nn.Linear)
+    for parameter in last.parameters():
+        parameter.div_(temperature)
 
 
 def classifier_of(problem: Problem) -> Classifier:

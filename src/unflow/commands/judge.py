@@ -1,0 +1,68 @@
+"""`unflow judge`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from jsonargparse import ArgumentParser
+
+from unflow import bundle
+from unflow.base_models import load_rows
+from unflow.judges import FIRST, SECOND, train_judges
+from unflow.methods.classification import Classification
+from unflow.runs import run_folder
+from unflow.training import check_device, check_seed
+
+
+def add_arguments(parser: ArgumentParser, arguments: Sequence[str]) -> list[str]:
+    """Add the options."""
+    parser.add_function_arguments(run)
+    return list(arguments)
+
+
+def run(
+    out: Path,
+    split: Path,
+    data: str = "digits",
+    guide: Path | None = None,
+    steps: int = 600,
+    aside: float = 0.2,
+    seed: int = 0,
+    device: str = "cpu",
+) -> None:
+    """Train two judges, calibrate them, and say how far they can be trusted.
+
+    Args:
+        out: folder for first/, second/ and judges.json; `unflow audit --judge` takes it.
+        split: split.json; the judges see its part judge, and are measured on held_out.
+        data: name of the data set.
+        guide: bundle of the request's classifier, to say how often the judges disagree with it.
+        steps: of each training.
+        aside: share of the judges' samples that sets their temperature, in (0, 1).
+        seed: of the run, >= 0; the judges' own are far from it.
+        device: cpu, cuda or mps.
+    """
+    torch.set_num_threads(1)
+    check_seed(seed)
+    check_device(device)
+    method = Classification(steps=steps, aside=aside)
+    rows, held_out = (load_rows(data, split, part) for part in ("judge", "held_out"))
+    known = None if guide is None else bundle.load_classifier(guide)
+    record = {
+        "command": "judge", "data": data, "split": str(split), "guide": None if guide is None else str(guide),
+        "steps": steps, "aside": aside, "seed": seed,
+    }  # fmt: skip
+    with run_folder(out, record):
+        found = train_judges(rows, held_out, out, method=method, seed=seed, guide=known, device=device)
+    for name in (FIRST, SECOND):
+        judge = found[name]
+        print(
+            f"{name}: {judge['name']}, right on {judge['accuracy']:.2%} of {judge['n_held_out']} held-out "
+            f"samples, calibration error {judge['calibration_error']:.2%}"
+        )
+        if judge["disagreement_with_guide"] is not None:
+            print(f"{name}: disagrees with the guide on {judge['disagreement_with_guide']:.2%}")
+    print(f"they disagree with each other on {found['disagreement']:.2%}")
+    print(f"judges: {out}")
