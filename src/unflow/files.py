@@ -89,6 +89,16 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], Any]:
         ) from error
 
 
+def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> Path:
+    """Write arrays as a compressed .npz, whole or not at all; its folder is made if needed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.partial")
+    with partial.open("wb") as file:
+        np.savez_compressed(file, allow_pickle=False, **arrays)
+    partial.replace(path)
+    return path
+
+
 def append_json_line(path: Path, record: Mapping[str, Any]) -> None:
     """Append one record to a JSON-lines file."""
     with path.open("a") as file:

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -22,6 +21,7 @@ from unflow.auditing.certainty import (
 from unflow.auditing.evidence import Entry, Evidence, Samples
 from unflow.energies import evaluate
 from unflow.errors import InputError
+from unflow.files import write_arrays
 from unflow.metrics.fidelity import fidelity
 from unflow.progress import Progress
 from unflow.training import stream
@@ -205,13 +205,8 @@ class FamilyAudit:
             arrays["z"] = samples.z
         if evidence.energy is not None:
             arrays["energy"] = evaluate(evidence.energy, samples.x)
-        folder.mkdir(parents=True, exist_ok=True)
         path = folder / f"{self.family}-{entry.method}.npz"
-        partial = path.with_name(f".{path.name}.partial")
-        with partial.open("wb") as file:
-            np.savez_compressed(file, allow_pickle=False, **{k: v.numpy() for k, v in arrays.items()})
-        partial.replace(path)
-        return path
+        return write_arrays(path, {name: value.numpy() for name, value in arrays.items()})
 
 
 def _among(labels: Tensor, forget: Sequence[int]) -> Tensor:

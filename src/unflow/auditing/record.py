@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from unflow.auditing.evidence import Entry, Evidence, draw_samples, target_sampl
 from unflow.auditing.family import REFERENCES, audit_family
 from unflow.auditing.judges import judge_record
 from unflow.auditing.notes import find_notes
+from unflow.auditing.series import series, write_series
 from unflow.auditing.verdict import Verdict, verdict
 from unflow.bundle import versions
 from unflow.classifiers import Classifier
@@ -86,6 +87,7 @@ def audit(
     seed: int = 0,
     repeats: int = 50,
     attacks: Attacks | None = None,
+    strengths: Mapping[float, GenerativeModel] | None = None,
     out: str | Path | None = None,
 ) -> Audit:
     """Compare a model with the original, and with the exact target and a retrained model if given.
@@ -109,6 +111,7 @@ def audit(
         seed: of latents and rejection.
         repeats: resamples behind the interval of each distance, which is then known to a tenth; 0: none.
         attacks: on the model, the original and the retrained one; None: none.
+        strengths: models of the same request at other strengths, for the report's slider.
         out: folder for audit.json and samples/; None writes nothing.
 
     Raises:
@@ -155,6 +158,9 @@ def audit(
         judges[1] if len(judges) > 1 else None,
         None if attacks is None else attack(attacked, evidence, attacks, seed),
     )  # fmt: skip
+    if folder is not None and strengths:
+        at = {0.0: original, **strengths}
+        write_series(series(at, entries[0].samples, evidence), original.family, folder / "samples")
     if folder is not None:
         result.write(folder / "audit.json")
     return result

@@ -19,6 +19,7 @@ from unflow.divergences import DIVERGENCES
 from unflow.energies import check_classes
 from unflow.errors import InputError
 from unflow.judges import judge_folders
+from unflow.models import GenerativeModel
 from unflow.report import write_report
 from unflow.runs import run_folder
 from unflow.table import print_audit
@@ -44,6 +45,7 @@ def run(
     data: str = "digits",
     second_judge: Path | None = None,
     retrained: Path | None = None,
+    strengths: str | None = None,
     energy: str | None = None,
     margin: float = 4.0,
     strength: float = 1.0,
@@ -67,6 +69,7 @@ def run(
         split: split.json; its held-out part gives the statistics.
         data: name of the data set.
         retrained: bundle of a model trained without the classes.
+        strengths: bundles of the same request at other strengths, like a,b: the report gets a slider.
         energy: classifier:DIR, the guide of the request, for the exact target.
         margin: of the energy, >= 0.
         strength: lam, >= 0.
@@ -91,6 +94,7 @@ def run(
     second = None if second_judge is None else bundle.load_classifier(second_judge)
     check_classes(classes, referee.num_classes)
     after = bundle.load(model)
+    others = models_by_strength(model, strengths.split(",")) if strengths else None
     again = None if retrained is None else bundle.load(retrained)
     F = None if energy is None else class_energy(energy, classes, margin)
     target = None if F is None else Target(before, F, strength, DIVERGENCES[divergence]())
@@ -99,6 +103,7 @@ def run(
     record = {
         "command": "audit", "model": str(model), "original": str(original), "judge": str(judge),
         "second_judge": None if second_judge is None else str(second_judge),
+        "strengths": strengths,
         "attack": dataclasses.asdict(attacks) if attack else None,
         "forget": list(classes), "data": data, "split": str(split),
         "retrained": None if retrained is None else str(retrained), "energy": energy,
@@ -110,7 +115,7 @@ def run(
             training=training, target=target, retrained=again, n=n, seed=seed, out=out,
             guide=None if guide is None else bundle.load_classifier(guide), judge_data=data_hash(judge),
             second_judge=second, second_judge_data=None if second_judge is None else data_hash(second_judge),
-            attacks=attacks if attack else None,
+            attacks=attacks if attack else None, strengths=others,
             guide_data=None if guide is None else data_hash(guide),
             method=str(bundle.read_lineage(model).get("method", "unlearned")),
         )  # fmt: skip
@@ -124,6 +129,29 @@ def run(
     for failure in failures:
         print(f"failed: {failure}")
     return 1 if failures else 0
+
+
+def models_by_strength(model: Path, folders: Sequence[str]) -> dict[float, GenerativeModel]:
+    """Return the audited model and others by the strengths of their requests.
+
+    Raises:
+        InputError: for a bundle that no request made, or one of another original or request.
+    """
+    found: dict[float, GenerativeModel] = {}
+    first = bundle.read_lineage(model)
+    for folder in (model, *map(Path, folders)):
+        lineage = bundle.read_lineage(folder)
+        request = lineage.get("request")
+        same = request is not None and all(
+            lineage.get(name) == first.get(name) for name in ("parent", "method", "family")
+        )
+        if request is None or not same:
+            raise InputError(
+                f"got --strengths {folder}, which {model} has no parent and method in common with; expected "
+                "the same request at another --strength"
+            )
+        found[float(request["strength"])] = bundle.load(folder)
+    return found
 
 
 def row_of(result: Audit) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from unflow.report.attacked import attacked
 from unflow.report.pictures import album
 from unflow.report.rates import rates
 from unflow.report.read import Row, Run, read_run
+from unflow.report.strengths import stops
 from unflow.report.summary import cautions, label, sentences, subtitle, title
 from unflow.report.words import ABOUT, COSTS, METHODS, METRICS, TAGS, family_name, number
 
@@ -111,6 +112,7 @@ def _family(run: Run, family: str) -> dict[str, Any]:
         "rates": rates(run, family),
         "table": tables.audit_table(run, family),
         "album": album(run, family),
+        "stops": stops(run, family),
         "classes": panels(
             "classes",
             figures.has_classes,

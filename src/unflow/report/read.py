@@ -91,6 +91,28 @@ class Samples:
 
 
 @dataclass(frozen=True)
+class Strengths:
+    """Samples of one request at several strengths, from the same latents.
+
+    Args:
+        strength: ascending, [s].
+        x: [s, m, *shape], images in [-1, 1].
+        label: the judge's class, [s, m].
+        forget_rate: over all latents of the audit, [s].
+    """
+
+    strength: NDArray[Any]
+    x: NDArray[Any]
+    label: NDArray[Any]
+    forget_rate: NDArray[Any]
+
+    @property
+    def is_image(self) -> bool:
+        """Whether a sample is [1 or 3, height, width]."""
+        return self.x.ndim == 5 and self.x.shape[2] in (1, 3)
+
+
+@dataclass(frozen=True)
 class Run:
     """Everything that the page is made from."""
 
@@ -100,6 +122,7 @@ class Run:
     config: Mapping[str, Any]
     split: Mapping[str, Any]
     samples: Mapping[str, Samples]
+    strengths: Mapping[str, Strengths]
     curves: Mapping[str, list[dict[str, Any]]]
     lineage: Mapping[str, Mapping[str, Any]]
 
@@ -165,9 +188,37 @@ def read_run(run: Path) -> Run:
         config=_read_config(run / "config.yaml"),
         split=read_json(run / "split.json") if (run / "split.json").is_file() else {},
         samples={key: _read_samples(path) for key, path in files.items() if path.is_file()},
+        strengths=_read_strengths(run, rows),
         curves={_folder(run, p): read_json_lines(p) for p in sorted(run.rglob("metrics.jsonl"))},
         lineage={_folder(run, p): read_json(p) for p in sorted(run.rglob("lineage.json"))},
     )
+
+
+def _read_strengths(run: Path, rows: Sequence[Row]) -> dict[str, Strengths]:
+    files = {row.family: run / "samples" / f"{row.family}-strengths.npz" for row in rows}
+    return {family: _strengths(path) for family, path in files.items() if path.is_file()}
+
+
+def _strengths(path: Path) -> Strengths:
+    arrays = _read_arrays(path, ("strength", "x", "label", "forget_rate"))
+    try:
+        found = Strengths(**arrays)
+        whole = found.label.shape == found.x.shape[:2] and len(found.x) == len(found.strength)
+    except TypeError:
+        whole = False
+    if not whole:
+        raise InputError(f"{path} is damaged; expected what `unflow audit --strengths` wrote: run it again")
+    return found
+
+
+def _read_arrays(path: Path, names: Sequence[str]) -> dict[str, NDArray[Any]]:
+    try:
+        with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
+            return {name: file[name] for name in names if name in file.files}
+    except (OSError, EOFError, ValueError, TypeError, zipfile.BadZipFile) as error:
+        raise InputError(
+            f"{path} is damaged; expected samples that `unflow audit` wrote: run it again"
+        ) from error
 
 
 def _folder(run: Path, path: Path) -> str:
@@ -197,14 +248,10 @@ def _read_config(path: Path) -> dict[str, Any]:
 
 
 def _read_samples(path: Path) -> Samples:
-    try:
-        with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
-            known = ("x", "z", "label", "energy", "probability")
-            samples = Samples(**{name: file[name] for name in known if name in file.files})
-    except (OSError, EOFError, ValueError, TypeError, zipfile.BadZipFile) as error:
-        raise InputError(
-            f"{path} is damaged or has no array x; expected samples that `unflow audit` wrote: run it again"
-        ) from error
+    arrays = _read_arrays(path, ("x", "z", "label", "energy", "probability"))
+    if "x" not in arrays:
+        raise InputError(f"{path} has no array x; expected samples that `unflow audit` wrote: run it again")
+    samples = Samples(**arrays)
     for name in ("label", "energy", "probability"):
         array = getattr(samples, name)
         if array is not None and array.shape != (len(samples.x),):
