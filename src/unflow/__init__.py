@@ -22,8 +22,8 @@ _HOME = {
     "fit": "training", "stream": "training", "Problem": "methods",
 }  # fmt: skip
 _ROOMS = (
-    "anchoring", "calibration", "divergences", "energies", "paths", "couplings", "integrators", "methods",
-    "metrics", "nets", "data", "models", "report", "testing",
+    "anchoring", "attacks", "calibration", "divergences", "energies", "paths", "couplings", "integrators",
+    "methods", "metrics", "nets", "data", "models", "report", "testing",
 )  # fmt: skip
 
 __all__ = [*sorted(_HOME), *sorted(_ROOMS)]  # noqa: PLE0604
@@ -31,6 +31,7 @@ __all__ = [*sorted(_HOME), *sorted(_ROOMS)]  # noqa: PLE0604
 if TYPE_CHECKING:
     from unflow import (
         anchoring,
+        attacks,
         calibration,
         couplings,
         data,

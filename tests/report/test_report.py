@@ -378,6 +378,38 @@ def test_attacks_stand_on_the_page_and_what_has_none_is_marked(tmp_path, run):
     assert "Absent: attacks." in Page((run / "report.html").read_text(encoding="utf-8")).text
 
 
+def add_strengths(folder: Path) -> Path:
+    """A series of three strengths, four latents each; the last file of a run."""
+    rng = np.random.default_rng(1)
+    np.savez(
+        folder / "samples" / "flow_map-strengths.npz", strength=np.array([0.0, 1.0, 2.0]),
+        x=np.tanh(rng.normal(size=(3, 4, 1, 8, 8))).astype(np.float32),
+        label=np.array([[2, 2, 0, 1], [2, 0, 0, 1], [1, 0, 0, 1]]), forget_rate=np.array([0.115, 0.05, 0.01]),
+    )  # fmt: skip
+    return folder
+
+
+def test_a_series_of_strengths_becomes_a_slider_and_the_only_script(tmp_path):
+    text = write_report(add_strengths(make_run(tmp_path / "run"))).read_text(encoding="utf-8")
+    page = Page(text)
+    (slider,) = [attrs for tag, attrs in page.tags if tag == "input"]
+    assert (slider["type"], slider["min"], slider["max"], slider["value"]) == ("range", "0", "2", "2")
+    assert page.values("data-said") == [
+        f"{lam}: {rate} % judged ‘<script>alert(1)</script>’"
+        for lam, rate in (("0.00", "11.5"), ("1.00", "5.0"), ("2.00", "1.0"))
+    ]  # fmt: skip
+    assert [tag for tag, _ in page.tags].count("script") == 1
+    assert "<script>alert" not in text
+
+
+def test_a_damaged_series_is_one_sentence(tmp_path):
+    add_strengths(make_run(tmp_path / "run"))
+    file = tmp_path / "run" / "samples" / "flow_map-strengths.npz"
+    np.savez(file, strength=np.zeros(2), x=np.zeros((3, 4, 1, 8, 8)), label=np.zeros((3, 4)))
+    with pytest.raises(InputError, match=r"flow_map-strengths\.npz is damaged; expected what"):
+        write_report(tmp_path / "run")
+
+
 def test_every_method_with_a_rate_has_its_verdict(html):
     text = Page(html).text
     assert "the verdict on each method" in text
