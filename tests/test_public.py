@@ -183,7 +183,12 @@ def test_the_mathematics_knows_only_mathematics(room: str) -> None:
         ("classifiers.py", {"errors", "nets"}),
         ("metrics", {"errors", "energies"}),  # energies: one check that a request names known classes
         ("data", {"errors", "files"}),
-        ("methods", MATHEMATICS | {"errors", "nets", "models", "target", "classifiers", "autoencoders"}),
+        (
+            "methods",
+            MATHEMATICS
+            | {"errors", "nets", "models", "target", "classifiers", "autoencoders", "calibration"},
+        ),
+        ("attacks", MATHEMATICS | {"errors", "nets", "models", "classifiers", "methods"}),
         ("report", {"errors", "files", "table"}),
     ],
 )

@@ -74,10 +74,9 @@ def _results(audit: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _audited(audit: Mapping[str, Any]) -> list[str]:
-    from unflow.auditing.verdict import verdict  # which reads audits, as this does: no bundle needs it
-
     row = audited_row(audit)
-    found = ["## Audit", " ".join(verdict(audit, row["method"], row["family"])), _table(audit, row["family"])]
+    words = audit["verdicts"][f"{row['family']}-{row['method']}"]
+    found = ["## Audit", " ".join(words), _table(audit, row["family"])]
     notes = "\n".join(f"* {note}" for note in audit["notes"])
     return [*found, notes] if notes else found
 

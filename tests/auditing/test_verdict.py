@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from unflow.auditing.verdict import verdict
+from unflow.auditing.verdict import verdict, verdicts
 
 
 def row(method: str, rate: float, half: float | None = 0.002, **options: Any) -> dict[str, Any]:
@@ -35,7 +35,7 @@ ORIGINAL, RETRAINED, TARGET = row("original", 0.10), row("retrained", 0.010), ro
     ],
 )  # fmt: skip
 def test_forgotten_is_what_cannot_be_told_from_a_retrained_model(rate: float, words: str) -> None:
-    sentence = verdict(record(ORIGINAL, row("uot", rate), TARGET, RETRAINED), "uot").forgotten
+    sentence = verdict(record(ORIGINAL, row("uot", rate), TARGET, RETRAINED), "uot", "flow_map").forgotten
     assert sentence.startswith(f"{words}: ")
     assert sentence.endswith(
         "are still one or two, against the original's 10 % and 1 % of the retrained model."
@@ -43,23 +43,25 @@ def test_forgotten_is_what_cannot_be_told_from_a_retrained_model(rate: float, wo
 
 
 def test_the_interval_stands_beside_the_share_and_the_target_for_a_retrained_model() -> None:
-    sentence = verdict(record(ORIGINAL, row("uot", 0.05), TARGET), "uot").forgotten
+    sentence = verdict(record(ORIGINAL, row("uot", 0.05), TARGET), "uot", "flow_map").forgotten
     assert "5 % [4.8, 5.2] of its samples" in sentence
     assert sentence.endswith("1.2 % of the exact target.")
 
 
 def test_without_a_reference_it_is_only_less_than_before() -> None:
-    sentence = verdict(record(ORIGINAL, row("uot", 0.0, half=None)), "uot").forgotten
+    sentence = verdict(record(ORIGINAL, row("uot", 0.0, half=None)), "uot", "flow_map").forgotten
     assert (
         sentence == "Less than before: 0 % of its samples are still one or two, against the original's 10 %."
     )
 
 
 def test_the_cost_names_what_was_measured_and_nothing_else() -> None:
-    bare = verdict(record(ORIGINAL, row("uot", 0.0, fid_target=None)), "uot").cost
+    bare = verdict(record(ORIGINAL, row("uot", 0.0, fid_target=None)), "uot", "flow_map").cost
     assert bare == "Elsewhere the distance to real retained samples is 8.5 (the original's 8.5)."
     full = verdict(
-        record(ORIGINAL, row("uot", 0.0, stayed_share=0.93, redistribution={"p_value": 1e-5})), "uot"
+        record(ORIGINAL, row("uot", 0.0, stayed_share=0.93, redistribution={"p_value": 1e-5})),
+        "uot",
+        "flow_map",
     ).cost
     assert "that to the exact target 2, the floor 1.1" in full
     assert "93 % of the retained latents keep their class" in full
@@ -79,7 +81,7 @@ def attacks(steps: float | None, ratio: dict[str, float] | None, share: float = 
 
 
 def undone(**options: Any) -> str:
-    return verdict(record(ORIGINAL, row("uot", 0.0), RETRAINED, **options), "uot").undone
+    return verdict(record(ORIGINAL, row("uot", 0.0), RETRAINED, **options), "uot", "flow_map").undone
 
 
 def test_what_could_undo_it_is_what_the_attacks_came_to() -> None:
@@ -96,7 +98,17 @@ def test_what_could_undo_it_is_what_the_attacks_came_to() -> None:
 def test_a_chain_is_suppression_whatever_the_attacks_say() -> None:
     chained = row("uot", 0.0, original_recoverable=True)
     inside = attacks(None, None) | {"inside": {"uot": {"model": "FlowMap", "forget_rate": 0.1}}}
-    sentence = verdict(record(ORIGINAL, chained, RETRAINED, attacks=inside), "uot").undone
+    sentence = verdict(record(ORIGINAL, chained, RETRAINED, attacks=inside), "uot", "flow_map").undone
     assert sentence.startswith("The original sits inside, and gives 10 % of it: whoever has the file")
     assert sentence.endswith("This is suppression.")
-    assert verdict(record(ORIGINAL, chained), "uot").undone.startswith("The original sits inside: whoever")
+    assert verdict(record(ORIGINAL, chained), "uot", "flow_map").undone.startswith(
+        "The original sits inside: whoever"
+    )
+
+
+def test_every_method_of_every_family_has_its_own() -> None:
+    other = [row(name, rate) | {"family": "flow"} for name, rate in (("original", 0.2), ("uot", 0.2))]
+    found = verdicts(record(ORIGINAL, row("uot", 0.0), *other))
+    assert found.keys() == {"flow_map-uot", "flow-uot"}
+    assert found["flow_map-uot"][0].startswith("Less than before: 0 % ")
+    assert found["flow-uot"][0].startswith("Not forgotten: 20 % ")

@@ -410,8 +410,16 @@ def test_a_damaged_series_is_one_sentence(tmp_path):
         write_report(tmp_path / "run")
 
 
-def test_every_method_with_a_rate_has_its_verdict(html):
-    text = Page(html).text
+def test_verdicts_are_the_audits_own(tmp_path, html):
+    make_run(tmp_path / "run")
+    audit = json.loads((tmp_path / "run" / "audit.json").read_text())
+    words = {
+        "flow_map-uot": ["Forgotten: <b>.", "It cost.", "Undone."],
+        "flow_map-uot_tilted": ["Not.", "It.", "Can."],
+    }
+    write_audit(tmp_path / "run", audit | {"verdicts": words})
+    text = Page(write_report(tmp_path / "run").read_text(encoding="utf-8")).text
     assert "the verdict on each method" in text
-    assert text.count("of its samples are still") == 2  # not of the row that was not measured
-    assert "Forgotten" in text
+    for sentence in ("Forgotten: <b>.", "Undone.", "Can."):
+        assert sentence in text
+    assert "the verdict on each method" not in Page(html).text

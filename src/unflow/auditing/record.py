@@ -13,7 +13,7 @@ from unflow.auditing.family import REFERENCES, audit_family
 from unflow.auditing.judges import judge_record
 from unflow.auditing.notes import find_notes
 from unflow.auditing.series import series, write_series
-from unflow.auditing.verdict import Verdict, verdict
+from unflow.auditing.verdict import Verdict, verdict, verdicts
 from unflow.bundle import versions
 from unflow.classifiers import Classifier
 from unflow.data import LabelledData
@@ -42,11 +42,12 @@ class Audit:
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain data."""
-        return {
+        plain = {
             "schema": SCHEMA, "judge": self.judge, "second_judge": self.second_judge, "floor": self.floor,
             "rows": self.rows, "request": self.request, "class_names": self.class_names,
             "notes": self.notes, "attacks": self.attacks, "versions": versions(),
         }  # fmt: skip
+        return plain | {"verdicts": verdicts(plain)}
 
     def verdict(self, method: str | None = None) -> Verdict:
         """Return three sentences about a row: forgotten or not, at what cost, and what could undo it.
@@ -57,9 +58,9 @@ class Audit:
         Raises:
             InputError: for a method that was not audited.
         """
-        names = {row["method"]: row["method"] for row in self.rows}
-        judged = [name for name in names if name not in REFERENCES]
-        return verdict(self.as_dict(), judged[0] if method is None else choose(names, method, "row"))
+        judged = {row["method"]: row for row in self.rows if row["method"] not in REFERENCES}
+        row = choose(judged, next(iter(judged), None) if method is None else method, "row")
+        return verdict(self.as_dict(), row["method"], row["family"])
 
     def write(self, path: Path) -> Path:
         """Write audit.json; NaN is refused."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from unflow.auditing.family import REFERENCES
+
 Row = Mapping[str, Any]
 
 
@@ -16,15 +18,22 @@ class Verdict(NamedTuple):
     undone: str
 
 
-def verdict(audit: Mapping[str, Any], method: str, family: str | None = None) -> Verdict:
+def verdicts(audit: Mapping[str, Any]) -> dict[str, list[str]]:
+    """Return the three sentences about every row that is no reference, by family and method."""
+    return {
+        f"{row['family']}-{row['method']}": list(verdict(audit, row["method"], row["family"]))
+        for row in audit["rows"] if row["method"] not in REFERENCES
+    }  # fmt: skip
+
+
+def verdict(audit: Mapping[str, Any], method: str, family: str) -> Verdict:
     """Return what an audit says about one of its rows.
 
     Args:
         audit: the content of audit.json.
         method: of the row.
-        family: of the row; None: the first that has the method.
+        family: of the row.
     """
-    family = family or next(row["family"] for row in audit["rows"] if row["method"] == method)
     rows = {row["method"]: row for row in audit["rows"] if row["family"] == family}
     row = rows[method]
     beside = rows.get("retrained") or rows.get("target")

@@ -11,7 +11,6 @@ from typing import Any
 
 import yaml
 
-from unflow.auditing.verdict import Verdict, verdict
 from unflow.files import write_bytes
 from unflow.report import figures, tables
 from unflow.report.attacked import attacked
@@ -136,13 +135,10 @@ def _safe(svg: str) -> Any:
     return markupsafe.Markup(svg)
 
 
-def _verdicts(run: Run, family: str) -> list[tuple[str, Verdict]]:
-    """Return three sentences for every method; none where a row lacks what they need."""
-    methods = [row for row in run.rows_of(family) if not row.is_reference]
-    known = [row for row in methods if row.number("forget_rate") is not None]
-    if run.row(family, "original") is None:
-        return []
-    return [(label(run, row), verdict(run.audit, row.method, family)) for row in known]
+def _verdicts(run: Run, family: str) -> list[tuple[str, list[str]]]:
+    """Return the audit's three sentences about every method that it has them for."""
+    found = run.audit.get("verdicts") or {}
+    return [(label(run, row), found[row.key]) for row in run.rows_of(family) if row.key in found]
 
 
 def _attacked(run: Run) -> Any:
