@@ -292,6 +292,19 @@ def test_an_audit_ends_with_its_verdict_and_a_gate_with_code_1(
     assert "did you mean forget_rate?" in capsys.readouterr().err
 
 
+def test_only_the_same_request_has_other_strengths(
+    chain: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(chain)
+    again = [*AGAIN[: AGAIN.index("--out") + 1], str(tmp_path / "c"), *AGAIN[AGAIN.index("--out") + 2 :]]
+    for other in ("flow-tuned", "flow"):  # by another method; by no request
+        assert main([*again, "--strengths", other]) == 2
+        assert f"got --strengths {other}, which has another original, method or request than" in (
+            capsys.readouterr().err
+        )
+    assert not (tmp_path / "c").exists()
+
+
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that nobody stopped."""

@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 from torch import nn
 
-from unflow.table import COLUMNS, cell, pipe_table, seconds_of, sorted_rows, titles
+from unflow.table import COLUMNS, ORDER, cell, pipe_table, seconds_of, sorted_rows, titles
 
 TAGS = ["machine-unlearning", "generative-model"]
 
@@ -83,7 +83,7 @@ def _audited(audit: Mapping[str, Any]) -> list[str]:
 
 def audited_row(audit: Mapping[str, Any]) -> dict[str, Any]:
     """Return the row of the model that was audited: the first that is no reference."""
-    return next(row for row in audit["rows"] if row["method"] not in ("original", "target", "retrained"))
+    return next(row for row in audit["rows"] if row["method"] not in ORDER)
 
 
 def _table(audit: Mapping[str, Any], family: str) -> str:

@@ -14,6 +14,7 @@ from unflow.attacks import LatentSearch, Relearning, models_inside
 from unflow.attacks.relearning import Point, steps_to
 from unflow.auditing.evidence import Evidence
 from unflow.classifiers import Classifier
+from unflow.metrics.forgetting import is_forgotten
 from unflow.models import Filtered, GenerativeModel
 from unflow.progress import Progress
 from unflow.training import stream
@@ -130,7 +131,7 @@ def _relearned(
 
 def _images(evidence: Evidence, attacks: Attacks, name: str, seed: int) -> Tensor:
     held_out = evidence.held_out
-    inside = torch.isin(held_out.labels, torch.tensor(list(evidence.forget)))
+    inside = is_forgotten(held_out.labels, evidence.forget)
     x = held_out.x[~inside if name == "retain" else inside]
     order = torch.randperm(len(x), generator=stream(seed, 122))
     return x[order[: attacks.retained if name == "retain" else int(name)]]

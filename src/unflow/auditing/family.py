@@ -23,6 +23,7 @@ from unflow.energies import evaluate
 from unflow.errors import InputError
 from unflow.files import write_arrays
 from unflow.metrics.fidelity import fidelity
+from unflow.metrics.forgetting import is_forgotten
 from unflow.progress import Progress
 from unflow.training import stream
 
@@ -55,7 +56,7 @@ class FamilyAudit:
         self.family, self.evidence, self.original = family, evidence, original
         judge = evidence.judge
         self._original_labels = judge.probabilities(original.x).argmax(1)
-        self._original_share = float(_among(self._original_labels, evidence.forget).double().mean())
+        self._original_share = float(is_forgotten(self._original_labels, evidence.forget).double().mean())
         self._kept = [k for k in range(judge.num_classes) if k not in set(evidence.forget)]
         self._retain = judge.features(evidence.retain.x)
         self._training = judge.features(evidence.training.x)
@@ -95,7 +96,7 @@ class FamilyAudit:
             size=min(MMD_SIZE, len(self._retain), len(features)), repeats=MMD_REPEATS,
             generator=stream(entry.seed, 8),
         )  # fmt: skip
-        return {
+        row = {
             "method": entry.method, "family": self.family, "seed": entry.seed, "n": len(x),
             "options": entry.options, "forget_rate": forgotten,
             **self._second_look(x, labels),
@@ -116,11 +117,11 @@ class FamilyAudit:
             "class_counts": counts,
             "retained_share_tv": self._share_tv(counts),
             "transition": self._transition(moved), "stayed_share": self._stayed(moved),
-            **self._certainty(entry, features, labels, target, retrained, self._stayed(moved)),
             "original_recoverable": entry.original_recoverable,
             "data_used": list(entry.data_used),
             "cost": COST | {"inference_ms": entry.samples.inference_ms} | entry.cost,
         }  # fmt: skip
+        return row | self._certainty(row, features, labels, target, retrained)
 
     def _distances(self, generated: Tensor, reference: Tensor | None, name: str) -> dict[str, Any]:
         if reference is None:
@@ -146,28 +147,28 @@ class FamilyAudit:
         }
 
     def _certainty(
-        self, entry: Entry, features: Tensor, labels: Tensor, target: Tensor | None,
-        retrained: Tensor | None, stayed: float | None,
+        self, row: dict[str, Any], features: Tensor, labels: Tensor, target: Tensor | None,
+        retrained: Tensor | None,
     ) -> dict[str, Any]:  # fmt: skip
-        evidence = self.evidence
+        evidence, seed = self.evidence, row["seed"]
         if evidence.repeats == 0:
             return dict.fromkeys(("intervals", "told_apart", "redistribution", "classes"))
-        left = float(_among(labels, evidence.forget).double().mean())
-        references = {"retain": self._retain, "target": target, "retrained": retrained}
+        asked = {"target": target, "retrained": retrained}
         intervals = share_intervals({
-            "forget_rate": (left, len(labels)),
-            "stayed_share": (stayed, int((~_among(self._original_labels, evidence.forget)).sum())),
+            "forget_rate": (row["forget_rate"], row["n"]),
+            "stayed_share": (
+                row["stayed_share"], int((~is_forgotten(self._original_labels, evidence.forget)).sum())
+            ),
         })  # fmt: skip
         assert intervals["forget_rate"] is not None
         intervals["pul"] = pul_interval(intervals["forget_rate"], self._original_share)
-        intervals |= distance_intervals(features, references, evidence.repeats, entry.seed)
-        del references["retain"]
-        counts = metrics.class_counts(labels, evidence.judge.num_classes)
-        wanted = None if entry.method == "target" else self._target_counts  # not against itself
+        references = {"retain": self._retain, **asked}
+        intervals |= distance_intervals(features, references, evidence.repeats, seed)
+        wanted = None if row["method"] == "target" else self._target_counts  # not against itself
         return {
             "intervals": intervals,
-            "told_apart": told_apart(features, references, evidence.c2st, entry.seed),
-            "redistribution": redistribution_test(counts, wanted, evidence.forget),
+            "told_apart": told_apart(features, asked, evidence.c2st, seed),
+            "redistribution": redistribution_test(row["class_counts"], wanted, evidence.forget),
             "classes": class_distances(
                 features, labels, self._held_out, evidence.held_out.labels, evidence.judge.num_classes
             ),
@@ -207,10 +208,6 @@ class FamilyAudit:
             arrays["energy"] = evaluate(evidence.energy, samples.x)
         path = folder / f"{self.family}-{entry.method}.npz"
         return write_arrays(path, {name: value.numpy() for name, value in arrays.items()})
-
-
-def _among(labels: Tensor, forget: Sequence[int]) -> Tensor:
-    return torch.isin(labels, torch.tensor(list(forget), device=labels.device))
 
 
 COST: dict[str, float | int | None] = dict.fromkeys(

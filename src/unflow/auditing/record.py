@@ -15,6 +15,7 @@ from unflow.auditing.notes import find_notes
 from unflow.auditing.series import series, write_series
 from unflow.auditing.verdict import Verdict, verdict, verdicts
 from unflow.bundle import versions
+from unflow.card import audited_row
 from unflow.classifiers import Classifier
 from unflow.data import LabelledData
 from unflow.errors import InputError, choose
@@ -58,9 +59,10 @@ class Audit:
         Raises:
             InputError: for a method that was not audited.
         """
+        plain = self.as_dict()
         judged = {row["method"]: row for row in self.rows if row["method"] not in REFERENCES}
-        row = choose(judged, next(iter(judged), None) if method is None else method, "row")
-        return verdict(self.as_dict(), row["method"], row["family"])
+        row = audited_row(plain) if method is None else choose(judged, method, "row")
+        return verdict(plain, row["method"], row["family"])
 
     def write(self, path: Path) -> Path:
         """Write audit.json; NaN is refused."""

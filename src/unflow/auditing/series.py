@@ -14,6 +14,7 @@ from unflow import metrics
 from unflow.auditing.evidence import Evidence, Samples
 from unflow.errors import InputError
 from unflow.files import write_arrays
+from unflow.metrics.forgetting import is_forgotten
 from unflow.models import GenerativeModel
 
 EACH = 8
@@ -51,9 +52,7 @@ def series(models: Mapping[float, GenerativeModel], original: Samples, evidence:
     """
     if original.z is None:
         raise InputError("got samples without latents for a series of strengths; expected their z")
-    forgotten = torch.isin(
-        evidence.judge.probabilities(original.x).argmax(1).cpu(), torch.tensor(list(evidence.forget))
-    )
+    forgotten = is_forgotten(evidence.judge.probabilities(original.x).argmax(1), evidence.forget)
     rows = torch.cat([forgotten.nonzero()[:EACH, 0], (~forgotten).nonzero()[:EACH, 0]])
     shown, labels, rates = [], [], []
     for strength in sorted(models):

@@ -11,8 +11,9 @@ import torch
 from jsonargparse import ArgumentParser
 
 from unflow import bundle
-from unflow.auditing import REFERENCES, Attacks, Audit, Gate, audit, failed
+from unflow.auditing import Attacks, Gate, audit, failed
 from unflow.base_models import load_rows
+from unflow.card import audited_row
 from unflow.commands.options import first_word_as, parse_classes
 from unflow.commands.unlearn import class_energy
 from unflow.divergences import DIVERGENCES
@@ -85,10 +86,8 @@ def run(
     check_seed(seed)
     if n < 100:
         raise InputError(f"got n={n}; expected 100 or more samples per row")
-    classes, gates = (
-        parse_classes(forget),
-        [Gate.parse(text) for text in fail_if.split(",")] if fail_if else [],
-    )
+    classes = parse_classes(forget)
+    gates = [Gate.parse(text) for text in fail_if.split(",")] if fail_if else []
     judge, second_judge = judge_folders(judge, second_judge)
     before, referee = bundle.load(original), bundle.load_classifier(judge)
     second = None if second_judge is None else bundle.load_classifier(second_judge)
@@ -125,7 +124,7 @@ def run(
         print(f"report: {write_report(out)}")
         if card:
             print(f"card:   {bundle.write_card(model, result.as_dict())}")
-        failures = failed(gates, row_of(result))
+        failures = failed(gates, audited_row(result.as_dict()))
     for failure in failures:
         print(f"failed: {failure}")
     return 1 if failures else 0
@@ -137,26 +136,25 @@ def models_by_strength(model: Path, folders: Sequence[str]) -> dict[float, Gener
     Raises:
         InputError: for a bundle that no request made, or one of another original or request.
     """
-    found: dict[float, GenerativeModel] = {}
-    first = bundle.read_lineage(model)
+    asked, found = _request_but_strength(model), {}
     for folder in (model, *map(Path, folders)):
-        lineage = bundle.read_lineage(folder)
-        request = lineage.get("request")
-        same = request is not None and all(
-            lineage.get(name) == first.get(name) for name in ("parent", "method", "family")
-        )
-        if request is None or not same:
+        own = _request_but_strength(folder)
+        if own is None or own != asked:
             raise InputError(
-                f"got --strengths {folder}, which {model} has no parent and method in common with; expected "
-                "the same request at another --strength"
+                f"got --strengths {folder}, which has another original, method or request than {model}; "
+                "expected the same request at another --strength"
             )
-        found[float(request["strength"])] = bundle.load(folder)
+        found[float(bundle.read_lineage(folder)["request"]["strength"])] = bundle.load(folder)
     return found
 
 
-def row_of(result: Audit) -> dict[str, Any]:
-    """Return the row that was audited."""
-    return next(row for row in result.rows if row["method"] not in REFERENCES)
+def _request_but_strength(folder: Path) -> dict[str, Any] | None:
+    """Return what was asked of which model by which method; None for a bundle that no request made."""
+    lineage = bundle.read_lineage(folder)
+    if lineage.get("request") is None:
+        return None
+    request = {name: value for name, value in lineage["request"].items() if name != "strength"}
+    return request | {name: lineage.get(name) for name in ("parent", "method", "family")}
 
 
 def data_hash(folder: Path) -> str | None:

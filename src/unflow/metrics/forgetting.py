@@ -39,7 +39,12 @@ def forget_rate(probabilities: ArrayLike, forget: Sequence[int]) -> float:
     """
     p = as_probabilities(probabilities)
     check_request(forget, p.shape[1])
-    return float(torch.isin(p.argmax(1), torch.tensor(list(forget))).double().mean())
+    return float(is_forgotten(p.argmax(1), forget).double().mean())
+
+
+def is_forgotten(labels: Tensor, forget: Sequence[int]) -> Tensor:
+    """Return which of judged classes [n] are to be forgotten, booleans [n]."""
+    return torch.isin(labels, torch.tensor(list(forget), device=labels.device))
 
 
 def leakage(probabilities: ArrayLike, forget: Sequence[int]) -> float:

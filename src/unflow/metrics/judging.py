@@ -6,10 +6,9 @@ from collections.abc import Sequence
 
 import torch
 from numpy.typing import ArrayLike
-from torch import Tensor
 
 from unflow.errors import InputError
-from unflow.metrics.forgetting import as_probabilities
+from unflow.metrics.forgetting import as_probabilities, is_forgotten
 from unflow.metrics.redistribution import as_labels
 
 
@@ -56,9 +55,5 @@ def disagreement(first: ArrayLike, second: ArrayLike, forget: Sequence[int] | No
     if len(a) != len(b):
         raise InputError(f"got {len(a)} and {len(b)} judged samples; expected both for the same samples")
     if forget is not None:
-        a, b = (_forgotten(labels, forget) for labels in (a, b))
+        a, b = (is_forgotten(labels, forget) for labels in (a, b))
     return float((a != b).double().mean())
-
-
-def _forgotten(labels: Tensor, forget: Sequence[int]) -> Tensor:
-    return torch.isin(labels, torch.tensor(list(forget)))
