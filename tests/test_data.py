@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from unflow.data import DATASETS, PARTS, load_data, read_split, split_data, write_split
+from unflow.data import DATASETS, IN_FOLDERS, PARTS, load_data, read_split, split_data, write_split
 from unflow.errors import InputError
 from unflow.files import read_json
 
@@ -75,8 +75,27 @@ def test_a_written_split_is_read_back_and_an_overlap_is_refused(tmp_path: Path) 
 
 
 def test_an_unknown_data_set_is_refused_with_the_known_names() -> None:
-    with pytest.raises(InputError, match="got the data set 'digit'; expected one of digits"):
-        load_data("digit")
+    for name in ("digit", "digit:here"):
+        with pytest.raises(
+            InputError, match=rf"got the data set '{name}'; expected one of digits, mnist:DIR"
+        ):
+            load_data(name)
+
+
+@pytest.mark.parametrize("name", IN_FOLDERS)
+def test_a_data_set_in_a_folder_is_named_with_it(name: str, tmp_path: Path) -> None:
+    for text in (name, f"{name}:"):
+        with pytest.raises(
+            InputError, match=f"got the data set '{text}' without its folder; expected {name}:DIR"
+        ):
+            load_data(text)
+    with pytest.raises(InputError, match=str(tmp_path)):
+        load_data(f"{name}:{tmp_path}")
+
+
+def test_an_embedded_data_set_has_no_folder() -> None:
+    with pytest.raises(InputError, match="expected digits alone: it is embedded"):
+        load_data("digits:here")
 
 
 def test_a_written_split_tells_the_size_and_hash_of_each_part(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 from typing import Any
 
@@ -186,6 +187,20 @@ def test_a_method_that_reads_the_energy_is_refused_another_one(
         call(method, model, guide(2), tmp_path)
     with pytest.raises(InputError, match=r"holds another result.*request: "):
         call(method, model, 2 * guide(1), tmp_path)
+
+
+def test_a_setting_that_is_newer_than_a_bundle_is_taken_to_have_had_its_default(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    method, model = small(UNLEARNERS["erfm"]), inner("flow")
+    call(method, model, guide(1), tmp_path)
+    lineage = json.loads((tmp_path / "lineage.json").read_text())
+    assert lineage["settings"].pop("average") == type(method)().average
+    (tmp_path / "lineage.json").write_text(json.dumps(lineage))
+    monkeypatch.setattr(unlearning, "fit", never)
+    call(method, model, guide(1), tmp_path)
+    with pytest.raises(InputError, match=r"holds another result.*settings: "):
+        call(dataclasses.replace(method, average=0.5), model, guide(1), tmp_path)
 
 
 def test_an_interrupted_run_of_a_blind_method_goes_on_under_another_energy(

@@ -8,7 +8,7 @@ from typing import Any
 from unflow import bundle
 from unflow.autoencoders import Autoencoder
 from unflow.classifiers import Classifier
-from unflow.data import LabelledData, load_data
+from unflow.data import LabelledData, load_data, read_split
 from unflow.errors import InputError
 from unflow.files import sha256_module
 from unflow.methods import Method, Problem, settings
@@ -95,7 +95,7 @@ def train_model(
     if critic is not None:
         identity["critic"] = sha256_module(critic)
     if bundle.is_whole(out):
-        bundle.check_same(out, identity)
+        bundle.check_same(out, identity, settings(type(method)()))
         return bundle.load_any(out)
     problem = Problem(
         model=new_model(kind, net, data, seed), data=data.x, labels=data.labels, teacher=teacher,
@@ -128,7 +128,10 @@ def _check_kind(kind: str, method: Method) -> None:
 
 def load_rows(data: str, split: str | Path | None, part: str) -> LabelledData:
     """Return a data set, or one part of its split."""
-    from unflow.data import read_split
+    return load_data(data) if split is None else load_parts(data, split, part)[0]
 
-    everything = load_data(data)
-    return everything if split is None else read_split(split).of(everything, part)
+
+def load_parts(data: str, split: str | Path, *parts: str) -> list[LabelledData]:
+    """Return parts of a data set's split; it is read once."""
+    everything, rows = load_data(data), read_split(split)
+    return [rows.of(everything, part) for part in parts]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeVar
@@ -121,9 +122,17 @@ def read_lineage(folder: Path) -> dict[str, Any]:
     return dict(read_json(Path(folder) / LINEAGE))
 
 
-def check_same(folder: Path, identity: dict[str, Any]) -> None:
-    """Raise InputError, showing what differs, if a bundle did not come about as ``identity`` says."""
+def check_same(folder: Path, identity: dict[str, Any], defaults: Mapping[str, Any] | None = None) -> None:
+    """Raise InputError, showing what differs, if a bundle did not come about as ``identity`` says.
+
+    Args:
+        folder: of a whole bundle.
+        identity: what the lineage must say.
+        defaults: settings that a lineage written before they existed is taken to have.
+    """
     lineage = read_lineage(folder)
+    if defaults is not None:
+        lineage["settings"] = {**defaults, **(lineage.get("settings") or {})}
     differing = [k for k, v in identity.items() if lineage.get(k) != v]
     if differing:
         changes = ", ".join(f"{k}: {lineage.get(k)} -> {identity[k]}" for k in differing)

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 COMMANDS = {
     "demo": "the whole story on embedded digits: train, forget, audit, report",
+    "split": "write down who may see which samples of a data set",
     "train": "train a base model or a classifier from a recipe",
     "unlearn": "make a model forget classes",
     "sample": "draw samples from a model",

@@ -92,7 +92,7 @@ def unlearn(
     if "target" in method.reads(problem):  # another energy changes nothing for the others
         identity |= {"energy": sha256_module(target.energy), "request": request}
     if out is not None and bundle.is_whole(Path(out)):
-        bundle.check_same(Path(out), identity)
+        bundle.check_same(Path(out), identity, settings(type(method)()))
         return Unlearned(bundle.load(out), bundle.read_lineage(Path(out)))
     result = fit(
         method, problem, out, seed=seed, device=device, devices=devices,

@@ -12,7 +12,7 @@ from jsonargparse import ArgumentParser
 
 from unflow import bundle
 from unflow.auditing import Attacks, Gate, audit, failed
-from unflow.base_models import load_rows
+from unflow.base_models import load_parts
 from unflow.card import audited_row
 from unflow.commands.options import first_word_as, parse_classes
 from unflow.commands.unlearn import class_energy
@@ -68,7 +68,7 @@ def run(
         forget: classes, like 3 or 3,5.
         out: folder for audit.json, samples/ and report.html.
         split: split.json; its held-out part gives the statistics.
-        data: name of the data set.
+        data: digits, mnist:DIR or cifar10:DIR.
         retrained: bundle of a model trained without the classes.
         strengths: bundles of the same request at other strengths, like a,b: the report gets a slider.
         energy: classifier:DIR, the guide of the request, for the exact target.
@@ -98,7 +98,7 @@ def run(
     F = None if energy is None else class_energy(energy, classes, margin)
     target = None if F is None else Target(before, F, strength, DIVERGENCES[divergence]())
     guide = None if energy is None else Path(energy.partition(":")[2])
-    held_out, training = (load_rows(data, split, part) for part in ("held_out", "train"))
+    held_out, training = load_parts(data, split, "held_out", "train")
     record = {
         "command": "audit", "model": str(model), "original": str(original), "judge": str(judge),
         "second_judge": None if second_judge is None else str(second_judge),

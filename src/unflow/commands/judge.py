@@ -9,7 +9,7 @@ import torch
 from jsonargparse import ArgumentParser
 
 from unflow import bundle
-from unflow.base_models import load_rows
+from unflow.base_models import load_parts
 from unflow.judges import FIRST, SECOND, train_judges
 from unflow.methods.classification import Classification
 from unflow.runs import run_folder
@@ -37,7 +37,7 @@ def run(
     Args:
         out: folder for first/, second/ and judges.json; `unflow audit --judge` takes it.
         split: split.json; the judges see its part judge, and are measured on held_out.
-        data: name of the data set.
+        data: digits, mnist:DIR or cifar10:DIR.
         guide: bundle of the request's classifier, to say how often the judges disagree with it.
         steps: of each training.
         aside: share of the judges' samples that sets their temperature, in (0, 1).
@@ -48,7 +48,7 @@ def run(
     check_seed(seed)
     check_device(device)
     method = Classification(steps=steps, aside=aside)
-    rows, held_out = (load_rows(data, split, part) for part in ("judge", "held_out"))
+    rows, held_out = load_parts(data, split, "judge", "held_out")
     known = None if guide is None else bundle.load_classifier(guide)
     record = {
         "command": "judge", "data": data, "split": str(split), "guide": None if guide is None else str(guide),

@@ -79,7 +79,7 @@ def run(
         margin: of the energy, >= 0.
         strength: lam, >= 0.
         divergence: what holds the target near the original.
-        data: data set, for methods that need real samples (the baselines).
+        data: digits, mnist:DIR or cifar10:DIR, for methods that need real samples (the baselines).
         split: split.json, to use its training part only.
         teacher: bundle of a retrained flow, from which retrained distils a flow map.
         seed: >= 0.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 from unflow.data.cifar10 import CIFAR10_CLASSES, cifar10
 from unflow.data.dataset import LabelledData
@@ -18,21 +19,38 @@ from unflow.data.toy import (
     Moons,
     PlanarSet,
 )
-from unflow.errors import choose
+from unflow.errors import InputError
 
 __all__ = [
-    "CIFAR10_CLASSES", "DATASETS", "PARTS", "PLANAR_SETS", "Checkerboard", "Circles", "Gaussians",
-    "GeometryJudge", "LabelledData", "Moons", "PlanarSet", "Split", "cifar10", "digits", "load_data",
+    "CIFAR10_CLASSES", "DATASETS", "IN_FOLDERS", "PARTS", "PLANAR_SETS", "Checkerboard", "Circles",
+    "Gaussians", "GeometryJudge", "LabelledData", "Moons", "PlanarSet", "Split", "cifar10", "digits", "load_data",
     "mnist", "read_idx", "read_split", "split_data", "write_split",
 ]  # fmt: skip
 
 DATASETS: dict[str, Callable[[], LabelledData]] = {"digits": digits}
 
 
+IN_FOLDERS: dict[str, Callable[[Path], LabelledData]] = {"mnist": mnist, "cifar10": cifar10}
+"""Data sets that are read from a folder."""
+
+
 def load_data(name: str) -> LabelledData:
     """Return a data set by name.
 
+    Args:
+        name: of an embedded data set ("digits"), or of one in a folder and the folder ("mnist:DIR").
+
     Raises:
-        InputError: for an unknown name.
+        InputError: for an unknown name, a folder that is needed or is not, and data that is not in it.
     """
-    return choose(DATASETS, name, "data set")()
+    kind, colon, folder = name.partition(":")
+    if kind in IN_FOLDERS and not folder:
+        raise InputError(f"got the data set {name!r} without its folder; expected {kind}:DIR")
+    if kind in DATASETS and colon:
+        raise InputError(f"got the data set {name!r}; expected {kind} alone: it is embedded")
+    if kind in IN_FOLDERS:
+        return IN_FOLDERS[kind](Path(folder))
+    if kind in DATASETS:
+        return DATASETS[kind]()
+    known = [*DATASETS, *(f"{each}:DIR" for each in IN_FOLDERS)]
+    raise InputError(f"got the data set {name!r}; expected one of {', '.join(known)}")

@@ -231,5 +231,7 @@ def public(value: Any) -> Any:
         return {str(k): public(v) for k, v in value.items()}
     if isinstance(value, list):
         return [public(v) for v in value]
-    is_path = isinstance(value, str) and PurePath(value).is_absolute()
-    return PurePath(value).name if is_path else value
+    if not isinstance(value, str):
+        return value
+    folder = value.rpartition(":")[2]  # classifier:DIR, mnist:DIR
+    return value.removesuffix(folder) + PurePath(folder).name if PurePath(folder).is_absolute() else value

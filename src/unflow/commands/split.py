@@ -1,0 +1,50 @@
+"""`unflow split`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from jsonargparse import ArgumentParser
+
+from unflow.data import Split, load_data, read_split, split_data, write_split
+from unflow.errors import InputError
+from unflow.training import check_seed
+
+
+def add_arguments(parser: ArgumentParser, arguments: Sequence[str]) -> list[str]:
+    """Add the options."""
+    parser.add_function_arguments(run)
+    return list(arguments)
+
+
+def run(
+    out: Path,
+    data: str = "digits",
+    shares: tuple[float, float, float] = (0.5, 0.25, 0.25),
+    seed: int = 0,
+) -> None:
+    """Write down which samples train the models, which the judges, and which only measure.
+
+    Args:
+        out: the file, split.json; one of the same split is left as it is.
+        data: digits, mnist:DIR or cifar10:DIR.
+        shares: of train (models and guide), judge and held_out (statistics), > 0, which sum to 1.
+        seed: of the split, >= 0.
+    """
+    check_seed(seed)
+    if min(shares) <= 0 or abs(sum(shares) - 1) > 1e-9:
+        raise InputError(f"got shares {list(shares)}; expected three numbers > 0 that sum to 1")
+    rows = load_data(data)
+    split = split_data(rows, seed, shares)
+    if out.exists() and not _same(read_split(out), split):
+        raise InputError(f"{out} holds another split; expected a new file: choose another --out")
+    write_split(split, rows, out)
+    print(", ".join(f"{name} {len(part)}" for name, part in split.parts.items()))
+    print(f"split: {out}")
+
+
+def _same(found: Split, split: Split) -> bool:
+    parts = zip(found.parts.values(), split.parts.values(), strict=True)
+    return found.fingerprint == split.fingerprint and all(torch.equal(a, b) for a, b in parts)

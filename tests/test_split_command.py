@@ -1,0 +1,51 @@
+"""`unflow split`: the file says who may see what, and another split never takes its place."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from unflow.cli import main
+from unflow.data import PARTS, load_data, read_split, split_data
+from unflow.files import read_json
+
+
+def test_it_writes_the_split_of_the_seed_and_says_its_sizes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "split.json"
+    assert main(["split", "--seed", "3", "--out", str(file)]) == 0
+    expected, found = split_data(load_data("digits"), 3), read_split(file)
+    assert all(found.parts[part].equal(expected.parts[part]) for part in PARTS)
+    said = capsys.readouterr().out
+    assert all(f"{part} {len(expected.parts[part])}" in said for part in PARTS)
+
+
+def test_the_shares_are_those_asked_for(tmp_path: Path) -> None:
+    assert main(["split", "--shares", "[0.8, 0.1, 0.1]", "--out", str(tmp_path / "split.json")]) == 0
+    sizes = {part: record["n"] for part, record in read_json(tmp_path / "split.json")["parts"].items()}
+    total = sum(sizes.values())
+    assert sizes["train"] / total == pytest.approx(0.8, abs=0.01)
+    assert sizes["judge"] / total == pytest.approx(0.1, abs=0.01)
+
+
+def test_the_same_split_stays_and_another_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "split.json"
+    assert main(["split", "--out", str(file)]) == 0
+    content = file.read_bytes()
+    assert main(["split", "--out", str(file)]) == 0
+    assert main(["split", "--seed", "1", "--out", str(file)]) == 2
+    assert "holds another split; expected a new file" in capsys.readouterr().err
+    assert file.read_bytes() == content
+
+
+@pytest.mark.parametrize("shares", ["[0.5, 0.5, 0]", "[0.5, 0.2, 0.2]", "[1.5, -0.25, -0.25]"])
+def test_shares_that_are_no_split_are_refused(
+    shares: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["split", "--shares", shares, "--out", str(tmp_path / "split.json")]) == 2
+    assert "expected three numbers > 0 that sum to 1" in capsys.readouterr().err
+    assert not (tmp_path / "split.json").exists()
