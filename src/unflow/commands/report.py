@@ -1,27 +1,35 @@
-"""`unflow report DIR`."""
+"""`unflow report DIR [DIR …]`."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import takewhile
 from pathlib import Path
 
 from jsonargparse import ArgumentParser
 
-from unflow.commands.options import first_word_as
-from unflow.report import write_report
+from unflow.errors import InputError
+from unflow.report import write_comparison, write_report
 
 
 def add_arguments(parser: ArgumentParser, arguments: Sequence[str]) -> list[str]:
-    """Add the options; the first word is the run folder."""
+    """Add the options; the first words are the run folders."""
     parser.add_function_arguments(run)
-    return first_word_as("folder", arguments)
+    folders = list(takewhile(lambda word: not word.startswith("-"), arguments))
+    rest = list(arguments[len(folders) :])
+    return [*(word for folder in folders for word in ("--folders+", folder)), *rest]
 
 
-def run(folder: Path, out: Path | None = None) -> None:
-    """Write a run folder as one offline HTML page.
+def run(folders: list[Path], out: Path | None = None) -> None:
+    """Write a run folder as one offline HTML page, or several side by side.
 
     Args:
-        folder: of `unflow demo` or `unflow audit`; it must hold audit.json.
-        out: the file; report.html in the folder by default.
+        folders: of `unflow demo` or `unflow audit`; each must hold audit.json.
+        out: the file; for one run report.html in its folder by default, for several it must be named.
     """
-    print(f"report: {write_report(folder, out)}")
+    if len(folders) == 1:
+        print(f"report: {write_report(folders[0], out)}")
+        return
+    if out is None:
+        raise InputError(f"got {len(folders)} runs without a file for their page; write --out compare.html")
+    print(f"report: {write_comparison(folders, out)}")

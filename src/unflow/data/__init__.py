@@ -23,8 +23,8 @@ from unflow.errors import InputError
 
 __all__ = [
     "CIFAR10_CLASSES", "DATASETS", "IN_FOLDERS", "PARTS", "PLANAR_SETS", "Checkerboard", "Circles",
-    "Gaussians", "GeometryJudge", "LabelledData", "Moons", "PlanarSet", "Split", "cifar10", "digits", "load_data",
-    "mnist", "read_idx", "read_split", "split_data", "write_split",
+    "Gaussians", "GeometryJudge", "LabelledData", "Moons", "PlanarSet", "Split", "cifar10", "digits",
+    "load_data", "mnist", "read_idx", "read_split", "split_data", "write_split",
 ]  # fmt: skip
 
 DATASETS: dict[str, Callable[[], LabelledData]] = {"digits": digits}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import shlex
 from collections.abc import Callable
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +13,14 @@ import yaml
 from unflow.files import write_bytes
 from unflow.report import figures, tables
 from unflow.report.attacked import attacked
+from unflow.report.gallery import galleries
 from unflow.report.pictures import album
 from unflow.report.rates import rates
 from unflow.report.read import Row, Run, read_run
 from unflow.report.strengths import stops
 from unflow.report.summary import cautions, label, sentences, subtitle, title
+from unflow.report.templates import fill, safe
+from unflow.report.trade_off import trade_off
 from unflow.report.words import ABOUT, COSTS, METHODS, METRICS, TAGS, family_name, number
 
 
@@ -50,13 +52,7 @@ def write_report(run: str | Path, out: str | Path | None = None) -> Path:
 
 def render(run: Run) -> str:
     """Return the page."""
-    import jinja2
-
-    environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    source = files("unflow.report").joinpath("template.html.j2").read_text(encoding="utf-8")
-    return environment.from_string(source).render(_context(run))
+    return fill("report.html.j2", _context(run))
 
 
 def _context(run: Run) -> dict[str, Any]:
@@ -98,7 +94,7 @@ def _family(run: Run, family: str) -> dict[str, Any]:
     def panels(kind: str, has: Callable[[Row], bool], draw: Callable[[Row, str], str]) -> Any:
         shown = [(i, row) for i, row in enumerate(rows) if has(row)]
         return {
-            "panels": [(label(run, row), _safe(draw(row, f"{slug}{kind}{i}"))) for i, row in shown],
+            "panels": [(label(run, row), safe(draw(row, f"{slug}{kind}{i}"))) for i, row in shown],
             "absent": [label(run, row) for row in rows if not has(row)],
         }
 
@@ -117,7 +113,9 @@ def _family(run: Run, family: str) -> dict[str, Any]:
             figures.has_classes,
             lambda row, name: figures.class_shares(run, row, original, target, name),
         ),
-        "moves": [found for _, found in matrices if found is not None],
+        "trade_off": _trade_off(run, family, slug),
+        "galleries": galleries(run, family),
+        "moves": [(found, safe(tables.ribbons_of(run, row))) for row, found in matrices if found is not None],
         "moves_absent": [label(run, row) for row, found in matrices if found is None],
         "energies": panels(
             "energies",
@@ -128,11 +126,9 @@ def _family(run: Run, family: str) -> dict[str, Any]:
     }
 
 
-def _safe(svg: str) -> Any:
-    """Mark a picture of ours (its text is escaped already) as markup."""
-    import markupsafe
-
-    return markupsafe.Markup(svg)
+def _trade_off(run: Run, family: str, slug: str) -> tuple[str, Any] | None:
+    found = trade_off([(label(run, row), row, 0) for row in run.rows_of(family)], f"{slug}trade")
+    return None if found is None else (found[0], safe(found[1]))
 
 
 def _verdicts(run: Run, family: str) -> list[tuple[str, list[str]]]:
@@ -145,13 +141,13 @@ def _attacked(run: Run) -> Any:
     found = attacked(run)
     if found is None:
         return None
-    return dataclasses.replace(found, curves=[(caption, _safe(svg)) for caption, svg in found.curves])
+    return dataclasses.replace(found, curves=[(caption, safe(svg)) for caption, svg in found.curves])
 
 
 def _curves(run: Run) -> list[tuple[str, Any]]:
     drawable = {k: records for k, records in run.curves.items() if figures.loss_names(records)}
     return [
-        (folder, _safe(figures.curves(folder, records, f"curve{i}")))
+        (folder, safe(figures.curves(folder, records, f"curve{i}")))
         for i, (folder, records) in enumerate(drawable.items())
     ]
 

@@ -75,6 +75,17 @@ def album(run: Run, family: str) -> Album:
     return Album(num_forgotten, len(chosen) - num_forgotten, paired, plain, absent)
 
 
+def paired_strips(run: Run, family: str, base: Samples | None) -> list[Strip]:
+    """Return the strips of a family's rows whose latents are those of another run's original."""
+    chosen, _ = _choose_latents(run, base)
+    found = ((row, run.samples.get(row.key)) for row in run.rows_of(family) if _is_pairable(row))
+    return [
+        Strip(label(run, row), _tiles(run, samples, chosen, base))
+        for row, samples in found
+        if base is not None and samples is not None and samples.is_image and samples.same_latents(base)
+    ]
+
+
 def _is_pairable(row: Row) -> bool:
     return row.method == "original" or not row.is_reference
 
@@ -120,9 +131,14 @@ def _tile(run: Run, samples: Samples, i: int, before: Samples | None) -> Tile:
     )
 
 
-def picture(x: NDArray[Any]) -> str:
-    """Return an image [1 or 3, height, width] in [-1, 1] as the data URI of a PNG; NaN is black."""
-    step = -(-max(x.shape[1:]) // MAX_SIDE)
+def picture(x: NDArray[Any], many: int = 1) -> str:
+    """Return an image [1 or 3, height, width] in [-1, 1] as the data URI of a PNG; NaN is black.
+
+    Args:
+        x: one image, or several side by side.
+        many: how many images of ``MAX_SIDE`` it may be wide.
+    """
+    step = -(-max(x.shape[1], x.shape[2] // many) // MAX_SIDE)
     pixels = np.nan_to_num(x.astype(np.float64), nan=-1.0, posinf=1.0, neginf=-1.0)
     height, width = (side - side % step for side in x.shape[1:])
     blocks = pixels[:, :height, :width].reshape(len(x), height // step, step, width // step, step)

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unflow.report.read import Row, Run
+from unflow.report.ribbons import ribbons
 from unflow.report.summary import half_width, label, tags
 from unflow.report.words import ABOUT, COSTS, METRICS, MISSING, Metric, number
 
@@ -130,6 +131,24 @@ def moves(run: Run, row: Row) -> Moves | None:
         cells = [Cell(number(c, 0), round(c / total, 3) if total else 0.0) for c in matrix[k]]
         lines.append((names[k], k in run.forget, cells))
     return Moves(label(run, row), names, lines, _moves_in_words(run, matrix))
+
+
+def ribbons_of(run: Run, row: Row) -> str:
+    """Return a row's transition matrix as ribbons; of many classes, the forgotten ones' alone."""
+    matrix = row.counts("transition")
+    assert matrix is not None
+    names = [run.class_name(k) for k in range(len(matrix))]
+    shown = np.arange(len(matrix)) if len(matrix) <= MAX_CLASSES else _most(matrix, run.forget)
+    forget = [i for i, k in enumerate(shown) if k in run.forget]
+    words = f"Class before and after of {label(run, row)}. {_moves_in_words(run, matrix)}"
+    return ribbons(matrix[np.ix_(shown, shown)], [names[k] for k in shown], forget, words)
+
+
+def _most(matrix: NDArray[np.float64], forget: Sequence[int]) -> NDArray[np.int64]:
+    """Return the forgotten classes and those that took most of them."""
+    took = matrix[list(forget)].sum(0)
+    took[list(forget)] = np.inf
+    return np.sort(np.argsort(-took, kind="stable")[:MAX_CLASSES])
 
 
 def _moves_in_words(run: Run, matrix: NDArray[np.float64]) -> str:

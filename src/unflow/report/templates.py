@@ -1,0 +1,23 @@
+"""The templates of the pages, and the one way to fill them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def fill(name: str, context: dict[str, Any]) -> str:
+    """Return a template of this package with its values; a value that is missing is an error."""
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("unflow.report", "."), autoescape=True, undefined=jinja2.StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
+    return environment.get_template(name).render(context)
+
+
+def safe(svg: str) -> Any:
+    """Mark a picture of ours (its text is escaped already) as markup."""
+    import markupsafe
+
+    return markupsafe.Markup(svg)
