@@ -54,8 +54,35 @@ def print_audit(audit: dict[str, Any]) -> None:
         table.add_section()
         table.add_row("floor", *(cell(floor, key, COLUMNS) for key in COLUMNS))
         console.print(table)
+    for line in difference_lines(audit):
+        console.print(line, highlight=False)
     for note in audit["notes"]:
         console.print(f"note: {note}", highlight=False)
+
+
+def difference_lines(audit: dict[str, Any]) -> list[str]:
+    """Return a line per method: how its forget rate differs from the retrained model's, or the target's."""
+    lines = []
+    for row in audit["rows"]:
+        beside = {d["reference"]: d for d in audit["differences"] if _is_about(d, row, "forget_rate")}
+        found = beside.get("retrained") or beside.get("target")
+        if found is not None:
+            lines.append(f"{found['family']} {found['method']} - {found['reference']}: {_difference(found)}")
+    return lines
+
+
+def _is_about(difference: dict[str, Any], row: dict[str, Any], measure: str) -> bool:
+    names = ("family", "method")
+    return difference["measure"] == measure and all(difference[name] == row[name] for name in names)
+
+
+def _difference(found: dict[str, Any]) -> str:
+    low, high = (100 * end for end in found["interval"])
+    text = f"forgotten left {100 * found['difference']:+.2f} points [{low:+.2f}, {high:+.2f}]"
+    if found["resolved"]:
+        return text
+    needed = found["n_to_resolve"]
+    return f"{text}: not resolved" + (f"; {needed:,} samples a row would tell" if needed else "")
 
 
 def summarise(audits: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

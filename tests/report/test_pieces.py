@@ -17,7 +17,8 @@ from test_report import Page, make_run
 from unflow.report.gallery import galleries
 from unflow.report.read import Row, read_run
 from unflow.report.ribbons import BARS, ribbons
-from unflow.report.tables import ribbons_of
+from unflow.report.summary import sentences
+from unflow.report.tables import resolved_table, ribbons_of
 from unflow.report.trade_off import spread, trade_off
 
 
@@ -171,3 +172,37 @@ def test_points_have_no_gallery(run: Path) -> None:
         for key, samples in content.samples.items()
     }
     assert galleries(replace(content, samples=flat), "flow_map") == []
+
+
+# What is resolved
+
+
+def test_noise_is_not_ranked(run: Path) -> None:
+    record = {"family": "flow_map", "method": "uot", "reference": "retrained", "interval": [-0.012, 0.004]}
+    shares = record | {"measure": "forget_rate", "difference": -0.004, "resolved": False}
+    distance = record | {"measure": "fid_retain", "difference": 1.5, "interval": [1.0, 2.0], "resolved": True}
+    content = read_run(run)
+    content = replace(content, audit={**content.audit, "differences": [shares, distance]})
+    table = resolved_table(content, "flow_map")
+    assert table is not None
+    assert table.headings == ["points left - retrained", "FD to retain - retrained"]
+    by_name = {line.name: line.cells for line in table.lines}
+    assert by_name["UOT"] == ["not resolved", "1.50 [1.00, 2.00]"]
+    assert by_name["UOT (tilted pool)"] == ["–", "–"]
+    assert resolved_table(read_run(run), "flow_map") is None
+
+
+def test_the_closest_row_is_said_with_those_that_may_be_as_close(run: Path) -> None:
+    content = read_run(run)
+
+    def said(half: float) -> str:
+        distances = {"uot": 2.0, "uot_tilted": 2.5}
+        rows = [
+            Row({**r.values, "fid_target": d, "intervals": {"fid_target": [d - half, d + half]}})
+            for r in content.rows if (d := distances.get(r.method))
+        ]  # fmt: skip
+        return sentences(replace(content, rows=rows), "flow_map")[-1]
+
+    assert "Closest to the exact target is UOT, at" in said(0.1)
+    assert "not told apart" not in said(0.1)
+    assert said(0.5).endswith("not told apart from UOT (tilted pool).")

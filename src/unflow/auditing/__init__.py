@@ -4,6 +4,7 @@ evidence   samples of a row, and what all rows are measured against
 family     every row of one model family
 judges     who judges, and how independent of the guide
 notes      what should make a reader suspicious
+resolution how many samples, and which differences are more than noise
 certainty  how far a row is known
 attacked   what attacks come to
 verdict    three sentences; gates: conditions under which an audit fails
@@ -17,6 +18,7 @@ from unflow.auditing.gates import Gate, failed
 from unflow.auditing.judges import JUDGE_SEED_OFFSET, judge_record
 from unflow.auditing.notes import find_notes
 from unflow.auditing.record import MIN_SAMPLES, Audit, audit, describe
+from unflow.auditing.resolution import differences, samples_needed
 from unflow.auditing.verdict import Verdict
 
 __all__ = [
@@ -36,9 +38,11 @@ __all__ = [
     "audit",
     "audit_family",
     "describe",
+    "differences",
     "draw_samples",
     "failed",
     "find_notes",
     "judge_record",
+    "samples_needed",
     "target_samples",
 ]

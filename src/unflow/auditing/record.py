@@ -12,6 +12,7 @@ from unflow.auditing.evidence import Entry, Evidence, draw_samples, target_sampl
 from unflow.auditing.family import REFERENCES, audit_family
 from unflow.auditing.judges import judge_record
 from unflow.auditing.notes import find_notes
+from unflow.auditing.resolution import differences, samples_needed
 from unflow.auditing.series import series, write_series
 from unflow.auditing.verdict import Verdict, verdict, verdicts
 from unflow.bundle import versions
@@ -20,6 +21,7 @@ from unflow.classifiers import Classifier
 from unflow.data import LabelledData
 from unflow.errors import InputError, choose
 from unflow.files import write_json
+from unflow.metrics.forgetting import check_request
 from unflow.models import GenerativeModel
 from unflow.target import Target
 from unflow.training import stream
@@ -46,7 +48,8 @@ class Audit:
         plain = {
             "schema": SCHEMA, "judge": self.judge, "second_judge": self.second_judge, "floor": self.floor,
             "rows": self.rows, "request": self.request, "class_names": self.class_names,
-            "notes": self.notes, "attacks": self.attacks, "versions": versions(),
+            "differences": differences(self.rows), "notes": self.notes, "attacks": self.attacks,
+            "versions": versions(),
         }  # fmt: skip
         return plain | {"verdicts": verdicts(plain)}
 
@@ -86,7 +89,8 @@ def audit(
     second_judge_data: str | None = None,
     guide_data: str | None = None,
     method: str = "unlearned",
-    n: int = 4000,
+    n: int | None = None,
+    resolve: float = 0.005,
     seed: int = 0,
     repeats: int = 50,
     attacks: Attacks | None = None,
@@ -110,7 +114,8 @@ def audit(
         second_judge_data: hash of the second judge's.
         guide_data: hash of the guide's.
         method: name of the row.
-        n: samples per row.
+        n: samples per row; None: as many as tell forget rates apart that differ by ``resolve``.
+        resolve: a difference of shares, in (0, 1); 0.005 is half a point.
         seed: of latents and rejection.
         repeats: resamples behind the interval of each distance, which is then known to a tenth; 0: none.
         attacks: on the model, the original and the retrained one; None: none.
@@ -118,7 +123,7 @@ def audit(
         out: folder for audit.json and samples/; None writes nothing.
 
     Raises:
-        InputError: for unknown classes, or n under 100.
+        InputError: for unknown classes, n under 100, or a difference out of range.
     """
     if (model.family, model.prior_shape) != (original.family, original.prior_shape):
         raise InputError(
@@ -126,8 +131,10 @@ def audit(
             f"{original.family} with latents {list(original.prior_shape)}; expected the model that it was "
             "made from as original"
         )
-    if n < MIN_SAMPLES:
+    if n is not None and n < MIN_SAMPLES:
         raise InputError(f"got n={n} samples to audit; expected {MIN_SAMPLES} or more")
+    check_request(forget, judge.num_classes)
+    n = n or samples_needed(model, judge, forget, resolve, seed)
     energy = target.energy if target else None
     evidence = Evidence(judge, forget, held_out, training, energy, second=second_judge, repeats=repeats)
     z = original.prior(n, stream(seed, 99))

@@ -51,7 +51,8 @@ def run(
     margin: float = 4.0,
     strength: float = 1.0,
     divergence: Literal["kl", "softplus", "chi2"] = "kl",
-    n: int = 4000,
+    n: int | None = None,
+    resolve: float = 0.5,
     seed: int = 0,
     attack: bool = True,
     attacks: Attacks = DEFAULT,
@@ -75,7 +76,8 @@ def run(
         margin: of the energy, >= 0.
         strength: lam, >= 0.
         divergence: what held the target near the original.
-        n: samples per row, >= 100.
+        n: samples per row, >= 100; by default as many as --resolve asks for.
+        resolve: points by which two forget rates differ that are to be told apart, in (0, 100).
         seed: of latents and rejection, >= 0.
         attack: whether to try what could bring the forgotten back.
         attacks: how.
@@ -84,8 +86,10 @@ def run(
     """
     torch.set_num_threads(1)
     check_seed(seed)
-    if n < 100:
+    if n is not None and n < 100:
         raise InputError(f"got n={n}; expected 100 or more samples per row")
+    if not 0 < resolve < 100:
+        raise InputError(f"got --resolve {resolve}; expected points of forget rate in (0, 100), like 0.5")
     classes = parse_classes(forget)
     gates = [Gate.parse(text) for text in fail_if.split(",")] if fail_if else []
     judge, second_judge = judge_folders(judge, second_judge)
@@ -106,12 +110,13 @@ def run(
         "attack": dataclasses.asdict(attacks) if attack else None,
         "forget": list(classes), "data": data, "split": str(split),
         "retrained": None if retrained is None else str(retrained), "energy": energy,
-        "margin": margin, "strength": strength, "divergence": divergence, "n": n, "seed": seed,
+        "margin": margin, "strength": strength, "divergence": divergence, "n": n,
+        "resolve": resolve, "seed": seed,
     }  # fmt: skip
     with run_folder(out, record):
         result = audit(
             after, original=before, judge=referee, forget=classes, held_out=held_out,
-            training=training, target=target, retrained=again, n=n, seed=seed, out=out,
+            training=training, target=target, retrained=again, n=n, resolve=resolve / 100, seed=seed, out=out,
             guide=None if guide is None else bundle.load_classifier(guide), judge_data=data_hash(judge),
             second_judge=second, second_judge_data=None if second_judge is None else data_hash(second_judge),
             attacks=attacks if attack else None, strengths=others,

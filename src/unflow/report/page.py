@@ -106,6 +106,7 @@ def _family(run: Run, family: str) -> dict[str, Any]:
         "verdicts": _verdicts(run, family),
         "rates": rates(run, family),
         "table": tables.audit_table(run, family),
+        "resolved": tables.resolved_table(run, family),
         "album": album(run, family),
         "stops": stops(run, family),
         "classes": panels(

@@ -138,10 +138,22 @@ def _distance(run: Run, family: str) -> Iterator[str]:
         "original": None if original is None else original.number("fid_target"),
     }
     others = ", ".join(f"{name} {number(v)}" for name, v in beside.items() if v is not None)
+    alike = [label(run, row) for d, row in known if row is not closest and not _is_farther(row, closest)]
     yield (
         f"Closest to the exact target is {label(run, closest)}, at a Fréchet distance of "
-        f"{number(distance)}{f' ({others})' if others else ''}."
+        f"{number(distance)}{f' ({others})' if others else ''}"
+        f"{f', not told apart from {join(alike)}' if alike else ''}."
     )
+
+
+def _is_farther(row: Row, closest: Row) -> bool:
+    """Return whether a row is farther from the target by more than noise, where its size is known."""
+    ends = [(each.values.get("intervals") or {}).get("fid_target") for each in (row, closest)]
+    halves = [(high - low) / 2 for low, high in filter(None, ends)]
+    ours, theirs = row.number("fid_target"), closest.number("fid_target")
+    assert ours is not None
+    assert theirs is not None
+    return len(halves) < 2 or ours - theirs > math.hypot(*halves)
 
 
 def _capital(text: str) -> str:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from unflow.report.read import Row, Run
 from unflow.report.ribbons import ribbons
 from unflow.report.summary import half_width, label, tags
-from unflow.report.words import ABOUT, COSTS, METRICS, MISSING, Metric, number
+from unflow.report.words import ABOUT, COSTS, METRICS, MISSING, Metric, method_name, number
 
 MAX_CLASSES = 20
 
@@ -52,6 +52,43 @@ def audit_table(run: Run, family: str) -> Table:
         methods=[lines[id(row)] for row in rows if not row.is_reference],
         caption=_caption(rows),
     )
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """Differences from the references: a line per method, a cell per reference and measure."""
+
+    headings: Sequence[str]
+    lines: Sequence[Line]
+
+
+NOT_RESOLVED = "not resolved"
+
+
+def resolved_table(run: Run, family: str) -> Resolved | None:
+    """Return which differences of a family are more than noise; None where the audit does not say."""
+    own = [d for d in run.audit.get("differences") or [] if d["family"] == family]
+    if not own:
+        return None
+    columns = list(dict.fromkeys((d["measure"], d["reference"]) for d in own))
+    cells = {(d["method"], d["measure"], d["reference"]): _resolved(d) for d in own}
+    rows = [row for row in run.rows_of(family) if not row.is_reference]
+    return Resolved(
+        [f"{_heading(measure)} - {method_name(reference)}" for measure, reference in columns],
+        [_line(run, row, [cells.get((row.method, *column), MISSING) for column in columns]) for row in rows],
+    )
+
+
+def _heading(measure: str) -> str:
+    return "points left" if measure == "forget_rate" else next(m.heading for m in METRICS if m.key == measure)
+
+
+def _resolved(difference: Mapping[str, Any]) -> str:
+    if not difference["resolved"]:
+        return NOT_RESOLVED
+    scale = 100 if difference["measure"] == "forget_rate" else 1
+    value, low, high = (number(scale * v, 2) for v in (difference["difference"], *difference["interval"]))
+    return f"{value} [{low}, {high}]"
 
 
 def _line(run: Run, row: Row, cells: Sequence[str]) -> Line:
