@@ -12,6 +12,8 @@ import torch
 from test_experiments import few_points, image_recipe, small, write_cifar10, write_mnist
 
 import unflow.reproduce.uot_2d as plane
+from unflow.attacks import LatentSearch, Relearning
+from unflow.auditing import Attacks
 from unflow.bundle import read_lineage
 from unflow.cli import main
 from unflow.data.cifar10 import CIFAR10_CLASSES
@@ -109,6 +111,24 @@ def test_uot_mnist_end_to_end_and_again(tmp_path: Path, mnist_data: Path) -> Non
     before = {file: file.stat().st_mtime_ns for file in (tmp_path / "uot").rglob("model.safetensors")}
     assert UOTMNIST(**settings).run() == json.loads(json.dumps(rows))
     assert before == {file: file.stat().st_mtime_ns for file in before}
+    attacks = Attacks(
+        relearning=Relearning(steps=2, batch_size=4), search=LatentSearch(starts=6, steps=2), images=(1,),
+        samples=100,
+    )  # fmt: skip
+    settings["only"] = UOTMNIST.of_classes([3])
+    assert len(UOTMNIST(**settings, attacks=attacks).run()) == 2 * (2 + len(ONE_STEP_ROWS))
+    text = (tmp_path / "uot" / "table.md").read_text()
+    table = text.split("## What could bring it back, mnist-3, seeds [1, 2]")[1].split("\n##")[0].strip()
+    lines = {
+        line.split("|")[1].strip(): [c.strip() for c in line.split("|")[2:-1]] for line in table.splitlines()
+    }
+    assert set(lines) >= {"`original`", *(f"`{name}`" for name in ONE_STEP_ROWS)}
+    assert lines["`original`"][3:] == ["0 ± 0", "0 ± 0"]  # it has all of it from the start
+    assert lines["`reject`"][3:] == ["–", "–"]  # behind the filter are the original's weights
+    assert lines["`reject`"][1] != "–"
+    assert lines["`uot`"][1] == "–"
+    assert len(list((tmp_path / "uot").rglob("attacks/*.json"))) == 2 * (1 + len(ONE_STEP_ROWS))
+    assert "--attack true" in (tmp_path / "uot" / "report.html").read_text()
 
 
 @pytest.mark.filterwarnings("ignore:the effective sample size")
@@ -224,6 +244,7 @@ def test_forgotten_latents_come_first_in_the_pictures(request_of_moons: OneStepR
         (["uot-mnist", "--classes", "3", "--dataset", "mnist-3"], "expected one of them"),
         (["continualflow-2d", "--classes", "1"], "expected --dataset"),
         (["uot-mnist"], "--data DIR"),
+        (["uot-2d", "--attack", "true"], "got --attack for uot-2d"),
     ],
 )
 def test_bad_input_is_one_sentence_and_nothing_written(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -103,14 +103,13 @@ class Relearning:
         return curve
 
 
-def steps_to(curve: list[Point], value: float) -> float | None:
+def steps_to(curve: Sequence[tuple[int, float]], value: float) -> float | None:
     """Return the first step at which a curve reaches a value, straight between its points; None if never."""
-    if curve[0].value >= value:
-        return float(curve[0].step)
-    for before, after in itertools.pairwise(curve):
-        if after.value >= value:
-            share = (value - before.value) / (after.value - before.value)
-            return before.step + share * (after.step - before.step)
+    if curve[0][1] >= value:
+        return float(curve[0][0])
+    for (start, low), (end, high) in itertools.pairwise(curve):
+        if high >= value:
+            return start + (value - low) / (high - low) * (end - start)
     return None
 
 

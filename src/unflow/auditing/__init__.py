@@ -11,7 +11,7 @@ verdict    three sentences; gates: conditions under which an audit fails
 record     one model against its original, and audit.json
 """
 
-from unflow.auditing.attacked import Attacks
+from unflow.auditing.attacked import Attacks, attack_one, together
 from unflow.auditing.evidence import Entry, Evidence, Judge, Samples, draw_samples, target_samples
 from unflow.auditing.family import MMD_ROWS, REFERENCES, FamilyAudit, audit_family
 from unflow.auditing.gates import Gate, failed
@@ -35,6 +35,7 @@ __all__ = [
     "Judge",
     "Samples",
     "Verdict",
+    "attack_one",
     "audit",
     "audit_family",
     "describe",
@@ -45,4 +46,5 @@ __all__ = [
     "judge_record",
     "samples_needed",
     "target_samples",
+    "together",
 ]

@@ -15,7 +15,7 @@ from unflow.attacks.relearning import Point, steps_to
 from unflow.auditing.evidence import Evidence
 from unflow.classifiers import Classifier
 from unflow.metrics.forgetting import is_forgotten
-from unflow.models import Filtered, GenerativeModel
+from unflow.models import Filtered, GenerativeModel, Latent
 from unflow.progress import Progress
 from unflow.training import stream
 
@@ -51,30 +51,63 @@ def attack(models: Models, evidence: Evidence, attacks: Attacks, seed: int) -> d
         seed: of images, latents and starts.
 
     Returns:
-        "inside": what can be taken off, and the forget rate of it; "latent_search": shares of starts that end
-        in the forgotten, per model, None without a second judge; "relearning": curves and steps, per number
-        of images.
+        As ``together``.
+    """
+    records = {name: attack_one(model, evidence, attacks, seed, name) for name, model in models.items()}
+    return together(records, attacks)
+
+
+def attack_one(
+    model: GenerativeModel, evidence: Evidence, attacks: Attacks, seed: int, name: str = ""
+) -> dict[str, Any]:
+    """Return what each attack comes to on one model: "inside", "latent_search", "curves".
+
+    "rate" is the forget rate without any.
+
+    Args:
+        model: to attack; it stays as it is.
+        evidence: as in ``attack``.
+        attacks: settings.
+        seed: as in ``attack``.
+        name: of the row, for the progress.
     """
     curves = [*(str(k) for k in attacks.images), "retain"]
-    with Progress("attack", len(models) * (len(curves) + 2)) as progress:
-        done = _Count(progress)
-        return {
-            "inside": {name: done(_inside(model, evidence, attacks, seed)) for name, model in models.items()},
-            "latent_search": {
-                name: done(_searched(model, evidence, attacks, seed)) for name, model in models.items()
-            },
-            "relearning": _relearned(models, evidence, attacks, curves, seed, done),
-        }
+    record: dict[str, Any] = {"rate": rate_of(model, evidence, attacks.samples, seed), "curves": {}}
+    with Progress(f"attack {name}".strip(), len(curves) + 2) as progress:
+        record["inside"] = _inside(model, evidence, attacks, seed)
+        progress.advance(1)
+        record["latent_search"] = _searched(model, evidence, attacks, seed)
+        progress.advance(2)
+        for done, k in enumerate(curves, 3):
+            record["curves"][k] = _curve(model, _images(evidence, attacks, k, seed), evidence, attacks, seed)
+            progress.advance(done)
+    return record
 
 
-class _Count:
-    def __init__(self, progress: Progress) -> None:
-        self.progress, self.done = progress, 0
+def together(records: Mapping[str, Mapping[str, Any]], attacks: Attacks) -> dict[str, Any]:
+    """Return the attacks on all models side by side.
 
-    def __call__(self, value: Any) -> Any:
-        self.done += 1
-        self.progress.advance(self.done)
-        return value
+    Args:
+        records: row -> ``attack_one``; "original" must be among them.
+        attacks: settings.
+
+    Returns:
+        "rate": forget rates without any; "inside": what can be taken off, and the forget rate of it;
+        "latent_search": shares of starts that end in the forgotten, None without a second judge;
+        "relearning": curves, and steps until half of the original's rate is back, per number of images.
+    """
+    half = records["original"]["rate"] / 2
+    images: dict[str, Any] = {}
+    for k in records["original"]["curves"]:
+        curves = {row: record["curves"][k] for row, record in records.items()}
+        steps = {row: None if curve is None else steps_to(curve, half) for row, curve in curves.items()}
+        images[k] = {"curves": curves, "steps_to_half": steps, "ratio": _ratios(steps)}
+    return {
+        "rate": {row: record["rate"] for row, record in records.items()},
+        "inside": {row: record["inside"] for row, record in records.items()},
+        "latent_search": {row: record["latent_search"] for row, record in records.items()},
+        "relearning": {"half": half, "steps": attacks.relearning.steps, "images": images},
+    }
 
 
 def rate_of(model: GenerativeModel, evidence: Evidence, n: int, seed: int) -> float:
@@ -116,19 +149,6 @@ def _searched(
 # Relearning
 
 
-def _relearned(
-    models: Models, evidence: Evidence, attacks: Attacks, curves: list[str], seed: int, done: _Count
-) -> dict[str, Any]:
-    half = rate_of(models["original"], evidence, attacks.samples, seed) / 2
-    record: dict[str, Any] = {"half": half, "steps": attacks.relearning.steps, "images": {}}
-    for name in curves:
-        images = _images(evidence, attacks, name, seed)
-        own = {row: done(_curve(model, images, evidence, attacks, seed)) for row, model in models.items()}
-        steps = {row: None if curve is None else steps_to(curve, half) for row, curve in own.items()}
-        record["images"][name] = {"curves": own, "steps_to_half": steps, "ratio": _ratios(steps)}
-    return record
-
-
 def _images(evidence: Evidence, attacks: Attacks, name: str, seed: int) -> Tensor:
     held_out = evidence.held_out
     inside = is_forgotten(held_out.labels, evidence.forget)
@@ -140,7 +160,8 @@ def _images(evidence: Evidence, attacks: Attacks, name: str, seed: int) -> Tenso
 def _curve(
     model: GenerativeModel, images: Tensor, evidence: Evidence, attacks: Attacks, seed: int
 ) -> list[Point] | None:
-    if isinstance(model, Filtered):
+    inner = model.inner if isinstance(model, Latent) else model
+    if isinstance(inner, Filtered):
         return None  # its weights are the original's: there is nothing to relearn, only to take off
     return attacks.relearning(
         model, images, lambda attacked: rate_of(attacked, evidence, attacks.samples, seed), stream(seed, 123)

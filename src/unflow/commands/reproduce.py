@@ -9,11 +9,14 @@ from pathlib import Path
 import torch
 from jsonargparse import ArgumentParser
 
+from unflow.auditing import Attacks
 from unflow.commands.options import first_word_as, parse_classes
 from unflow.errors import InputError, choose
 from unflow.reproduce import EXPERIMENTS
 from unflow.runs import run_folder
 from unflow.training import check_device, check_seed
+
+DEFAULT = Attacks()
 
 
 def add_arguments(parser: ArgumentParser, arguments: Sequence[str]) -> list[str]:
@@ -32,6 +35,8 @@ def run(
     data: Path | None = None,
     device: str = "cpu",
     jobs: int = 1,
+    attack: bool = False,
+    attacks: Attacks = DEFAULT,
 ) -> None:
     """Make a paper's table and figures again, our rows beside the paper's.
 
@@ -45,6 +50,8 @@ def run(
         data: folder with the files of MNIST or CIFAR-10.
         device: cpu, cuda or mps.
         jobs: studies (seeds, in the plane also data sets) made side by side, one thread each.
+        attack: attack every row of one request too, with every seed; a finished run goes on with it.
+        attacks: how.
     """
     torch.set_num_threads(1)
     kind = choose(EXPERIMENTS, name, "experiment")
@@ -58,11 +65,20 @@ def run(
         raise InputError(f"got the data set {dataset!r}; expected one of {', '.join(kind.datasets)}")
     if dataset is not None and classes is not None:
         raise InputError("got --dataset and --classes; expected one of them")
+    if attack and not kind.can_be_attacked:
+        able = ", ".join(known for known, each in EXPERIMENTS.items() if each.can_be_attacked)
+        raise InputError(f"got --attack for {name}, which has no images to relearn; expected one of {able}")
     only: tuple[str, ...] = () if dataset is None else (dataset,)
     if classes is not None:
         only = kind.of_classes(parse_classes(classes, "--classes"))
     experiment = kind(
-        out=out, seeds=range(seed, seed + seeds), only=only, data=data, device=device, jobs=jobs
+        out=out,
+        seeds=range(seed, seed + seeds),
+        only=only,
+        data=data,
+        device=device,
+        jobs=jobs,
+        attacks=attacks if attack else None,
     )
     experiment.check()
     record = {"command": "reproduce", "name": name, "seeds": seeds, "seed": seed, "dataset": dataset}

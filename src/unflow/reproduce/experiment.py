@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 
 import torch
 
+from unflow.auditing import Attacks
 from unflow.errors import InputError
 from unflow.files import write_bytes, write_json
 from unflow.reproduce.page import write_page
@@ -41,6 +42,7 @@ class Experiment(ABC):
         recipe: how the models are trained; None: as published with the experiment.
         device: cpu, cuda or mps.
         jobs: studies that are made side by side, one process of one thread each.
+        attacks: on every row of one request, with every seed; None: none.
     """
 
     out: Path
@@ -50,6 +52,7 @@ class Experiment(ABC):
     recipe: Recipe | None = None
     device: str = "cpu"
     jobs: int = 1
+    attacks: Attacks | None = None
     _studies: dict[str, Study] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     name: ClassVar[str]
@@ -58,6 +61,7 @@ class Experiment(ABC):
     datasets: ClassVar[tuple[str, ...]]
     published: ClassVar[str | None] = None
     """The file with the paper's rows; None where it printed none that we could read."""
+    can_be_attacked: ClassVar[bool] = False
     columns: ClassVar[Columns] = COLUMNS
     """Of the tables."""
     intro: ClassVar[Sequence[str]]
@@ -84,6 +88,10 @@ class Experiment(ABC):
     @abstractmethod
     def further_tables(self) -> list[tuple[str, str]]:
         """Return titles and Markdown of what the main table does not hold."""
+
+    def attack_tables(self) -> list[tuple[str, str]]:
+        """Return title and Markdown of what attacks came to; none without attacks."""
+        return []
 
     def once(self, name: str, make: Callable[[], Study]) -> Study:
         """Return the study of that name; the first call makes it, split and latents are then kept."""
@@ -150,7 +158,7 @@ class Experiment(ABC):
         write_json(self.out / "table.json", [*rows, *published])
         tables = self.tables(rows, published)
         figures = self.draw()
-        tables += self.further_tables()
+        tables += [*self.further_tables(), *self.attack_tables()]
         text = "\n".join(f"## {title}\n\n{table}" for title, table in tables)
         write_bytes(self.out / "table.md", text.encode())
         write_page(
@@ -179,7 +187,8 @@ class Experiment(ABC):
         """Return the command that makes all this."""
         data = " --data DIR" if self.data is not None else ""
         seeds = f" --seeds {len(self.seeds)} --seed {self.seeds[0]}"
-        return f"unflow reproduce {self.name} --out {self.out.name}{seeds}{self.selection()}{data}"
+        attack = " --attack true" if self.attacks is not None else ""
+        return f"unflow reproduce {self.name} --out {self.out.name}{seeds}{self.selection()}{data}{attack}"
 
     def selection(self) -> str:
         """Return the option that chose the data sets."""

@@ -6,7 +6,7 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -14,6 +14,7 @@ from torch import Tensor
 from unflow.data import LabelledData, split_data
 from unflow.errors import InputError
 from unflow.models import GenerativeModel
+from unflow.reproduce.attacked import attack_table, attacked
 from unflow.reproduce.experiment import Experiment, records_table
 from unflow.reproduce.figures import image_rows
 from unflow.reproduce.request import Request
@@ -100,6 +101,24 @@ class ImageExperiment(Experiment):
     def judged(self) -> list[dict[str, Any]]:
         """Return, per request, how the judge does on real images and on the autoencoder's copies of them."""
         return [_judged(request) for dataset in self.chosen for request in self.requests(dataset)]
+
+    # Attacks
+
+    can_be_attacked: ClassVar[bool] = True
+
+    @property
+    def attacked(self) -> str:
+        """The request that is attacked: the first that is run with every seed."""
+        return next(name for name in self.chosen if len(self.seeds_of(name)) == len(self.seeds))
+
+    def attack_tables(self) -> list[tuple[str, str]]:
+        """Return what attacks on every row of one request came to, and how long relearning takes."""
+        if self.attacks is None:
+            return []
+        requests = self.requests(self.attacked)
+        found = [attacked(request, self.attacks) for request in requests]
+        words = f"{self.attacked}, seeds {[request.study.seed for request in requests]}"
+        return [(f"What could bring it back, {words}", attack_table(found, requests[0].rows))]
 
     def rows_picture(self, dataset: str, methods: Sequence[str]) -> tuple[Path, str]:
         """Draw samples of the named rows from the same latents."""

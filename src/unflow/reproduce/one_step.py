@@ -75,9 +75,7 @@ class OneStepRequest(Request):
 
     def model_of(self, name: str) -> GenerativeModel:
         """Return the model of a row, or the original."""
-        if name == "original":
-            return self.model
-        return self.retrained() if name == "retrained" else self.unlearned(name).model
+        return self.retrained() if name == "retrained" else super().model_of(name)
 
     def _retrained(self) -> Entry:
         model = self.retrained()

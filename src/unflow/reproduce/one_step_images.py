@@ -114,6 +114,11 @@ class OneStepImages(ImageExperiment):
         """Return none."""
         return []
 
+    @property
+    def attacked(self) -> str:
+        """The request of the sweeps."""
+        return self.swept
+
     # The request of the sweeps and of the redistribution figure
 
     @property

@@ -124,6 +124,10 @@ class Request:
             guide_data=self.energy_data, **rows,
         )  # fmt: skip
 
+    def model_of(self, name: str) -> GenerativeModel:
+        """Return the model of a row, or the original."""
+        return self.model if name == "original" else self.unlearned(name).model
+
     def z(self) -> Tensor:
         """Return the latents of every row but the target's."""
         return self.target.model.prior(self.study.recipe.n, stream(self.study.seed, 99))

@@ -19,6 +19,7 @@ from unflow.calibration import Tempered, calibrated
 from unflow.classifiers import Classifier, LooksOnce
 from unflow.data import LabelledData
 from unflow.data.toy import GeometryJudge, PlanarSet
+from unflow.judges import IMAGES, SECOND
 from unflow.methods import UNLEARNERS, Autoencoding, Classification, Distill, FlowMatching, Method
 from unflow.methods.baselines.fine_tune import FineTune
 from unflow.methods.baselines.neg_grad_plus import NegGradPlus
@@ -128,6 +129,15 @@ class Study:
         return model
 
     @cached_property
+    def second_judge(self) -> Classifier:
+        """Another network and seed on the same part: it confirms what an attack makes the judge see."""
+        seed = self.seed + 2 * JUDGE_SEED_OFFSET
+        net, rows = IMAGES[SECOND], self.parts["judge"]
+        model = self._train("classifier", net, self.recipe.judge, rows, "second-judge", seed)
+        assert isinstance(model, Classifier)
+        return model
+
+    @cached_property
     def judge(self) -> Judge:
         """The exact geometry in the plane, the classifier for images."""
         return LooksOnce(self.classifier_judge) if self.planar is None else GeometryJudge(self.planar)
@@ -180,7 +190,7 @@ class Study:
         self, kind: str, net: dict[str, Any], method: Method, data: LabelledData, name: str,
         seed: int | None = None, teacher: GenerativeModel | None = None, critic: Classifier | None = None,
     ) -> bundle.Bundled:  # fmt: skip
-        part = "judge" if name == "judge" else "train"
+        part = "judge" if name in ("judge", "second-judge") else "train"
         return train_model(
             kind, net, method, data, self.out / name, seed=self.seed if seed is None else seed,
             part=part, device=self.device, label=name, teacher=teacher, critic=critic,
