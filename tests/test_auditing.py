@@ -13,7 +13,17 @@ import torch
 from torch import Tensor, nn
 
 import unflow as uf
-from unflow.auditing import MIN_SAMPLES, Entry, Evidence, FamilyAudit, Samples, find_notes, judge_record
+from unflow.auditing import (
+    MIN_SAMPLES,
+    Attacks,
+    Entry,
+    Evidence,
+    FamilyAudit,
+    Samples,
+    find_notes,
+    judge_record,
+)
+from unflow.auditing import record as auditing_record
 from unflow.data import LabelledData
 from unflow.energies import ClassLogOdds
 from unflow.errors import InputError
@@ -385,3 +395,20 @@ def test_without_resamples_nothing_of_it_is_measured() -> None:
     row = audit(model(0.5), repeats=0).rows[1]
     names = ("intervals", "told_apart", "redistribution", "classes")
     assert {name: row[name] for name in names} == dict.fromkeys(names)
+
+
+# Attacks
+
+
+def test_what_was_measured_outlives_an_attack_that_is_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(auditing_record, "attack", killed)
+    with pytest.raises(KeyboardInterrupt):
+        audit(model(0.5), repeats=0, attacks=Attacks(), out=tmp_path)
+    found = json.loads((tmp_path / "audit.json").read_text())
+    assert [row["method"] for row in found["rows"]] == ["original", "unlearned"]
+    assert found["attacks"] is None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -166,12 +166,16 @@ def audit(
     result = Audit(
         judges[0], {original.family: floor}, rows, words, judge.class_names, find_notes(rows, *judges),
         judges[1] if len(judges) > 1 else None,
-        None if attacks is None else attack(attacked, evidence, attacks, seed),
     )  # fmt: skip
     if folder is not None and strengths:
         at = {0.0: original, **strengths}
         write_series(series(at, entries[0].samples, evidence), original.family, folder / "samples")
     if folder is not None:
+        result.write(folder / "audit.json")
+    if attacks is None:
+        return result
+    result = replace(result, attacks=attack(attacked, evidence, attacks, seed))
+    if folder is not None:  # once more: the attacks take longest, and what is measured must outlive them
         result.write(folder / "audit.json")
     return result
 
