@@ -128,6 +128,7 @@ class Demo:
         record = judge_record(
             judge, guide, self.part("held_out"), name="convnet",
             judge_data=self.part("judge").fingerprint, guide_data=self.part("train").fingerprint,
+            forget=self.config.forget,
         )  # fmt: skip
         result = Audit(
             record, floors, rows, self.request(energy), self.data.class_names,

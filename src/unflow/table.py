@@ -60,6 +60,18 @@ def print_audit(audit: dict[str, Any]) -> None:
         console.print(f"note: {note}", highlight=False)
 
 
+HOLDS = {True: "yes", False: "NO", None: "?"}
+
+
+def guard_lines(audit: dict[str, Any]) -> list[str]:
+    """Return a line for each of the seven ways in which a good number is false, and whether it is here."""
+    found = audit["guards"]
+    return [
+        "Safe from what makes a good number false?",
+        *(f"{HOLDS[g['holds']]:>4}  {g['name']}. {g['words']}" for g in found),
+    ]
+
+
 def difference_lines(audit: dict[str, Any]) -> list[str]:
     """Return a line per method: how its forget rate differs from the retrained model's, or the target's."""
     lines = []

@@ -7,6 +7,7 @@ notes      what should make a reader suspicious
 resolution how many samples, and which differences are more than noise
 certainty  how far a row is known
 attacked   what attacks come to
+guards     the seven ways in which a good number is false
 verdict    three sentences; gates: conditions under which an audit fails
 record     one model against its original, and audit.json
 """

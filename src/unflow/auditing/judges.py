@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor
@@ -10,6 +11,7 @@ from unflow import metrics
 from unflow.classifiers import Classifier
 from unflow.data import LabelledData
 from unflow.files import sha256_module
+from unflow.metrics.forgetting import is_forgotten
 
 JUDGE_SEED_OFFSET = 1000
 """Between the seed of a run and its judge's: the judge's is never the guide's."""
@@ -17,7 +19,7 @@ JUDGE_SEED_OFFSET = 1000
 
 def judge_record(
     judge: Classifier, guide: Classifier | None, held_out: LabelledData, *, name: str,
-    judge_data: str | None, guide_data: str | None,
+    judge_data: str | None, guide_data: str | None, forget: Sequence[int] = (),
 ) -> dict[str, Any]:  # fmt: skip
     """Return a judge's entry in audit.json: accuracy, calibration, and how independent it is of the guide.
 
@@ -32,6 +34,7 @@ def judge_record(
         name: of the judge.
         judge_data: hash of the samples that the judge was trained on; None if unknown.
         guide_data: the same for the guide.
+        forget: forgotten classes: how many real retained samples the judge takes for them. None: not asked.
     """
     probabilities = judge.probabilities(held_out.x)
     said = probabilities.argmax(1)
@@ -48,8 +51,13 @@ def judge_record(
         "calibration_error": metrics.calibration_error(probabilities, held_out.labels),
         "independent_of_guide": independent, "error_correlation_with_guide": correlation,
         "disagreement_with_guide": differs,
+        "false_alarm_rate": _false_alarms(probabilities, held_out.labels, forget) if forget else None,
         "n_held_out": len(held_out),
     }  # fmt: skip
+
+
+def _false_alarms(probabilities: Tensor, labels: Tensor, forget: Sequence[int]) -> float:
+    return metrics.forget_rate(probabilities[~is_forgotten(labels, forget)], forget)
 
 
 def _phi(a: Tensor, b: Tensor) -> float | None:

@@ -10,6 +10,7 @@ from typing import Any
 from unflow.auditing.attacked import Attacks, attack
 from unflow.auditing.evidence import Entry, Evidence, draw_samples, target_samples
 from unflow.auditing.family import REFERENCES, audit_family
+from unflow.auditing.guards import guards
 from unflow.auditing.judges import judge_record
 from unflow.auditing.notes import find_notes
 from unflow.auditing.resolution import differences, samples_needed
@@ -51,7 +52,7 @@ class Audit:
             "differences": differences(self.rows), "notes": self.notes, "attacks": self.attacks,
             "versions": versions(),
         }  # fmt: skip
-        return plain | {"verdicts": verdicts(plain)}
+        return plain | {"guards": guards(plain), "verdicts": verdicts(plain)}
 
     def verdict(self, method: str | None = None) -> Verdict:
         """Return three sentences about a row: forgotten or not, at what cost, and what could undo it.
@@ -95,6 +96,8 @@ def audit(
     repeats: int = 50,
     attacks: Attacks | None = None,
     strengths: Mapping[float, GenerativeModel] | None = None,
+    data_used: Sequence[str] = (),
+    cost: Mapping[str, float | int | None] | None = None,
     out: str | Path | None = None,
 ) -> Audit:
     """Compare a model with the original, and with the exact target and a retrained model if given.
@@ -120,6 +123,8 @@ def audit(
         repeats: resamples behind the interval of each distance, which is then known to a tenth; 0: none.
         attacks: on the model, the original and the retrained one; None: none.
         strengths: models of the same request at other strengths, for the report's slider.
+        data_used: what unlearning has seen, for the record.
+        cost: of unlearning, by the names in ``costs``.
         out: folder for audit.json and samples/; None writes nothing.
 
     Raises:
@@ -141,7 +146,7 @@ def audit(
     entries = [
         Entry("original", draw_samples(original, z), seed),
         Entry(method, draw_samples(model, z), seed,
-              original_recoverable=model.original_recoverable),
+              original_recoverable=model.original_recoverable, data_used=data_used, cost=dict(cost or {})),
     ]  # fmt: skip
     second = None
     if target is not None:
@@ -155,7 +160,8 @@ def audit(
     )
     judges = [
         judge_record(
-            one, guide, held_out, name=type(one.net).__name__, judge_data=data, guide_data=guide_data
+            one, guide, held_out, name=type(one.net).__name__, judge_data=data, guide_data=guide_data,
+            forget=forget,
         )
         for one, data in ((judge, judge_data), (second_judge, second_judge_data)) if one is not None
     ]  # fmt: skip

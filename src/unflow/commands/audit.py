@@ -16,6 +16,7 @@ from unflow.base_models import load_parts
 from unflow.card import audited_row
 from unflow.commands.options import first_word_as, parse_classes
 from unflow.commands.unlearn import class_energy
+from unflow.costs import guided_cost
 from unflow.divergences import DIVERGENCES
 from unflow.energies import check_classes
 from unflow.errors import InputError
@@ -23,7 +24,7 @@ from unflow.judges import judge_folders
 from unflow.models import GenerativeModel
 from unflow.report import write_report
 from unflow.runs import run_folder
-from unflow.table import print_audit
+from unflow.table import guard_lines, print_audit
 from unflow.target import Target
 from unflow.training import check_seed
 
@@ -102,6 +103,7 @@ def run(
     F = None if energy is None else class_energy(energy, classes, margin)
     target = None if F is None else Target(before, F, strength, DIVERGENCES[divergence]())
     guide = None if energy is None else Path(energy.partition(":")[2])
+    lineage = bundle.read_lineage(model)
     held_out, training = load_parts(data, split, "held_out", "train")
     record = {
         "command": "audit", "model": str(model), "original": str(original), "judge": str(judge),
@@ -121,10 +123,11 @@ def run(
             second_judge=second, second_judge_data=None if second_judge is None else data_hash(second_judge),
             attacks=attacks if attack else None, strengths=others,
             guide_data=None if guide is None else data_hash(guide),
-            method=str(bundle.read_lineage(model).get("method", "unlearned")),
+            method=str(lineage.get("method", "unlearned")), data_used=lineage.get("data_used") or (),
+            cost=cost_of(lineage, after, guide),
         )  # fmt: skip
         print_audit(result.as_dict())
-        print("\n".join(["", *result.verdict(), ""]))
+        print("\n".join(["", *guard_lines(result.as_dict()), "", *result.verdict(), ""]))
         print(f"audit:  {out / 'audit.json'}")
         print(f"report: {write_report(out)}")
         if card:
@@ -133,6 +136,14 @@ def run(
     for failure in failures:
         print(f"failed: {failure}")
     return 1 if failures else 0
+
+
+def cost_of(lineage: dict[str, Any], model: GenerativeModel, guide: Path | None) -> dict[str, Any]:
+    """Return what unlearning has cost, the guide included; nothing for a bundle that no request made."""
+    if lineage.get("request") is None or "seconds" not in lineage:
+        return {}
+    seconds = 0.0 if guide is None else float(bundle.read_lineage(guide).get("seconds") or 0.0)
+    return guided_cost(lineage, model, seconds)
 
 
 def models_by_strength(model: Path, folders: Sequence[str]) -> dict[float, GenerativeModel]:

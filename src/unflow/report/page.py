@@ -22,6 +22,7 @@ from unflow.report.summary import cautions, label, sentences, subtitle, title
 from unflow.report.templates import fill, safe
 from unflow.report.trade_off import trade_off
 from unflow.report.words import ABOUT, COSTS, METHODS, METRICS, TAGS, family_name, number
+from unflow.table import HOLDS
 
 
 def write_report(run: str | Path, out: str | Path | None = None) -> Path:
@@ -76,6 +77,7 @@ def _context(run: Run) -> dict[str, Any]:
             for family in run.families
             for r in run.rows_of(family)
         ],
+        "guards": [(HOLDS[g["holds"]], g["name"], g["words"]) for g in run.audit.get("guards") or []],
         "cautions": cautions(run),
         "notes": [str(note) for note in run.audit.get("notes") or []],
         "versions": run.audit.get("versions") or {},

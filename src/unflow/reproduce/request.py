@@ -248,6 +248,7 @@ class Request:
         record = judge_record(
             study.classifier_judge, None, held_out, name=study.recipe.judge_net["net"],
             judge_data=study.parts["judge"].fingerprint, guide_data=study.parts["train"].fingerprint,
+            forget=self.forget,
         )  # fmt: skip
         if study.planar is None:
             return record | {"real": self._recognised(held_out)} | self._reconstructions(held_out)
