@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import pickle
 import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -39,7 +39,7 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
         )
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
+    except UnpicklingError as error:
         raise InputError(
             f"{path} holds more than tensors, or is no file of PyTorch ({_reason(error)}); expected tensors "
             "alone: save `model.state_dict()` where the model's code is, by torch.save or safetensors"
