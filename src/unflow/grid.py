@@ -101,6 +101,7 @@ def _ascend(u: Tensor, p: Tensor, c: Tensor, divergence: Divergence, epsilon: fl
     the plan is as large as the support squared, and one pass over it gives value and slope.
     """
     base, plan = p.log()[None, :] - c / epsilon, torch.empty_like(c)
+    gaps: list[float] = []
 
     def objective(values: np.ndarray) -> tuple[float, np.ndarray]:
         w = torch.from_numpy(values)
@@ -118,7 +119,6 @@ def _ascend(u: Tensor, p: Tensor, c: Tensor, divergence: Divergence, epsilon: fl
         if gaps[-1] < MARGINAL_GAP:
             raise StopIteration
 
-    gaps: list[float] = []
     options = {"maxiter": 2000, "maxfun": 4000, "ftol": 1e-15, "gtol": 1e-10}
     found = minimize(objective, u.numpy(), jac=True, method="L-BFGS-B", options=options, callback=enough)
     return torch.from_numpy(found.x)

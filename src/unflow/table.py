@@ -74,18 +74,14 @@ def guard_lines(audit: dict[str, Any]) -> list[str]:
 
 def difference_lines(audit: dict[str, Any]) -> list[str]:
     """Return a line per method: how its forget rate differs from the retrained model's, or the target's."""
+    shares = [d for d in audit["differences"] if d["measure"] == "forget_rate"]
+    found = {(d["family"], d["method"], d["reference"]): d for d in shares}
     lines = []
-    for row in audit["rows"]:
-        beside = {d["reference"]: d for d in audit["differences"] if _is_about(d, row, "forget_rate")}
-        found = beside.get("retrained") or beside.get("target")
-        if found is not None:
-            lines.append(f"{found['family']} {found['method']} - {found['reference']}: {_difference(found)}")
+    for family, method in dict.fromkeys((d["family"], d["method"]) for d in shares):
+        d = found.get((family, method, "retrained")) or found.get((family, method, "target"))
+        if d is not None:
+            lines.append(f"{family} {method} - {d['reference']}: {_difference(d)}")
     return lines
-
-
-def _is_about(difference: dict[str, Any], row: dict[str, Any], measure: str) -> bool:
-    names = ("family", "method")
-    return difference["measure"] == measure and all(difference[name] == row[name] for name in names)
 
 
 def _difference(found: dict[str, Any]) -> str:

@@ -17,7 +17,7 @@ from unflow.energies import Decoded
 from unflow.files import sha256_module, sha256_tensors
 from unflow.methods import Method, Problem, settings
 from unflow.methods.baselines.retrain import Retrain
-from unflow.models import GenerativeModel, Latent
+from unflow.models import GenerativeModel, Latent, inner_model
 from unflow.target import Target
 from unflow.training import METRICS, Fit, finish, fit, seconds_to_within
 
@@ -139,11 +139,6 @@ def rows_read(
         "forget": train.of_classes(classes).x if "forget" in reads else None,
         "held_out": None if watched is None else watched.without_classes(classes).x,
     }
-
-
-def inner_model(model: GenerativeModel) -> GenerativeModel:
-    """Return the model that a method works on: of latents, where there is an autoencoder."""
-    return model.inner if isinstance(model, Latent) else model
 
 
 def _inside(target: Target, data: dict[str, Any], teacher: GenerativeModel | None) -> Problem:

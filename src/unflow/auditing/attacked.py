@@ -15,7 +15,7 @@ from unflow.attacks.relearning import Point, steps_to
 from unflow.auditing.evidence import Evidence
 from unflow.classifiers import Classifier
 from unflow.metrics.forgetting import is_forgotten
-from unflow.models import Filtered, GenerativeModel, Latent
+from unflow.models import Filtered, GenerativeModel, inner_model
 from unflow.progress import Progress
 from unflow.training import stream
 
@@ -160,8 +160,7 @@ def _images(evidence: Evidence, attacks: Attacks, name: str, seed: int) -> Tenso
 def _curve(
     model: GenerativeModel, images: Tensor, evidence: Evidence, attacks: Attacks, seed: int
 ) -> list[Point] | None:
-    inner = model.inner if isinstance(model, Latent) else model
-    if isinstance(inner, Filtered):
+    if isinstance(inner_model(model), Filtered):
         return None  # its weights are the original's: there is nothing to relearn, only to take off
     return attacks.relearning(
         model, images, lambda attacked: rate_of(attacked, evidence, attacks.samples, seed), stream(seed, 123)

@@ -12,6 +12,11 @@ from unflow.metrics import Interval
 from unflow.training import stream
 
 
+def interval_of(row: Mapping[str, Any], name: str) -> list[float] | None:
+    """Return the interval of a row's measure; None where none was measured."""
+    return (row.get("intervals") or {}).get(name)
+
+
 def share_intervals(shares: Mapping[str, tuple[float | None, int]]) -> dict[str, list[float] | None]:
     """Return Wilson's interval of each (share, samples); None where there is no share."""
     return {

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from unflow.auditing.family import REFERENCES
+from unflow.auditing.notes import over_forgets
 
 Row = Mapping[str, Any]
 
@@ -28,11 +29,11 @@ def guards(audit: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return the seven as plain data, in the order of this file.
 
     Args:
-        audit: the content of audit.json, with its differences.
+        audit: the content of audit.json.
     """
     rows = [row for row in audit["rows"] if row["method"] not in REFERENCES]
     found = [
-        _target(audit, rows), _further_than_retraining(audit), _data(rows), _time(rows),
+        _target(audit, rows), _further_than_retraining(audit, rows), _data(rows), _time(rows),
         _judge(audit["judge"]), _seeds(audit["rows"]), _false_alarms(audit["judge"]),
     ]  # fmt: skip
     return [guard._asdict() for guard in found]
@@ -55,14 +56,15 @@ def _target(audit: Mapping[str, Any], rows: Sequence[Row]) -> Guard:
     )  # fmt: skip
 
 
-def _further_than_retraining(audit: Mapping[str, Any]) -> Guard:
+def _further_than_retraining(audit: Mapping[str, Any], rows: Sequence[Row]) -> Guard:
     name = "Less than retraining leaves is not better"
-    shares = [
-        d for d in audit["differences"] if (d["reference"], d["measure"]) == ("retrained", "forget_rate")
-    ]
-    if not shares:
+    retrained = {row["family"]: row for row in audit["rows"] if row["method"] == "retrained"}
+    if not retrained:
         return Guard(name, None, "Without a retrained model nothing says how little is right.")
-    over = [f"{d['family']} {d['method']}" for d in shares if d["resolved"] and d["difference"] < 0]
+    over = [
+        f"{row['family']} {row['method']}"
+        for row in rows if row["family"] in retrained and over_forgets(row, retrained[row["family"]])
+    ]  # fmt: skip
     if over:
         return Guard(name, False, f"Over-forgetting: {', '.join(over)}.")
     return Guard(name, True, "No row leaves less than the retrained model, by more than noise.")

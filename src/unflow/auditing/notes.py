@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from unflow.auditing.family import REFERENCES
@@ -39,13 +39,19 @@ def _about(row: Row, beside: Row | None) -> list[str | None]:
     ]  # fmt: skip
 
 
-def _over_forgetting(row: Row, retrained: Row) -> str | None:
+def over_forgets(row: Mapping[str, Any], retrained: Mapping[str, Any]) -> bool:
+    """Return whether a row leaves less than the retrained model, by two standard errors of the latter."""
     rate = retrained["forget_rate"]
     slack = 2 * math.sqrt(max(rate * (1 - rate), 1 / row["n"]) / row["n"])
-    if row["forget_rate"] >= rate - slack:
+    return bool(row["forget_rate"] < rate - slack)
+
+
+def _over_forgetting(row: Row, retrained: Row) -> str | None:
+    if not over_forgets(row, retrained):
         return None
+    ours, theirs = row["forget_rate"], retrained["forget_rate"]
     return (
-        f"leaves less of the forgotten classes ({row['forget_rate']:.2%}) than retraining does ({rate:.2%}): "
+        f"leaves less of the forgotten classes ({ours:.2%}) than retraining does ({theirs:.2%}): "
         "over-forgetting, not a better result."
     )
 

@@ -22,7 +22,6 @@ from unflow.classifiers import Classifier
 from unflow.data import LabelledData
 from unflow.errors import InputError, choose
 from unflow.files import write_json
-from unflow.metrics.forgetting import check_request
 from unflow.models import GenerativeModel
 from unflow.target import Target
 from unflow.training import stream
@@ -138,10 +137,9 @@ def audit(
         )
     if n is not None and n < MIN_SAMPLES:
         raise InputError(f"got n={n} samples to audit; expected {MIN_SAMPLES} or more")
-    check_request(forget, judge.num_classes)
-    n = n or samples_needed(model, judge, forget, resolve, seed)
     energy = target.energy if target else None
     evidence = Evidence(judge, forget, held_out, training, energy, second=second_judge, repeats=repeats)
+    n = n or samples_needed(model, judge, forget, resolve, seed)
     z = original.prior(n, stream(seed, 99))
     entries = [
         Entry("original", draw_samples(original, z), seed),

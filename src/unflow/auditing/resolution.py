@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from unflow import metrics
+from unflow.auditing.certainty import interval_of
 from unflow.auditing.evidence import Judge
 from unflow.auditing.family import REFERENCES
-from unflow.metrics.forgetting import is_forgotten
 from unflow.models import GenerativeModel
 from unflow.training import stream
 
@@ -40,8 +40,10 @@ def samples_needed(
         ``metrics.samples_to_resolve`` of that rate, between ``FEWEST`` and ``MOST``.
     """
     x = model.push_batches(model.prior(PILOT, stream(seed, 98)))
-    count = int(is_forgotten(judge.probabilities(x).argmax(1), forget).sum())
-    rate = min(metrics.share_interval(count, PILOT).high, 0.5)  # more than half: the widest share
+    found = metrics.forget_rate(judge.probabilities(x), forget)
+    rate = min(
+        metrics.share_interval(round(found * PILOT), PILOT).high, 0.5
+    )  # more than half: the widest share
     return min(max(metrics.samples_to_resolve(difference, rate), FEWEST), MOST)
 
 
@@ -79,16 +81,12 @@ def _share(row: Row, beside: Row) -> dict[str, Any]:
 def _distances(row: Row, beside: Row) -> list[dict[str, Any]]:
     found = []
     for name in DISTANCES:
-        ours, theirs = _interval(row, name), _interval(beside, name)
+        ours, theirs = interval_of(row, name), interval_of(beside, name)
         if ours is not None and theirs is not None:
             difference = row[name] - beside[name]
             half = math.hypot((ours[1] - ours[0]) / 2, (theirs[1] - theirs[0]) / 2)  # independent bootstraps
             found.append(_record(row, beside, name, difference, [difference - half, difference + half]))
     return found
-
-
-def _interval(row: Row, name: str) -> list[float] | None:
-    return (row.get("intervals") or {}).get(name)
 
 
 def _record(row: Row, beside: Row, measure: str, difference: float, interval: list[float]) -> dict[str, Any]:

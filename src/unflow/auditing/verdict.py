@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from unflow.auditing.certainty import interval_of
 from unflow.auditing.family import REFERENCES
 
 Row = Mapping[str, Any]
@@ -144,12 +145,12 @@ def _relearned(method: str, attacks: Mapping[str, Any]) -> str | None:
 
 
 def _ends(row: Row, name: str) -> tuple[float, float]:
-    interval = (row.get("intervals") or {}).get(name)
+    interval = interval_of(row, name)
     return (row[name], row[name]) if interval is None else (interval[0], interval[1])
 
 
 def _within(row: Row, name: str, scale: float = 1) -> str:
-    interval = (row.get("intervals") or {}).get(name)
+    interval = interval_of(row, name)
     return "" if interval is None else f" [{scale * interval[0]:.3g}, {scale * interval[1]:.3g}]"
 
 

@@ -38,9 +38,10 @@ def run(
         raise InputError(f"got shares {list(shares)}; expected three numbers > 0 that sum to 1")
     rows = load_data(data)
     split = split_data(rows, seed, shares)
-    if out.exists() and not _same(read_split(out), split):
+    if not out.exists():
+        write_split(split, rows, out)
+    elif not _same(read_split(out), split):
         raise InputError(f"{out} holds another split; expected a new file: choose another --out")
-    write_split(split, rows, out)
     print(", ".join(f"{name} {len(part)}" for name, part in split.parts.items()))
     print(f"split: {out}")
 

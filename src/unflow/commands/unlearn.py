@@ -17,10 +17,11 @@ from unflow.energies import ClassLogOdds, check_classes
 from unflow.errors import InputError
 from unflow.methods import UNLEARNERS, Method, Problem
 from unflow.methods.base import settings as plain_settings
+from unflow.models import inner_model
 from unflow.runs import is_first_process, run_folder
 from unflow.target import Target
 from unflow.training import check_device, check_seed
-from unflow.unlearning import inner_model, rows_read, unlearn
+from unflow.unlearning import rows_read, unlearn
 
 
 def add_arguments(parser: ArgumentParser, arguments: Sequence[str]) -> list[str]:

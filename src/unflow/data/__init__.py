@@ -29,7 +29,6 @@ __all__ = [
 
 DATASETS: dict[str, Callable[[], LabelledData]] = {"digits": digits}
 
-
 IN_FOLDERS: dict[str, Callable[[Path], LabelledData]] = {"mnist": mnist, "cifar10": cifar10}
 """Data sets that are read from a folder."""
 
@@ -43,14 +42,14 @@ def load_data(name: str) -> LabelledData:
     Raises:
         InputError: for an unknown name, a folder that is needed or is not, and data that is not in it.
     """
-    kind, colon, folder = name.partition(":")
-    if kind in IN_FOLDERS and not folder:
-        raise InputError(f"got the data set {name!r} without its folder; expected {kind}:DIR")
-    if kind in DATASETS and colon:
-        raise InputError(f"got the data set {name!r}; expected {kind} alone: it is embedded")
-    if kind in IN_FOLDERS:
+    kind, _, folder = name.partition(":")
+    if name in DATASETS:
+        return DATASETS[name]()
+    if kind in IN_FOLDERS and folder:
         return IN_FOLDERS[kind](Path(folder))
+    if kind in IN_FOLDERS:
+        raise InputError(f"got the data set {name!r} without its folder; expected {kind}:DIR")
     if kind in DATASETS:
-        return DATASETS[kind]()
+        raise InputError(f"got the data set {name!r}; expected {kind} alone: it is embedded")
     known = [*DATASETS, *(f"{each}:DIR" for each in IN_FOLDERS)]
     raise InputError(f"got the data set {name!r}; expected one of {', '.join(known)}")

@@ -15,12 +15,12 @@ from unflow.models.filtered import Filtered
 from unflow.models.flow import Flow
 from unflow.models.flow_map import FlowMap
 from unflow.models.generator import Generator
-from unflow.models.latent import Latent
+from unflow.models.latent import Latent, inner_model
 from unflow.nets import build_net
 
 __all__ = [
     "MODELS", "Chain", "Filtered", "Flow", "FlowMap", "GenerativeModel", "Generator", "Latent", "from_config",
-    "latent_norm",
+    "inner_model", "latent_norm",
 ]  # fmt: skip
 
 MODELS: dict[str, Callable[..., GenerativeModel]] = {

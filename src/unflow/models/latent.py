@@ -54,3 +54,8 @@ class Latent(GenerativeModel):
     def config(self) -> dict[str, Any]:
         """Return both architectures as plain data."""
         return {"model": "latent", "inner": self.inner.config(), **self.autoencoder.config()}
+
+
+def inner_model(model: GenerativeModel) -> GenerativeModel:
+    """Return the model that a method works on: of latents, where there is an autoencoder."""
+    return model.inner if isinstance(model, Latent) else model

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from unflow.errors import InputError
-from unflow.files import write_bytes
 from unflow.report import tables
 from unflow.report.pictures import Strip, paired_strips
 from unflow.report.read import Row, Run, read_run
-from unflow.report.summary import label, title
-from unflow.report.templates import fill, safe
+from unflow.report.summary import label, title, verdicts
+from unflow.report.templates import fill, safe, write_page
 from unflow.report.trade_off import trade_off
 from unflow.report.words import METRICS, family_name, join
 
@@ -41,12 +40,7 @@ def write_comparison(runs: Sequence[str | Path], out: str | Path) -> Path:
             f"got {', '.join(map(str, folders))} to compare; expected two or more different runs"
         )
     named = list(zip(_names(folders), map(read_run, folders), strict=True))
-    page = fill("compare.html.j2", _context(named))
-    out = Path(out)
-    path = out if out.suffix == ".html" and not out.is_dir() else out / "report.html"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_bytes(path, page.encode())
-    return path
+    return write_page(fill("compare.html.j2", _context(named)), Path(out))
 
 
 def _names(folders: Sequence[Path]) -> list[str]:
@@ -65,19 +59,17 @@ def _context(runs: Runs) -> dict[str, Any]:
         "names": [name for name, _ in runs],
         "title": join(list(dict.fromkeys(title(run) for _, run in runs))),
         "cautions": cautions(runs),
-        "verdicts": [(name, heading, words) for name, run in runs for heading, words in _verdicts(run)],
+        "verdicts": [
+            (name, heading, words)
+            for name, run in runs
+            for family in run.families
+            for heading, words in verdicts(run, family)
+        ],
         "families": [_family(runs, family, f"f{i}") for i, family in enumerate(families)],
         "metrics": METRICS,
         "forgotten": " / ".join(dict.fromkeys(run.forgotten for _, run in runs)),
         "command": f"unflow report {' '.join(shlex.quote(run.name) for _, run in runs)} --out report.html",
     }
-
-
-def _verdicts(run: Run) -> Iterator[tuple[str, list[str]]]:
-    found = run.audit.get("verdicts") or {}
-    for row in run.rows:
-        if row.key in found:
-            yield label(run, row), found[row.key]
 
 
 def _family(runs: Runs, family: str, slug: str) -> dict[str, Any]:

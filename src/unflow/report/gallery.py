@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 from unflow.report.pictures import picture
 from unflow.report.read import Run, Samples
 from unflow.report.summary import label
+from unflow.report.tables import MAX_CLASSES
 
 MOST, LEAST = 10, 3
 """Samples of a class that a gallery shows: as many as keep the galleries under ``BUDGET``."""
 BUDGET = 1_200_000
 """Bytes of all galleries of a page, before they are compressed."""
-MAX_CLASSES = 20
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,6 @@ from typing import Any
 
 import yaml
 
-from unflow.files import write_bytes
 from unflow.report import figures, tables
 from unflow.report.attacked import attacked
 from unflow.report.gallery import galleries
@@ -18,8 +17,8 @@ from unflow.report.pictures import album
 from unflow.report.rates import rates
 from unflow.report.read import Row, Run, read_run
 from unflow.report.strengths import stops
-from unflow.report.summary import cautions, label, sentences, subtitle, title
-from unflow.report.templates import fill, safe
+from unflow.report.summary import cautions, label, sentences, subtitle, title, verdicts
+from unflow.report.templates import fill, safe, write_page
 from unflow.report.trade_off import trade_off
 from unflow.report.words import ABOUT, COSTS, METHODS, METRICS, TAGS, family_name, number
 from unflow.table import HOLDS
@@ -43,12 +42,7 @@ def write_report(run: str | Path, out: str | Path | None = None) -> Path:
         InputError: if there is no audit.json, or a file is damaged or of another schema.
     """
     run = Path(run)
-    page = render(read_run(run))
-    out = run if out is None else Path(out)
-    path = out if out.suffix == ".html" and not out.is_dir() else out / "report.html"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_bytes(path, page.encode())
-    return path
+    return write_page(render(read_run(run)), run if out is None else Path(out))
 
 
 def render(run: Run) -> str:
@@ -105,7 +99,7 @@ def _family(run: Run, family: str) -> dict[str, Any]:
         "name": family_name(family),
         "slug": slug,
         "sentences": sentences(run, family),
-        "verdicts": _verdicts(run, family),
+        "verdicts": verdicts(run, family),
         "rates": rates(run, family),
         "table": tables.audit_table(run, family),
         "resolved": tables.resolved_table(run, family),
@@ -132,12 +126,6 @@ def _family(run: Run, family: str) -> dict[str, Any]:
 def _trade_off(run: Run, family: str, slug: str) -> tuple[str, Any] | None:
     found = trade_off([(label(run, row), row, 0) for row in run.rows_of(family)], f"{slug}trade")
     return None if found is None else (found[0], safe(found[1]))
-
-
-def _verdicts(run: Run, family: str) -> list[tuple[str, list[str]]]:
-    """Return the audit's three sentences about every method that it has them for."""
-    found = run.audit.get("verdicts") or {}
-    return [(label(run, row), found[row.key]) for row in run.rows_of(family) if row.key in found]
 
 
 def _attacked(run: Run) -> Any:

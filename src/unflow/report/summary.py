@@ -165,6 +165,12 @@ def floor(run: Run, family: str, name: str) -> float | None:
     return Row((run.audit.get("floor") or {}).get(family) or {}).number(name)
 
 
+def verdicts(run: Run, family: str) -> list[tuple[str, list[str]]]:
+    """Return the audit's three sentences about every method that it has them for."""
+    found = run.audit.get("verdicts") or {}
+    return [(label(run, row), found[row.key]) for row in run.rows_of(family) if row.key in found]
+
+
 def cautions(run: Run) -> list[str]:
     """Return what the files lack or mix, and the audit's own notes do not say."""
     found = []

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import statistics
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -11,7 +10,7 @@ from typing import Any
 from unflow.auditing import Attacks, Evidence, attack_one, together
 from unflow.files import stage
 from unflow.reproduce.request import Request
-from unflow.table import pipe_table
+from unflow.table import cell, mean_sd, pipe_table
 
 Found = Mapping[str, Any]
 """``auditing.together`` of one seed."""
@@ -62,18 +61,13 @@ def _caption(k: str) -> str:
 
 
 def _cells(found: Sequence[Found], name: str, images: Sequence[str]) -> list[str]:
-    inside = [one["inside"][name] for one in found]
-    searches = [one["latent_search"][name] for one in found]
+    inside = [one["inside"][name] and one["inside"][name]["forget_rate"] for one in found]
+    searches = [one["latent_search"][name] and one["latent_search"][name]["success_share"] for one in found]
+    rates = [one["rate"][name] for one in found]
     return [
-        _percent([one["rate"][name] for one in found]),
-        "–" if None in inside else _percent([one["forget_rate"] for one in inside]),
-        "–" if None in searches else _percent([one["success_share"] for one in searches]),
+        *(_mean(shares, 100, 1) for shares in (rates, inside, searches)),
         *(_steps(found, name, k) for k in images),
     ]
-
-
-def _percent(shares: Sequence[float]) -> str:
-    return _mean([100 * share for share in shares], 1)
 
 
 def _steps(found: Sequence[Found], name: str, k: str) -> str:
@@ -84,11 +78,10 @@ def _steps(found: Sequence[Found], name: str, k: str) -> str:
     steps = [record["steps_to_half"][name] for record in records]
     reached = [step for step in steps if step is not None]
     if len(reached) == len(steps):
-        return _mean(reached, 0)
+        return _mean(reached, 1, 0)
     never = f"> {found[0]['relearning']['steps']}"
     return f"{never} ({len(reached)} of {len(steps)} get there)" if reached else never
 
 
-def _mean(values: Sequence[float], decimals: int) -> str:
-    mean = f"{statistics.mean(values):.{decimals}f}"
-    return mean if len(values) < 2 else f"{mean} ± {statistics.stdev(values):.{decimals}f}"
+def _mean(values: Sequence[float | None], factor: float, decimals: int) -> str:
+    return cell(mean_sd("value", values), "value", {"value": ("", factor, decimals)})
