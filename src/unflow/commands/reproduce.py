@@ -72,14 +72,9 @@ def run(
     if classes is not None:
         only = kind.of_classes(parse_classes(classes, "--classes"))
     experiment = kind(
-        out=out,
-        seeds=range(seed, seed + seeds),
-        only=only,
-        data=data,
-        device=device,
-        jobs=jobs,
+        out=out, seeds=range(seed, seed + seeds), only=only, data=data, device=device, jobs=jobs,
         attacks=attacks if attack else None,
-    )
+    )  # fmt: skip
     experiment.check()
     record = {"command": "reproduce", "name": name, "seeds": seeds, "seed": seed, "dataset": dataset}
     if classes is not None:

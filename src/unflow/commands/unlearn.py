@@ -10,8 +10,9 @@ import torch
 from jsonargparse import ArgumentParser
 
 from unflow import bundle
-from unflow.base_models import load_rows
+from unflow.base_models import load_parts
 from unflow.commands.options import add_settings, parse_classes, peek, with_recipe
+from unflow.data import load_data
 from unflow.divergences import DIVERGENCES
 from unflow.energies import ClassLogOdds, check_classes
 from unflow.errors import InputError
@@ -101,8 +102,11 @@ def run(
             f"{method} reads real samples, and --data is missing; write --data digits, and --split "
             "split.json to use its training part only"
         )
-    rows = None if data is None else load_rows(data, split, "train")
-    held_out = None if split is None or data is None else load_rows(data, split, "held_out")
+    rows = held_out = None
+    if data is not None and split is not None:
+        rows, held_out = load_parts(data, split, "train", "held_out")
+    elif data is not None:
+        rows = load_data(data)
     real = {} if rows is None else rows_read(settings, target, classes, rows, held_out, retrained)
     record = {
         "command": "unlearn", "model": str(model), "energy": energy, "forget": list(classes),

@@ -113,29 +113,20 @@ def _strips(runs: Runs, family: str) -> list[Strip]:
 
 def cautions(runs: Runs) -> list[str]:
     """Return what the runs do not have in common, and must have for their numbers to be compared."""
+    request = ("forget", "words", "strength")
     asked = {
-        "judges": [_judge(run) for _, run in runs],
-        "requests": [
-            repr({k: run.request.get(k) for k in ("forget", "words", "strength")}) for _, run in runs
+        "judges: their shares and distances are not on one scale": [_judge(run) for _, run in runs],
+        "requests: they did not ask for the same": [
+            repr([run.request.get(name) for name in request]) for _, run in runs
         ],
-        "seeds": [str(run.config.get("seed")) for _, run in runs],
-        "numbers of samples": [_of_rows(run, "n") for _, run in runs],
-        "features": [_of_rows(run, "extractor") for _, run in runs],
-        "originals": [repr([_original(run, family) for family in run.families]) for _, run in runs],
+        "seeds: a difference may be the seed's": [str(run.config.get("seed")) for _, run in runs],
+        "numbers of samples: distances fall as samples are added": [_of_rows(run, "n") for _, run in runs],
+        "features: their distances are not on one scale": [_of_rows(run, "extractor") for _, run in runs],
+        "originals: hold each to its own original": [
+            repr([_original(run, family) for family in run.families]) for _, run in runs
+        ],
     }
-    spoils = {
-        "judges": "their shares and distances are not on one scale",
-        "requests": "they did not ask for the same",
-        "seeds": "a difference may be the seed's",
-        "numbers of samples": "distances fall as samples are added",
-        "features": "their distances are not on one scale",
-        "originals": "hold each to its own original",
-    }
-    return [
-        f"The runs have different {what}: {spoils[what]}."
-        for what, found in asked.items()
-        if len(set(found)) > 1
-    ]
+    return [f"The runs have different {what}." for what, found in asked.items() if len(set(found)) > 1]
 
 
 def _judge(run: Run) -> str:
