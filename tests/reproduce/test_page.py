@@ -1,12 +1,14 @@
 """The page of a reproduction shows what it was given, and loads nothing."""
 
 import base64
+import io
 import re
 from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from unflow.errors import InputError
 from unflow.reproduce.figures import bars
@@ -111,11 +113,25 @@ def test_figures_are_embedded_whole_with_their_captions(tmp_path, figure):
     assert [image["alt"] for image in images] == [caption, "Again."]
     for image in images:
         kind, content = image["src"].split(",")
-        assert kind == "data:image/png;base64"
-        assert base64.b64decode(content) == figure.read_bytes()
+        assert kind == "data:image/webp;base64"
+        shown = Image.open(io.BytesIO(base64.b64decode(content)))
+        assert np.array_equal(np.asarray(shown), np.asarray(Image.open(figure).convert("RGB")))
         assert 300 < int(image["width"]) < 1000
         assert int(image["height"]) > 100
     assert f" {caption}" in page.words
+
+
+def test_a_photograph_is_packed_with_a_small_loss_and_its_file_is_left_alone(tmp_path):
+    pixels = np.random.default_rng(0).normal(128, 25, (60, 90, 1)).repeat(3, 2)
+    file = tmp_path / "grain.png"
+    Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(file)
+    before = file.read_bytes()
+    (image,) = Page(make(tmp_path / "out", [(file, "Grain.")])).all("img")
+    packed = base64.b64decode(image["src"].split(",")[1])
+    shown = np.asarray(Image.open(io.BytesIO(packed)), dtype=float)
+    assert len(packed) < len(before)
+    assert 0 < np.abs(shown - np.asarray(Image.open(file))).mean() < 12
+    assert file.read_bytes() == before
 
 
 def test_the_page_loads_nothing_and_runs_nothing(tmp_path, figure):

@@ -8,12 +8,17 @@ from typing import Any
 from unflow.files import write_bytes
 
 
-def fill(name: str, context: dict[str, Any]) -> str:
-    """Return a template of this package with its values; a value that is missing is an error."""
+def fill(name: str, context: dict[str, Any], package: str = "unflow.report") -> str:
+    """Return a template of a package with its values; a value that is missing is an error.
+
+    What a template includes is looked for beside it, then here: other packages' pages have this one's style.
+    """
     import jinja2
 
+    loaders = [jinja2.PackageLoader(place, ".") for place in (package, "unflow.report")]
+
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("unflow.report", "."), autoescape=True, undefined=jinja2.StrictUndefined,
+        loader=jinja2.ChoiceLoader(loaders), autoescape=True, undefined=jinja2.StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
     return environment.get_template(name).render(context)

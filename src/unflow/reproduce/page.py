@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import base64
+import io
 import re
-import struct
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
+from typing import Any
+
+from PIL import Image
 
 from unflow.errors import InputError
-from unflow.files import write_bytes
+from unflow.report import templates
 
 Pieces = list[tuple[bool, str]]
 """A text cut where its code spans begin and end: (is code, text)."""
@@ -19,6 +21,9 @@ Pieces = list[tuple[bool, str]]
 ALIGNMENT = re.compile(r":?-+:?")
 PIXELS_PER_CSS_PIXEL = 1.4
 """Figures are drawn finer than they are shown."""
+
+PACKINGS: tuple[dict[str, Any], ...] = ({"lossless": True}, {"quality": 80})
+"""Charts are smaller without a loss, photographs with one; a page carries the smaller, the PNG files stay exact."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +37,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Picture:
-    """A figure of a page: the data URI of a PNG, its size on the page, and its caption."""
+    """A figure of a page: the data URI of a WebP image, its size on the page, and its caption."""
 
     src: str
     width: int
@@ -67,24 +72,15 @@ def write_page(
     Raises:
         InputError: for a text that is no pipe table, or a file that is missing or no PNG.
     """
-    import jinja2
-
-    environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    source = files("unflow.reproduce").joinpath("page.html.j2").read_text(encoding="utf-8")
-    page = environment.from_string(source).render(
-        title=title,
-        intro=[split_code(paragraph) for paragraph in intro],
-        tables=[(name, read_tables(text)) for name, text in tables],
-        figures=[_picture(Path(file), caption) for file, caption in figures],
-        command=command,
-        notes=[split_code(note) for note in notes],
-    )
-    path = Path(out) / "report.html"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_bytes(path, page.encode())
-    return path
+    content = {
+        "title": title,
+        "intro": [split_code(paragraph) for paragraph in intro],
+        "tables": [(name, read_tables(text)) for name, text in tables],
+        "figures": [_picture(Path(file), caption) for file, caption in figures],
+        "command": command,
+        "notes": [split_code(note) for note in notes],
+    }
+    return templates.write_page(templates.fill("page.html.j2", content, package="unflow.reproduce"), Path(out))
 
 
 def read_tables(text: str) -> list[Table]:
@@ -145,10 +141,18 @@ def _side(cell: str) -> str:
 def _picture(file: Path, caption: str) -> Picture:
     """Return a PNG file as a figure of the page."""
     try:
-        content = file.read_bytes()
-    except OSError as error:
+        with Image.open(file, formats=["PNG"]) as image:
+            drawn = image.convert("RGB")
+    except FileNotFoundError as error:
         raise InputError(f"{file} is missing; expected a PNG file") from error
-    if not content.startswith(b"\x89PNG\r\n\x1a\n") or len(content) < 24:
-        raise InputError(f"{file} is not a PNG file; write it again")
-    width, height = (round(side / PIXELS_PER_CSS_PIXEL) for side in struct.unpack(">II", content[16:24]))
-    return Picture(f"data:image/png;base64,{base64.b64encode(content).decode()}", width, height, caption)
+    except OSError as error:
+        raise InputError(f"{file} is not a PNG file; write it again") from error
+    packed = min((_webp(drawn, packing) for packing in PACKINGS), key=len)
+    width, height = (round(side / PIXELS_PER_CSS_PIXEL) for side in drawn.size)
+    return Picture(f"data:image/webp;base64,{base64.b64encode(packed).decode()}", width, height, caption)
+
+
+def _webp(image: Image.Image, packing: Mapping[str, Any]) -> bytes:
+    out = io.BytesIO()
+    image.save(out, "WEBP", **packing)
+    return out.getvalue()
