@@ -23,7 +23,7 @@ PIXELS_PER_CSS_PIXEL = 1.4
 """Figures are drawn finer than they are shown."""
 
 PACKINGS: tuple[dict[str, Any], ...] = ({"lossless": True}, {"quality": 80})
-"""Charts are smaller without a loss, photographs with one; a page carries the smaller, the PNG files stay exact."""
+"""Charts are smaller without a loss, photographs with one; the smaller goes in, the files stay exact."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,8 @@ def write_page(
         "command": command,
         "notes": [split_code(note) for note in notes],
     }
-    return templates.write_page(templates.fill("page.html.j2", content, package="unflow.reproduce"), Path(out))
+    page = templates.fill("page.html.j2", content, package="unflow.reproduce")
+    return templates.write_page(page, Path(out))
 
 
 def read_tables(text: str) -> list[Table]:
