@@ -18,6 +18,7 @@ import yaml
 
 import unflow
 from unflow import bundle
+from unflow.autoencoders import Autoencoder
 from unflow.base_models import KINDS, new_model
 from unflow.cli import COMMANDS, main, usage
 from unflow.commands.options import recipe_path
@@ -25,6 +26,8 @@ from unflow.commands.train import add_arguments
 from unflow.data import DATASETS, PARTS, load_data, split_data, write_split
 from unflow.files import read_json, read_json_lines
 from unflow.methods import TRAINERS
+from unflow.models import Flow
+from unflow.nets import new_net
 
 SMALL_NET = """--net '{"net": "mlp", "width": 16, "depth": 1}'"""
 ENVIRONMENT = os.environ | {"OMP_WAIT_POLICY": "PASSIVE", "OPENBLAS_NUM_THREADS": "1"}
@@ -241,6 +244,43 @@ def test_every_command_again_finds_its_result(
     for line in CHAIN[:-2]:
         assert main(shlex.split(line)) == 0, line
     assert before == {name: (chain / name / "model.safetensors").stat().st_mtime_ns for name in BUNDLES}
+
+
+def latent_models(folder: Path) -> Autoencoder:
+    """Write an autoencoder of digits, and a flow of its latents before and after."""
+    size = {"net": "conv_autoencoder", "latent": 3, "width": 8, "depth": 1, "shape": [1, 8, 8]}
+    decoder = Autoencoder(new_net(size, 0)).eval()
+    bundle.save(decoder, folder / "decoder")
+    for seed, name in enumerate(("before", "after")):
+        flow = Flow(new_net({"net": "mlp", "shape": [3], "width": 8, "depth": 1}, seed), (3,))
+        bundle.save(flow, folder / name)
+    return decoder
+
+
+def test_models_of_latents_are_sampled_and_audited_behind_their_decoder(
+    chain: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import torch
+
+    decoder = latent_models(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    assert main(shlex.split("sample after --autoencoder decoder --n 5 --out drawn")) == 0
+    with np.load(tmp_path / "drawn" / "samples.npz", allow_pickle=False) as file:
+        x, z = torch.from_numpy(file["x"]), torch.from_numpy(file["z"])
+    assert torch.equal(decoder.decode_batches(bundle.load("after").push_batches(z)), x)
+    words = shlex.split(
+        f"audit after --original before --retrained before --judge {chain / 'judge'} --forget 3 "
+        f"--split {chain / 'split.json'} --n 100 --attack false"
+    )
+    assert main([*words, "--autoencoder", "decoder", "--out", "audited"]) == 0
+    rows = read_json(tmp_path / "audited" / "audit.json")["rows"]
+    assert [row["method"] for row in rows] == ["original", "unlearned", "retrained"]
+    assert rows[0]["forget_rate"] == rows[2]["forget_rate"]
+    capsys.readouterr()
+    wrong = [*words, "--autoencoder", "decoder", "--out", "no", "--original", str(chain / "flow")]
+    assert main(wrong) == 2
+    assert "expected equal shapes" in capsys.readouterr().err
+    assert not (tmp_path / "no").exists()
 
 
 # Processes.

@@ -25,7 +25,7 @@ from unflow.files import (
     write_json,
     write_tensors,
 )
-from unflow.models import GenerativeModel, from_config
+from unflow.models import GenerativeModel, Latent, from_config
 
 FORMAT = 1
 WEIGHTS, CONFIG, LINEAGE, CARD = "model.safetensors", "config.json", "lineage.json", "README.md"
@@ -73,6 +73,17 @@ def load(folder: str | Path) -> GenerativeModel:
         InputError: for a bundle that is missing, damaged, a pickle, or of another architecture.
     """
     return _load_as(GenerativeModel, folder)  # type: ignore[type-abstract]  # asked about, never made
+
+
+def load_whole(folder: str | Path, autoencoder: str | Path | None) -> GenerativeModel:
+    """Return the generative model in a bundle; one of latents with the decoder of another bundle after it.
+
+    Raises:
+        InputError: as ``load``, for samples that are no latents of the autoencoder, and for a bundle that
+            holds its decoder already.
+    """
+    model = load(folder)
+    return model if autoencoder is None else Latent(model, load_autoencoder(autoencoder))
 
 
 def load_classifier(folder: str | Path) -> Classifier:

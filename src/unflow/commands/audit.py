@@ -47,6 +47,7 @@ def run(
     data: str = "digits",
     second_judge: Path | None = None,
     retrained: Path | None = None,
+    autoencoder: Path | None = None,
     strengths: str | None = None,
     energy: str | None = None,
     margin: float = 4.0,
@@ -72,6 +73,7 @@ def run(
         split: split.json; its held-out part gives the statistics.
         data: digits, mnist:DIR or cifar10:DIR.
         retrained: bundle of a model trained without the classes.
+        autoencoder: bundle of what decodes, for models of latents.
         strengths: bundles of the same request at other strengths, like a,b: the report gets a slider.
         energy: classifier:DIR, the guide of the request, for the exact target.
         margin: of the energy, >= 0.
@@ -94,12 +96,12 @@ def run(
     classes = parse_classes(forget)
     gates = [Gate.parse(text) for text in fail_if.split(",")] if fail_if else []
     judge, second_judge = judge_folders(judge, second_judge)
-    before, referee = bundle.load(original), bundle.load_classifier(judge)
+    before, referee = bundle.load_whole(original, autoencoder), bundle.load_classifier(judge)
     second = None if second_judge is None else bundle.load_classifier(second_judge)
     check_classes(classes, referee.num_classes)
-    after = bundle.load(model)
-    others = models_by_strength(model, strengths.split(",")) if strengths else None
-    again = None if retrained is None else bundle.load(retrained)
+    after = bundle.load_whole(model, autoencoder)
+    others = models_by_strength(model, strengths.split(","), autoencoder) if strengths else None
+    again = None if retrained is None else bundle.load_whole(retrained, autoencoder)
     F = None if energy is None else class_energy(energy, classes, margin)
     target = None if F is None else Target(before, F, strength, DIVERGENCES[divergence]())
     guide = None if energy is None else Path(energy.partition(":")[2])
@@ -108,7 +110,7 @@ def run(
     record = {
         "command": "audit", "model": str(model), "original": str(original), "judge": str(judge),
         "second_judge": None if second_judge is None else str(second_judge),
-        "strengths": strengths,
+        "strengths": strengths, "autoencoder": None if autoencoder is None else str(autoencoder),
         "attack": dataclasses.asdict(attacks) if attack else None,
         "forget": list(classes), "data": data, "split": str(split),
         "retrained": None if retrained is None else str(retrained), "energy": energy,
@@ -146,7 +148,9 @@ def cost_of(lineage: dict[str, Any], model: GenerativeModel, guide: Path | None)
     return guided_cost(lineage, model, seconds)
 
 
-def models_by_strength(model: Path, folders: Sequence[str]) -> dict[float, GenerativeModel]:
+def models_by_strength(
+    model: Path, folders: Sequence[str], autoencoder: Path | None = None
+) -> dict[float, GenerativeModel]:
     """Return the audited model and others by the strengths of their requests.
 
     Raises:
@@ -160,7 +164,9 @@ def models_by_strength(model: Path, folders: Sequence[str]) -> dict[float, Gener
                 f"got --strengths {folder}, which has another original, method or request than {model}; "
                 "expected the same request at another --strength"
             )
-        found[float(bundle.read_lineage(folder)["request"]["strength"])] = bundle.load(folder)
+        found[float(bundle.read_lineage(folder)["request"]["strength"])] = bundle.load_whole(
+            folder, autoencoder
+        )
     return found
 
 

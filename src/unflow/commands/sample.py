@@ -22,7 +22,9 @@ def add_arguments(parser: ArgumentParser, arguments: Sequence[str]) -> list[str]
     return first_word_as("model", arguments)
 
 
-def run(model: Path, out: Path, n: int = 64, seed: int = 0) -> None:
+def run(
+    model: Path, out: Path, n: int = 64, seed: int = 0, autoencoder: Path | None = None
+) -> None:  # fmt: skip
     """Draw samples from a model into samples.npz, and a picture of the first 64 images.
 
     Args:
@@ -30,15 +32,17 @@ def run(model: Path, out: Path, n: int = 64, seed: int = 0) -> None:
         out: folder for samples.npz and samples.png.
         n: how many, >= 1.
         seed: of the latents, >= 0; the same seed gives the same latents for every model.
+        autoencoder: bundle of what decodes, for a model of latents.
     """
     torch.set_num_threads(1)
     check_seed(seed)
     if n < 1:
         raise InputError(f"got n={n}; expected 1 or more samples")
-    generator = bundle.load(model)
+    generator = bundle.load_whole(model, autoencoder)
     z = generator.prior(n, stream(seed, 99))
     x = generator.push_batches(z)
-    open_run(out, {"command": "sample", "model": str(model), "n": n, "seed": seed})
+    decoder = None if autoencoder is None else str(autoencoder)
+    open_run(out, {"command": "sample", "model": str(model), "autoencoder": decoder, "n": n, "seed": seed})
     np.savez_compressed(out / "samples.npz", allow_pickle=False, x=x.numpy(), z=z.numpy())
     print(f"samples: {out / 'samples.npz'}")
     if x.ndim == 4:
