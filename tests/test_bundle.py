@@ -19,6 +19,8 @@ from unflow.files import sha256_file, sha256_module
 from unflow.nets import MLP, ConvAutoencoder, ConvNet
 from unflow.training import stream
 
+uf.nets.trust(f"{__name__}:decoder")
+
 
 def decoder(width: int) -> nn.Module:
     """A network of one's own, named in its bundle as test_bundle:decoder."""

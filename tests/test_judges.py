@@ -115,13 +115,13 @@ def test_two_judges_are_kept_with_what_they_can_be_trusted_in(tmp_path: Path) ->
 
 
 def test_a_folder_of_judges_is_both_and_a_bundle_is_one(tmp_path: Path) -> None:
-    assert judge_folders(tmp_path, None) == (tmp_path, None)
+    assert judge_folders(str(tmp_path), None) == (str(tmp_path), None)
     train_judges(
         blobs(), blobs(seed=1), tmp_path, method=Classification(**{**SETTINGS, "steps": 2}, aside=0.2)
     )
-    assert judge_folders(tmp_path, None) == (tmp_path / "first", tmp_path / "second")
+    assert judge_folders(str(tmp_path), None) == (str(tmp_path / "first"), str(tmp_path / "second"))
     with pytest.raises(InputError, match="holds two judges, and --second-judge"):
-        judge_folders(tmp_path, tmp_path / "second")
+        judge_folders(str(tmp_path), str(tmp_path / "second"))
 
 
 def test_the_command_trains_two_and_says_how_far_to_trust_them(

@@ -25,7 +25,8 @@ from unflow.files import (
     write_json,
     write_tensors,
 )
-from unflow.models import GenerativeModel, Latent, from_config
+from unflow.models import GenerativeModel, from_config
+from unflow.nets import builders, trusted
 
 FORMAT = 1
 WEIGHTS, CONFIG, LINEAGE, CARD = "model.safetensors", "config.json", "lineage.json", "README.md"
@@ -66,42 +67,45 @@ def save(model: Bundled, folder: str | Path, lineage: dict[str, Any] | None = No
     return folder
 
 
-def load(folder: str | Path) -> GenerativeModel:
+def load(folder: str | Path, trust_code: bool = False) -> GenerativeModel:
     """Return the generative model in a bundle, in evaluation mode.
 
-    Raises:
-        InputError: for a bundle that is missing, damaged, a pickle, or of another architecture.
-    """
-    return _load_as(GenerativeModel, folder)  # type: ignore[type-abstract]  # asked about, never made
-
-
-def load_whole(folder: str | Path, autoencoder: str | Path | None) -> GenerativeModel:
-    """Return the generative model in a bundle; one of latents with the decoder of another bundle after it.
+    Args:
+        folder: of the bundle.
+        trust_code: whether to run the functions that its config.json names for networks which unflow does not
+            ship. They run with your rights: agree for files of people you trust.
 
     Raises:
-        InputError: as ``load``, for samples that are no latents of the autoencoder, and for a bundle that
-            holds its decoder already.
+        InputError: for a bundle that is missing, damaged, a pickle, of another architecture, or built by
+            code that was not agreed to.
     """
-    model = load(folder)
-    return model if autoencoder is None else Latent(model, load_autoencoder(autoencoder))
+    return _load_as(GenerativeModel, folder, trust_code)  # type: ignore[type-abstract]  # asked about, never made
 
 
-def load_classifier(folder: str | Path) -> Classifier:
+def load_classifier(folder: str | Path, trust_code: bool = False) -> Classifier:
     """Return the classifier in a bundle, in evaluation mode.
 
+    Args:
+        folder: of the bundle.
+        trust_code: as ``load``.
+
     Raises:
         InputError: as ``load``, and for a bundle that holds something else.
     """
-    return _load_as(Classifier, folder)
+    return _load_as(Classifier, folder, trust_code)
 
 
-def load_autoencoder(folder: str | Path) -> Autoencoder:
+def load_autoencoder(folder: str | Path, trust_code: bool = False) -> Autoencoder:
     """Return the autoencoder in a bundle, in evaluation mode.
 
+    Args:
+        folder: of the bundle.
+        trust_code: as ``load``.
+
     Raises:
         InputError: as ``load``, and for a bundle that holds something else.
     """
-    return _load_as(Autoencoder, folder)
+    return _load_as(Autoencoder, folder, trust_code)
 
 
 KINDS: dict[type[nn.Module], tuple[str, str]] = {
@@ -116,8 +120,8 @@ def _words(model: nn.Module) -> tuple[str, str]:
     return next(words for kind, words in KINDS.items() if isinstance(model, kind))
 
 
-def _load_as(kind: type[M], folder: str | Path) -> M:
-    model = load_any(folder)
+def _load_as(kind: type[M], folder: str | Path, trust_code: bool) -> M:
+    model = load_any(folder, trust_code)
     if not isinstance(model, kind):
         raise InputError(f"{folder} holds {_words(model)[0]}; expected {KINDS[kind][0]}")
     return model
@@ -166,17 +170,21 @@ def write_card(folder: str | Path, audit: dict[str, Any]) -> Path:
         audit: the content of audit.json.
     """
     folder = Path(folder)
-    model = load_any(folder)
+    model = load_any(folder, trust_code=True)  # whoever writes into it has loaded it before
     text = model_card(model, _words(model)[1], read_lineage(folder), audit)
     write_bytes(folder / CARD, text.encode())
     return folder / CARD
 
 
-def load_any(folder: str | Path) -> Bundled:
+def load_any(folder: str | Path, trust_code: bool = False) -> Bundled:
     """Return what a bundle holds, in evaluation mode.
 
+    Args:
+        folder: of the bundle.
+        trust_code: as ``load``.
+
     Raises:
-        InputError: for a bundle that is missing, damaged, a pickle, or of another architecture.
+        InputError: as ``load``.
     """
     folder = Path(folder)
     if not is_whole(folder):
@@ -189,6 +197,8 @@ def load_any(folder: str | Path) -> Bundled:
     written, digest = config.pop("format", None), config.pop("sha256", None)
     if written != FORMAT:
         raise InputError(f"{folder} has bundle format {written}; expected {FORMAT}")
+    if not trust_code:
+        _check_builders(folder, config)
     try:
         model = _rebuild(config)
     except (KeyError, TypeError, ValueError) as error:
@@ -204,6 +214,16 @@ def load_any(folder: str | Path) -> Bundled:
         )
     model.load_state_dict(state)
     return model.eval()
+
+
+def _check_builders(folder: Path, config: dict[str, Any]) -> None:
+    """Raise InputError if a bundle would run code that nobody agreed to."""
+    strange = [name for name in builders(config) if not trusted(name)]
+    if strange:
+        raise InputError(
+            f"{folder} is built by {strange[0]}, which is not part of unflow; expected your consent to run "
+            "that code: write --trust_code true (trust_code=True) if you know where the files come from"
+        )
 
 
 def _rebuild(config: dict[str, Any]) -> Bundled:

@@ -74,18 +74,18 @@ def _record(
     return judge_record(judge, guide, held_out, name=name, judge_data=data.fingerprint, guide_data=None)
 
 
-def judge_folders(folder: Path, second: Path | None) -> tuple[Path, Path | None]:
+def judge_folders(folder: str, second: str | None) -> tuple[str, str | None]:
     """Return the bundles of the judges that a command was given: one, two, or a folder of two.
 
     Raises:
         InputError: for a folder of two judges and a second one beside it.
     """
-    if not (folder / RECORD).is_file():
+    if not (Path(folder) / RECORD).is_file():
         return folder, second
     if second is not None:
         raise InputError(
             f"got {folder}, which holds two judges, and --second-judge {second}; expected one or the other"
         )
-    read: Mapping[str, Any] = read_json(folder / RECORD)
+    read: Mapping[str, Any] = read_json(Path(folder) / RECORD)
     assert {FIRST, SECOND} <= read.keys()
-    return folder / FIRST, folder / SECOND
+    return str(Path(folder) / FIRST), str(Path(folder) / SECOND)

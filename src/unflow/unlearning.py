@@ -93,7 +93,8 @@ def unlearn(
         identity |= {"energy": sha256_module(target.energy), "request": request}
     if out is not None and bundle.is_whole(Path(out)):
         bundle.check_same(Path(out), identity, settings(type(method)()))
-        return Unlearned(bundle.load(out), bundle.read_lineage(Path(out)))
+        model = bundle.load(out, trust_code=True)  # it came from the model in hand
+        return Unlearned(model, bundle.read_lineage(Path(out)))
     result = fit(
         method, problem, out, seed=seed, device=device, devices=devices,
         label=f"{target.model.family} {name}", problem_id=bundle.problem_id(identity),

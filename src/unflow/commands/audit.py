@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from jsonargparse import ArgumentParser
 
-from unflow import bundle
 from unflow.auditing import Attacks, Gate, audit, failed
 from unflow.base_models import load_parts
+from unflow.bundle import write_card
 from unflow.card import audited_row
 from unflow.commands.options import first_word_as, parse_classes
-from unflow.commands.unlearn import class_energy
+from unflow.commands.unlearn import class_energy, guide_of
 from unflow.costs import guided_cost
 from unflow.divergences import DIVERGENCES
 from unflow.energies import check_classes
 from unflow.errors import InputError
+from unflow.foreign import check_reads, lineage_of, load_classifier, load_whole
 from unflow.judges import judge_folders
 from unflow.models import GenerativeModel
 from unflow.report import write_report
@@ -38,15 +40,15 @@ def add_arguments(parser: ArgumentParser, arguments: Sequence[str]) -> list[str]
 
 
 def run(
-    model: Path,
-    original: Path,
-    judge: Path,
+    model: str,
+    original: str,
+    judge: str,
     forget: str,
     out: Path,
     split: Path,
     data: str = "digits",
-    second_judge: Path | None = None,
-    retrained: Path | None = None,
+    second_judge: str | None = None,
+    retrained: str | None = None,
     autoencoder: Path | None = None,
     strengths: str | None = None,
     energy: str | None = None,
@@ -60,14 +62,16 @@ def run(
     attacks: Attacks = DEFAULT,
     fail_if: str | None = None,
     card: bool = False,
+    trust_code: bool = False,
 ) -> int:
     """Measure a model against the original, the exact target and a retrained one.
 
     Args:
-        model: bundle after unlearning.
-        original: bundle before.
-        judge: bundle of a classifier that had no part in the request, or the folder of `unflow judge`.
-        second_judge: bundle of another; it confirms what a search over latents finds.
+        model: bundle after unlearning, or generator:PACKAGE.MODULE:FUNCTION@WEIGHTS,prior=normal:64,...
+        original: bundle before, or such a line.
+        judge: bundle of a classifier that had no part in the request, or the folder of `unflow judge`, or
+            classifier:PACKAGE.MODULE:FUNCTION@WEIGHTS,...
+        second_judge: another; it confirms what a search over latents finds.
         forget: classes, like 3 or 3,5.
         out: folder for audit.json, samples/ and report.html.
         split: split.json; its held-out part gives the statistics.
@@ -86,6 +90,7 @@ def run(
         attacks: how.
         fail_if: conditions on the model's row, like "forget_rate>0.01,pul<95"; exit code 1 if one holds.
         card: write the audit into the model card, README.md of the model's bundle.
+        trust_code: whether bundles may run the functions that they name for networks of somebody else's.
     """
     torch.set_num_threads(1)
     check_seed(seed)
@@ -96,16 +101,20 @@ def run(
     classes = parse_classes(forget)
     gates = [Gate.parse(text) for text in fail_if.split(",")] if fail_if else []
     judge, second_judge = judge_folders(judge, second_judge)
-    before, referee = bundle.load_whole(original, autoencoder), bundle.load_classifier(judge)
-    second = None if second_judge is None else bundle.load_classifier(second_judge)
+    load = partial(load_whole, autoencoder=autoencoder, trust_code=trust_code)
+    before, referee = load(original), load_classifier(judge, trust_code)
+    second = None if second_judge is None else load_classifier(second_judge, trust_code)
+    for one in (referee, second):
+        if one is not None:
+            check_reads(one, before)
     check_classes(classes, referee.num_classes)
-    after = bundle.load_whole(model, autoencoder)
-    others = models_by_strength(model, strengths.split(","), autoencoder) if strengths else None
-    again = None if retrained is None else bundle.load_whole(retrained, autoencoder)
-    F = None if energy is None else class_energy(energy, classes, margin)
+    after = load(model)
+    others = models_by_strength(model, strengths.split(","), load) if strengths else None
+    again = None if retrained is None else load(retrained)
+    F = None if energy is None else class_energy(energy, classes, margin, trust_code)
     target = None if F is None else Target(before, F, strength, DIVERGENCES[divergence]())
-    guide = None if energy is None else Path(energy.partition(":")[2])
-    lineage = bundle.read_lineage(model)
+    guide = None if energy is None else guide_of(energy)
+    lineage = lineage_of(model)
     held_out, training = load_parts(data, split, "held_out", "train")
     record = {
         "command": "audit", "model": str(model), "original": str(original), "judge": str(judge),
@@ -121,7 +130,7 @@ def run(
         result = audit(
             after, original=before, judge=referee, forget=classes, held_out=held_out,
             training=training, target=target, retrained=again, n=n, resolve=resolve / 100, seed=seed, out=out,
-            guide=None if guide is None else bundle.load_classifier(guide), judge_data=data_hash(judge),
+            guide=None if guide is None else load_classifier(guide, trust_code), judge_data=data_hash(judge),
             second_judge=second, second_judge_data=None if second_judge is None else data_hash(second_judge),
             attacks=attacks if attack else None, strengths=others,
             guide_data=None if guide is None else data_hash(guide),
@@ -133,23 +142,23 @@ def run(
         print(f"audit:  {out / 'audit.json'}")
         print(f"report: {write_report(out)}")
         if card:
-            print(f"card:   {bundle.write_card(model, result.as_dict())}")
+            print(f"card:   {write_card(model, result.as_dict())}")
         failures = failed(gates, audited_row(result.as_dict()))
     for failure in failures:
         print(f"failed: {failure}")
     return 1 if failures else 0
 
 
-def cost_of(lineage: dict[str, Any], model: GenerativeModel, guide: Path | None) -> dict[str, Any]:
+def cost_of(lineage: dict[str, Any], model: GenerativeModel, guide: str | None) -> dict[str, Any]:
     """Return what unlearning has cost, the guide included; nothing for a bundle that no request made."""
     if lineage.get("request") is None or "seconds" not in lineage:
         return {}
-    seconds = 0.0 if guide is None else float(bundle.read_lineage(guide).get("seconds") or 0.0)
+    seconds = 0.0 if guide is None else float(lineage_of(guide).get("seconds") or 0.0)
     return guided_cost(lineage, model, seconds)
 
 
 def models_by_strength(
-    model: Path, folders: Sequence[str], autoencoder: Path | None = None
+    model: str, folders: Sequence[str], load: Callable[[str], GenerativeModel]
 ) -> dict[float, GenerativeModel]:
     """Return the audited model and others by the strengths of their requests.
 
@@ -157,29 +166,27 @@ def models_by_strength(
         InputError: for a bundle that no request made, or one of another original or request.
     """
     asked, found = _request_but_strength(model), {}
-    for folder in (model, *map(Path, folders)):
+    for folder in (model, *folders):
         own = _request_but_strength(folder)
         if own is None or own != asked:
             raise InputError(
                 f"got --strengths {folder}, which has another original, method or request than {model}; "
                 "expected the same request at another --strength"
             )
-        found[float(bundle.read_lineage(folder)["request"]["strength"])] = bundle.load_whole(
-            folder, autoencoder
-        )
+        found[float(lineage_of(folder)["request"]["strength"])] = load(folder)
     return found
 
 
-def _request_but_strength(folder: Path) -> dict[str, Any] | None:
+def _request_but_strength(folder: str) -> dict[str, Any] | None:
     """Return what was asked of which model by which method; None for a bundle that no request made."""
-    lineage = bundle.read_lineage(folder)
+    lineage = lineage_of(folder)
     if lineage.get("request") is None:
         return None
     request = {name: value for name, value in lineage["request"].items() if name != "strength"}
     return request | {name: lineage.get(name) for name in ("parent", "method", "family")}
 
 
-def data_hash(folder: Path) -> str | None:
+def data_hash(folder: str) -> str | None:
     """Return the hash of what a classifier's bundle was trained on; None if its lineage does not say."""
-    hashes = sorted((bundle.read_lineage(folder).get("data") or {}).values())
+    hashes = sorted((lineage_of(folder).get("data") or {}).values())
     return ",".join(hashes) or None

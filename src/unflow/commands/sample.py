@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from jsonargparse import ArgumentParser
 
-from unflow import bundle
 from unflow.commands.options import first_word_as
 from unflow.errors import InputError
+from unflow.foreign import load_whole
 from unflow.runs import open_run
 from unflow.training import check_seed, stream
 
@@ -23,22 +23,24 @@ def add_arguments(parser: ArgumentParser, arguments: Sequence[str]) -> list[str]
 
 
 def run(
-    model: Path, out: Path, n: int = 64, seed: int = 0, autoencoder: Path | None = None
+    model: str, out: Path, n: int = 64, seed: int = 0, autoencoder: Path | None = None,
+    trust_code: bool = False,
 ) -> None:  # fmt: skip
     """Draw samples from a model into samples.npz, and a picture of the first 64 images.
 
     Args:
-        model: bundle of the model.
+        model: bundle of the model, or generator:PACKAGE.MODULE:FUNCTION@WEIGHTS,prior=normal:64,...
         out: folder for samples.npz and samples.png.
         n: how many, >= 1.
         seed: of the latents, >= 0; the same seed gives the same latents for every model.
         autoencoder: bundle of what decodes, for a model of latents.
+        trust_code: whether bundles may run the functions that they name for networks of somebody else's.
     """
     torch.set_num_threads(1)
     check_seed(seed)
     if n < 1:
         raise InputError(f"got n={n}; expected 1 or more samples")
-    generator = bundle.load_whole(model, autoencoder)
+    generator = load_whole(model, autoencoder, trust_code)
     z = generator.prior(n, stream(seed, 99))
     x = generator.push_batches(z)
     decoder = None if autoencoder is None else str(autoencoder)

@@ -9,13 +9,14 @@ from typing import Literal
 import torch
 from jsonargparse import ArgumentParser
 
-from unflow import bundle
 from unflow.base_models import load_parts
+from unflow.classifiers import Classifier
 from unflow.commands.options import add_settings, parse_classes, peek, with_recipe
 from unflow.data import load_data
 from unflow.divergences import DIVERGENCES
 from unflow.energies import ClassLogOdds, check_classes
 from unflow.errors import InputError
+from unflow.foreign import check_reads, load_classifier, load_model, with_options
 from unflow.methods import UNLEARNERS, Method, Problem
 from unflow.methods.base import settings as plain_settings
 from unflow.models import inner_model
@@ -33,8 +34,10 @@ def add_arguments(parser: ArgumentParser, arguments: Sequence[str]) -> list[str]
     return rest
 
 
-def class_energy(energy: str, forget: tuple[int, ...], margin: float) -> ClassLogOdds:
-    """Return the energy in `classifier:DIR`.
+def class_energy(
+    energy: str, forget: tuple[int, ...], margin: float, trust_code: bool = False
+) -> ClassLogOdds:
+    """Return the energy in `classifier:DIR`, or `classifier:PACKAGE.MODULE:FUNCTION@WEIGHTS`.
 
     Raises:
         InputError: for anything else, and for classes that the classifier does not know.
@@ -42,19 +45,28 @@ def class_energy(energy: str, forget: tuple[int, ...], margin: float) -> ClassLo
     kind, _, folder = energy.partition(":")
     if kind != "classifier" or not folder:
         raise InputError(
-            f"got --energy {energy!r}; expected classifier:DIR, the bundle of a trained classifier"
+            f"got --energy {energy!r}; expected classifier:DIR, the bundle of a trained classifier, or "
+            "classifier:PACKAGE.MODULE:FUNCTION@WEIGHTS"
         )
-    classifier = bundle.load_classifier(folder)
+    classifier = load_classifier(guide_of(energy), trust_code)
     check_classes(forget, classifier.num_classes)
     return ClassLogOdds(classifier, forget, margin)
 
 
+def guide_of(energy: str) -> str:
+    """Return the bundle of an energy's classifier, or the line that names it."""
+    folder = energy.partition(":")[2]
+    return folder if Path(folder).exists() else energy
+
+
 def run(
     settings: Method,
-    model: Path,
+    model: str,
     energy: str,
     forget: str,
     out: Path,
+    weights: Path | None = None,
+    prior: str | None = None,
     method: str = "erfm_resample",
     margin: float = 4.0,
     strength: float = 1.0,
@@ -65,15 +77,20 @@ def run(
     seed: int = 0,
     device: str = "cpu",
     devices: int = 1,
+    trust_code: bool = False,
 ) -> None:
     """Make a model forget classes.
 
     Args:
         settings: hyper-parameters of the method.
-        model: bundle of the model.
-        energy: classifier:DIR, the bundle of the guide.
+        model: bundle of the model, or generator:PACKAGE.MODULE:FUNCTION@WEIGHTS,prior=normal:64 and, if so,
+            range=0:1 and shape=1x28x28 (of what it writes), key= (of the weights), and its options.
+        energy: classifier:DIR, the bundle of the guide, or classifier:PACKAGE.MODULE:FUNCTION@WEIGHTS and, if
+            so, range=0:1 and shape=784 (of what it reads), names=cat/dog.
         forget: classes, like 3 or 3,5.
         out: folder of the new bundle; the same command continues a run that was stopped.
+        weights: of a model that is no bundle, as @WEIGHTS behind it.
+        prior: of a model that is no bundle, like normal:64, as prior= behind it.
         method: erfm, erfm_resample, either with _prior after it, ot_fm (flow); uot, uot_tilted,
             latent_transport, latent_transport_uot, latent_transport_chain (one-step); relabel, saliency,
             selective_amnesia (baselines, one-step); gradient_ascent, neg_grad_plus, fine_tune,
@@ -87,15 +104,19 @@ def run(
         seed: >= 0.
         device: cpu, cuda or mps.
         devices: data-parallel processes.
+        trust_code: whether bundles may run the functions that they name for networks of somebody else's.
     """
     torch.set_num_threads(1)
     check_seed(seed)
     check_device(device)
     classes = parse_classes(forget)
-    target = Target(
-        bundle.load(model), class_energy(energy, classes, margin), strength, DIVERGENCES[divergence]()
-    )
-    retrained = None if teacher is None else bundle.load(teacher)
+    named = with_options(model, weights, prior)
+    original = load_model(named, trust_code)
+    F = class_energy(energy, classes, margin, trust_code)
+    assert isinstance(F.classifier, Classifier)
+    check_reads(F.classifier, original)
+    target = Target(original, F, strength, DIVERGENCES[divergence]())
+    retrained = None if teacher is None else load_model(teacher, trust_code)
     problem = Problem(model=inner_model(target.model), teacher=retrained)
     if data is None and settings.reads(problem) & {"retain", "forget"}:
         raise InputError(
@@ -109,7 +130,7 @@ def run(
         rows = load_data(data)
     real = {} if rows is None else rows_read(settings, target, classes, rows, held_out, retrained)
     record = {
-        "command": "unlearn", "model": str(model), "energy": energy, "forget": list(classes),
+        "command": "unlearn", "model": named, "energy": energy, "forget": list(classes),
         "method": method, "settings": plain_settings(settings), "margin": margin,
         "strength": strength, "divergence": divergence, "data": data,
         "split": None if split is None else str(split),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from unflow.errors import InputError, choose
+from unflow.nets.adapters import ReadsAs, WritesAs, built_around
 from unflow.nets.autoencoder import ConvAutoencoder
 from unflow.nets.convnet import ConvNet
 from unflow.nets.mlp import MLP
@@ -18,7 +19,8 @@ from unflow.nets.resnet import ResNet
 from unflow.nets.unet import UNet
 
 __all__ = [
-    "MLP", "NETS", "ConvAutoencoder", "ConvNet", "ResNet", "UNet", "build_net", "net_config", "new_net",
+    "ADAPTERS", "MLP", "NETS", "ConvAutoencoder", "ConvNet", "ReadsAs", "ResNet", "UNet", "WritesAs",
+    "build_net", "builders", "net_config", "new_net", "trust", "trusted",
 ]  # fmt: skip
 
 NETS: dict[str, type[nn.Module]] = {
@@ -28,6 +30,34 @@ NETS: dict[str, type[nn.Module]] = {
     "resnet": ResNet,
     "conv_autoencoder": ConvAutoencoder,
 }
+
+ADAPTERS: dict[str, Callable[..., nn.Module]] = {
+    "reads_as": built_around(ReadsAs),
+    "writes_as": built_around(WritesAs),
+}
+"""What stands around a network of somebody else's."""
+
+_TRUSTED: set[str] = set()
+
+
+def trust(builder: str) -> None:
+    """Let files that are loaded from now on name this builder: whoever named it has agreed to run it."""
+    _TRUSTED.add(builder)
+
+
+def trusted(builder: str) -> bool:
+    """Return whether a file may have this builder run."""
+    return builder in _TRUSTED
+
+
+def builders(config: Any) -> list[str]:
+    """Return the builders that an architecture's description names, at any depth."""
+    if isinstance(config, list):
+        return [name for each in config for name in builders(each)]
+    if not isinstance(config, dict):
+        return []
+    own = [str(config["builder"])] if "builder" in config else []
+    return own + [name for key, each in config.items() if key != "options" for name in builders(each)]
 
 
 def net_config(net: nn.Module) -> dict[str, Any]:
@@ -63,13 +93,18 @@ def build_net(config: dict[str, Any]) -> nn.Module:
         build = _builder(name)
     else:
         name = options.pop("net", None)
-        build = choose(NETS, name, "network")
+        build = choose({**NETS, **ADAPTERS}, name, "network")
     try:
         net = build(**options)
     except TypeError as error:
         raise InputError(f"the network {name} does not take these options: {error}") from error
+    if not isinstance(net, nn.Module):
+        raise InputError(
+            f"{name} returned a {type(net).__name__}; expected a torch.nn.Module: name the function "
+            "that makes the network"
+        )
     if "builder" in config:
-        net.config = dict(config)
+        net.config = dict(config)  # type: ignore[assignment]
     return net
 
 
