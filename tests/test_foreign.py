@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +19,7 @@ from unflow.cli import main
 from unflow.data import load_data, split_data, write_split
 from unflow.errors import InputError
 from unflow.foreign import check_reads, load_classifier, load_model, read_line, with_options
-from unflow.models import Generator
+from unflow.models import Generator, plain_module
 from unflow.nets import ReadsAs, WritesAs, build_net, builders, net_config
 from unflow.nets.adapters import read_by_last_linear
 
@@ -249,6 +250,37 @@ def test_a_strange_generator_is_unlearned_sampled_and_audited_from_the_shell(
     rows = json.loads(Path("itself/audit.json").read_text())["rows"]
     assert rows[0]["forget_rate"] == rows[1]["forget_rate"]
     assert rows[1]["method"] == "unlearned"
+
+
+def test_the_owner_gets_the_network_back_with_its_weights_in_their_old_places(
+    third_party: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from third_party.nets import Decoder
+
+    target = uf.Target(load_model(MODEL), uf.energies.ClassLogOdds(load_classifier(GUIDE), [3], 2.0))
+    result = uf.unlearn(target, uf.methods.UOT(steps=2, bank_size=256), out="forgotten")
+    net = result.module()
+    assert type(net) is Decoder
+    assert main(shlex.split("export forgotten --like gan.pth --out after.pth")) == 0
+    before, after = (torch.load(name, weights_only=True) for name in ("gan.pth", "after.pth"))
+    assert after.keys() == before.keys() == {"generator"}
+    assert after["generator"].keys() == before["generator"].keys()
+    for name, tensor in net.state_dict().items():
+        assert torch.equal(after["generator"][f"module.{name}"], tensor)
+        assert not torch.equal(before["generator"][f"module.{name}"], tensor)
+    assert main(shlex.split("export forgotten --like gan.pth --out after.pth")) == 2
+    assert "is there already" in capsys.readouterr().err
+    again = load_model(MODEL.replace("gan.pth", "after.pth"))
+    z = again.prior(3, uf.stream(0))
+    assert torch.equal(again.push(z), result.model.push(z))
+
+
+def test_a_chain_is_more_than_one_network() -> None:
+    model = Generator(nn.Linear(2, 2), (2,))
+    flow = uf.Flow(build_net({"net": "mlp", "shape": [2], "width": 4, "depth": 1}), (2,))
+    assert plain_module(model) is model.net
+    with pytest.raises(InputError, match="got a Chain, which is more than one network"):
+        plain_module(uf.Chain(model, flow))
 
 
 def test_a_bundle_that_names_code_runs_it_only_with_consent(

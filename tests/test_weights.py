@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from unflow.errors import InputError
-from unflow.weights import load_weights, read_weights
+from unflow.weights import load_weights, read_weights, write_weights
 
 
 def net(seed: int, width: int = 5) -> nn.Sequential:
@@ -151,3 +151,39 @@ def test_files_that_are_no_weights_are_refused(tmp_path: Path) -> None:
     torch.save({"epoch": 3}, tmp_path / "w.pth")
     with pytest.raises(InputError, match="got no tensors in"):
         read_weights(tmp_path / "w.pth")
+
+
+# And back
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_weights_are_written_where_they_were_and_nothing_else_is(name: str, tmp_path: Path) -> None:
+    content, _ = FILES[name]
+    torch.save(content, tmp_path / "before.pth")
+    new = net(7)
+    write_weights(new, tmp_path / "after.pth", like=tmp_path / "before.pth")
+    before, after = (read_weights(tmp_path / file) for file in ("before.pth", "after.pth"))
+    assert after.keys() <= before.keys()
+    filled = net(8)
+    load_weights(filled, tmp_path / "after.pth")
+    old = [tensor for tensor in (*STATE.values(), *OTHER.values()) if tensor.dtype == torch.float32]
+    for key, tensor in new.state_dict().items():
+        assert torch.equal(filled.state_dict()[key], tensor) or key.endswith("tracked")
+    trained = [tensor for key, tensor in after.items() if "running" not in key and "tracked" not in key]
+    assert not any(torch.equal(a, b) for a in trained for b in old if a.shape == b.shape)
+
+
+def test_without_a_file_to_be_like_names_are_the_networks_own(tmp_path: Path) -> None:
+    for ending in (".safetensors", ".pt"):
+        write_weights(SOURCE, tmp_path / f"w{ending}")
+        found = read_weights(tmp_path / f"w{ending}")
+        assert found.keys() == STATE.keys()
+        assert all(torch.equal(found[key], STATE[key]) for key in STATE)
+
+
+def test_weights_are_not_written_over_a_file_or_under_another_ending(tmp_path: Path) -> None:
+    (tmp_path / "w.pt").touch()
+    with pytest.raises(InputError, match="is there already; expected a new file"):
+        write_weights(SOURCE, tmp_path / "w.pt")
+    with pytest.raises(InputError, match=r"expected a name that ends in \.safetensors"):
+        write_weights(SOURCE, tmp_path / "w.npz")

@@ -15,6 +15,7 @@ COMMANDS = {
     "train": "train a base model or a classifier from a recipe",
     "unlearn": "make a model forget classes",
     "sample": "draw samples from a model",
+    "export": "write a model's weights for the code that it came from",
     "judge": "train and calibrate two judges, and say how far they can be trusted",
     "audit": "measure a model against original, target and retrained, by an independent judge",
     "reproduce": "make a paper's table and figures again, our rows beside the paper's",

@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from unflow.errors import InputError
 from unflow.files import append_json_line, read_json_lines, read_tensors, write_bytes, write_tensors
 from unflow.methods.base import Method, Problem, Tensors, Trained, Training, Untrained, settings, under
+from unflow.methods.partly import train_only
 from unflow.progress import Progress
 
 if TYPE_CHECKING:
@@ -94,6 +95,9 @@ class _Loop:
         self.fabric, self.loop, self.seed = fabric, loop, seed
         self.prepared = {k: v.to(fabric.device) for k, v in prepared.items()}
         self.parts = loop.init(problem, self.prepared, seed)
+        if problem.train_only is not None:
+            started = [one for one in (problem.model, problem.earlier) if one is not None]
+            train_only(self.parts, started, problem.train_only)
         self.wrapped: dict[str, Any] = {}
         self.optimizers: dict[str, Any] = {}
         for name, part in self.parts.items():

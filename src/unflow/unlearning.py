@@ -17,7 +17,7 @@ from unflow.energies import Decoded
 from unflow.files import sha256_module, sha256_tensors
 from unflow.methods import Method, Problem, settings
 from unflow.methods.baselines.retrain import Retrain
-from unflow.models import GenerativeModel, Latent, inner_model
+from unflow.models import GenerativeModel, Latent, inner_model, plain_module
 from unflow.target import Target
 from unflow.training import METRICS, Fit, finish, fit, seconds_to_within
 
@@ -37,6 +37,10 @@ class Unlearned:
     model: GenerativeModel
     lineage: dict[str, Any]
 
+    def module(self) -> nn.Module:
+        """Return the network itself, as its owner wrote it, with the new weights."""
+        return plain_module(self.model)
+
 
 def unlearn(
     target: Target,
@@ -52,6 +56,7 @@ def unlearn(
     devices: int = 1,
     name: str = "",
     guide_data: tuple[str, ...] = (),
+    train_only: Sequence[str] | None = None,
 ) -> Unlearned:
     """Move a model towards the target of a request; the same call continues a run that was killed.
 
@@ -69,6 +74,7 @@ def unlearn(
         devices: data-parallel processes.
         name: of the row in audits and progress; the method's class name by default.
         guide_data: what the energy's classifier was trained on, for the record.
+        train_only: regular expressions; the model's weights with other names stay as they are.
 
     Raises:
         InputError: before any training, for a method that does not fit the model, the energy or the
@@ -76,6 +82,8 @@ def unlearn(
     """
     data: dict[str, Any] = {"retain": retain, "forget": forget, "held_out": held_out}
     problem = _inside(target, data, teacher)
+    if train_only is not None:
+        problem = dataclasses.replace(problem, train_only=tuple(train_only))
     method.check(problem)
     name = name or type(method).__name__
     request = {
@@ -86,6 +94,8 @@ def unlearn(
         "parent": sha256_module(target.model), "method": name, "settings": settings(method), "seed": seed,
         "data": {k: sha256_tensors(v) for k, v in data.items() if v is not None},
     }  # fmt: skip
+    if train_only is not None:
+        identity |= {"train_only": list(train_only)}
     if "teacher" in method.reads(problem):
         assert problem.teacher is not None
         identity |= {"teacher": sha256_module(problem.teacher)}

@@ -1,7 +1,9 @@
-"""Weights that somebody else saved, into a network of the same architecture."""
+"""Weights that somebody else saved, into a network of the same architecture and back."""
 
 from __future__ import annotations
 
+import copy
+import io
 import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -12,10 +14,11 @@ import torch
 from torch import Tensor, nn
 
 from unflow.errors import InputError
-from unflow.files import read_tensors
+from unflow.files import read_tensors, write_bytes, write_tensors
 
 WRAPPERS = ("module.", "_orig_mod.")
 """What DataParallel, DistributedDataParallel and ``torch.compile`` put into names, wherever they stand."""
+ENDINGS = (".safetensors", ".pt", ".pth", ".ckpt", ".bin")
 OPTIONAL = "num_batches_tracked"
 """A buffer that changes nothing outside training, and that older files lack."""
 
@@ -30,7 +33,14 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
         InputError: for a file that is missing or damaged, holds Python objects beside tensors (running a
             pickle runs whatever is in it), or holds no tensor.
     """
-    path = Path(path)
+    found = dict(_flat(_content(Path(path)), ""))
+    if not found:
+        raise InputError(f"got no tensors in {path}; expected the state_dict of a model")
+    return found
+
+
+def _content(path: Path) -> Any:
+    """Return what a file of weights holds, as it is nested there."""
     if path.suffix == ".safetensors":
         return read_tensors(path)[0]
     if not path.is_file():
@@ -38,7 +48,7 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
             f"got no file {path}; expected weights: write the path of a .safetensors or .pth file"
         )
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        return torch.load(path, map_location="cpu", weights_only=True)
     except UnpicklingError as error:
         raise InputError(
             f"{path} holds more than tensors, or is no file of PyTorch ({_reason(error)}); expected tensors "
@@ -48,10 +58,6 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
         raise InputError(
             f"{path} is damaged ({_reason(error)}); expected what torch.save wrote: copy the file again"
         ) from error
-    found = dict(_flat(content, ""))
-    if not found:
-        raise InputError(f"got no tensors in {path}; expected the state_dict of a model")
-    return found
 
 
 def load_weights(net: nn.Module, path: str | Path, key: str | None = None, ema: bool = True) -> str:
@@ -88,6 +94,56 @@ def load_weights(net: nn.Module, path: str | Path, key: str | None = None, ema: 
     own = found[chosen[0]]
     net.load_state_dict({name: own.get(_unwrapped(name), value) for name, value in net.state_dict().items()})
     return chosen[0]
+
+
+def write_weights(
+    net: nn.Module, out: str | Path, like: str | Path | None = None, key: str | None = None
+) -> Path:
+    """Write a network's weights under the names, and in the nesting, of the file that they once came from.
+
+    Everything else in that file is left out: averages, optimisers and copies remember what was forgotten.
+
+    Args:
+        net: whose weights are written.
+        out: .safetensors for tensors by name; .pt, .pth, .ckpt or .bin for what ``torch.save`` writes.
+        like: the file; None: the network's own names, nothing around them.
+        key: as ``load_weights``.
+
+    Raises:
+        InputError: for another ending, a file that is there already, and as ``load_weights``.
+    """
+    out = Path(out)
+    if out.suffix not in ENDINGS:
+        raise InputError(f"got {out} for weights; expected a name that ends in {', '.join(ENDINGS)}")
+    if out.exists():
+        raise InputError(f"{out} is there already; expected a new file: choose another --out")
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in net.state_dict().items()}
+    content: Any = state
+    if like is not None:
+        before = load_weights(copy.deepcopy(net), like, key)
+        start = f"{before}." if before else ""
+        content = _filled(_content(Path(like)), "", {f"{start}{_unwrapped(k)}": v for k, v in state.items()})
+    out.parent.mkdir(parents=True, exist_ok=True)
+    if out.suffix == ".safetensors":
+        write_tensors(out, dict(_flat(content, "")))
+    else:
+        buffer = io.BytesIO()
+        torch.save(content, buffer)
+        write_bytes(out, buffer.getvalue())
+    return out
+
+
+def _filled(content: Any, path: str, state: Mapping[str, Tensor]) -> Any:
+    """Return a file's content with a network's tensors in their places, and nothing else."""
+    if isinstance(content, Tensor):
+        return state.get(_unwrapped(path))
+    if not isinstance(content, Mapping):
+        return None
+    pairs = (
+        (name, _filled(each, f"{path}.{name}" if path else str(name), state))
+        for name, each in content.items()
+    )
+    return {name: each for name, each in pairs if each is not None} or None
 
 
 def _flat(content: Any, before: str) -> Iterator[tuple[str, Tensor]]:

@@ -77,6 +77,7 @@ def run(
     seed: int = 0,
     device: str = "cpu",
     devices: int = 1,
+    train_only: str | None = None,
     trust_code: bool = False,
 ) -> None:
     """Make a model forget classes.
@@ -104,6 +105,7 @@ def run(
         seed: >= 0.
         device: cpu, cuda or mps.
         devices: data-parallel processes.
+        train_only: names of the weights that are trained, like "layers.2,head": regular expressions.
         trust_code: whether bundles may run the functions that they name for networks of somebody else's.
     """
     torch.set_num_threads(1)
@@ -134,12 +136,13 @@ def run(
         "method": method, "settings": plain_settings(settings), "margin": margin,
         "strength": strength, "divergence": divergence, "data": data,
         "split": None if split is None else str(split),
-        "teacher": None if teacher is None else str(teacher), "seed": seed,
+        "teacher": None if teacher is None else str(teacher), "seed": seed, "train_only": train_only,
     }  # fmt: skip
     with run_folder(out, record):
         result = unlearn(
             target, settings, out, seed=seed, device=device, devices=devices, name=method,
-            guide_data=("guide",), teacher=retrained, **real,
+            guide_data=("guide",), teacher=retrained,
+            train_only=None if train_only is None else train_only.split(","), **real,
         )  # fmt: skip
     if is_first_process():
         print(f"model: {out} ({result.lineage['seconds']:.1f} s)")

@@ -35,6 +35,7 @@ class Problem:
         critic: a trained classifier whose eye an autoencoder is trained for.
         held_out: real samples on which a training loss is watched, never trained on.
         earlier: what came of the training before this one (``Training.earlier``).
+        train_only: names of the model's weights that are trained (regular expressions); None: all.
     """
 
     model: nn.Module
@@ -47,6 +48,7 @@ class Problem:
     critic: Classifier | None = None
     held_out: Tensor | None = None
     earlier: nn.Module | None = None
+    train_only: tuple[str, ...] | None = None
 
 
 class Part:

@@ -16,11 +16,12 @@ from unflow.models.flow import Flow
 from unflow.models.flow_map import FlowMap
 from unflow.models.generator import Generator
 from unflow.models.latent import Latent, inner_model
+from unflow.models.plain import plain_module
 from unflow.nets import build_net
 
 __all__ = [
     "MODELS", "Chain", "Filtered", "Flow", "FlowMap", "GenerativeModel", "Generator", "Latent", "from_config",
-    "inner_model", "latent_norm",
+    "inner_model", "latent_norm", "plain_module",
 ]  # fmt: skip
 
 MODELS: dict[str, Callable[..., GenerativeModel]] = {

@@ -38,7 +38,7 @@ class ClippedDifference(nn.Module):
         return keep - (self.clip * ratio).clamp(max=self.strength) * drop
 
     def _norm(self, loss: Tensor) -> Tensor:
-        weights = list(self.loss.net.parameters())
+        weights = [weight for weight in self.loss.net.parameters() if weight.requires_grad]
         gradients = torch.autograd.grad(loss, weights, retain_graph=True)
         return torch.stack([gradient.square().sum() for gradient in gradients]).sum().sqrt()
 
