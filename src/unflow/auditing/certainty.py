@@ -106,7 +106,7 @@ MIN_OF_A_CLASS = 50
 
 
 def class_distances(
-    features: Tensor, labels: Tensor, reference: Tensor, reference_labels: Tensor, num_classes: int
+    features: Tensor, labels: Tensor, manifold: metrics.Manifold, reference_labels: Tensor, num_classes: int
 ) -> list[dict[str, Any]]:
     """Return, per class, how near its samples are, and how many of the reference's have one near.
 
@@ -115,7 +115,7 @@ def class_distances(
     Args:
         features: of a row, [n, d].
         labels: judged classes of the row, [n].
-        reference: features of the reference, [m, d].
+        manifold: of the reference's features, [m, d].
         reference_labels: classes of the reference, [m].
         num_classes: that the judge knows.
 
@@ -123,16 +123,15 @@ def class_distances(
         One record per class: "n" samples in it; "fid" between samples of the class, None with fewer than
         ``MIN_OF_A_CLASS`` on a side; "coverage" of the reference's, None where it has none.
     """
-    manifold = metrics.Manifold.from_features(reference)
+    near = metrics.covered(generated=features, reference=manifold)
     records = []
     for k in range(num_classes):
         ours, theirs = labels == k, reference_labels == k
         enough = min(int(ours.sum()), int(theirs.sum())) >= MIN_OF_A_CLASS
         records.append({
             "n": int(ours.sum()),
-            "fid": metrics.frechet_distance(generated=features[ours], reference=reference[theirs])
+            "fid": metrics.frechet_distance(generated=features[ours], reference=manifold.points[theirs])
             if enough else None,
-            "coverage": metrics.coverage(generated=features, reference=manifold, subset=theirs)
-            if theirs.any() else None,
+            "coverage": float(near[theirs].double().mean()) if theirs.any() else None,
         })  # fmt: skip
     return records

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,7 @@ class FamilyAudit:
         self._original_share = float(is_forgotten(self._original_labels, evidence.forget).double().mean())
         self._kept = [k for k in range(judge.num_classes) if k not in set(evidence.forget)]
         self._retain = judge.features(evidence.retain.x)
+        self._retain_manifold = metrics.Manifold.from_features(self._retain)
         self._training = judge.features(evidence.training.x)
         self._held_out = judge.features(evidence.held_out.x)
         self._target = judge.features(target[0].x) if target else None
@@ -70,6 +72,10 @@ class FamilyAudit:
             else None
         )
         self.bandwidth = evidence.bandwidth or metrics.median_bandwidth(self._retain, stream(0, 7))
+
+    @cached_property
+    def _held_out_manifold(self) -> metrics.Manifold:
+        return metrics.Manifold.from_features(self._held_out)
 
     def floor(self) -> dict[str, float | None]:
         """Return the distances between two independent exact-target sets: what no method can beat."""
@@ -84,7 +90,7 @@ class FamilyAudit:
         labels = probabilities.argmax(1)
         forgotten = metrics.forget_rate(probabilities, evidence.forget)
         counts = metrics.class_counts(labels, evidence.judge.num_classes)
-        near = fidelity(generated=features, reference=self._retain)
+        near = fidelity(generated=features, reference=self._retain_manifold)
         # The target's own samples cannot be their own reference: its row uses the second set.
         target = self._second_target if entry.method == "target" else self._target
         retrained = None if entry.method == "retrained" else self._retrained
@@ -170,7 +176,8 @@ class FamilyAudit:
             "told_apart": told_apart(features, asked, evidence.c2st, seed),
             "redistribution": redistribution_test(row["class_counts"], wanted, evidence.forget),
             "classes": class_distances(
-                features, labels, self._held_out, evidence.held_out.labels, evidence.judge.num_classes
+                features, labels, self._held_out_manifold, evidence.held_out.labels,
+                evidence.judge.num_classes,
             ),
         }  # fmt: skip
 

@@ -17,8 +17,11 @@ from torch import Tensor
 
 from unflow.errors import InputError
 
-BLOCK_ENTRIES = 2**23
-"""Entries of a distance matrix held at a time: 64 MiB in float64, whatever the sets' sizes."""
+BLOCK_ENTRIES = 2**20
+"""Entries of a distance matrix held at a time, whatever the sets' sizes: 8 MiB in float64.
+
+Blocks that the allocator keeps between two; larger ones it takes from the system anew, page by page.
+"""
 
 
 def as_double(values: ArrayLike) -> Tensor:

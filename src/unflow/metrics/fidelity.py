@@ -164,6 +164,20 @@ def density_coverage(*, generated: ArrayLike, reference: ArrayLike | Manifold, k
     return DensityCoverage(_mean(balls.per_point) / k, _mean(balls.hit))
 
 
+def covered(*, generated: ArrayLike, reference: ArrayLike | Manifold, k: int = 5) -> Tensor:
+    """Return which reference balls have a generated point inside, booleans [m]: their mean is ``coverage``.
+
+    Args:
+        generated: features, shape [n, d].
+        reference: features, shape [m, d], or their ``Manifold``.
+        k: which neighbour.
+
+    Raises:
+        InputError: as ``density_coverage``.
+    """
+    return _balls_around(as_features(generated, "generated"), _as_manifold(reference, k)).hit
+
+
 def coverage(
     *,
     generated: ArrayLike,
@@ -186,8 +200,7 @@ def coverage(
     Raises:
         InputError: as ``density_coverage``, and for a subset that is empty or of another length.
     """
-    real = _as_manifold(reference, k)
-    hit = _balls_around(as_features(generated, "generated"), real).hit
+    hit = covered(generated=generated, reference=reference, k=k)
     return _mean(hit if subset is None else hit[_as_mask(subset, len(hit))])
 
 
