@@ -13,9 +13,19 @@ from torch import Tensor, nn
 import unflow as uf
 from unflow.bundle import read_lineage
 from unflow.calibration import Tempered
+from unflow.classifiers import Features
 from unflow.cli import main
 from unflow.divergences import DIVERGENCES, KL
-from unflow.energies import Balanced, CallableEnergy, ClassLogOdds, Decoded, Energy, Softplus, frozen
+from unflow.energies import (
+    AttributeLogOdds,
+    Balanced,
+    CallableEnergy,
+    ClassLogOdds,
+    Decoded,
+    Energy,
+    Softplus,
+    frozen,
+)
 from unflow.errors import InputError
 from unflow.files import sha256_module
 from unflow.methods import ERFM, UOT, FineTune, Reject
@@ -264,6 +274,8 @@ DESCRIBED: dict[str, Energy] = {
     "tempered": ClassLogOdds(Tempered(guide(), 1.7), [1], 2.0),
     "balanced": Balanced(ClassLogOdds(guide(), [1], 2.0), Tempered(guide(), 1.7), [1], [0.0, -0.4]),
     "decoded": Decoded(of_images(), autoencoder()),
+    "attribute": AttributeLogOdds(torch.nn.Flatten(), torch.tensor([1.0, -2.0]), 0.5, 1.0, "being right"),
+    "attribute of features": AttributeLogOdds(Features(guide()), torch.linspace(-1, 1, 8), -0.5),
 }
 
 

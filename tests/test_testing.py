@@ -8,28 +8,38 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, ClassVar
 
+import numpy as np
+import onnx
 import pytest
 import torch
+from sklearn.linear_model import LogisticRegression
 from torch import Tensor, nn
 
+from onnx_models import linear_onnx
 from unflow import energies
 from unflow.autoencoders import Autoencoder
 from unflow.classifiers import Classifier
 from unflow.energies import (
     Anchor,
     AnchorLogOdds,
+    AttributeLogOdds,
     Balanced,
+    BlackBox,
     CallableEnergy,
     ClassLogOdds,
     Decoded,
     Energy,
+    EstimatorLogOdds,
     Minimum,
     MixtureLogOdds,
     Negative,
+    OnnxLogOdds,
     Region,
     Scaled,
+    ScoreLogOdds,
     Softplus,
     Sum,
 )
@@ -62,6 +72,21 @@ def classifier() -> nn.Module:
 def autoencoder() -> Autoencoder:
     net = {"net": "conv_autoencoder", "shape": (1, 4, 4), "latent": 2, "width": 8, "depth": 1}
     return Autoencoder(new_net(net, 0))
+
+
+def estimator() -> LogisticRegression:
+    return LogisticRegression().fit(X.numpy(), (X[:, 0] > 0).int() + (X[:, 1] > 0).int())
+
+
+def onnx_log_odds(fixed: int | None = None) -> OnnxLogOdds:
+    weight = torch.randn(2, 3, generator=stream(5)).numpy()
+    with TemporaryDirectory() as folder:
+        onnx.save(linear_onnx(weight, fixed or "batch"), Path(folder) / "linear.onnx")
+        return OnnxLogOdds(Path(folder) / "linear.onnx", [1], margin=2.0)
+
+
+def chance(x: np.ndarray) -> np.ndarray:
+    return 1 / (1 + np.exp(-x[:, 0]))
 
 
 A, B = Softplus(CallableEnergy(left), 1.0), CallableEnergy(up, -1.0)
@@ -99,6 +124,13 @@ ENERGIES: dict[str, Energy] = {
         torch.eye(2).repeat(2, 1, 1),
         margin=2.0,
     ),
+    "AttributeLogOdds": AttributeLogOdds(nn.Linear(2, 3), torch.tensor([1.0, -2.0, 0.5]), 0.1, 2.0),
+    "EstimatorLogOdds": EstimatorLogOdds(estimator(), 1, margin=2.0),
+    "EstimatorLogOdds, raw": EstimatorLogOdds(estimator(), [0, 2], None, "decision_function"),
+    "OnnxLogOdds": onnx_log_odds(),
+    "OnnxLogOdds in threes": onnx_log_odds(fixed=3),
+    "ScoreLogOdds": ScoreLogOdds(BlackBox(chance), margin=1.0),
+    "CallableEnergy of a BlackBox": CallableEnergy(BlackBox(chance, batch_size=7), 0.0, False),
     "Minimum of regions": Region(lambda x: x[:, 0] > 0) & Region(lambda x: x[:, 1] > 0, 5.0),
 }
 

@@ -1,4 +1,8 @@
-"""Energies from a few images of what is to be forgotten and the model's own samples, without labels."""
+"""Energies from a few images of what is to be forgotten and the model's own samples, without labels.
+
+The extractor is any module from samples to features, of one axis or more: a network's trunk, an encoder,
+``nn.Flatten()`` or ``classifiers.Features``. It is copied and frozen, and gradients go through it.
+"""
 
 from __future__ import annotations
 

@@ -20,6 +20,12 @@ from unflow.target import Target
 Tensors = dict[str, Tensor]
 Module = TypeVar("Module", bound=nn.Module)
 
+ANY_ENERGY = {
+    "one-step models": ("latent_transport", "latent_transport_chain", "reject"),
+    "flows": ("erfm", "erfm_resample", "erfm_resample_prior", "reject"),
+}
+"""Methods that need no gradient of the energy, by their names in ``UNLEARNERS``."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Problem:
@@ -264,6 +270,17 @@ def model_of(problem: Problem) -> GenerativeModel:
     return problem.model
 
 
+def require_gradient(problem: Problem, what: str) -> None:
+    """Raise InputError for an energy without gradient, which ``what`` follows; it names who needs none."""
+    energy = target_of(problem).energy
+    if not energy.differentiable:
+        free = "; ".join(f"{', '.join(names)} for {kind}" for kind, names in ANY_ENERGY.items())
+        raise InputError(
+            f"{what} follows the gradient of the energy, and this energy has none ({energy.describe()}); "
+            f"expected a differentiable one, or a method that takes any energy: write one of {free}"
+        )
+
+
 def require_batch(n: int, batch_size: int, what: str) -> None:
     """Raise InputError for a batch larger than the data it is drawn from."""
     if batch_size > n:
@@ -285,6 +302,6 @@ def settings(method: Method) -> dict[str, object]:
 
 __all__ = [
     "Descend", "Method", "Part", "Parts", "Problem", "Tensors", "Trained", "Training", "Untrained",
-    "draw_rows", "draw_weighted", "model_of", "require_batch", "settings", "target_of", "trainable_copy",
-    "under",
+    "draw_rows", "draw_weighted", "model_of", "require_batch", "require_gradient", "settings", "target_of",
+    "trainable_copy", "under",
 ]  # fmt: skip

@@ -22,6 +22,7 @@ from unflow.methods.base import (
     draw_weighted,
     model_of,
     require_batch,
+    require_gradient,
     target_of,
     trainable_copy,
 )  # fmt: skip
@@ -170,16 +171,12 @@ class UOT(Training):
     def check(self, problem: Problem) -> None:
         """Raise InputError for an energy without gradients, before any training."""
         super().check(problem)
+        require_gradient(problem, "UOT")
         first = self.earlier(problem)
         if first is not None:
             first.check(problem)
         if self.potential == "features":
             features_behind(target_of(problem).energy)
-        if not target_of(problem).energy.differentiable:
-            raise InputError(
-                "UOT follows the gradient of the energy, and this energy has none; expected a "
-                "differentiable one, or a method without energy gradients such as erfm on a flow"
-            )
 
     def earlier(self, problem: Problem) -> LatentTransport | None:
         """Return the latent transport that the generator starts from, if it does."""

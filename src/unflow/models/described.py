@@ -14,6 +14,7 @@ from unflow.classifiers import Classifier, Features
 from unflow.energies import (
     Anchor,
     AnchorLogOdds,
+    AttributeLogOdds,
     Balanced,
     ClassLogOdds,
     Decoded,
@@ -125,6 +126,16 @@ _FORMS = {
             torch.eye(c["rank"]).repeat(c["parts"], 1, 1), c["margin"],
         ),
     ),
+    "attribute_log_odds": _Form(
+        AttributeLogOdds,
+        lambda F: {
+            "extractor": _extractor_config(F.extractor), "size": len(F.weight), "margin": F.margin,
+            "name": F.name,
+        },
+        lambda c: AttributeLogOdds(
+            _extractor(c["extractor"]), torch.zeros(c["size"]), 0.0, c["margin"], c["name"]
+        ),
+    ),
     "decoded": _Form(
         Decoded,
         lambda F: {"of": energy_config(F.energy), **_autoencoder_config(F.autoencoder)},
@@ -152,7 +163,7 @@ def _extractor_config(extractor: nn.Module) -> Config:
     if isinstance(extractor, Features):
         return {"extractor": "features", "of": extractor.classifier.config()}
     raise InputError(
-        f"got an anchor behind a {type(extractor).__name__}, which cannot be described in a file; expected "
+        f"got an energy behind a {type(extractor).__name__}, which cannot be described in a file; expected "
         "nn.Flatten, or classifiers.Features of a Classifier"
     )
 

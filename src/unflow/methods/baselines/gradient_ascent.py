@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 
 from unflow.energies import Energy
-from unflow.errors import InputError
 from unflow.methods.base import (
     Descend,
     Part,
@@ -18,6 +17,7 @@ from unflow.methods.base import (
     Tensors,
     Training,
     require_batch,
+    require_gradient,
     trainable_copy,
 )  # fmt: skip
 from unflow.methods.flow_matching import draw_flow_batch
@@ -71,12 +71,8 @@ class GradientAscent(Training):
     def check(self, problem: Problem) -> None:
         """Raise InputError for a flow without forget data, or a one-step model without a gradient."""
         super().check(problem)
-        target = problem.target if "target" in self.reads(problem) else None
-        if target is not None and not target.energy.differentiable:
-            raise InputError(
-                "GradientAscent follows the gradient of the energy, and this energy has none; expected a "
-                "differentiable one"
-            )
+        if "target" in self.reads(problem):
+            require_gradient(problem, "GradientAscent")
 
     def prepare(self, problem: Problem, generator: torch.Generator) -> Tensors:
         """Return the forget data (flow), or latents (one-step model)."""

@@ -1,0 +1,126 @@
+"""What a scikit-learn estimator says of the classes to forget."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from unflow.energies.base import frozen
+from unflow.energies.fingerprint import fingerprint
+from unflow.energies.opaque import Opaque
+from unflow.energies.probabilities import FLOOR, check_floor, log_probabilities, two_logits
+from unflow.errors import InputError
+
+Output = Literal["predict_proba", "decision_function"]
+
+
+class EstimatorLogOdds(Opaque):
+    r"""``ClassLogOdds`` of a fitted scikit-learn classifier, or of anything with its methods; no gradient.
+
+        L(x) = log p(forget | x) - log p(rest | x),    F = softplus(L + margin) >= 0
+
+    Args:
+        estimator: fitted, with ``classes_``, ``n_features_in_`` and the method ``output``; it is copied.
+        forget: label or labels, as they stand in ``classes_``: at least one, not all.
+        margin: >= 0, in nats; None for the unbounded log-odds.
+        output: "predict_proba"; or "decision_function", whose scores are read as logits: exact for a
+            logistic regression, and only as sure as they are scaled for others (calibrate these by
+            scikit-learn's ``CalibratedClassifierCV``).
+        features: maps samples [batch, *shape] to what the estimator was fitted on, [batch, n_features_in_]
+            as a tensor or an array; a module is copied and frozen. None: samples are flattened.
+        floor: in (0, 0.5), of probabilities, which trees and neighbours put at exactly 0 and 1.
+
+    Raises:
+        InputError: for an estimator that is not fitted or lacks the method, labels it does not know, and
+            (on the first call) features or outputs of another size.
+    """
+
+    identity: Tensor
+
+    def __init__(
+        self,
+        estimator: Any,
+        forget: object,
+        margin: float | None = 0.0,
+        output: Output = "predict_proba",
+        features: Callable[[Tensor], Tensor | np.ndarray] | None = None,
+        floor: float = FLOOR,
+    ) -> None:
+        check_floor(floor)
+        _check_estimator(estimator, output)
+        labels = np.asarray(estimator.classes_).tolist()
+        wanted = _labels(forget)
+        super().__init__(_positions(wanted, labels), margin)
+        self.estimator, self.labels = copy.deepcopy(estimator), labels
+        self.forget, self.output, self.floor = tuple(wanted), output, floor
+        self.features = frozen(features) if isinstance(features, nn.Module) else features
+        function = None if isinstance(features, nn.Module) else features  # a module's weights are there
+        self.register_buffer("identity", fingerprint(estimator, output, floor, function))
+
+    def logits(self, x: Tensor) -> Tensor:
+        """Return log-probabilities or scores in the order of ``classes_``, [batch, num_classes]."""
+        answer = getattr(self.estimator, self.output)(self._rows(x))
+        outputs = torch.as_tensor(np.asarray(answer, dtype=np.float64))
+        if outputs.ndim == 1 and self.output == "decision_function":
+            outputs = two_logits(outputs)
+        if outputs.shape != (len(x), len(self.labels)):
+            raise InputError(
+                f"{self.output} returned shape {list(outputs.shape)} for {len(x)} samples; expected "
+                f"[{len(x)}, {len(self.labels)}], one column per class"
+            )
+        is_probability = self.output == "predict_proba"
+        return log_probabilities(outputs, self.floor) if is_probability else outputs
+
+    def _rows(self, x: Tensor) -> np.ndarray:
+        rows = x if self.features is None else self.features(x)
+        rows = rows.detach().cpu().numpy() if isinstance(rows, Tensor) else np.asarray(rows)
+        rows, expected = rows.reshape(len(rows), -1), self.estimator.n_features_in_
+        if rows.shape != (len(x), expected):
+            raise InputError(
+                f"got {list(rows.shape)} features of {len(x)} samples for an estimator of {expected}; "
+                f"expected [{len(x)}, {expected}]: write features=, which makes of samples what it knows"
+            )
+        return rows
+
+    def describe(self) -> str:
+        """Return which classes are forgotten, and who says what they are."""
+        margin = self.log_odds.margin
+        bound = "raw log-odds" if margin is None else f"margin {margin:g}"
+        labels = " or ".join(map(str, self.forget))
+        return f"class {labels} by a {type(self.estimator).__name__} ({bound})"
+
+
+def _check_estimator(estimator: Any, output: Output) -> None:
+    kind = type(estimator).__name__
+    if output not in ("predict_proba", "decision_function"):
+        raise InputError(f"got output={output!r}; expected predict_proba or decision_function")
+    if not hasattr(estimator, "classes_") or not hasattr(estimator, "n_features_in_"):
+        raise InputError(
+            f"got a {kind} without classes_ and n_features_in_; expected a classifier that is fitted: call "
+            "its fit, or give a score of another kind as BlackBox"
+        )
+    if not hasattr(estimator, output):
+        raise InputError(
+            f"got a {kind} without {output}; expected one that has it: write output='decision_function', "
+            "whose scores are read as logits, or fit a CalibratedClassifierCV around it"
+        )
+
+
+def _labels(forget: object) -> list[Any]:
+    if isinstance(forget, np.ndarray | np.generic | Tensor):
+        forget = forget.tolist()
+    return list(forget) if isinstance(forget, Sequence) and not isinstance(forget, str) else [forget]
+
+
+def _positions(wanted: list[Any], labels: list[Any]) -> list[int]:
+    unknown = [label for label in wanted if label not in labels]
+    if unknown:
+        raise InputError(f"got class {unknown[0]!r} to forget; expected some of {labels} (classes_)")
+    if set(wanted) == set(labels):
+        raise InputError(f"got all classes {labels} to forget; expected one or more to keep: name fewer")
+    return [labels.index(label) for label in wanted]
