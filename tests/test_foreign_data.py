@@ -292,6 +292,24 @@ def test_two_sizes_of_one_folder_are_kept_apart_in_a_cache_inside_it(tmp_path: P
     assert len(files_in(cache)) == 2
 
 
+@pytest.mark.parametrize("place", [".", "zoo", "zoo/inside"])
+def test_a_cache_above_or_inside_its_source_is_still_found_and_still_forgets(
+    place: str, tmp_path: Path
+) -> None:
+    source, calls = tmp_path / "zoo" / "data.txt", []
+    write_files(source.parent, {"data.txt": b"1"})
+
+    def read() -> LabelledData:
+        calls.append(1)
+        return expected(COLOUR)
+
+    for content, known in ((b"1", 1), (b"1", 1), (b"22", 2), (b"22", 2)):
+        if source.read_bytes() != content:
+            source.write_bytes(content)
+        cached(read, tmp_path / "zoo", tmp_path / place)
+        assert len(calls) == known
+
+
 def test_an_image_is_turned_as_its_exif_says(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     exif = Image.Exif()
@@ -359,7 +377,7 @@ SPOILED = {
     "disguised": r"got a broken image, .*9.png .* expected a whole PNG, JPEG or WebP file",
     "no class": r"got the image .*9.png outside a class",
     "nested": r"got .*bee.ant in the folder of a class",
-    "sixteen bits": r"got .*9.png of the mode I;16; expected 8 bits a channel",
+    "sixteen bits": r"got .*9.png of the mode I;16 and size .* expected pixels of 8 bits a channel",
 }
 
 
@@ -754,6 +772,8 @@ BAD_ITEMS: dict[str, tuple[Any, str]] = {
     "a truth": ([(COLOUR[0], True)], "got the label True of image 0"),
     "one-hot": ([(COLOUR[0], np.array([1, 0]))], r"got the label array\(\[1, 0\]\) of image 0"),
     "vectors": ([(FLOATS[0, 0], 0)], r"got image 0 of shape \[8\]"),
+    "no pixels": ([(COLOUR[0, 0, :0], 0)], r"got image 0 of shape \[0, 8\]"),
+    "no pixels in PIL": ([(Image.new("L", (0, 5)), 0)], r"got image 0 of the mode L and size \(0, 5\)"),
     "two channels": ([(COLOUR[0, :2], 0)], r"got image 0 of shape \[2, 8, 8\]"),
     "infinite": ([(FLOATS + np.inf, 0)], "got NaN or infinite values in image 0"),
     "sixteen bits": ([(Image.fromarray(np.full((8, 8), 9, np.uint16)), 0)], "got image 0 of the mode I;16"),

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from unflow.data.cache import keep
+from unflow.data.cache import FEATURES, keep
 from unflow.data.dataset import LabelledData
 from unflow.errors import InputError
 from unflow.files import read_tensors, sha256_module, sha256_text
@@ -44,7 +44,7 @@ def features_of(
     if cache is None:
         return _compute(extractor, data.x, batch_size)
     key = sha256_text(f"{extractor!r} {sha256_module(extractor)} {data.fingerprint}")
-    path = Path(cache) / f"features-{key[:32]}.safetensors"
+    path = Path(cache) / f"{FEATURES}{key[:32]}.safetensors"
     if not path.is_file():
         keep(path, {"features": _compute(extractor, data.x, batch_size)}, {"data": data.name})
     return read_tensors(path)[0]["features"]

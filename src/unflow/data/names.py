@@ -68,7 +68,7 @@ def load_data(name: str, cache: str | Path | None = None) -> LabelledData:
 
     Args:
         name: of an embedded data set ("digits"), or a kind and its place: "mnist:DIR", "folder:DIR",
-            "folder:DIR@32" (resized), "npz:FILE"; ``forms()`` lists all.
+            "folder:DIR@32" (resized; the last @ counts), "npz:FILE"; ``forms()`` lists all.
         cache: folder that keeps what was read from a place, see ``cached``; nothing is kept if omitted.
 
     Raises:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 import numpy as np
 import torch
@@ -12,8 +12,8 @@ from torch import Tensor
 from unflow.data.values import numbers
 from unflow.errors import InputError
 
-_GREY = frozenset({"1", "L", "LA", "La"})
-_COLOUR = frozenset({"RGB", "RGBA", "RGBa", "RGBX", "P", "PA", "CMYK", "YCbCr", "LAB", "HSV"})
+_GREY = frozenset({"1", "L", "LA"})
+_COLOUR = frozenset({"RGB", "RGBA", "RGBX", "P", "PA", "CMYK", "YCbCr", "HSV"})
 
 BROKEN = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
 """What PIL raises for a damaged file."""
@@ -69,9 +69,9 @@ def channels_first(array: np.ndarray, where: str, batched: bool = False) -> np.n
         InputError: for another shape, and for one that is both, such as [3, 8, 3].
     """
     start = int(batched)
-    if array.ndim == start + 2:
-        return np.expand_dims(array, start)
     shape = array.shape[start:]
+    if len(shape) == 2 and 0 not in shape:
+        return np.expand_dims(array, start)
     first, last = (len(shape) == 3 and shape[axis] in (1, 3) for axis in (0, -1))
     if first == last or 0 in shape:
         reason = "which tells where the channels are" if first and last else "with 1 or 3 channels"
@@ -123,20 +123,20 @@ def _check_alike(one: np.ndarray, other: np.ndarray, first: str, where: str) -> 
 
 
 def _of_pil(image: Image.Image, where: str, size: int | None) -> np.ndarray:
-    if image.mode not in _GREY | _COLOUR:
+    if image.mode not in _GREY | _COLOUR or 0 in image.size:
         raise InputError(
-            f"got {where} of the mode {image.mode}; expected 8 bits a channel: write it as L or RGB"
+            f"got {where} of the mode {image.mode} and size {image.size}; expected pixels of 8 bits a channel: "
+            "write it as L or RGB"
         )
     try:
         upright = _opaque(ImageOps.exif_transpose(image)).convert("L" if image.mode in _GREY else "RGB")
     except BROKEN as error:
         raise broken_image(where, error) from error
-    channels: Sequence[Image.Image] = upright.split()
-    return np.stack([np.asarray(each) if size is None else _fit(each, size) for each in channels])
+    return np.stack([np.asarray(each) if size is None else _fit(each, size) for each in upright.split()])
 
 
 def _opaque(image: Image.Image) -> Image.Image:
-    if "transparency" not in image.info and image.mode[-1] not in "Aa":
+    if "transparency" not in image.info and image.mode[-1] != "A":
         return image
     white = Image.new("RGBA", image.size, "white")
     white.alpha_composite(image.convert("RGBA"))

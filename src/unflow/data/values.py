@@ -16,7 +16,8 @@ RANGES = ((0, 255), (0, 1), (-1, 1))
 _NEAR = 0.1
 """How near to black the darkest pixel of floats must be, for their range to be told."""
 _ROUNDING = 1e-3
-_ROWS = 1024
+_ROWS = 64
+"""Packed at a time: large images must not need much more memory."""
 
 
 def from_bytes(x: Tensor) -> Tensor:
