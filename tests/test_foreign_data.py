@@ -522,7 +522,15 @@ def test_written_data_is_read_back_in_the_same_bits(scale: float, kind: type, tm
         assert file["x"].dtype == kind
 
 
-@pytest.mark.parametrize("x", [torch.zeros(6, 2), torch.zeros(6, 4, 8, 8), torch.full((6, 1, 8, 8), 1.5)])
+@pytest.mark.parametrize(
+    "x",
+    [
+        torch.zeros(6, 2),
+        torch.zeros(6, 4, 8, 8),
+        torch.full((6, 1, 8, 8), 1.5),
+        torch.zeros(6, 1, 8, 8).double(),
+    ],
+)
 def test_samples_that_would_not_be_read_back_are_not_written(x: Tensor, tmp_path: Path) -> None:
     data = LabelledData("x", x, torch.from_numpy(LABELS), ["0", "1", "2"])
     with pytest.raises(InputError, match=r"expected images \[n, c, h, w\] in \[-1, 1\]"):
@@ -871,6 +879,16 @@ def test_only_the_two_columns_of_anything_alike_are_read() -> None:
 
 
 # Caches
+
+
+@pytest.mark.parametrize("kind", [torch.uint8, torch.float32, torch.float64])
+def test_samples_of_any_type_come_out_of_the_cache_in_the_same_bits(
+    kind: torch.dtype, tmp_path: Path
+) -> None:
+    data = LabelledData("any", torch.arange(6).reshape(3, 2).to(kind), torch.arange(3), NAMES)
+    for _ in range(2):
+        found = cached(lambda: data, tmp_path, tmp_path / "cache")
+        assert found.fingerprint == data.fingerprint
 
 
 def test_ones_own_reader_is_cached_too_and_damage_is_named(tmp_path: Path) -> None:

@@ -50,14 +50,12 @@ def cached(
     if path.is_file():
         tensors, metadata = read_tensors(path)
         x = tensors["x"]
-        x = x if x.is_floating_point() else from_bytes(x)
+        x = from_bytes(x) if metadata["packed"] else x
         return LabelledData(metadata["name"], x, tensors["labels"], metadata["class_names"])
     data = read()
-    keep(
-        path,
-        {"x": packed(data.x), "labels": data.labels},
-        {"name": data.name, "class_names": data.class_names},
-    )
+    x = packed(data.x)
+    metadata = {"name": data.name, "class_names": data.class_names, "packed": x is not data.x}
+    keep(path, {"x": x, "labels": data.labels}, metadata)
     return data
 
 

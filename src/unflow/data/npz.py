@@ -7,6 +7,7 @@ import zlib
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from unflow.data.dataset import LabelledData
 from unflow.data.labels import labelled
@@ -52,10 +53,10 @@ def write_npz(data: LabelledData, path: str | Path) -> Path:
         InputError: for samples that are no images in [-1, 1].
     """
     is_image = data.x.ndim == 4 and data.x.shape[1] in (1, 3) and data.x.shape[3] not in (1, 3)
-    if not is_image or not bool((data.x.abs() <= 1).all()):
+    if not is_image or data.x.dtype != torch.float32 or not bool((data.x.abs() <= 1).all()):
         raise InputError(
-            f"got samples {list(data.x.shape)}; expected images [n, c, h, w] in [-1, 1], 1 or 3 channels: "
-            "scale them"
+            f"got samples {list(data.x.shape)} {data.x.dtype}; expected images [n, c, h, w] in [-1, 1] "
+            "of 1 or 3 channels, float32: scale them"
         )
     x = packed(data.x).cpu().numpy()
     arrays = {

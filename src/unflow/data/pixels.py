@@ -125,8 +125,8 @@ def _check_alike(one: np.ndarray, other: np.ndarray, first: str, where: str) -> 
 def _of_pil(image: Image.Image, where: str, size: int | None) -> np.ndarray:
     if image.mode not in _GREY | _COLOUR or 0 in image.size:
         raise InputError(
-            f"got {where} of the mode {image.mode} and size {image.size}; expected pixels of 8 bits a channel: "
-            "write it as L or RGB"
+            f"got {where} of the mode {image.mode} and size {image.size}; expected pixels of 8 bits a "
+            "channel: write it as L or RGB"
         )
     try:
         upright = _opaque(ImageOps.exif_transpose(image)).convert("L" if image.mode in _GREY else "RGB")

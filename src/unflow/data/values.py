@@ -30,6 +30,8 @@ def from_bytes(x: Tensor) -> Tensor:
 
 def packed(x: Tensor) -> Tensor:
     """Return the bytes from which ``from_bytes`` makes x in the same bits; x itself if there are none."""
+    if x.dtype != torch.float32:
+        return x
     out = torch.empty(x.shape, dtype=torch.uint8)
     for values, rows in zip(x.split(_ROWS), out.split(_ROWS), strict=True):
         if not bool((values.abs() <= 1).all()):
