@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
-
+from unflow.data.cache import cached
 from unflow.data.cifar10 import CIFAR10_CLASSES, cifar10
+from unflow.data.cifar_binary import cifar100
 from unflow.data.dataset import LabelledData
 from unflow.data.digits import digits
+from unflow.data.features import features_of
+from unflow.data.from_dataset import from_dataset
+from unflow.data.from_hf import from_hf
 from unflow.data.idx import mnist, read_idx
+from unflow.data.idx_pairs import idx_pairs
+from unflow.data.image_folder import image_folder
+from unflow.data.names import DATASETS, IN_FOLDERS, SOURCES, Source, forms, load_data
+from unflow.data.npz import read_npz, write_npz
 from unflow.data.split import PARTS, Split, read_split, split_data, write_split
 from unflow.data.toy import (
     PLANAR_SETS,
@@ -19,37 +25,11 @@ from unflow.data.toy import (
     Moons,
     PlanarSet,
 )
-from unflow.errors import InputError
 
 __all__ = [
-    "CIFAR10_CLASSES", "DATASETS", "IN_FOLDERS", "PARTS", "PLANAR_SETS", "Checkerboard", "Circles",
-    "Gaussians", "GeometryJudge", "LabelledData", "Moons", "PlanarSet", "Split", "cifar10", "digits",
-    "load_data", "mnist", "read_idx", "read_split", "split_data", "write_split",
+    "CIFAR10_CLASSES", "DATASETS", "IN_FOLDERS", "PARTS", "PLANAR_SETS", "SOURCES", "Checkerboard", "Circles",
+    "Gaussians", "GeometryJudge", "LabelledData", "Moons", "PlanarSet", "Source", "Split", "cached",
+    "cifar10", "cifar100", "digits", "features_of", "forms", "from_dataset", "from_hf", "idx_pairs",
+    "image_folder", "load_data", "mnist", "read_idx", "read_npz", "read_split", "split_data", "write_npz",
+    "write_split",
 ]  # fmt: skip
-
-DATASETS: dict[str, Callable[[], LabelledData]] = {"digits": digits}
-
-IN_FOLDERS: dict[str, Callable[[Path], LabelledData]] = {"mnist": mnist, "cifar10": cifar10}
-"""Data sets that are read from a folder."""
-
-
-def load_data(name: str) -> LabelledData:
-    """Return a data set by name.
-
-    Args:
-        name: of an embedded data set ("digits"), or of one in a folder and the folder ("mnist:DIR").
-
-    Raises:
-        InputError: for an unknown name, a folder that is needed or is not, and data that is not in it.
-    """
-    kind, _, folder = name.partition(":")
-    if name in DATASETS:
-        return DATASETS[name]()
-    if kind in IN_FOLDERS and folder:
-        return IN_FOLDERS[kind](Path(folder))
-    if kind in IN_FOLDERS:
-        raise InputError(f"got the data set {name!r} without its folder; expected {kind}:DIR")
-    if kind in DATASETS:
-        raise InputError(f"got the data set {name!r}; expected {kind} alone: it is embedded")
-    known = [*DATASETS, *(f"{each}:DIR" for each in IN_FOLDERS)]
-    raise InputError(f"got the data set {name!r}; expected one of {', '.join(known)}")

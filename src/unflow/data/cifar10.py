@@ -1,21 +1,22 @@
-"""CIFAR-10 from one archive of JPEG files, read without unpacking it."""
+"""CIFAR-10 from one archive of JPEG files, or from its binary version."""
 
 from __future__ import annotations
 
-import gzip
 import io
 import re
 import tarfile
-import zlib
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 import torch
 from PIL import Image
+from torch import Tensor
 
+from unflow.data.archive import members
+from unflow.data.cifar_binary import CIFAR10, find_binary, records
 from unflow.data.dataset import LabelledData
+from unflow.data.values import from_bytes
 from unflow.errors import InputError, choose
 
 CIFAR10_CLASSES = (
@@ -28,31 +29,57 @@ _MEMBER = re.compile(rf"(?:\./)?((?:train|test)/({'|'.join(CIFAR10_CLASSES)})/\d
 
 
 def cifar10(folder: str | Path, classes: Sequence[str] | None = None) -> LabelledData:
-    """Return CIFAR-10 as images [n, 3, 32, 32] in [-1, 1], sorted by file name: test before train.
+    """Return CIFAR-10 as images [n, 3, 32, 32] in [-1, 1], sorted by file name.
 
-    ``cifar10-images.tar.gz`` holds ``train/<class>/NNNN.jpg`` and ``test/<class>/NNNN.jpg``. JPEG loses a
-    little: these are not the bytes of the original files by Krizhevsky, Nair and Hinton, which were
-    published for research without a licence text.
+    ``cifar10-images.tar.gz`` is read first: ``train/<class>/NNNN.jpg`` and ``test/<class>/NNNN.jpg``, test
+    before train. JPEG loses a little: these are not the bytes of the original files by Krizhevsky, Nair and
+    Hinton, which were published for research without a licence text. Those are read from
+    ``cifar-10-binary.tar.gz``, or from what it unpacks to, train before test.
 
     Args:
         folder: of the archive.
         classes: names of the only classes to decode, which are labelled in this order; all ten if omitted.
 
     Raises:
-        InputError: if the archive is missing or damaged, or a class is unknown, given twice or not there.
+        InputError: if the archive is missing, damaged or of pickles, or a class is unknown, given twice or
+            not there.
     """
-    names = _check_classes(CIFAR10_CLASSES if classes is None else classes)
-    found = sorted(_read(Path(folder) / _ARCHIVE, names), key=lambda each: each[0])
-    labels = torch.tensor([names.index(name) for _, name, _ in found], dtype=torch.long)
+    folder, names = Path(folder), _check_classes(CIFAR10_CLASSES if classes is None else classes)
+    binary = None if (folder / _ARCHIVE).is_file() else find_binary(folder, CIFAR10)
+    where = folder / _ARCHIVE if binary is None else folder
+    if binary is None:
+        x, labels = _of_images(where, names)
+    else:
+        x, labels = _of_records(*records(binary, CIFAR10, folder), names, folder)
     missing = [name for label, name in enumerate(names) if not (labels == label).any()]
     if missing:
         raise InputError(
-            f"got no images of {', '.join(missing)} in {Path(folder) / _ARCHIVE}; expected some of each "
+            f"got no images of {', '.join(missing)} in {where}; expected some of each "
             "class: write the classes that the archive holds"
         )
+    return LabelledData("cifar10", from_bytes(x), labels, names)
+
+
+def _of_images(path: Path, names: list[str]) -> tuple[Tensor, Tensor]:
+    """Return bytes [n, 3, 32, 32] and labels of the archive of JPEG files."""
+    found = sorted(_read(path, names), key=lambda each: each[0])
+    labels = torch.tensor([names.index(name) for _, name, _ in found], dtype=torch.long)
+    if not found:
+        return torch.empty(0, 3, 32, 32, dtype=torch.uint8), labels
     # Channels first while these are still bytes, a quarter of the memory.
     x = torch.from_numpy(np.stack([image for _, _, image in found])).permute(0, 3, 1, 2).contiguous()
-    return LabelledData("cifar10", x.float().div_(127.5).sub_(1), labels, names)
+    return x, labels
+
+
+def _of_records(x: np.ndarray, labels: np.ndarray, names: list[str], folder: Path) -> tuple[Tensor, Tensor]:
+    """Return bytes [n, 3, 32, 32] and labels of the binary version's records of these classes."""
+    if labels.max() >= len(CIFAR10_CLASSES):
+        raise InputError(
+            f"got the label {labels.max()} in {folder}; expected 0 to 9: "
+            "write the files again from their source"
+        )
+    new = np.array([names.index(name) if name in names else -1 for name in CIFAR10_CLASSES])[labels]
+    return torch.from_numpy(x[new >= 0]), torch.from_numpy(new[new >= 0])
 
 
 def _check_classes(classes: Sequence[str]) -> list[str]:
@@ -72,20 +99,13 @@ def _read(path: Path, names: Collection[str]) -> Iterator[tuple[str, str, np.nda
             f"got no {_ARCHIVE} in {path.parent}; expected the CIFAR-10 images: "
             "write --data DIR with the folder that holds it"
         )
-    try:
-        # gzip, unlike tarfile's own "r|gz", notices an archive that was cut short between two members.
-        with gzip.open(path) as plain, tarfile.open(fileobj=plain, mode="r|") as archive:
-            for member in archive:
-                file_name, name = _file_and_class(member, path)
-                content = archive.extractfile(member) if name in names else None
-                if content is not None:
-                    yield file_name, name, _decode(content, f"{file_name} in {path}")
-            _check_end(plain, path)
-    except (OSError, EOFError, tarfile.TarError, zlib.error) as error:
-        raise InputError(
-            f"got a damaged archive {path} ({error}); expected a whole .tar.gz: "
-            "write it again from its source"
-        ) from error
+
+    def is_wanted(member: tarfile.TarInfo) -> bool:
+        return _file_and_class(member, path)[1] in names
+
+    for member, content in members(path, is_wanted):
+        file_name, name = _file_and_class(member, path)
+        yield file_name, name, _decode(content, f"{file_name} in {path}")
 
 
 def _file_and_class(member: tarfile.TarInfo, path: Path) -> tuple[str, str]:
@@ -101,20 +121,9 @@ def _file_and_class(member: tarfile.TarInfo, path: Path) -> tuple[str, str]:
     return match[1], match[2]
 
 
-def _check_end(plain: gzip.GzipFile, path: Path) -> None:
-    """Read up to the checksum; tarfile takes a damaged header for the end, and then members are left."""
-    while rest := plain.read(1 << 20):
-        if rest.strip(b"\0"):
-            raise InputError(
-                f"got a damaged archive {path} with a broken header; expected a whole .tar.gz: "
-                "write it again from its source"
-            )
-
-
-def _decode(content: IO[bytes], where: str) -> np.ndarray:
-    data = io.BytesIO(content.read())
+def _decode(content: bytes, where: str) -> np.ndarray:
     try:
-        image = np.asarray(Image.open(data, formats=["JPEG"]))
+        image = np.asarray(Image.open(io.BytesIO(content), formats=["JPEG"]))
     except (OSError, SyntaxError, ValueError) as error:
         raise InputError(
             f"got the broken image {where} ({error}); expected a JPEG file: write it again from its source"

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from unflow.data.dataset import LabelledData
+from unflow.data.values import from_bytes
 from unflow.errors import InputError
 
 _GZIP = b"\x1f\x8b"
@@ -84,7 +85,7 @@ def mnist(folder: str | Path) -> LabelledData:
         InputError: if a file is missing, damaged, or holds no digits.
     """
     parts = [_digits(Path(folder), part) for part in ("train", "t10k")]
-    x = torch.cat([images for images, _ in parts]).unsqueeze(1).float().div_(127.5).sub_(1)
+    x = from_bytes(torch.cat([images for images, _ in parts]).unsqueeze(1))
     labels = torch.cat([labels for _, labels in parts]).long()
     return LabelledData("mnist", x, labels, [str(k) for k in range(10)])
 

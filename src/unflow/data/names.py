@@ -1,0 +1,109 @@
+"""How a data set is named, here and on the command line: the one table, and its grammar."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from unflow.data.cache import cached
+from unflow.data.cifar10 import cifar10
+from unflow.data.cifar_binary import cifar100
+from unflow.data.dataset import LabelledData
+from unflow.data.digits import digits
+from unflow.data.idx import mnist
+from unflow.data.idx_pairs import idx_pairs
+from unflow.data.image_folder import image_folder
+from unflow.data.npz import read_npz
+from unflow.errors import InputError
+
+_SIZED = re.compile(r"(.+)@(\d+)")
+
+
+@dataclass(frozen=True)
+class Source:
+    """How data of one kind is read.
+
+    Attributes:
+        read: returns it; it takes the place, and a size if it is sized.
+        place: what is written after the colon: DIR, FILE, or "" for embedded data.
+        sized: whether @SIZE may follow.
+    """
+
+    read: Callable[..., LabelledData]
+    place: str = ""
+    sized: bool = False
+
+
+SOURCES: dict[str, Source] = {
+    "digits": Source(digits),
+    "mnist": Source(mnist, "DIR"),
+    "cifar10": Source(cifar10, "DIR"),
+    "cifar100": Source(cifar100, "DIR"),
+    "idx": Source(idx_pairs, "DIR"),
+    "folder": Source(image_folder, "DIR", sized=True),
+    "npz": Source(read_npz, "FILE"),
+}
+
+DATASETS: dict[str, Callable[[], LabelledData]] = {
+    kind: source.read for kind, source in SOURCES.items() if not source.place
+}
+"""Embedded data sets."""
+
+IN_FOLDERS: dict[str, Callable[[Path], LabelledData]] = {
+    kind: source.read for kind, source in SOURCES.items() if source.place == "DIR"
+}
+"""Data sets that are read from a folder."""
+
+
+def forms() -> list[str]:
+    """Return every form of a name: digits, mnist:DIR, folder:DIR[@SIZE] and so on."""
+    return [_form(kind) for kind in SOURCES]
+
+
+def load_data(name: str, cache: str | Path | None = None) -> LabelledData:
+    """Return a data set by name.
+
+    Args:
+        name: of an embedded data set ("digits"), or a kind and its place: "mnist:DIR", "folder:DIR",
+            "folder:DIR@32" (resized; the last @ counts), "npz:FILE"; ``forms()`` lists all.
+        cache: folder that keeps what was read from a place, see ``cached``; nothing is kept if omitted.
+
+    Raises:
+        InputError: for an unknown name, a place that is needed or is not, and data that is not in it.
+    """
+    kind, colon, place = name.partition(":")
+    source = SOURCES.get(kind)
+    if source is None:
+        raise _unknown(name, kind)
+    if not source.place:
+        if colon:
+            raise InputError(f"got the data set {name!r}; expected {kind} alone: it is embedded")
+        return source.read()
+    if not place:
+        what = "folder" if source.place == "DIR" else "file"
+        raise InputError(f"got the data set {name!r} without its {what}; expected {_form(kind)}")
+    sized = _SIZED.fullmatch(place) if source.sized else None
+    path, size = (Path(sized[1]), (int(sized[2]),)) if sized else (Path(place), ())
+    if cache is None:
+        return source.read(path, *size)
+    return cached(lambda: source.read(path, *size), path, cache, f"{kind} {size}")
+
+
+def _form(kind: str) -> str:
+    source = SOURCES[kind]
+    return kind + f":{source.place}" * bool(source.place) + "[@SIZE]" * source.sized
+
+
+def _unknown(name: str, kind: str) -> InputError:
+    near = difflib.get_close_matches(kind, SOURCES, n=1)
+    path = Path(name)
+    if path.is_dir():
+        hint = f": write folder:{name} for images, idx:{name} for IDX files"
+    elif path.suffix == ".npz":
+        hint = f": write npz:{name}"
+    else:
+        hint = f": did you mean {_form(near[0])}?" if near else ""
+    return InputError(f"got the data set {name!r}; expected one of {', '.join(forms())}{hint}")

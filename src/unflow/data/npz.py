@@ -1,0 +1,111 @@
+"""Images and labels in one .npz file."""
+
+from __future__ import annotations
+
+import zipfile
+import zlib
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from unflow.data.dataset import LabelledData
+from unflow.data.labels import labelled
+from unflow.data.pixels import channels_first
+from unflow.data.values import RANGES, numbers, packed, scaled
+from unflow.errors import InputError
+from unflow.files import write_arrays
+
+_OPTIONAL = ("class_names", "range")
+
+
+def read_npz(path: str | Path) -> LabelledData:
+    """Return the images and labels of a .npz file, in [-1, 1].
+
+    ``x``: bytes 0…255, or floats in [0, 1] or [-1, 1], told apart by their darkest value, [n, h, w],
+    [n, c, h, w] or [n, h, w, c] with 1 or 3 channels. ``y`` or ``labels``: class indices from 0, [n] or
+    [n, 1]. Two more if you like: ``class_names``, and ``range``, which says what is black and white: [0, 1].
+    Pickles are never read.
+
+    Memory: that of x as it is stored, and 4 bytes a value, which stay.
+
+    Raises:
+        InputError: for another file, other arrays, or values that do not tell their range.
+    """
+    path = Path(path)
+    arrays = _arrays(path)
+    where = f"x of {path}"
+    x = numbers(channels_first(arrays["x"], where, batched=True), where)
+    if not x.size:
+        raise InputError(f"got no images in {path}; expected one or more: write x that is not empty")
+    declared = arrays["range"].ravel().tolist() if "range" in arrays else None
+    images = scaled(np.ascontiguousarray(x), where, declared)
+    names = arrays.get("class_names")
+    return labelled(path.stem, images, arrays["y"], None if names is None else _texts(names, path), str(path))
+
+
+def write_npz(data: LabelledData, path: str | Path) -> Path:
+    """Write images to a .npz file that ``read_npz`` and ``npz:FILE`` read back in the same bits.
+
+    So data that was made in Python is there for every command. Bytes, where they lose nothing.
+
+    Raises:
+        InputError: for samples that are no images in [-1, 1].
+    """
+    is_image = data.x.ndim == 4 and data.x.shape[1] in (1, 3) and data.x.shape[3] not in (1, 3)
+    if not is_image or data.x.dtype != torch.float32 or not bool((data.x.abs() <= 1).all()):
+        raise InputError(
+            f"got samples {list(data.x.shape)} {data.x.dtype}; expected images [n, c, h, w] in [-1, 1] "
+            "of 1 or 3 channels, float32: scale them"
+        )
+    x = packed(data.x).cpu().numpy()
+    arrays = {
+        "x": x, "y": data.labels.cpu().numpy(), "class_names": np.array(data.class_names, dtype=np.str_),
+        "range": np.array(RANGES[0] if x.dtype == np.uint8 else RANGES[2]),
+    }  # fmt: skip
+    return write_arrays(Path(path), arrays)
+
+
+def _arrays(path: Path) -> dict[str, np.ndarray]:
+    """Return x, y, and what there is of the others."""
+    try:
+        stream = path.open("rb")
+    except OSError as error:
+        raise InputError(f"got no readable file {path}; expected a .npz file: write its path") from error
+    with stream:
+        try:
+            return _of_file(np.load(stream, allow_pickle=False), path)
+        except InputError:
+            raise
+        except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+            raise InputError(
+                f"got a damaged .npz file {path}, or one with pickles ({error}); expected arrays of numbers: "
+                "write np.savez(FILE, x=…, y=…)"
+            ) from error
+
+
+def _of_file(file: object, path: Path) -> dict[str, np.ndarray]:
+    if not isinstance(file, np.lib.npyio.NpzFile):
+        raise InputError(f"got the single array {path}; expected a .npz file: write np.savez(FILE, x=…, y=…)")
+    labels = _choose_names(path, list(file))
+    optional = {name: file[name] for name in _OPTIONAL if name in file}
+    return {"x": file["x"], "y": file[labels], **optional}
+
+
+def _choose_names(path: Path, found: list[str]) -> str:
+    labels = [name for name in ("y", "labels") if name in found]
+    if "x" not in found or len(labels) != 1:
+        raise InputError(
+            f"got the arrays {', '.join(found) or '(none)'} in {path}; expected x, and y or labels: "
+            "write np.savez(FILE, x=…, y=…)"
+        )
+    return labels[0]
+
+
+def _texts(names: np.ndarray, path: Path) -> list[str]:
+    if names.ndim != 1 or names.dtype.kind != "U":
+        raise InputError(
+            f"got class_names {names.dtype} {list(names.shape)} in {path}; expected texts [classes]: "
+            "write class_names=['cat', 'dog']"
+        )
+    return names.tolist()
