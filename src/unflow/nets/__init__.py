@@ -13,17 +13,20 @@ from torch import nn
 from unflow.errors import InputError, choose
 from unflow.nets.autoencoder import ConvAutoencoder
 from unflow.nets.convnet import ConvNet
+from unflow.nets.dit import DIT_SIZES, DiT
 from unflow.nets.mlp import MLP
 from unflow.nets.resnet import ResNet
 from unflow.nets.unet import UNet
 
 __all__ = [
-    "MLP", "NETS", "ConvAutoencoder", "ConvNet", "ResNet", "UNet", "build_net", "net_config", "new_net",
+    "DIT_SIZES", "MLP", "NETS", "ConvAutoencoder", "ConvNet", "DiT", "ResNet", "UNet", "build_net",
+    "net_config", "new_net",
 ]  # fmt: skip
 
 NETS: dict[str, type[nn.Module]] = {
     "mlp": MLP,
     "unet": UNet,
+    "dit": DiT,
     "convnet": ConvNet,
     "resnet": ResNet,
     "conv_autoencoder": ConvAutoencoder,
