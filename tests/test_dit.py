@@ -3,28 +3,48 @@
 from __future__ import annotations
 
 import math
+import re
+from dataclasses import asdict
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as nnf
+import yaml
+from jsonargparse import ArgumentParser
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
+from unflow import bundle
+from unflow.classifiers import Classifier
+from unflow.cli import main
+from unflow.commands.options import recipe_path
+from unflow.commands.unlearn import add_arguments
+from unflow.divergences import KL
+from unflow.energies import CallableEnergy, ClassLogOdds
 from unflow.errors import InputError
 from unflow.meanflow_checkpoints import (
+    BLOCK_NAMES,
+    OUTER_NAMES,
     in_reversed_time,
     load_meanflow_checkpoint,
     public_name,
     raw_latents,
     save_meanflow_checkpoint,
 )
+from unflow.methods import UNLEARNERS, UOT, Problem
+from unflow.methods.base import Part
 from unflow.models import FlowMap
-from unflow.nets import DIT_SIZES, DiT, build_net, net_config, new_net
+from unflow.nets import DIT_SIZES, MLP, DiT, build_net, net_config, new_net
 from unflow.nets.attention import SelfAttention, explicit_attention, has_tangent
 from unflow.nets.dit import wave_features, wave_positions
+from unflow.nets.dit_memory import DiTMemory, mlp_parameters, saved_bytes, uot_bytes
+from unflow.reproduce.results import paper_rows
+from unflow.target import Target
 
+GUIDE = Path(__file__).parents[1] / "docs" / "scaling.md"
 SHAPE, CLASSES = (4, 8, 8), 5
 SMALL: dict[str, Any] = {"patch": 2, "width": 24, "depth": 2, "heads": 3}
 
@@ -182,19 +202,19 @@ def test_conditions_that_do_not_fit_are_refused() -> None:
 # Public checkpoints
 
 
-def public_weights(width: int = 24, depth: int = 2, seed: int = 3) -> dict[str, Tensor]:
+def public_weights(seed: int = 3, classes: int = CLASSES, patches: int = 4) -> dict[str, Tensor]:
     """A random checkpoint in the public layout: names and shapes as the docs list them."""
-    generator, D = stream(seed), width
+    generator, D, depth = stream(seed), SMALL["width"], SMALL["depth"]
 
     def layer(name: str, *shape: int) -> dict[str, Tensor]:
         weight = torch.randn(shape, generator=generator) / math.prod(shape[1:]) ** 0.5
         return {f"{name}.weight": weight, f"{name}.bias": 0.3 * torch.randn(shape[0], generator=generator)}
 
-    weights = {"pos_embed": wave_positions(4, 4, D)[None]}
+    weights = {"pos_embed": wave_positions(patches, patches, D)[None]}
     weights |= layer("x_embedder.proj", D, 4, 2, 2)
     for time in ("t", "r"):
         weights |= layer(f"{time}_embedder.mlp.0", D, 256) | layer(f"{time}_embedder.mlp.2", D, D)
-    weights["y_embedder.embedding_table.weight"] = torch.randn(CLASSES + 1, D, generator=generator)
+    weights["y_embedder.embedding_table.weight"] = torch.randn(classes + 1, D, generator=generator)
     for i in range(depth):
         weights |= layer(f"blocks.{i}.attn.qkv", 3 * D, D) | layer(f"blocks.{i}.attn.proj", D, D)
         weights |= layer(f"blocks.{i}.mlp.fc1", 4 * D, D) | layer(f"blocks.{i}.mlp.fc2", D, 4 * D)
@@ -339,19 +359,261 @@ def test_standardised_latents_have_half_a_standard_deviation() -> None:
     torch.testing.assert_close(raw[1, :2, 0, 0], mean + std)
 
 
-# Sizes
+def test_the_guides_example_makes_a_bundle_of_a_public_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (example,) = re.findall(r"^```python\n(.*?)^```", GUIDE.read_text(), re.DOTALL | re.MULTILINE)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(DIT_SIZES, "XL/2", SMALL)
+    weights = public_weights(classes=1000, patches=16)
+    torch.save({"ema": weights}, "meanflow-xl-2.pt")
+    exec(compile(example, GUIDE.name, "exec", dont_inherit=True), {"__name__": "example"})
+    model = bundle.load("runs/imagenet256")
+    z = torch.randn(2, 4, 32, 32, generator=stream(0))
+    zero, one, null = torch.zeros(2), torch.ones(2), torch.full((2,), 1000)
+    expected = z - public_velocity(weights, z, zero, one, null)
+    torch.testing.assert_close(model.push(z), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_the_guide_lists_every_name_of_the_layout() -> None:
+    text = GUIDE.read_text()
+    for ours, theirs in [*OUTER_NAMES.items(), *BLOCK_NAMES.items()]:
+        for name in (ours, theirs):
+            layer = re.sub(r"\.(weight|bias)$", "", name)
+            assert re.search(rf"`(blocks\.i\.)?{re.escape(layer)}[`.]", text), name
+
+
+# Memory
+
+
+def on_meta(**options: Any) -> DiT:
+    with torch.device("meta"):
+        net = build_net({"net": "dit", "shape": [4, 32, 32], "num_times": 2, "num_classes": 1000, **options})
+    assert isinstance(net, DiT)
+    return net
+
+
+def num_parameters(net: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in net.parameters())
 
 
 @pytest.mark.parametrize(("size", "millions"), [("B/2", 131), ("L/2", 459), ("XL/2", 676)])
-def test_the_published_sizes_have_the_published_numbers_of_parameters(size: str, millions: int) -> None:
+def test_the_formula_counts_the_parameters_of_the_published_sizes(size: str, millions: int) -> None:
     """In millions, as arXiv 2505.13447 states them."""
-    with torch.device("meta"):
-        net = DiT((4, 32, 32), **DIT_SIZES[size], num_times=2, num_classes=1000)
-    assert round(sum(p.numel() for p in net.parameters()) / 1e6) == millions
+    net = on_meta(**DIT_SIZES[size])
+    memory = DiTMemory.of(net_config(net))
+    assert memory.parameters == num_parameters(net)
+    assert memory.block_parameters == num_parameters(net.blocks[0])
+    assert round(memory.parameters / 1e6) == millions
 
 
-def test_a_reduced_depth_is_the_same_network_with_fewer_blocks() -> None:
-    with torch.device("meta"):
-        net = build_net({"net": "dit", "shape": [4, 32, 32], **DIT_SIZES["XL/2"], "depth": 2})
-    assert net_config(net)["width"] == 1152
-    assert len(net.blocks) == 2
+@pytest.mark.parametrize(
+    "options",
+    [
+        {**DIT_SIZES["XL/2"], "depth": 2},
+        {"patch": 4, "width": 64, "depth": 3, "heads": 2, "num_times": 1, "num_classes": 0},
+        {"shape": [1, 8, 12], "patch": 1, "width": 32, "depth": 0, "heads": 4, "num_classes": 10},
+    ],
+    ids=["reduced depth", "velocity", "no blocks"],
+)
+def test_the_formula_counts_the_parameters_of_other_sizes(options: dict[str, Any]) -> None:
+    net = on_meta(**options)
+    assert DiTMemory.of(net_config(net)).parameters == num_parameters(net)
+
+
+@pytest.mark.parametrize("sizes", [(4096, 256, 2, 1), (7, 5, 0, 3)])
+def test_the_formula_counts_the_parameters_of_a_potential(sizes: tuple[int, int, int, int]) -> None:
+    inputs, width, depth, outputs = sizes
+    net = MLP([inputs], width, depth, num_times=0, outputs=outputs)
+    assert mlp_parameters(inputs, width, depth, outputs) == num_parameters(net)
+
+
+@pytest.mark.parametrize("checkpoint", [False, True])
+@pytest.mark.parametrize(
+    "options", [{}, {"depth": 5}, {"num_times": 1, "num_classes": 0}, {"patch": 1, "width": 32, "heads": 4}]
+)
+@pytest.mark.parametrize("rows", [1, 3])
+def test_the_formula_counts_what_a_forward_pass_keeps(
+    options: dict[str, Any], checkpoint: bool, rows: int
+) -> None:
+    net = dit(checkpoint=checkpoint, **options).train()
+    x, s, e = inputs(rows)
+    memory = DiTMemory.of(net_config(net))
+    assert saved_bytes(net, x, *(s, e)[: net.num_times]) == 4 * rows * memory.activations
+
+
+def test_a_checkpointed_net_has_one_whole_block_at_a_time() -> None:
+    plain, again = (DiTMemory.of(net_config(dit(checkpoint=flag, depth=6))) for flag in (False, True))
+    assert plain.peak_activations == plain.activations
+    assert again.peak_activations == again.activations + plain.block_activations
+    assert again.peak_activations < plain.peak_activations / 2
+
+
+def test_mixed_precision_keeps_48_bytes_per_token_and_feature_of_a_block_in_place_of_80() -> None:
+    """Beside the rounded weights, norms, and what comes once per sample."""
+
+    def of_a_block(mixed: bool) -> int:
+        kept = []
+        for depth in (1, 2):
+            net, (x, s, e) = dit(depth=depth, width=240).train(), inputs(2)
+            with torch.autocast("cpu", torch.bfloat16, enabled=mixed):
+                kept.append(saved_bytes(net, x, s, e))
+        return kept[1] - kept[0]
+
+    entries, rounded = 2 * 16 * 240, 2 * 18 * 240**2
+    assert of_a_block(mixed=False) / entries == pytest.approx(80, rel=0.03)
+    assert (of_a_block(mixed=True) - rounded) / entries == pytest.approx(48, rel=0.03)
+
+
+def test_what_uot_keeps_is_what_the_formula_says() -> None:
+    model = FlowMap(dit(), SHAPE)
+    method = UOT(batch_size=8, bank_size=64, width=16, depth=1)
+    target = Target(model, CallableEnergy(lambda x: x.flatten(1).mean(1).sigmoid(), 0.0))
+    problem = Problem(model=model, target=target)
+    prepared = method.prepare(problem, stream(0))
+    parts = method.init(problem, prepared, seed=0)
+
+    def descend(name: str, /, *args: Any) -> Tensor:
+        loss = parts[name].loss(*args)
+        loss.backward()
+        parts[name].optimizer.step()
+        return loss.detach()
+
+    method.step(parts, method.draw(prepared, stream(1)), descend, 0.0)
+    generator, potential = parts["generator"], parts["potential"]
+
+    def moments(part: Part) -> int:
+        states = part.optimizer.state_dict()["state"].values()
+        return sum(m.nbytes for state in states for m in (state["exp_avg"], state["exp_avg_sq"]))
+
+    def weights(net: nn.Module) -> int:
+        return sum(parameter.nbytes for parameter in net.parameters())
+
+    found = uot_bytes(
+        DiTMemory.of(net_config(model.net)), 8, 64, potential=mlp_parameters(math.prod(SHAPE), 16, 1)
+    )
+    assert found["original"] == found["generator"] == found["average"] == weights(generator.average)
+    assert found["gradients"] == sum(p.grad.nbytes for p in generator.net.parameters() if p.grad is not None)
+    assert found["moments"] == moments(generator)
+    assert found["potential"] == 2 * weights(potential.net) + moments(potential)
+    assert found["banks"] == sum(prepared[name].nbytes for name in ("z", "origin", "pool"))
+
+
+def test_a_share_of_the_weights_and_several_devices_need_less() -> None:
+    memory = DiTMemory(shape=[4, 32, 32], **DIT_SIZES["XL/2"], num_classes=1000)
+    whole, part = uot_bytes(memory, 1), uot_bytes(memory, 1, trained=4 * memory.block_parameters)
+    assert part["gradients"] == 16 * memory.block_parameters
+    assert (part["original"], part["average"]) == (whole["original"], whole["average"])
+    shared = uot_bytes(memory, 1, devices=8)
+    assert shared["moments"] == memory.parameters
+    assert shared["activations"] == whole["activations"]
+
+
+def test_the_tables_of_the_guide_are_what_the_formulas_say() -> None:
+    text = GUIDE.read_text()
+    potential = mlp_parameters(4096, 256, 2)
+    for size, options in DIT_SIZES.items():
+        plain, again = (
+            DiTMemory(shape=[4, 32, 32], **options, num_classes=1000, checkpoint=flag)
+            for flag in (False, True)
+        )
+        state = uot_bytes(plain, 0, 8192, potential=potential)
+        mib = [4 * m.peak_activations / 2**20 for m in (plain, again)]
+        gib = [sum(uot_bytes(m, 32, 8192, potential=potential).values()) / 2**30 for m in (plain, again)]
+        row = f"| {size} | {plain.parameters:,} | {sum(state.values()) / 2**30:.1f} |"
+        row += "".join(f" {x:.0f} |" for x in mib) + "".join(f" {x:.1f} |" for x in gib)
+        assert row in text, row
+
+
+# Forgetting a class
+
+
+def test_no_label_of_a_class_is_the_target_of_its_exact_log_odds() -> None:
+    """sum over y != k of p(y) p(x | y), normalised, is q0 exp(-F)/Z for Bayes' classifier, margin 0."""
+    generator = stream(0)
+    prior = torch.rand(CLASSES, generator=generator, dtype=torch.float64)
+    prior /= prior.sum()
+    given = torch.rand(CLASSES, 40, generator=generator, dtype=torch.float64).softmax(1)
+    q0 = prior @ given
+    kept = prior.clone()
+    kept[1] = 0
+    without = (kept / kept.sum()) @ given
+    bayes = nn.Linear(40, CLASSES, bias=False).double()
+    bayes.weight.data = (prior[:, None] * given).log()
+    F = ClassLogOdds(bayes, [1], margin=0.0)(torch.eye(40, dtype=torch.float64)).detach()
+    divergence = KL()
+    ratio = divergence.tilt(divergence.multiplier(F, q0) - F)
+    torch.testing.assert_close(q0 * ratio, without)
+
+
+def test_the_papers_row_is_the_bound_that_its_digest_states() -> None:
+    (row,) = paper_rows("uot_unlearn.csv", ["imagenet256-goldfish"])
+    assert (row["method"], row["source"]) == ("uot", "paper")
+    assert row["as_in_paper"] == {"pul_at_least": 90.0}
+
+
+UNLEARN_RECIPES = sorted(
+    entry.name.removesuffix(".yaml")
+    for entry in files("unflow.recipes").iterdir()
+    if entry.name.endswith(".yaml") and "kind" not in yaml.safe_load(entry.read_text())
+)
+GIVEN = ("--model", "m", "--energy", "classifier:g", "--out", "o")
+
+
+def parsed(name: str, *words: str) -> Any:
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_argument("--config", action="config")
+    rest = add_arguments(parser, [name, *words])
+    return parser.instantiate(parser.parse_args(rest))
+
+
+@pytest.mark.parametrize("name", UNLEARN_RECIPES)
+def test_a_recipe_is_a_whole_request_and_every_setting_reaches_the_method(name: str) -> None:
+    values, recipe = parsed(name, *GIVEN), yaml.safe_load(Path(recipe_path(name)).read_text())
+    assert type(values.settings) is type(UNLEARNERS[recipe["method"]])
+    assert values.forget == recipe["forget"]
+    default = asdict(UNLEARNERS[recipe["method"]])
+    assert asdict(values.settings) == default | recipe["settings"]
+
+
+def test_the_papers_request_is_goldfish() -> None:
+    assert UNLEARN_RECIPES == ["uot-imagenet256"]
+    values = parsed("uot-imagenet256", *GIVEN)
+    assert (values.forget, values.method) == ("1", "uot_tilted")
+
+
+@pytest.fixture(scope="module")
+def bundles(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A flow map of latents [4, 8, 8], two blocks of attention; and a guide of five classes."""
+    folder = tmp_path_factory.mktemp("imagenet")
+    for name, checkpoint in (("model", False), ("checkpointed", True)):
+        bundle.save(FlowMap(dit(checkpoint=checkpoint, label=1), SHAPE), folder / name)
+    guide = new_net({"net": "convnet", "shape": SHAPE, "outputs": CLASSES, "width": 8, "depth": 2}, 0)
+    bundle.save(Classifier(guide, [f"class {k}" for k in range(CLASSES)]), folder / "guide")
+    return folder
+
+
+def unlearn(bundles: Path, model: str) -> FlowMap:
+    out = bundles / f"{model}-unlearned"
+    words = (
+        f"unlearn uot-imagenet256 --model {bundles / model} --energy classifier:{bundles / 'guide'} "
+        f"--out {out} --device cpu --settings.steps 4 --settings.batch_size 16 --settings.bank_size 64 "
+        "--settings.learning_rate 1e-3"
+    )
+    assert main(words.split()) == 0
+    changed = bundle.load(out)
+    assert isinstance(changed, FlowMap)
+    return changed
+
+
+def test_the_recipe_runs_at_reduced_depth_and_recomputed_blocks_end_in_the_same_weights(
+    bundles: Path,
+) -> None:
+    before = bundle.load(bundles / "model").state_dict()
+    plain, recomputed = (unlearn(bundles, name) for name in ("model", "checkpointed"))
+    after = plain.state_dict()
+    assert all(torch.equal(tensor, after[name]) for name, tensor in recomputed.state_dict().items())
+    moved = {name for name in after if not torch.equal(after[name], before[name])}
+    assert moved >= {f"net.blocks.{i}.attention.qkv.weight" for i in range(2)} | {"net.last.weight"}
+    assert "net.positions" not in moved
+    assert torch.isfinite(plain.sample(4, stream(0))).all()
