@@ -17,7 +17,7 @@ from jsonargparse import ArgumentParser
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from unflow import bundle
+from unflow import anchoring, bundle
 from unflow.classifiers import Classifier
 from unflow.cli import main
 from unflow.commands.options import recipe_path
@@ -37,12 +37,13 @@ from unflow.meanflow_checkpoints import (
 from unflow.methods import UNLEARNERS, UOT, Problem
 from unflow.methods.base import Part
 from unflow.models import FlowMap
-from unflow.nets import DIT_SIZES, MLP, DiT, build_net, net_config, new_net
+from unflow.nets import DIT_SIZES, MLP, DiT, build_net, initial_weights, net_config, new_net
 from unflow.nets.attention import SelfAttention, explicit_attention, has_tangent
 from unflow.nets.dit import wave_features, wave_positions
 from unflow.nets.dit_memory import DiTMemory, mlp_parameters, saved_bytes, uot_bytes
 from unflow.reproduce.results import paper_rows
 from unflow.target import Target
+from unflow.training import fit
 
 GUIDE = Path(__file__).parents[1] / "docs" / "scaling.md"
 SHAPE, CLASSES = (4, 8, 8), 5
@@ -544,6 +545,41 @@ def test_no_label_of_a_class_is_the_target_of_its_exact_log_odds() -> None:
     divergence = KL()
     ratio = divergence.tilt(divergence.multiplier(F, q0) - F)
     torch.testing.assert_close(q0 * ratio, without)
+
+
+class LabelOfLatent(nn.Module):
+    """A class-conditional model whose label is drawn with the latent: 1 where its first entry is positive."""
+
+    def __init__(self, net: DiT) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, x: Tensor, start: Tensor, end: Tensor) -> Tensor:
+        return self.net(x, start, end, first_is_positive(x).long())
+
+
+def first_is_positive(z: Tensor) -> Tensor:
+    return z[:, 0, 0, 0] > 0
+
+
+def test_a_label_forgets_its_class_by_an_energy_of_features_and_the_other_moves_less() -> None:
+    """Eight samples of the class show what it is, to features that never saw a label."""
+    net = dit(num_classes=2)
+    net.classes.weight.data *= 5
+    model = FlowMap(LabelOfLatent(net), SHAPE)
+    z = model.prior(1000, stream(0))
+    x, forgotten = model.push_batches(z), first_is_positive(z)
+    with initial_weights(0):
+        extractor = nn.Sequential(nn.Conv2d(4, 16, 3, stride=2), nn.SiLU(), nn.Flatten())
+    energy = anchoring.thresholded(anchoring.anchored(extractor, x[forgotten][:8], x), x, margin=2.0)
+    sizes = {"batch_size": 32, "bank_size": 1024, "width": 32, "learning_rate": 2e-3, "average": 0.9}
+    method = UOT(pool="tilted", share=0.3, steps=40, **sizes)
+    result = fit(method, Problem(model=model, target=Target(model, energy)), seed=0).model
+    assert isinstance(result, FlowMap)
+    y = result.push_batches(z)
+    distance = (y - x).flatten(1).norm(dim=1)
+    assert float(energy(y)[forgotten].mean()) < 0.1 * float(energy(x)[forgotten].mean())
+    assert float(distance[~forgotten].mean()) < 0.7 * float(distance[forgotten].mean())
 
 
 def test_the_papers_row_is_the_bound_that_its_digest_states() -> None:
