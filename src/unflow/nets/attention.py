@@ -11,7 +11,8 @@ class SelfAttention(nn.Module):
     r"""softmax(Q K^T / sqrt(d)) V over tokens, in heads of d = width / heads features (arXiv 1706.03762).
 
     Outside a forward-mode derivative the same sum is left to PyTorch's fused kernel, which never writes the
-    [tokens, tokens] matrix to memory; the two differ by rounding alone.
+    [tokens, tokens] matrix to memory; the two differ by rounding alone. A gradient of a gradient (R1 on a
+    transformer) is not to be had from that kernel, and PyTorch says so.
 
     Args:
         width: features of a token.
