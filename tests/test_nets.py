@@ -18,6 +18,10 @@ CONFIGS = {
         "frequencies": 0,
     },
     "unet": {"net": "unet", "shape": [1, 8, 8], "widths": [8, 16], "num_times": 1},
+    "dit": {
+        "net": "dit", "shape": [1, 4, 4], "patch": 2, "width": 16, "depth": 2, "heads": 2, "num_times": 1,
+        "num_classes": 3, "label": None, "checkpoint": False,
+    },
     "convnet": {
         "net": "convnet", "shape": [1, 8, 8], "outputs": 5, "width": 8, "depth": 3,
         "num_features": 12,
@@ -26,7 +30,10 @@ CONFIGS = {
     "conv_autoencoder": {"net": "conv_autoencoder", "shape": [1, 8, 8], "latent": 5, "width": 8, "depth": 2},
 }  # fmt: skip
 WITH_FREQUENCIES = CONFIGS["mlp"] | {"frequencies": 3}
-VELOCITIES = {"mlp": CONFIGS["mlp"], "mlp with frequencies": WITH_FREQUENCIES, "unet": CONFIGS["unet"]}
+VELOCITIES = {
+    "mlp": CONFIGS["mlp"], "mlp with frequencies": WITH_FREQUENCIES, "unet": CONFIGS["unet"],
+    "dit": CONFIGS["dit"],
+}  # fmt: skip
 
 
 def randomised(net: nn.Module, seed: int = 0) -> nn.Module:
@@ -323,7 +330,7 @@ def test_a_network_of_ones_own_comes_from_its_builder() -> None:
 
 def test_an_unknown_network_is_refused_with_the_known_ones() -> None:
     for config in ({"net": "transformer"}, {}):
-        with pytest.raises(InputError, match=r"got the network .*mlp, unet, convnet"):
+        with pytest.raises(InputError, match=r"got the network .*mlp, unet, dit, convnet"):
             build_net(config)
 
 

@@ -181,6 +181,8 @@ def test_the_mathematics_knows_only_mathematics(room: str) -> None:
         ("calibration.py", MATHEMATICS | {"errors"}),
         ("models", MATHEMATICS | {"errors", "nets", "autoencoders", "calibration", "classifiers"}),
         ("classifiers.py", {"errors", "nets"}),
+        ("weights.py", {"errors", "files"}),
+        ("meanflow_checkpoints.py", {"errors", "files", "nets", "weights"}),
         ("metrics", {"errors", "energies"}),  # energies: one check that a request names known classes
         ("data", {"errors", "files", "nets"}),  # nets: a module in evaluation mode for a while
         (

@@ -77,23 +77,42 @@ def load_weights(net: nn.Module, path: str | Path, key: str | None = None, ema: 
         InputError: as ``read_weights``; for a file without such a model, with what differs; for one with
             several, with their names.
     """
+    own_state = net.state_dict()
+    before, found = find_weights(own_state, path, type(net).__name__, key, ema)
+    net.load_state_dict({name: found.get(_unwrapped(name), value) for name, value in own_state.items()})
+    return before
+
+
+def find_weights(
+    state: Mapping[str, Tensor], path: str | Path, what: str, key: str | None = None, ema: bool = True
+) -> tuple[str, dict[str, Tensor]]:
+    """Return which names stand before a model's weights in a file, and the weights without them.
+
+    Args:
+        state: names and shapes that the weights must have; tensors on the meta device are enough.
+        path: as ``read_weights``.
+        what: the model, in messages.
+        key: take the weights below this name; None: find them.
+        ema: take moving averages where there are both.
+
+    Raises:
+        InputError: as ``load_weights``.
+    """
     tensors = {_unwrapped(name): tensor for name, tensor in read_weights(path).items()}
-    wanted = {_unwrapped(name): value for name, value in net.state_dict().items()}
+    wanted = {_unwrapped(name): value for name, value in state.items()}
     found = {
         before: _below(tensors, before) for before in (_starts(tensors, wanted) if key is None else [key])
     }
     whole = [before for before, own in found.items() if not _differences(own, wanted)]
     chosen = _choose(whole, ema)
     if not chosen:
-        raise InputError(f"{path} does not fit a {type(net).__name__}: {_nearest(found, tensors, wanted)}")
+        raise InputError(f"{path} does not fit a {what}: {_nearest(found, tensors, wanted)}")
     if len(chosen) > 1:
         raise InputError(
             f"{path} holds several models of this shape ({', '.join(map(repr, chosen))}); expected one: name "
             "it by key (--weights_key)"
         )
-    own = found[chosen[0]]
-    net.load_state_dict({name: own.get(_unwrapped(name), value) for name, value in net.state_dict().items()})
-    return chosen[0]
+    return chosen[0], found[chosen[0]]
 
 
 def write_weights(

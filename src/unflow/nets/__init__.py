@@ -14,18 +14,20 @@ from unflow.errors import InputError, choose
 from unflow.nets.adapters import ReadsAs, WritesAs, built_around
 from unflow.nets.autoencoder import ConvAutoencoder
 from unflow.nets.convnet import ConvNet
+from unflow.nets.dit import DIT_SIZES, DiT
 from unflow.nets.mlp import MLP
 from unflow.nets.resnet import ResNet
 from unflow.nets.unet import UNet
 
 __all__ = [
-    "ADAPTERS", "MLP", "NETS", "ConvAutoencoder", "ConvNet", "ReadsAs", "ResNet", "UNet", "WritesAs",
-    "build_net", "builders", "net_config", "new_net", "trust", "trusted",
+    "ADAPTERS", "DIT_SIZES", "MLP", "NETS", "ConvAutoencoder", "ConvNet", "DiT", "ReadsAs", "ResNet", "UNet",
+    "WritesAs", "build_net", "builders", "net_config", "new_net", "trust", "trusted",
 ]  # fmt: skip
 
 NETS: dict[str, type[nn.Module]] = {
     "mlp": MLP,
     "unet": UNet,
+    "dit": DiT,
     "convnet": ConvNet,
     "resnet": ResNet,
     "conv_autoencoder": ConvAutoencoder,

@@ -1,0 +1,145 @@
+"""What training a DiT keeps in memory: parameters, and what a sample leaves for the backward pass."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from unflow.nets.dit import TIME_FEATURES
+
+
+@dataclass(frozen=True, kw_only=True)
+class DiTMemory:
+    """Numbers of a ``DiT``, from its options alone; no network is made.
+
+        parameters  = D (p^2 C + 1) + times (D^2 + (T + 2) D) + [classes] (classes + 1) D
+                      + depth (18 D^2 + 15 D) + 2 D^2 + 2 D + p^2 C (D + 1)
+        block       = 20 N D + (heads + 4) N + 8 D
+        activations = 3 N D + 2 N + C h w + times (2 D + T) + 3 D + 2 [classes] + depth block
+
+    with D features of a token, N tokens, T = 256 features of a time, and [classes] 1 if there are any.
+    Activations are numbers of four bytes (a label counts twice) with the fused attention; the explicit one of
+    a forward-mode derivative keeps matrices of heads N^2 as well. With ``checkpoint`` a block leaves its
+    N D inputs, and one block at a time is whole.
+
+    Attributes:
+        shape, patch, width, depth, heads, num_times, num_classes, checkpoint: as the network's.
+    """
+
+    shape: Sequence[int]
+    patch: int
+    width: int
+    depth: int
+    heads: int
+    num_times: int = 2
+    num_classes: int = 0
+    checkpoint: bool = False
+
+    @staticmethod
+    def of(config: Mapping[str, Any]) -> DiTMemory:
+        """Return the numbers of the network with this description."""
+        return DiTMemory(**{name: config[name] for name in config if name not in ("net", "label")})
+
+    @property
+    def tokens(self) -> int:
+        """N: patches of one sample."""
+        return self.shape[1] * self.shape[2] // self.patch**2
+
+    @property
+    def block_parameters(self) -> int:
+        """Parameters of one block: queries, keys, values and output 4 D^2, MLP 8 D^2, modulation 6 D^2."""
+        return 18 * self.width**2 + 15 * self.width
+
+    @property
+    def parameters(self) -> int:
+        """All parameters."""
+        D, entries = self.width, self.patch**2 * self.shape[0]
+        classes = (self.num_classes + 1) * D if self.num_classes else 0
+        times = self.num_times * (D**2 + (TIME_FEATURES + 2) * D)
+        last = 2 * D**2 + 2 * D + entries * (D + 1)
+        return D * (entries + 1) + times + classes + self.depth * self.block_parameters + last
+
+    @property
+    def block_activations(self) -> int:
+        """Numbers that one block keeps of one sample."""
+        return 20 * self.tokens * self.width + (self.heads + 4) * self.tokens + 8 * self.width
+
+    @property
+    def activations(self) -> int:
+        """Numbers that a forward pass keeps of one sample for the backward pass."""
+        D, N = self.width, self.tokens
+        outside = 3 * N * D + 2 * N + math.prod(self.shape) + self.num_times * (2 * D + TIME_FEATURES) + 3 * D
+        per_block = N * D if self.checkpoint else self.block_activations
+        return outside + 2 * (self.num_classes > 0) + self.depth * per_block
+
+    @property
+    def peak_activations(self) -> int:
+        """Numbers of one sample that are kept at once; with ``checkpoint`` a block is whole in its turn."""
+        return self.activations + (self.block_activations if self.checkpoint and self.depth else 0)
+
+
+def mlp_parameters(inputs: int, width: int, depth: int, outputs: int = 1) -> int:
+    """Return the parameters of an ``MLP`` without times.
+
+    D (inputs + 1) + depth (D^2 + 3 D) + outputs (D + 1) for D = width.
+    """
+    return width * (inputs + 1) + depth * (width**2 + 3 * width) + outputs * (width + 1)
+
+
+def uot_bytes(
+    net: DiTMemory,
+    rows: int,
+    bank_size: int = 0,
+    *,
+    trained: int | None = None,
+    potential: int = 0,
+    devices: int = 1,
+) -> dict[str, int]:
+    """Return what ``UOT`` keeps on one device in single precision, by what it is, in bytes.
+
+    Four bytes a number: the original G0, the generator G, its gradients, Adam's two moments, and the average
+    of G; the potential, with its gradients and moments; latents, outputs and pool; and the activations of G.
+    Not counted: the energy (a decoder and a classifier, forward and backward), and what a
+    kernel needs while it runs.
+
+    Args:
+        net: of the generator.
+        rows: samples per forward pass and device.
+        bank_size: of the method.
+        trained: parameters of G that are; None: all.
+        potential: its parameters.
+        devices: over which G, its gradients and its moments are sharded; 1: not at all.
+    """
+    trained = net.parameters if trained is None else trained
+    return {
+        "original": 4 * net.parameters,
+        "generator": math.ceil(4 * net.parameters / devices),
+        "gradients": math.ceil(4 * trained / devices),
+        "moments": math.ceil(8 * trained / devices),
+        "average": 4 * net.parameters,
+        "potential": 16 * potential,
+        "banks": 12 * bank_size * math.prod(net.shape),
+        "activations": 4 * rows * net.peak_activations,
+    }
+
+
+def saved_bytes(net: nn.Module, *inputs: Tensor) -> int:
+    """Return the bytes that one forward pass of any module keeps for the backward pass, beside its weights.
+
+    Measured: the pass is made, and each piece of memory that autograd keeps is counted once.
+    """
+    own = {tensor.untyped_storage().data_ptr() for tensor in [*net.parameters(), *net.buffers()]}
+    kept: dict[int, Tensor] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        kept.setdefault(tensor.untyped_storage().data_ptr(), tensor)
+        return tensor
+
+    with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        net(*inputs)
+    return sum(tensor.untyped_storage().nbytes() for place, tensor in kept.items() if place not in own)
