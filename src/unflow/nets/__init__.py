@@ -17,10 +17,12 @@ from unflow.nets.convnet import ConvNet
 from unflow.nets.mlp import MLP
 from unflow.nets.resnet import ResNet
 from unflow.nets.unet import UNet
+from unflow.nets.velocity import AdaptedAverageVelocity, AdaptedVelocity, plain_velocity
 
 __all__ = [
-    "ADAPTERS", "MLP", "NETS", "ConvAutoencoder", "ConvNet", "ReadsAs", "ResNet", "UNet", "WritesAs",
-    "build_net", "builders", "net_config", "new_net", "trust", "trusted",
+    "ADAPTERS", "MLP", "NETS", "AdaptedAverageVelocity", "AdaptedVelocity", "ConvAutoencoder", "ConvNet",
+    "ReadsAs", "ResNet", "UNet", "WritesAs", "build_net", "builders", "net_config", "new_net",
+    "plain_velocity", "trust", "trusted",
 ]  # fmt: skip
 
 NETS: dict[str, type[nn.Module]] = {
@@ -34,6 +36,8 @@ NETS: dict[str, type[nn.Module]] = {
 ADAPTERS: dict[str, Callable[..., nn.Module]] = {
     "reads_as": built_around(ReadsAs),
     "writes_as": built_around(WritesAs),
+    AdaptedVelocity.name: built_around(AdaptedVelocity),
+    AdaptedAverageVelocity.name: built_around(AdaptedAverageVelocity),
 }
 """What stands around a network of somebody else's."""
 
