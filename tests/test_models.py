@@ -19,10 +19,11 @@ from unflow.models import (
     FlowMap,
     GenerativeModel,
     Generator,
+    Labelled,
     Latent,
     from_config,
 )
-from unflow.nets import MLP, UNet, new_net
+from unflow.nets import MLP, AdaptedVelocity, UNet, new_net
 from unflow.paths import expand
 
 A = torch.tensor([[-0.3, 1.2], [-0.8, 0.1]], dtype=torch.float64)
@@ -93,6 +94,23 @@ def linear_classifier() -> nn.Module:
     return net
 
 
+class Conditional(nn.Module):
+    """A network (x, t) with a label that moves its time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = mlp((2,), 1)
+        self.config = {"builder": f"{__name__}:Conditional", "options": {}}
+
+    def forward(self, x: Tensor, t: Tensor, label: Tensor) -> Tensor:
+        return self.net(x, t + label)
+
+
+def labelled() -> Labelled:
+    net = AdaptedVelocity(Conditional(), (2,), "x, t, label", label=0)
+    return Labelled(Flow(net, (2,), "heun", 2), [0.3, 0.0, 0.7])
+
+
 def small_models() -> dict[str, GenerativeModel]:
     decoder = Generator(mlp((3,), 0, outputs=2), prior_shape=(3,), prior="uniform")
     return {
@@ -102,6 +120,7 @@ def small_models() -> dict[str, GenerativeModel]:
         "chain": Chain(decoder, Flow(mlp((2,), 1, seed=1), (2,), "euler", 2)),
         "latent": Latent(Flow(mlp((5,), 1), (5,), "heun", 2), autoencoder()),
         "filtered": Filtered(FlowMap(mlp((2,), 2), (2,)), ClassLogOdds(linear_classifier(), [1], 1.0)),
+        "labelled": labelled(),
     }
 
 

@@ -28,7 +28,7 @@ from unflow.methods.base import Method, Problem, Tensors, Trained, settings
 from unflow.models import MODELS, GenerativeModel
 from unflow.training import METRICS, fit, stream
 
-FAMILIES = frozenset(MODELS) - {"chain", "latent", "filtered"}
+FAMILIES = frozenset(MODELS) - {"chain", "latent", "filtered", "labelled"}
 """The families that a method may name; a chain is of its base's, what wraps a model of the model's inside."""
 
 __all__ = ["FAMILIES", "check_energy", "check_method"]

@@ -9,15 +9,17 @@ from torch import nn
 
 from unflow.errors import InputError
 from unflow.methods.base import Problem, model_of
-from unflow.models import Chain, Flow, GenerativeModel
-from unflow.nets import net_config, new_net
+from unflow.models import Chain, Flow, GenerativeModel, Labelled
+from unflow.nets import net_config, new_net, plain_velocity
 
 
 def appended_net(problem: Problem, width: int | None, depth: int | None, seed: int) -> nn.Module:
     """Return a fresh velocity on the model's samples, like the original flow's; it starts as the identity.
 
-    The original of a chain is its first model. An MLP may have another width or depth; by default it has
-    half the layers (2 at least, or as many as it has): the way from q0 to q* is shorter than from noise.
+    The original of a chain is its first model, of a labelled model the flow inside, at its own label and
+    without guidance. An MLP may have another width or depth; by default it has half the layers (2 at least,
+    or as many as it has): the way from q0 to q* is shorter than from noise. A network of somebody else's
+    starts as its builder makes it.
 
     Raises:
         InputError: for a width or depth of a network that is no MLP.
@@ -27,7 +29,7 @@ def appended_net(problem: Problem, width: int | None, depth: int | None, seed: i
 
 def appended_config(problem: Problem, width: int | None, depth: int | None) -> dict[str, Any]:
     """Return the description of ``appended_net``; it raises the same InputError."""
-    config = net_config(_first(model_of(problem)).net)
+    config = plain_velocity(net_config(_first(model_of(problem)).net))
     sizes = {name: size for name, size in (("width", width), ("depth", depth)) if size is not None}
     if sizes and config.get("net") != "mlp":
         raise InputError(
@@ -39,8 +41,8 @@ def appended_config(problem: Problem, width: int | None, depth: int | None) -> d
 
 
 def _first(model: GenerativeModel) -> Flow:
-    while isinstance(model, Chain):
-        model = model.base
+    while isinstance(model, Chain | Labelled):
+        model = model.base if isinstance(model, Chain) else model.inner
     assert isinstance(model, Flow)
     return model
 

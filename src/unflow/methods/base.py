@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from unflow.classifiers import Classifier
 from unflow.errors import InputError
-from unflow.models import Filtered, GenerativeModel, Latent
+from unflow.models import Filtered, GenerativeModel, Labelled, Latent
 from unflow.target import Target
 
 Tensors = dict[str, Tensor]
@@ -290,6 +290,15 @@ def require_batch(n: int, batch_size: int, what: str) -> None:
         )
 
 
+def require_unlabelled(problem: Problem, purpose: str) -> None:
+    """Raise InputError for a labelled model, whose network has a velocity only where a label is given."""
+    if isinstance(problem.model, Labelled):
+        raise InputError(
+            f"got a labelled model for {purpose}, which knows no labels; expected a method that only draws "
+            "its samples: write erfm_resample for a flow, uot_tilted or latent_transport for a flow map"
+        )
+
+
 def trainable_copy(module: Module) -> Module:
     """Return a copy with parameters that take gradients, in training mode."""
     return copy.deepcopy(module).requires_grad_(True).train()
@@ -302,6 +311,7 @@ def settings(method: Method) -> dict[str, object]:
 
 __all__ = [
     "Descend", "Method", "Part", "Parts", "Problem", "Tensors", "Trained", "Training", "Untrained",
-    "draw_rows", "draw_weighted", "model_of", "require_batch", "require_gradient", "settings", "target_of",
+    "draw_rows", "draw_weighted", "model_of", "require_batch", "require_gradient", "require_unlabelled",
+    "settings", "target_of",
     "trainable_copy", "under",
 ]  # fmt: skip

@@ -19,6 +19,7 @@ from unflow.methods.base import (
     Training,
     draw_rows,
     require_batch,
+    require_unlabelled,
     trainable_copy,
 )  # fmt: skip
 from unflow.methods.losses import JumpLoss
@@ -50,8 +51,9 @@ class Distill(Training):
     keeps_prepared: ClassVar[bool] = True
 
     def check(self, problem: Problem) -> None:
-        """Raise InputError unless the teacher is a flow of the model's shape."""
+        """Raise InputError for a labelled model, or unless the teacher is a flow of the model's shape."""
         super().check(problem)
+        require_unlabelled(problem, "distillation")
         teacher = problem.teacher
         if not isinstance(teacher, Flow) or teacher.sample_shape != flow_map_of(problem).sample_shape:
             raise InputError(

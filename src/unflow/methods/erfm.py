@@ -20,6 +20,7 @@ from unflow.methods.base import (
     draw_rows,
     draw_weighted,
     require_batch,
+    require_unlabelled,
     target_of,
 )
 from unflow.methods.flow_matching import flow_of, velocity_part
@@ -88,8 +89,10 @@ class ERFM(Training):
         require_batch(self.bank_size, max(self.batch_size, self.block_size), "samples (bank_size)")
 
     def check(self, problem: Problem) -> None:
-        """Raise InputError for a chain to be trained in place, or a network that cannot be appended."""
+        """Raise InputError for a model that is not trained in place, or a network that cannot be appended."""
         super().check(problem)
+        if self.place == "prior":
+            require_unlabelled(problem, "place=prior")
         if self.place == "prior" and not isinstance(problem.model, Flow):
             raise InputError("got a chained model with place=prior; expected a Flow: write place=chain")
         if self.place == "chain":

@@ -19,6 +19,7 @@ from unflow.methods.base import (
     Training,
     draw_rows,
     require_batch,
+    require_unlabelled,
     trainable_copy,
 )  # fmt: skip
 from unflow.methods.losses import VelocityLoss
@@ -52,6 +53,11 @@ class FlowMatching(Training):
         new_path(self.path)
         choose(COUPLINGS, self.coupling, "coupling")
 
+    def check(self, problem: Problem) -> None:
+        """Raise InputError for a labelled model, or without data."""
+        super().check(problem)
+        require_unlabelled(problem, "training on data")
+
     def prepare(self, problem: Problem, generator: torch.Generator) -> Tensors:
         """Return the data, in pairs with noise if they are planned."""
         assert problem.data is not None
@@ -84,7 +90,8 @@ class FlowMatching(Training):
 
 
 def require_flow(problem: Problem) -> None:
-    """Raise InputError for a chained model, whose own training loss is not known."""
+    """Raise InputError for a chained or labelled model, whose own training loss is not known."""
+    require_unlabelled(problem, "training on data")
     if not isinstance(problem.model, Flow):
         raise InputError("got a chained model to train on data; expected a Flow: train its base instead")
 

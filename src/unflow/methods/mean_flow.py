@@ -17,6 +17,7 @@ from unflow.methods.base import (
     Tensors,
     Training,
     require_batch,
+    require_unlabelled,
     trainable_copy,
 )  # fmt: skip
 from unflow.methods.flow_matching import draw_flow_batch
@@ -48,6 +49,11 @@ class MeanFlow(Training):
         super().__post_init__()
         if not 0 <= self.interval_share <= 1:
             raise InputError(f"got interval_share={self.interval_share}; expected a number in [0, 1]")
+
+    def check(self, problem: Problem) -> None:
+        """Raise InputError for a labelled model, or without data."""
+        super().check(problem)
+        require_unlabelled(problem, "training on data")
 
     def prepare(self, problem: Problem, generator: torch.Generator) -> Tensors:
         """Return the data."""

@@ -29,7 +29,7 @@ from unflow.methods.base import (
 from unflow.methods.latent_transport import LatentTransport
 from unflow.methods.potentials import FeaturePotential, features_behind
 from unflow.models import GenerativeModel
-from unflow.nets import new_net
+from unflow.nets import MLP, new_net
 
 MAX_RATIO = 1e3
 """Of densities, in the potential's loss. A potential that falls steeply where the pool has hardly a sample
@@ -229,7 +229,8 @@ class UOT(Training):
             return FeaturePotential(features, num_features, self.width, self.depth, seed)
         frequencies = self.frequencies
         if frequencies is None:
-            frequencies = getattr(getattr(model, "net", None), "config", {}).get("frequencies", 0)
+            inner = getattr(model, "net", None)
+            frequencies = len(inner.angles) if isinstance(inner, MLP) else 0
         net = {"net": "mlp", "shape": model.sample_shape, "width": self.width, "depth": self.depth}
         return new_net(net | {"num_times": 0, "outputs": 1, "frequencies": frequencies}, seed)
 

@@ -15,13 +15,14 @@ from unflow.models.filtered import Filtered
 from unflow.models.flow import Flow
 from unflow.models.flow_map import FlowMap
 from unflow.models.generator import Generator
+from unflow.models.labelled import Labelled
 from unflow.models.latent import Latent, inner_model
 from unflow.models.plain import plain_module
 from unflow.nets import build_net
 
 __all__ = [
-    "MODELS", "Chain", "Filtered", "Flow", "FlowMap", "GenerativeModel", "Generator", "Latent", "from_config",
-    "inner_model", "latent_norm", "plain_module",
+    "MODELS", "Chain", "Filtered", "Flow", "FlowMap", "GenerativeModel", "Generator", "Labelled", "Latent",
+    "from_config", "inner_model", "latent_norm", "plain_module",
 ]  # fmt: skip
 
 MODELS: dict[str, Callable[..., GenerativeModel]] = {
@@ -31,6 +32,7 @@ MODELS: dict[str, Callable[..., GenerativeModel]] = {
     "chain": Chain,
     "latent": Latent,
     "filtered": Filtered,
+    "labelled": Labelled,
 }
 
 
@@ -48,6 +50,8 @@ def from_config(config: dict[str, Any]) -> GenerativeModel:
             return Chain(from_config(options["base"]), from_config(options["after"]))
         if name == "latent":
             return Latent(from_config(options["inner"]), Autoencoder.from_config(options))
+        if name == "labelled":
+            return Labelled(from_config(options["inner"]), options["probabilities"])
         if name == "filtered":
             options["divergence"] = choose(DIVERGENCES, options["divergence"], "divergence")()
             inner, energy = from_config(options.pop("inner")), energy_from_config(options.pop("energy"))

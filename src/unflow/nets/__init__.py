@@ -18,10 +18,12 @@ from unflow.nets.dit import DIT_SIZES, DiT
 from unflow.nets.mlp import MLP
 from unflow.nets.resnet import ResNet
 from unflow.nets.unet import UNet
+from unflow.nets.velocity import AdaptedAverageVelocity, AdaptedVelocity, plain_velocity
 
 __all__ = [
-    "ADAPTERS", "DIT_SIZES", "MLP", "NETS", "ConvAutoencoder", "ConvNet", "DiT", "ReadsAs", "ResNet", "UNet",
-    "WritesAs", "build_net", "builders", "net_config", "new_net", "trust", "trusted",
+    "ADAPTERS", "DIT_SIZES", "MLP", "NETS", "AdaptedAverageVelocity", "AdaptedVelocity", "ConvAutoencoder",
+    "ConvNet", "DiT", "ReadsAs", "ResNet", "UNet", "WritesAs", "build_net", "builders", "net_config", "new_net",
+    "plain_velocity", "trust", "trusted",
 ]  # fmt: skip
 
 NETS: dict[str, type[nn.Module]] = {
@@ -36,6 +38,8 @@ NETS: dict[str, type[nn.Module]] = {
 ADAPTERS: dict[str, Callable[..., nn.Module]] = {
     "reads_as": built_around(ReadsAs),
     "writes_as": built_around(WritesAs),
+    AdaptedVelocity.name: built_around(AdaptedVelocity),
+    AdaptedAverageVelocity.name: built_around(AdaptedAverageVelocity),
 }
 """What stands around a network of somebody else's."""
 

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from unflow.couplings import COUPLINGS
 from unflow.errors import InputError, choose
-from unflow.methods.base import Problem, Trained, Training
+from unflow.methods.base import Problem, Trained, Training, require_unlabelled
 from unflow.methods.flow_matching import FlowMatching
 from unflow.methods.mean_flow import MeanFlow
 from unflow.models import Flow, FlowMap
@@ -34,8 +34,9 @@ class OwnTraining(Trained):
         choose(COUPLINGS, self.coupling, "coupling")
 
     def check(self, problem: Problem) -> None:
-        """Raise InputError for a chained model, whose own training loss is not known."""
+        """Raise InputError for a chained or labelled model, whose own training loss is not known."""
         super().check(problem)
+        require_unlabelled(problem, "training on data")
         if not isinstance(problem.model, Flow | FlowMap):
             raise InputError(
                 "got a chained model to train on data; expected a Flow or a FlowMap: train its base instead"
