@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -350,6 +351,14 @@ def test_folders_that_are_missing_or_no_json_are_refused(tmp_path: Path) -> None
         load_diffusers(tmp_path)
 
 
+@pytest.mark.parametrize("name", ["../unet", "..", "a/unet"])
+def test_a_part_outside_the_folder_is_refused(name: str, tmp_path: Path) -> None:
+    index = {"_class_name": "DDPMPipeline", name: ["diffusers", "UNet2DModel"]}
+    (tmp_path / "model_index.json").write_text(json.dumps(index))
+    with pytest.raises(InputError, match=f"got the part '{re.escape(name)}' in model_index.json"):
+        load_diffusers(tmp_path)
+
+
 def test_without_the_package_the_extra_is_named(
     folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -362,16 +371,24 @@ def test_without_the_package_the_extra_is_named(
 
 
 @pytest.mark.parametrize("name", MAKE)
-def test_a_bundle_holds_the_whole_model_and_no_folder_of_this_machine(
-    name: str, folders: dict[str, Path], tmp_path: Path
-) -> None:
+def test_a_bundle_holds_the_whole_model(name: str, folders: dict[str, Path], tmp_path: Path) -> None:
     model = load_diffusers(folders[name])
     uf.save(model, tmp_path / "bundle")
     again = (uf.load_autoencoder if name == "autoencoder" else uf.load)(tmp_path / "bundle")
     assert again.config() == model.config()
-    assert str(folders[name]) not in (tmp_path / "bundle" / "config.json").read_text()
     x = noise(2, (1, 16, 16) if name == "autoencoder" else (3, 8, 8))
     assert torch.equal(output(again, x), output(model, x))
+
+
+def test_no_file_says_in_which_folder_a_model_once_lay(tmp_path: Path) -> None:
+    """diffusers writes the folder that a network was read from into its configuration."""
+    new_unet().save_pretrained(tmp_path / "secret")
+    network = diffusers.UNet2DModel.from_pretrained(tmp_path / "secret", low_cpu_mem_usage=False)
+    network.save_pretrained(tmp_path / "copy")
+    assert "secret" in (tmp_path / "copy" / "config.json").read_text()
+    model = load_diffusers(tmp_path / "copy", kind="flow")
+    for folder in (uf.save(model, tmp_path / "bundle"), save_diffusers(model, tmp_path / "back")):
+        assert not [file for file in folder.iterdir() if b"secret" in file.read_bytes()]
 
 
 # There and back

@@ -67,8 +67,15 @@ def parts_of(folder: Path) -> Parts:
 
 
 def members(pipeline: Config) -> dict[str, str]:
-    """Return name -> class of every part in a model_index.json that is not left out there."""
+    """Return name -> class of every part in a model_index.json that is not left out there.
+
+    Raises:
+        InputError: for a part that would lie outside the pipeline's folder.
+    """
     parts = {name: value for name, value in pipeline.items() if isinstance(value, list) and len(value) == 2}
+    outside = [name for name in parts if name in ("", "..") or Path(name).name != name]
+    if outside:
+        raise InputError(f"got the part {outside[0]!r} in {INDEX}; expected the plain name of a folder in it")
     return {
         name: str(kind) if library == "diffusers" else f"{library}.{kind}"
         for name, (library, kind) in parts.items() if library is not None
@@ -136,7 +143,7 @@ def read_module(name: str, folder: Path) -> tuple[Config, dict[str, Tensor]]:
                 folder, use_safetensors=True, local_files_only=True, low_cpu_mem_usage=False,
                 output_loading_info=True,
             )  # fmt: skip
-    except (OSError, ValueError, RuntimeError, TypeError, SafetensorError) as error:
+    except (OSError, ValueError, RuntimeError, TypeError, ImportError, SafetensorError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise InputError(
             f"{folder} holds no whole {name} ({reason}); expected what save_pretrained wrote: copy it again"

@@ -76,9 +76,8 @@ def _autoencoder(
     latent_sides: Sequence[int] | None = None,
 ) -> Autoencoder:
     vae, weights = read_module(VAE, folder)
-    if (
-        latent_sides is not None
-    ):  # config.json may name the size that it was trained at, and not that of the model
+    if latent_sides is not None:
+        # config.json may name the size that it was trained at, which need not be that of the pipeline.
         factor = shrinkage(vae["block_out_channels"])
         sample_size = [side * factor for side in latent_sides]
     net = KLAutoencoder(vae, sample_size)

@@ -22,8 +22,8 @@ def save_diffusers(model: GenerativeModel | Autoencoder, folder: str | Path) -> 
     """Write a model that ``load_diffusers`` returned, or one unlearned from it, in the form that it came in.
 
     A pipeline is a pipeline again, with the same scheduler; a single network is a single network, with
-    scheduler_config.json beside it. ``from_pretrained`` of diffusers loads both. A label is not written: the
-    folder holds the network of all classes.
+    scheduler_config.json beside it. ``from_pretrained`` of diffusers loads both. Neither a label nor a
+    size that ``load_diffusers`` was given is written: the folder holds the network of all classes.
 
     Args:
         model: a ``Flow``, a ``Generator``, an ``Autoencoder`` or a ``Latent`` of networks of diffusers.
