@@ -11,32 +11,42 @@ from unflow.errors import InputError
 from unflow.nets import ConvAutoencoder, build_net, net_config
 from unflow.nets.modes import evaluating
 
+CODEC = ("encode", "decode", "shape", "latent_shape")
+"""What another network than a ``ConvAutoencoder`` must have."""
+
 
 class Autoencoder(nn.Module):
     """Images to latents of unit variance, and back.
 
     Args:
-        net: a ``nets.ConvAutoencoder``.
+        net: a ``nets.ConvAutoencoder``, or another module with ``encode`` and ``decode`` between images of
+            ``shape`` and latents of ``latent_shape``, such as ``hub.KLAutoencoder``.
 
     Raises:
         InputError: for another network.
     """
 
     def __init__(self, net: nn.Module) -> None:
-        if not isinstance(net, ConvAutoencoder):
-            raise InputError(f"got a {type(net).__name__} as autoencoder; expected a nets.ConvAutoencoder")
+        if not isinstance(net, ConvAutoencoder) and not all(hasattr(net, name) for name in CODEC):
+            raise InputError(
+                f"got a {type(net).__name__} as autoencoder; expected a nets.ConvAutoencoder, or a module "
+                f"with {', '.join(CODEC)}"
+            )
         super().__init__()
-        self.net = net
-        self.sample_shape, self.latent_shape = net.shape, (net.latent,)
+        codec: Any = net
+        latent = (codec.latent,) if isinstance(net, ConvAutoencoder) else codec.latent_shape
+        self.net = codec
+        self.sample_shape: tuple[int, ...] = codec.shape
+        self.latent_shape: tuple[int, ...] = latent
 
     @torch.no_grad()
     def encode(self, x: Tensor, batch_size: int = 1024) -> Tensor:
-        """Return the latents [n, latent] of many images, without gradient and in evaluation mode."""
+        """Return the latents [n, *latent_shape] of many images, without gradient and in evaluation mode."""
         with evaluating(self):
             return torch.cat([self.net.encode(chunk) for chunk in x.split(batch_size)])
 
     def decode(self, latents: Tensor) -> Tensor:
-        """Return images [batch, *sample_shape] of latents [batch, latent]; gradients pass."""
+        """Return images [batch, *sample_shape] of latents [batch, *latent_shape]; gradients pass."""
         return self.net.decode(latents)
 
     @torch.no_grad()
