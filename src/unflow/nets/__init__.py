@@ -22,8 +22,8 @@ from unflow.nets.velocity import AdaptedAverageVelocity, AdaptedVelocity, plain_
 
 __all__ = [
     "ADAPTERS", "DIT_SIZES", "MLP", "NETS", "AdaptedAverageVelocity", "AdaptedVelocity", "ConvAutoencoder",
-    "ConvNet", "DiT", "ReadsAs", "ResNet", "UNet", "WritesAs", "build_net", "builders", "net_config", "new_net",
-    "plain_velocity", "trust", "trusted",
+    "ConvNet", "DiT", "ReadsAs", "ResNet", "UNet", "WritesAs", "build_net", "builders", "net_config",
+    "new_net", "plain_velocity", "trust", "trusted",
 ]  # fmt: skip
 
 NETS: dict[str, type[nn.Module]] = {
