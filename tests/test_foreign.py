@@ -89,7 +89,7 @@ def third_party(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pat
 def test_a_line_is_read_and_the_path_of_a_folder_is_none(tmp_path: Path) -> None:
     line = read_line("generator:a.b:c@x/w.pth,prior=normal:64,width=3", ("generator",))
     assert line is not None
-    assert (line.kind, line.builder, line.weights) == ("generator", "a.b:c", Path("x/w.pth"))
+    assert (line.kind, line.what, line.weights) == ("generator", "a.b:c", Path("x/w.pth"))
     assert line.options == {"prior": "normal:64", "width": "3"}
     assert line.take({"prior": str}) == ({"prior": "normal:64"}, {"width": 3})
     assert read_line(str(tmp_path), ("generator",)) is None
@@ -99,7 +99,10 @@ def test_a_line_is_read_and_the_path_of_a_folder_is_none(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("classifier:a:b", "expected generator: write generator:a:b"),
+        ("classifier:a:b", "of the kind classifier; expected generator or flow or"),
+        ("generator:a,prior=normal:3", "expected generator:PACKAGE.MODULE:FUNCTION"),
+        ("flow:a:b", "without the shape of one sample"),
+        ("flow:a:b,shape=2,noise_at=one", "expected a number"),
         ("generator:a:b,prior", "got 'prior' .* expected name=value"),
         ("generator:a:b,3=4", "got '3=4'"),
         ("generator:a:b@w.pth,prior=normal", "got the prior 'normal'; expected normal:64"),

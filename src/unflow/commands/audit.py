@@ -16,12 +16,19 @@ from unflow.base_models import load_parts
 from unflow.bundle import write_card
 from unflow.card import audited_row
 from unflow.commands.options import first_word_as, parse_classes
-from unflow.commands.unlearn import class_energy, guide_of
 from unflow.costs import guided_cost
 from unflow.divergences import DIVERGENCES
 from unflow.energies import check_classes
 from unflow.errors import InputError
-from unflow.foreign import check_reads, lineage_of, load_classifier, load_whole
+from unflow.foreign import (
+    check_reads,
+    guide_behind,
+    guide_of,
+    lineage_of,
+    load_classifier,
+    load_energy,
+    load_whole,
+)  # fmt: skip
 from unflow.judges import judge_folders
 from unflow.models import GenerativeModel
 from unflow.report import write_report
@@ -67,7 +74,7 @@ def run(
     """Measure a model against the original, the exact target and a retrained one.
 
     Args:
-        model: bundle after unlearning, or generator:PACKAGE.MODULE:FUNCTION@WEIGHTS,prior=normal:64,...
+        model: bundle after unlearning, or a line that names somebody else's model, as for `unflow unlearn`.
         original: bundle before, or such a line.
         judge: bundle of a classifier that had no part in the request, or the folder of `unflow judge`, or
             classifier:PACKAGE.MODULE:FUNCTION@WEIGHTS,...
@@ -75,11 +82,11 @@ def run(
         forget: classes, like 3 or 3,5.
         out: folder for audit.json, samples/ and report.html.
         split: split.json; its held-out part gives the statistics.
-        data: digits, mnist:DIR or cifar10:DIR.
+        data: digits, mnist:DIR, folder:DIR@32, npz:FILE, ...: what was split.
         retrained: bundle of a model trained without the classes.
         autoencoder: bundle of what decodes, for models of latents.
         strengths: bundles of the same request at other strengths, like a,b: the report gets a slider.
-        energy: classifier:DIR, the guide of the request, for the exact target.
+        energy: of the request, as for `unflow unlearn`, for the exact target.
         margin: of the energy, >= 0.
         strength: lam, >= 0.
         divergence: what held the target near the original.
@@ -111,7 +118,7 @@ def run(
     after = load(model)
     others = models_by_strength(model, strengths.split(","), load) if strengths else None
     again = None if retrained is None else load(retrained)
-    F = None if energy is None else class_energy(energy, classes, margin, trust_code)
+    F = None if energy is None else load_energy(energy, classes, margin, before, trust_code)
     target = None if F is None else Target(before, F, strength, DIVERGENCES[divergence]())
     guide = None if energy is None else guide_of(energy)
     lineage = lineage_of(model)
@@ -130,7 +137,7 @@ def run(
         result = audit(
             after, original=before, judge=referee, forget=classes, held_out=held_out,
             training=training, target=target, retrained=again, n=n, resolve=resolve / 100, seed=seed, out=out,
-            guide=None if guide is None else load_classifier(guide, trust_code), judge_data=data_hash(judge),
+            guide=None if energy is None else guide_behind(energy, trust_code), judge_data=data_hash(judge),
             second_judge=second, second_judge_data=None if second_judge is None else data_hash(second_judge),
             attacks=attacks if attack else None, strengths=others,
             guide_data=None if guide is None else data_hash(guide),

@@ -37,7 +37,7 @@ def run(
     Args:
         out: folder for first/, second/ and judges.json; `unflow audit --judge` takes it.
         split: split.json; the judges see its part judge, and are measured on held_out.
-        data: digits, mnist:DIR or cifar10:DIR.
+        data: digits, mnist:DIR, cifar10:DIR, cifar100:DIR, idx:DIR, folder:DIR@32 or npz:FILE.
         guide: bundle of the request's classifier, to say how often the judges disagree with it.
         steps: of each training.
         aside: share of the judges' samples that sets their temperature, in (0, 1).

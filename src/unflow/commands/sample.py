@@ -29,7 +29,7 @@ def run(
     """Draw samples from a model into samples.npz, and a picture of the first 64 images.
 
     Args:
-        model: bundle of the model, or generator:PACKAGE.MODULE:FUNCTION@WEIGHTS,prior=normal:64,...
+        model: bundle of the model, or a line that names one of somebody else's, as for `unflow unlearn`.
         out: folder for samples.npz and samples.png.
         n: how many, >= 1.
         seed: of the latents, >= 0; the same seed gives the same latents for every model.

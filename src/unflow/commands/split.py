@@ -29,7 +29,7 @@ def run(
 
     Args:
         out: the file, split.json; one of the same split is left as it is.
-        data: digits, mnist:DIR or cifar10:DIR.
+        data: digits, mnist:DIR, cifar10:DIR, cifar100:DIR, idx:DIR, folder:DIR@32 or npz:FILE.
         shares: of train (models and guide), judge and held_out (statistics), > 0, which sum to 1.
         seed: of the split, >= 0.
     """

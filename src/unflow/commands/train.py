@@ -50,7 +50,7 @@ def run(
         kind: what to train.
         net: network without its shape, like {"net": "mlp", "width": 256, "depth": 4}.
         method: flow_matching, mean_flow, distill, classification or autoencoding.
-        data: digits, mnist:DIR or cifar10:DIR.
+        data: digits, mnist:DIR, cifar10:DIR, cifar100:DIR, idx:DIR, folder:DIR@32 or npz:FILE.
         split: split.json, to train on one part only.
         part: train, judge or held_out.
         teacher: bundle of the flow to distil.

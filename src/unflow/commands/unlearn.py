@@ -10,13 +10,11 @@ import torch
 from jsonargparse import ArgumentParser
 
 from unflow.base_models import load_parts
-from unflow.classifiers import Classifier
 from unflow.commands.options import add_settings, parse_classes, peek, with_recipe
 from unflow.data import load_data
 from unflow.divergences import DIVERGENCES
-from unflow.energies import ClassLogOdds, check_classes
 from unflow.errors import InputError
-from unflow.foreign import check_reads, load_classifier, load_model, with_options
+from unflow.foreign import load_energy, load_model, with_options
 from unflow.methods import UNLEARNERS, Method, Problem
 from unflow.methods.base import settings as plain_settings
 from unflow.models import inner_model
@@ -32,31 +30,6 @@ def add_arguments(parser: ArgumentParser, arguments: Sequence[str]) -> list[str]
     parser.add_function_arguments(run, skip={"settings"})
     add_settings(parser, peek("method", rest, "erfm_resample"), UNLEARNERS)
     return rest
-
-
-def class_energy(
-    energy: str, forget: tuple[int, ...], margin: float, trust_code: bool = False
-) -> ClassLogOdds:
-    """Return the energy in `classifier:DIR`, or `classifier:PACKAGE.MODULE:FUNCTION@WEIGHTS`.
-
-    Raises:
-        InputError: for anything else, and for classes that the classifier does not know.
-    """
-    kind, _, folder = energy.partition(":")
-    if kind != "classifier" or not folder:
-        raise InputError(
-            f"got --energy {energy!r}; expected classifier:DIR, the bundle of a trained classifier, or "
-            "classifier:PACKAGE.MODULE:FUNCTION@WEIGHTS"
-        )
-    classifier = load_classifier(guide_of(energy), trust_code)
-    check_classes(forget, classifier.num_classes)
-    return ClassLogOdds(classifier, forget, margin)
-
-
-def guide_of(energy: str) -> str:
-    """Return the bundle of an energy's classifier, or the line that names it."""
-    folder = energy.partition(":")[2]
-    return folder if Path(folder).exists() else energy
 
 
 def run(
@@ -84,10 +57,12 @@ def run(
 
     Args:
         settings: hyper-parameters of the method.
-        model: bundle of the model, or generator:PACKAGE.MODULE:FUNCTION@WEIGHTS,prior=normal:64 and, if so,
-            range=0:1 and shape=1x28x28 (of what it writes), key= (of the weights), and its options.
-        energy: classifier:DIR, the bundle of the guide, or classifier:PACKAGE.MODULE:FUNCTION@WEIGHTS and, if
-            so, range=0:1 and shape=784 (of what it reads), names=cat/dog.
+        model: bundle of the model, or a line that names one of somebody else's (see docs/your-model.md):
+            generator:PACKAGE.MODULE:FUNCTION@WEIGHTS,prior=normal:64,range=0:1; flow:...,shape=3x32x32,
+            call=x/t,noise_at=1; flow_map:...; diffusers:DIR.
+        energy: classifier:DIR, the bundle of the guide, or a line:
+            classifier:PACKAGE.MODULE:FUNCTION@WEIGHTS,range=0:1,shape=784; onnx:FILE;
+            score:PACKAGE.MODULE:FUNCTION.
         forget: classes, like 3 or 3,5.
         out: folder of the new bundle; the same command continues a run that was stopped.
         weights: of a model that is no bundle, as @WEIGHTS behind it.
@@ -99,7 +74,8 @@ def run(
         margin: of the energy, >= 0.
         strength: lam, >= 0.
         divergence: what holds the target near the original.
-        data: digits, mnist:DIR or cifar10:DIR, for methods that need real samples (the baselines).
+        data: digits, mnist:DIR, folder:DIR@32, npz:FILE, ..., for methods that need real samples (the
+            baselines).
         split: split.json, to use its training part only.
         teacher: bundle of a retrained flow, from which retrained distils a flow map.
         seed: >= 0.
@@ -114,9 +90,7 @@ def run(
     classes = parse_classes(forget)
     named = with_options(model, weights, prior)
     original = load_model(named, trust_code)
-    F = class_energy(energy, classes, margin, trust_code)
-    assert isinstance(F.classifier, Classifier)
-    check_reads(F.classifier, original)
+    F = load_energy(energy, classes, margin, original, trust_code)
     target = Target(original, F, strength, DIVERGENCES[divergence]())
     retrained = None if teacher is None else load_model(teacher, trust_code)
     problem = Problem(model=inner_model(target.model), teacher=retrained)

@@ -1,0 +1,17 @@
+"""Models, classifiers and scores that unflow has never seen, each named by one line of words.
+
+line         what a line says, and how values are written
+models       generators, flows, flow maps, folders of diffusers
+classifiers  guides and judges
+energies     what to forget: a classifier, an ONNX file, a score
+"""
+
+from unflow.foreign.classifiers import check_reads, load_classifier
+from unflow.foreign.energies import guide_behind, guide_of, load_energy
+from unflow.foreign.line import Foreign, read_line
+from unflow.foreign.models import lineage_of, load_model, load_whole, with_options
+
+__all__ = [
+    "Foreign", "check_reads", "guide_behind", "guide_of", "lineage_of", "load_classifier", "load_energy",
+    "load_model", "load_whole", "read_line", "with_options",
+]  # fmt: skip

@@ -1,0 +1,73 @@
+"""Classifiers that unflow has never seen, by a line of words: guides and judges."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from unflow import bundle
+from unflow.classifiers import Classifier
+from unflow.errors import InputError
+from unflow.foreign.line import Foreign, Readers, read_line, read_range, read_shape
+from unflow.models import GenerativeModel
+from unflow.nets import ReadsAs
+from unflow.nets.adapters import last_linear
+from unflow.nets.modes import evaluating
+from unflow.training import stream
+
+
+def load_classifier(text: str | Path, trust_code: bool = False) -> Classifier:
+    """Return the classifier in a bundle, or the one that a line of words names.
+
+    Args:
+        text: folder, or a line like ``classifier:my_pkg.judges:build@judge.safetensors,range=0:1,shape=784``;
+            ``names=cat/dog`` are its classes.
+        trust_code: as ``bundle.load``.
+
+    Raises:
+        InputError: as ``bundle.load``, and for a line that names no classifier.
+    """
+    line = read_line(str(text), ("classifier",))
+    return bundle.load_classifier(text, trust_code) if line is None else _classifier(line)
+
+
+def check_reads(classifier: Classifier, model: GenerativeModel) -> None:
+    """Raise InputError unless a classifier takes what a model draws."""
+    x = model.sample(2, stream(0))
+    try:
+        with torch.no_grad(), evaluating(classifier):
+            logits = classifier(x)
+    except RuntimeError as error:
+        raise InputError(
+            f"the classifier does not run on the model's samples of shape {list(model.sample_shape)} "
+            f"({str(error).splitlines()[0]}); expected one that does: say what it reads by shape=784"
+        ) from error
+    expected = (len(x), classifier.num_classes)
+    if not isinstance(logits, Tensor) or logits.shape != expected:
+        what = list(logits.shape) if isinstance(logits, Tensor) else f"a {type(logits).__name__}"
+        raise InputError(
+            f"the classifier returned {what} for 2 samples; expected logits {list(expected)}: name a "
+            "function whose network returns them, and its classes by names=cat/dog"
+        )
+
+
+def _classifier(line: Foreign) -> Classifier:
+    known: Readers = {
+        "range": read_range, "shape": read_shape, "key": str, "names": lambda text: text.split("/")
+    }  # fmt: skip
+    ours, theirs = line.take(known)
+    net = ReadsAs(line.network(theirs, ours.get("key")), ours.get("range"), ours.get("shape"))
+    return Classifier(net, ours.get("names") or _numbers(net, line)).eval()
+
+
+def _numbers(net: nn.Module, line: Foreign) -> list[str]:
+    """Return the classes' numbers as their names: as many as the last linear layer has outputs."""
+    last = last_linear(net)
+    if last is None:
+        raise InputError(
+            f"got {line.what}, which has no linear layer to count its classes by; expected their "
+            "names: write names=cat/dog"
+        )
+    return [str(k) for k in range(last.out_features)]

@@ -1,0 +1,86 @@
+"""What to forget, by a line of words: a classifier, an ONNX file, or a score."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from torch import nn
+
+from unflow.classifiers import Classifier
+from unflow.energies import BlackBox, ClassLogOdds, Energy, OnnxLogOdds, ScoreLogOdds, check_classes
+from unflow.errors import InputError
+from unflow.foreign.classifiers import check_reads, load_classifier
+from unflow.foreign.line import Foreign, read_line, read_range, read_shape
+from unflow.models import GenerativeModel
+from unflow.nets import ReadsAs
+
+FORMS = (
+    "classifier:DIR, classifier:PACKAGE.MODULE:FUNCTION@WEIGHTS, onnx:FILE or score:PACKAGE.MODULE:FUNCTION"
+)
+
+
+def load_energy(
+    text: str, forget: tuple[int, ...], margin: float, model: GenerativeModel, trust_code: bool = False
+) -> Energy:
+    """Return the energy that a line of words names.
+
+    Args:
+        text: ``classifier:DIR``, a bundle, or ``classifier:my_pkg.nets:build@w.pth,range=0:1``;
+            ``onnx:guide.onnx,range=0:1,shape=1x28x28,output=probabilities``; ``score:my_pkg.scores:nsfw``, a
+            function of samples that returns the probability of what is to be forgotten for each
+            (``reads=uint8`` for images of bytes, ``batch_size=64``).
+        forget: classes; a score has none.
+        margin: >= 0, in nats.
+        model: whose samples it must take.
+        trust_code: as ``bundle.load``.
+
+    Raises:
+        InputError: for another line, unknown classes, and a classifier that does not read the samples.
+    """
+    kind = text.partition(":")[0]
+    if kind == "classifier" and ":" in text:
+        guide = guide_behind(text, trust_code)
+        assert guide is not None
+        check_reads(guide, model)
+        check_classes(forget, guide.num_classes)
+        return ClassLogOdds(guide, forget, margin)
+    line = read_line(text, tuple(ENERGIES)) if kind in ENERGIES else None
+    if line is None:
+        raise InputError(f"got --energy {text!r}; expected {FORMS}")
+    return ENERGIES[kind](line, forget, margin)
+
+
+def guide_of(text: str) -> str | None:
+    """Return the bundle of an energy's classifier, or the line that names it; None where there is none."""
+    kind, _, folder = text.partition(":")
+    if kind != "classifier":
+        return None
+    return folder if Path(folder).exists() or read_line(text) is None else text
+
+
+def guide_behind(text: str, trust_code: bool = False) -> Classifier | None:
+    """Return the classifier of an energy, or None where there is none.
+
+    Raises:
+        InputError: as ``load_classifier``.
+    """
+    guide = guide_of(text)
+    return None if guide is None else load_classifier(guide, trust_code)
+
+
+def _onnx(line: Foreign, forget: tuple[int, ...], margin: float) -> Energy:
+    ours = line.take_all(
+        {"range": read_range, "shape": read_shape, "output": str, "output_name": str, "batch_size": int}
+    )
+    reads = ReadsAs(nn.Identity(), ours.pop("range", None), ours.pop("shape", None))
+    return OnnxLogOdds(line.what, forget, margin, preprocess=reads, **ours)
+
+
+def _score(line: Foreign, forget: tuple[int, ...], margin: float) -> Energy:
+    ours = line.take_all({"reads": str, "batch_size": int, "name": str})
+    return ScoreLogOdds(BlackBox(line.function(), **{"name": line.what, **ours}), margin)
+
+
+ENERGIES: dict[str, Callable[[Foreign, tuple[int, ...], float], Energy]] = {"onnx": _onnx, "score": _score}
+"""Kind -> how its line becomes an energy; a classifier's is ``ClassLogOdds``."""

@@ -1,0 +1,192 @@
+"""One line of words that names what somebody else has made.
+
+    KIND:WHAT@WEIGHTS,name=value,...
+
+WHAT is PACKAGE.MODULE:FUNCTION, which returns a network (a ``torch.nn.Module``), or the path of a file.
+Names that unflow does not know for the kind are options of the function. Whoever names a function in such a
+line agrees to run it.
+"""
+
+from __future__ import annotations
+
+import importlib
+import re
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import yaml
+from torch import nn
+
+from unflow.errors import InputError
+from unflow.nets import build_net, trust
+from unflow.nets.adapters import Range, checked_range
+from unflow.weights import load_weights
+
+KINDS = ("generator", "flow", "flow_map", "diffusers", "classifier", "onnx", "score")
+"""What a line may begin with; anything else is the path of a bundle."""
+LINE = re.compile(r"(?P<kind>[a-z_]+):(?P<what>[^,@]+)(@(?P<weights>[^,]+))?(,(?P<options>.*))?")
+FUNCTION = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
+
+Readers = Mapping[str, Callable[[str], Any]]
+"""Name of an option -> how its value is read."""
+
+
+@dataclass(frozen=True)
+class Foreign:
+    """What a line of words names.
+
+    Attributes:
+        kind: of ``KINDS``.
+        what: package.module:function, or a path.
+        weights: file of a network's weights; None: as the function returns it.
+        options: name -> value, of unflow and of the function.
+    """
+
+    kind: str
+    what: str
+    weights: Path | None = None
+    options: Mapping[str, str] = field(default_factory=dict)
+
+    def take(self, known: Readers) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Return the options with these names, read; and the others, as YAML reads their values."""
+        ours = {name: known[name](text) for name, text in self.options.items() if name in known}
+        theirs = {name: yaml.safe_load(text) for name, text in self.options.items() if name not in known}
+        return ours, theirs
+
+    def take_all(self, known: Readers) -> dict[str, Any]:
+        """Return the options, read, where no function takes others.
+
+        Raises:
+            InputError: for an unknown name.
+        """
+        ours, others = self.take(known)
+        if others:
+            raise InputError(
+                f"got {next(iter(others))}= for {self.kind}:{self.what}; expected one of {', '.join(known)}"
+            )
+        return ours
+
+    def network(self, options: dict[str, Any], key: str | None) -> nn.Module:
+        """Return the network with its weights, in evaluation mode.
+
+        Raises:
+            InputError: for what names no function; as ``build_net`` and ``load_weights``.
+        """
+        self.check_function()
+        trust(self.what)
+        net = build_net({"builder": self.what, "options": options})
+        if self.weights is not None:
+            load_weights(net, self.weights, key)
+        return net.eval()
+
+    def function(self) -> Callable[..., Any]:
+        """Return the function that is named.
+
+        Raises:
+            InputError: for what names no function, or none that can be imported.
+        """
+        self.check_function()
+        module, _, name = self.what.partition(":")
+        try:
+            return cast(Callable[..., Any], getattr(importlib.import_module(module), name))
+        except (ImportError, AttributeError) as error:
+            raise InputError(
+                f"got the function {self.what!r} ({error}); expected package.module:function that imports"
+            ) from error
+
+    def check_function(self) -> None:
+        """Raise InputError if no function is named; have its module found beside the shell."""
+        if not FUNCTION.fullmatch(self.what):
+            raise InputError(
+                f"got {self.kind}:{self.what}; expected {self.kind}:PACKAGE.MODULE:FUNCTION, which returns "
+                "the network, or the path of a bundle"
+            )
+        if str(Path.cwd()) not in sys.path:  # a script finds the modules beside it; so does a line of words
+            sys.path.insert(0, str(Path.cwd()))
+
+
+def read_line(text: str, kinds: tuple[str, ...] = KINDS) -> Foreign | None:
+    """Return what a line of words names; None for what is the path of a bundle.
+
+    Args:
+        text: the line.
+        kinds: that are expected here.
+
+    Raises:
+        InputError: for a line with another kind, or options that are not name=value.
+    """
+    found = LINE.fullmatch(text)
+    if found is None or found["kind"] not in KINDS or Path(text).exists():
+        return None
+    if found["kind"] not in kinds:
+        raise InputError(
+            f"got {text!r}, of the kind {found['kind']}; expected {' or '.join(kinds)}: write {kinds[0]}:..."
+        )
+    options = {}
+    for part in (found["options"] or "").split(","):
+        name, equals, value = part.partition("=")
+        if part and not (equals and name.isidentifier()):
+            raise InputError(f"got {part!r} in {text!r}; expected name=value, separated by commas")
+        if part:
+            options[name] = value
+    weights = None if found["weights"] is None else Path(found["weights"])
+    return Foreign(found["kind"], found["what"], weights, options)
+
+
+# How values are written
+
+
+def read_shape(text: str) -> tuple[int, ...]:
+    """Return the shape in "1x28x28".
+
+    Raises:
+        InputError: for anything but whole numbers > 0 with x between them.
+    """
+    try:
+        shape = tuple(int(side) for side in text.split("x"))
+    except ValueError:
+        shape = ()
+    if not shape or min(shape) < 1:
+        raise InputError(f"got the shape {text!r}; expected whole numbers with x between them, like 1x28x28")
+    return shape
+
+
+def read_range(text: str) -> Range:
+    """Return the range in "0:1".
+
+    Raises:
+        InputError: for anything but two numbers, the smaller one first.
+    """
+    try:
+        found = checked_range([float(end) for end in text.split(":")])
+    except ValueError:
+        found = None
+    if found is None:
+        raise InputError(f"got the range {text!r}; expected what is black and what is white, like 0:1")
+    return found
+
+
+Prior = tuple[Literal["normal", "uniform"], tuple[int, ...]]
+
+
+def read_prior(text: str) -> Prior:
+    """Return the prior in "normal:64": its name, and the shape of one latent.
+
+    Raises:
+        InputError: for another law, or no shape.
+    """
+    name, _, shape = text.partition(":")
+    if name not in ("normal", "uniform") or not shape:
+        raise InputError(
+            f"got the prior {text!r}; expected normal:64, or uniform:64 for numbers in [-1, 1], with the "
+            "shape of one latent"
+        )
+    return cast(Prior, (name, read_shape(shape)))
+
+
+def read_call(text: str) -> str:
+    """Return how a network is called, "x/t/label" for "x, t, label": commas separate options."""
+    return ", ".join(part.strip() for part in text.split("/"))
