@@ -23,7 +23,7 @@ _HOME = {
 }  # fmt: skip
 _ROOMS = (
     "anchoring", "attacks", "calibration", "divergences", "energies", "paths", "couplings", "integrators",
-    "methods", "metrics", "nets", "data", "models", "report", "testing",
+    "methods", "metrics", "nets", "data", "models", "report", "testing", "weights",
 )  # fmt: skip
 
 __all__ = [*sorted(_HOME), *sorted(_ROOMS)]  # noqa: PLE0604
@@ -45,6 +45,7 @@ if TYPE_CHECKING:
         paths,
         report,
         testing,
+        weights,
     )  # fmt: skip
     from unflow.auditing import Audit, audit
     from unflow.autoencoders import Autoencoder
