@@ -232,22 +232,23 @@ def test_no_file_names_a_place_on_somebodys_machine() -> None:
     assert {name: places for name, places in found.items() if places} == {}
 
 
-EXAMPLES = re.findall(
-    r"^```python\n(.*?)^```", (ROOT / "CONTRIBUTING.md").read_text(), re.DOTALL | re.MULTILINE
-)
+EXAMPLES = {
+    f"{guide}, example {number + 1}": code
+    for guide in ("CONTRIBUTING.md", "docs/your-model.md")
+    for number, code in enumerate(
+        re.findall(r"^```python\n(.*?)^```", (ROOT / guide).read_text(), re.DOTALL | re.MULTILINE)
+    )
+}
 
 
-@pytest.mark.parametrize("number", range(len(EXAMPLES)))
-def test_the_examples_for_contributors_run(
-    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_the_examples_of_the_guides_run(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    name = f"CONTRIBUTING.md, example {number + 1}"
-    exec(compile(EXAMPLES[number], name, "exec", dont_inherit=True), {"__name__": "example"})
+    exec(compile(EXAMPLES[name], name, "exec", dont_inherit=True), {"__name__": "example"})
 
 
-def test_there_are_examples_for_contributors() -> None:
-    assert len(EXAMPLES) >= 4
+def test_there_are_examples_in_the_guides() -> None:
+    assert len(EXAMPLES) >= 5
 
 
 def test_the_changelog_knows_this_version() -> None:
