@@ -16,7 +16,7 @@ _HOME = {
     "Flow": "models", "FlowMap": "models", "Generator": "models", "Chain": "models",
     "Filtered": "models", "GenerativeModel": "models", "Latent": "models",
     "Autoencoder": "autoencoders", "Classifier": "classifiers", "InputError": "errors",
-    "unlearn": "unlearning", "Unlearned": "unlearning",
+    "unlearn": "unlearning", "Unlearned": "unlearning", "plan": "planning", "Plan": "planning",
     "audit": "auditing", "Audit": "auditing",
     "save": "bundle", "load": "bundle", "load_classifier": "bundle", "load_autoencoder": "bundle",
     "fit": "training", "stream": "training", "Problem": "methods",
@@ -54,6 +54,7 @@ if TYPE_CHECKING:
     from unflow.errors import InputError
     from unflow.methods import Problem
     from unflow.models import Chain, Filtered, Flow, FlowMap, GenerativeModel, Generator, Latent
+    from unflow.planning import Plan, plan
     from unflow.target import Bank, Target
     from unflow.training import fit, stream
     from unflow.unlearning import Unlearned, unlearn

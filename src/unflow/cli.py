@@ -13,6 +13,7 @@ COMMANDS = {
     "demo": "the whole story on embedded digits: train, forget, audit, report",
     "split": "write down who may see which samples of a data set",
     "train": "train a base model or a classifier from a recipe",
+    "plan": "what a request would leave, which methods fit, and what each would take",
     "unlearn": "make a model forget classes",
     "sample": "draw samples from a model",
     "export": "write a model's weights for the code that it came from",

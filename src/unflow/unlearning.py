@@ -81,7 +81,7 @@ def unlearn(
             data; and for a folder that holds another run.
     """
     data: dict[str, Any] = {"retain": retain, "forget": forget, "held_out": held_out}
-    problem = _inside(target, data, teacher)
+    problem = problem_inside(target, data, teacher)
     if train_only is not None:
         problem = dataclasses.replace(problem, train_only=tuple(train_only))
     method.check(problem)
@@ -152,7 +152,7 @@ def rows_read(
     }
 
 
-def _inside(target: Target, data: dict[str, Any], teacher: GenerativeModel | None) -> Problem:
+def problem_inside(target: Target, data: dict[str, Any], teacher: GenerativeModel | None) -> Problem:
     """Return the problem to solve: that of the inner model and of latents where there is an autoencoder."""
     model, teacher = target.model, None if teacher is None else inner_model(teacher)
     if not isinstance(model, Latent):

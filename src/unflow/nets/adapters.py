@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
@@ -15,7 +15,43 @@ Range = tuple[float, float]
 """What is black and what is white, as (-1, 1), (0, 1) or (0, 255)."""
 
 
-class WritesAs(nn.Module):
+class _Around(nn.Module):
+    """What stands around a network: the range of its images, and their shape."""
+
+    name: ClassVar[str]
+    """In ``nets.ADAPTERS``."""
+
+    def __init__(
+        self, net: nn.Module, value_range: Range | None = None, shape: Sequence[int] | None = None
+    ) -> None:
+        super().__init__()
+        self.net, self.value_range = net, checked_range(value_range)
+        self.shape = None if shape is None else tuple(shape)
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The description from which ``build_net`` makes it again."""
+        from unflow.nets import net_config  # the table of networks lists this file's
+
+        return {
+            "net": self.name, "of": net_config(self.net),
+            "value_range": None if self.value_range is None else list(self.value_range),
+            "shape": None if self.shape is None else list(self.shape),
+        }  # fmt: skip
+
+    def shaped(self, x: Tensor, whose: str) -> Tensor:
+        """Return x [batch, ...] in the shape that was declared, if one was."""
+        if self.shape is None:
+            return x
+        if len(x) and x[:1].numel() != math.prod(self.shape):
+            raise InputError(
+                f"{whose} of shape {list(x.shape[1:])}, and shape={list(self.shape)} was declared; expected "
+                "as many numbers in both"
+            )
+        return x.reshape(len(x), *self.shape)
+
+
+class WritesAs(_Around):
     """A generator's network that writes samples its own way: y -> 2 (y - low) / (high - low) - 1, reshaped.
 
     Args:
@@ -24,38 +60,22 @@ class WritesAs(nn.Module):
         shape: of one sample; None: as ``net`` returns it.
 
     Raises:
-        InputError: for a range that is empty or not finite.
+        InputError: for a range that is empty or not finite; on a call, for another number of entries than
+            ``shape`` has.
     """
 
-    def __init__(
-        self, net: nn.Module, value_range: Range | None = None, shape: Sequence[int] | None = None
-    ) -> None:
-        super().__init__()
-        self.net, self.value_range = net, checked_range(value_range)
-        self.shape = None if shape is None else tuple(shape)
-
-    @property
-    def config(self) -> dict[str, Any]:
-        """The description from which ``build_net`` makes it again."""
-        return {"net": "writes_as", **_described(self.net, self.value_range, self.shape)}
+    name = "writes_as"
 
     def forward(self, *inputs: Tensor) -> Tensor:
-        """Return samples [batch, *shape] in [-1, 1].
-
-        Raises:
-            InputError: if what the network returns has another number of entries than ``shape``.
-        """
-        y = self.net(*inputs)
-        if self.shape is not None:
-            _check_entries(y, self.shape, "the network returned samples")
-            y = y.reshape(len(y), *self.shape)
+        """Return samples [batch, *shape] in [-1, 1]."""
+        y = self.shaped(self.net(*inputs), "the network returned samples")
         if self.value_range is None:
             return y
         low, high = self.value_range
         return 2 * (y - low) / (high - low) - 1
 
 
-class ReadsAs(nn.Module):
+class ReadsAs(_Around):
     """A classifier's network that reads samples its own way: x -> low + (high - low) (x + 1) / 2, reshaped.
 
     Args:
@@ -64,20 +84,11 @@ class ReadsAs(nn.Module):
         shape: of what it reads, like (784,); None: as x comes.
 
     Raises:
-        InputError: for a range that is empty or not finite.
+        InputError: for a range that is empty or not finite; on a call, for another number of entries than
+            ``shape`` has.
     """
 
-    def __init__(
-        self, net: nn.Module, value_range: Range | None = None, shape: Sequence[int] | None = None
-    ) -> None:
-        super().__init__()
-        self.net, self.value_range = net, checked_range(value_range)
-        self.shape = None if shape is None else tuple(shape)
-
-    @property
-    def config(self) -> dict[str, Any]:
-        """The description from which ``build_net`` makes it again."""
-        return {"net": "reads_as", **_described(self.net, self.value_range, self.shape)}
+    name = "reads_as"
 
     def forward(self, x: Tensor) -> Tensor:
         """Return logits, [batch, num_classes]."""
@@ -95,9 +106,7 @@ class ReadsAs(nn.Module):
         return read_by_last_linear(self.net, self._read(x))
 
     def _read(self, x: Tensor) -> Tensor:
-        if self.shape is not None:
-            _check_entries(x, self.shape, "the classifier was given samples")
-            x = x.reshape(len(x), *self.shape)
+        x = self.shaped(x, "the classifier was given samples")
         if self.value_range is None:
             return x
         low, high = self.value_range
@@ -148,20 +157,6 @@ def checked_range(value_range: Sequence[float] | None) -> Range | None:
             f"got the range {list(value_range)}; expected what is black and what is white: (0, 1)"
         )
     return ends[0], ends[1]
-
-
-def _check_entries(x: Tensor, shape: Sequence[int], whose: str) -> None:
-    if x[:1].numel() != math.prod(shape) and len(x):
-        raise InputError(f"{whose} of shape {list(x.shape[1:])}, and shape={list(shape)} was declared")
-
-
-def _described(net: nn.Module, value_range: Range | None, shape: Sequence[int] | None) -> dict[str, Any]:
-    from unflow.nets import net_config  # the table of networks lists this file's
-
-    return {
-        "of": net_config(net), "value_range": None if value_range is None else list(value_range),
-        "shape": None if shape is None else list(shape),
-    }  # fmt: skip
 
 
 def built_around(kind: type[nn.Module]) -> Any:
