@@ -1,4 +1,4 @@
-"""A plan says what a request leaves, which methods fit and why others do not; it trains nothing to its end."""
+"""A plan says what a request leaves, which methods fit and why others do not; it trains nothing."""
 
 from __future__ import annotations
 
