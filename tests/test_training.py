@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
+import unflow as uf
 from unflow.energies import CallableEnergy
 from unflow.errors import InputError
 from unflow.files import read_json_lines, read_tensors
@@ -72,6 +73,8 @@ KILLED = """
 import os, signal, sys
 sys.path.insert(0, {tests!r})
 import torch
+
+import unflow as uf
 torch.set_num_threads(1)
 from test_training import small_job
 from unflow import save
@@ -145,6 +148,8 @@ DDP = """
 import sys
 sys.path.insert(0, {tests!r})
 import torch
+
+import unflow as uf
 torch.set_num_threads(1)
 from test_training import small_job
 from unflow.training import fit
@@ -215,3 +220,49 @@ def test_the_schedule_rises_then_falls_to_zero() -> None:
     assert all(a <= b for a, b in zip(rates[:4], rates[1:5], strict=True))
     assert all(a >= b for a, b in zip(rates[5:-1], rates[6:], strict=True))
     assert rates[-1] < 0.01
+
+
+# Precision and loggers
+
+
+def small_target() -> uf.Target:
+    energy = uf.energies.Region(lambda x: x[:, 0] > 0, height=4.0)
+    return uf.Target(uf.FlowMap(MLP((2,), width=8, depth=1, num_times=2), (2,)), energy)
+
+
+def test_bfloat16_trains_nearly_the_same_and_is_another_result(tmp_path: Path) -> None:
+    method, target = uf.methods.LatentTransport(steps=20, bank_size=256), small_target()
+    full = uf.unlearn(target, method)
+    half = uf.unlearn(target, method, tmp_path, precision="bf16-mixed")
+    assert half.lineage["precision"] == "bf16-mixed"
+    assert "precision" not in full.lineage
+    z = target.model.prior(100, stream(0))
+    a, b = full.model.push(z), half.model.push(z)
+    assert a.dtype == b.dtype == torch.float32
+    assert 0 < float((a - b).abs().mean()) < 0.1 * float(a.abs().mean())
+    with pytest.raises(InputError, match="precision"):
+        uf.unlearn(target, method, tmp_path)
+
+
+def test_an_unknown_precision_is_refused() -> None:
+    with pytest.raises(InputError, match="bf16-mixed"):
+        uf.unlearn(small_target(), uf.methods.LatentTransport(steps=1, bank_size=256), precision="bf16")  # type: ignore[arg-type]
+
+
+def test_loggers_get_the_lines_of_the_log_and_callbacks_every_step(tmp_path: Path) -> None:
+    class Kept:
+        """What Fabric asks of a logger."""
+
+        def __init__(self) -> None:
+            self.lines: list[tuple[int | None, dict[str, float]]] = []
+
+        def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+            self.lines.append((step, dict(metrics)))
+
+    kept, steps = Kept(), list[int]()
+    method = uf.methods.LatentTransport(steps=120, bank_size=256)
+    uf.unlearn(small_target(), method, tmp_path, loggers=[kept], on_step=steps.append)
+    assert steps == list(range(1, 121))
+    written = read_json_lines(tmp_path / "metrics.jsonl")
+    assert [step for step, _ in kept.lines] == [line["step"] for line in written] == [50, 100, 120]
+    assert [values["loss"] for _, values in kept.lines] == [line["loss"] for line in written]

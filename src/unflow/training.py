@@ -13,18 +13,18 @@ import math
 import resource
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from unflow.errors import InputError
+from unflow.errors import InputError, choose
 from unflow.files import append_json_line, read_json_lines, read_tensors, write_bytes, write_tensors
 from unflow.methods.base import Method, Problem, Tensors, Trained, Training, Untrained, settings, under
 from unflow.methods.partly import train_only
@@ -37,6 +37,10 @@ CHECKPOINT_SECONDS = 30.0
 CHECKPOINT, PREPARED, METRICS = "checkpoint.safetensors", "prepared.safetensors", "metrics.jsonl"
 EARLIER = "earlier"
 """The folder of the training that comes before another, within the other's."""
+
+
+Precision = Literal["32-true", "bf16-mixed"]
+PRECISIONS: dict[str, str] = {"32-true": "single", "bf16-mixed": "matrix products in bfloat16"}
 
 
 class TrainingDivergedError(RuntimeError):
@@ -166,6 +170,8 @@ def fit(
     label: str = "",
     problem_id: str = "",
     on_step: Callable[[int], None] | None = None,
+    precision: Precision = "32-true",
+    loggers: Sequence[Any] = (),
 ) -> Fit:
     """Carry out a method on a problem; the same call continues a run that was killed.
 
@@ -183,6 +189,9 @@ def fit(
         problem_id: names the problem (a hash of model, request and data), so that a folder with another
             problem's checkpoint is refused.
         on_step: called with the number of finished steps, an earlier training's among them, after each.
+        precision: of the steps: "32-true", or "bf16-mixed" for matrix products in bfloat16.
+        loggers: of Lightning Fabric (``TensorBoardLogger``, ``CSVLogger``, a ``WandbLogger``); each is given
+            the lines of metrics.jsonl.
 
     Raises:
         InputError: for a problem that the method cannot take, a batch that the devices cannot share,
@@ -200,10 +209,11 @@ def fit(
     for stage in (loop,) if first is None else (first, loop):
         _check_devices(stage, devices)
     check_device(device)
+    choose(PRECISIONS, precision, "precision")
     name, folder = label or type(method).__name__, None if out is None else Path(out)
     train = partial(
-        _train, _launched(device, devices), log_every=log_every, checkpoint_every=checkpoint_every,
-        problem_id=problem_id, on_step=on_step,
+        _train, _launched(device, devices, precision, loggers), log_every=log_every,
+        checkpoint_every=checkpoint_every, problem_id=problem_id, on_step=on_step,
     )  # fmt: skip
     if first is None:
         return train(loop, problem, folder, seed, name)
@@ -226,11 +236,14 @@ def _check_devices(loop: Training, devices: int) -> None:
         )
 
 
-def _launched(device: str, devices: int) -> Fabric:
+def _launched(device: str, devices: int, precision: Precision, loggers: Sequence[Any]) -> Fabric:
     """Return the processes; all trainings of a fit share them."""
     from lightning_fabric import Fabric  # takes seconds to import: not before there is something to train
 
-    fabric = Fabric(accelerator=device, devices=devices, strategy="ddp" if devices > 1 else "auto")
+    fabric = Fabric(
+        accelerator=device, devices=devices, strategy="ddp" if devices > 1 else "auto", precision=precision,
+        loggers=list(loggers),
+    )  # fmt: skip
     fabric.launch()
     return fabric
 
@@ -298,6 +311,7 @@ def _log(
             held_out = run.loop.held_out_loss(problem, run.parts)
         values |= {} if held_out is None else {"held_out": held_out}
     folder.log(run.step, seconds, values)
+    run.fabric.log_dict(values, run.step)
 
 
 def peak_rss_mb() -> float:

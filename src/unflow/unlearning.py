@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from unflow.methods import Method, Problem, settings
 from unflow.methods.baselines.retrain import Retrain
 from unflow.models import GenerativeModel, Latent, inner_model, plain_module
 from unflow.target import Target
-from unflow.training import METRICS, Fit, finish, fit, seconds_to_within
+from unflow.training import METRICS, Fit, Precision, finish, fit, seconds_to_within
 
 GUIDE_DATA = ("guide: train_images, train_labels",)
 """What a method has seen through a guide that was trained on the generator's part of a split."""
@@ -54,6 +54,9 @@ def unlearn(
     teacher: GenerativeModel | None = None,
     device: str = "cpu",
     devices: int = 1,
+    precision: Precision = "32-true",
+    loggers: Sequence[Any] = (),
+    on_step: Callable[[int], None] | None = None,
     name: str = "",
     guide_data: tuple[str, ...] = (),
     train_only: Sequence[str] | None = None,
@@ -72,6 +75,9 @@ def unlearn(
         teacher: a retrained flow, from which the retrained flow map is distilled.
         device: "cpu", "cuda" or "mps".
         devices: data-parallel processes.
+        precision: "32-true", or "bf16-mixed" for matrix products in bfloat16.
+        loggers: of Lightning Fabric, beside metrics.jsonl.
+        on_step: called with the number of finished steps after each.
         name: of the row in audits and progress; the method's class name by default.
         guide_data: what the energy's classifier was trained on, for the record.
         train_only: regular expressions; the model's weights with other names stay as they are.
@@ -94,20 +100,24 @@ def unlearn(
         "parent": sha256_module(target.model), "method": name, "settings": settings(method), "seed": seed,
         "data": {k: sha256_tensors(v) for k, v in data.items() if v is not None},
     }  # fmt: skip
-    if train_only is not None:
-        identity |= {"train_only": list(train_only)}
+    how = {
+        "train_only": None if train_only is None else list(train_only),
+        "precision": None if precision == "32-true" else precision,
+    }
+    identity |= {name: value for name, value in how.items() if value is not None}
     if "teacher" in method.reads(problem):
         assert problem.teacher is not None
         identity |= {"teacher": sha256_module(problem.teacher)}
     if "target" in method.reads(problem):  # another energy changes nothing for the others
         identity |= {"energy": sha256_module(target.energy), "request": request}
     if out is not None and bundle.is_whole(Path(out)):
-        bundle.check_same(Path(out), identity, settings(type(method)()))
+        bundle.check_same(Path(out), how | identity, settings(type(method)()))
         model = bundle.load(out, trust_code=True)  # it came from the model in hand
         return Unlearned(model, bundle.read_lineage(Path(out)))
     result = fit(
-        method, problem, out, seed=seed, device=device, devices=devices,
-        label=f"{target.model.family} {name}", problem_id=bundle.problem_id(identity),
+        method, problem, out, seed=seed, device=device, devices=devices, precision=precision,
+        loggers=loggers, on_step=on_step, label=f"{target.model.family} {name}",
+        problem_id=bundle.problem_id(identity),
     )  # fmt: skip
     model = _outside(target.model, result.model)
     lineage = {"request": request} | identity | {

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch import nn
@@ -82,3 +84,13 @@ def test_names_that_name_nothing_are_refused(names: tuple[str, ...], words: str)
     target = uf.Target(model("flow_map"), uf.energies.ClassLogOdds(Right(), [1], 1.0))
     with pytest.raises(InputError, match=words):
         uf.unlearn(target, small("latent_transport"), train_only=names)
+
+
+def test_all_weights_are_another_result_than_some(tmp_path: Path) -> None:
+    target = uf.Target(model("flow_map"), uf.energies.ClassLogOdds(Right(), [1], 1.0))
+    method = small("latent_transport")
+    for names, others in (["weight"], None), (None, ["weight"]):
+        out = tmp_path / str(names)
+        uf.unlearn(target, method, out, train_only=names)
+        with pytest.raises(InputError, match="train_only"):
+            uf.unlearn(target, method, out, train_only=others)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from jsonargparse import ArgumentParser
@@ -50,6 +50,8 @@ def run(
     seed: int = 0,
     device: str = "cpu",
     devices: int = 1,
+    precision: Literal["32-true", "bf16-mixed"] = "32-true",
+    logger: Literal["csv", "tensorboard", "none"] = "none",
     train_only: str | None = None,
     trust_code: bool = False,
 ) -> None:
@@ -81,6 +83,8 @@ def run(
         seed: >= 0.
         device: cpu, cuda or mps.
         devices: data-parallel processes.
+        precision: of the steps; bf16-mixed for matrix products in bfloat16.
+        logger: csv or tensorboard (`pip install tensorboard`): the losses in OUT/logs too.
         train_only: names of the weights that are trained, like "layers.2,head": regular expressions.
         trust_code: whether bundles may run the functions that they name for networks of somebody else's.
     """
@@ -111,12 +115,34 @@ def run(
         "strength": strength, "divergence": divergence, "data": data,
         "split": None if split is None else str(split),
         "teacher": None if teacher is None else str(teacher), "seed": seed, "train_only": train_only,
+        "precision": None if precision == "32-true" else precision,
     }  # fmt: skip
     with run_folder(out, record):
         result = unlearn(
             target, settings, out, seed=seed, device=device, devices=devices, name=method,
-            guide_data=("guide",), teacher=retrained,
+            guide_data=("guide",), teacher=retrained, precision=precision,
+            loggers=loggers(logger, out),
             train_only=None if train_only is None else train_only.split(","), **real,
         )  # fmt: skip
     if is_first_process():
         print(f"model: {out} ({result.lineage['seconds']:.1f} s)")
+
+
+def loggers(name: str, out: Path) -> list[Any]:
+    """Return the loggers of Lightning Fabric that were asked for.
+
+    Raises:
+        InputError: if tensorboard is not installed.
+    """
+    if name == "none":
+        return []
+    from lightning_fabric.loggers import CSVLogger, TensorBoardLogger
+
+    if name == "csv":
+        return [CSVLogger(out / "logs", name="", flush_logs_every_n_steps=1)]
+    try:
+        return [TensorBoardLogger(out / "logs", name="")]
+    except ModuleNotFoundError as error:
+        raise InputError(
+            "got --logger tensorboard, and tensorboard is not installed; expected it: pip install tensorboard"
+        ) from error
