@@ -15,7 +15,7 @@ import unflow as uf
 from unflow import bundle, unlearning
 from unflow.energies import CallableEnergy, ClassLogOdds, Decoded, Energy
 from unflow.errors import InputError
-from unflow.files import sha256_module
+from unflow.files import read_json, sha256_module, write_json
 from unflow.methods import ERFM, UNLEARNERS, UOT, FineTune, Method, Problem
 from unflow.nets import MLP, new_net
 from unflow.training import stream
@@ -249,3 +249,35 @@ def test_a_latent_model_of_another_family_than_the_methods_is_refused() -> None:
     latent = uf.Latent(inner("flow"), autoencoder())
     with pytest.raises(InputError, match="UOT does not train models of the family flow"):
         unlearn(uf.Target(latent, CallableEnergy(bright, 0.0)), small(UOT()))
+
+
+def one_step(steps: int) -> uf.FlowMap:
+    """The same weights, whatever the number of steps."""
+    model = uf.FlowMap(MLP((2,), width=8, depth=1, num_times=2), (2,), steps=steps)
+    for weight in model.parameters():
+        nn.init.constant_(weight, 0.1)
+    return model
+
+
+def test_the_same_weights_in_another_architecture_are_another_result(tmp_path: Path) -> None:
+    """The number of steps (and a label, a guidance) is none of the weights."""
+    method = uf.methods.LatentTransport(steps=2, bank_size=256)
+    energy = uf.energies.Region(lambda x: x[:, 0] > 0.5, height=4.0)
+    uf.unlearn(uf.Target(one_step(1), energy), method, tmp_path)
+    uf.unlearn(uf.Target(one_step(1), energy), method, tmp_path)
+    with pytest.raises(InputError, match="architecture"):
+        uf.unlearn(uf.Target(one_step(2), energy), method, tmp_path)
+    lineage = read_json(tmp_path / "lineage.json")
+    del lineage["architecture"]
+    write_json(tmp_path / "lineage.json", lineage)
+    uf.unlearn(uf.Target(one_step(1), energy), method, tmp_path)  # a result from before it was recorded
+
+
+def test_a_network_that_cannot_be_kept_is_refused_before_training(tmp_path: Path) -> None:
+    energy = uf.energies.Region(lambda x: x[:, 0] > 0, height=4.0)
+    target = uf.Target(uf.Generator(nn.Linear(2, 2), (2,)), energy)
+    method, seen = uf.methods.LatentTransport(steps=2, bank_size=256), list[int]()
+    with pytest.raises(InputError, match="cannot be described in a file"):
+        uf.unlearn(target, method, tmp_path / "out", on_step=seen.append)
+    assert not seen
+    assert not (tmp_path / "out").exists()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 from unflow import bundle
 from unflow.data import LabelledData
 from unflow.energies import Decoded
-from unflow.files import sha256_module, sha256_tensors
+from unflow.files import sha256_module, sha256_tensors, sha256_text
 from unflow.methods import Method, Problem, settings
 from unflow.methods.baselines.retrain import Retrain
 from unflow.models import GenerativeModel, Latent, inner_model, plain_module
@@ -110,7 +111,11 @@ def unlearn(
         identity |= {"teacher": sha256_module(problem.teacher)}
     if "target" in method.reads(problem):  # another energy changes nothing for the others
         identity |= {"energy": sha256_module(target.energy), "request": request}
+    if out is not None:  # what cannot be kept is refused here, and not after the training
+        identity |= {"architecture": sha256_text(json.dumps(target.model.config(), sort_keys=True))}
     if out is not None and bundle.is_whole(Path(out)):
+        if "architecture" not in bundle.read_lineage(Path(out)):  # older than this part of the record
+            identity.pop("architecture")
         bundle.check_same(Path(out), how | identity, settings(type(method)()))
         model = bundle.load(out, trust_code=True)  # it came from the model in hand
         return Unlearned(model, bundle.read_lineage(Path(out)))
