@@ -1,13 +1,14 @@
-# Two commands: `make demo` and `make test`. PYTHON and VENV may be set.
+# Two commands: `make demo` and `make test`. PYTHON, VENV and DOCS_VENV may be set.
 PYTHON ?= python3
 VENV ?= .venv
+DOCS_VENV ?= .venv-docs
 BIN := $(VENV)/bin
 export OMP_WAIT_POLICY := PASSIVE
 export OPENBLAS_NUM_THREADS := 1
 # Two processes and more, a file of tests each: what a module's tests share is made once.
 PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
-.PHONY: demo test test-slow lint install clean
+.PHONY: demo test test-slow lint docs install clean
 
 install: $(VENV)/.installed
 
@@ -30,5 +31,16 @@ lint: install
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
+# The generator reads the source and imports nothing, so its environment needs neither torch nor unflow.
+$(DOCS_VENV)/.installed: pyproject.toml
+	$(PYTHON) -m venv $(DOCS_VENV)
+	$(PYTHON) -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["docs"], sep="\n")' \
+		> $(DOCS_VENV)/requirements.txt
+	$(DOCS_VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r $(DOCS_VENV)/requirements.txt
+	touch $@
+
+docs: $(DOCS_VENV)/.installed
+	NO_MKDOCS_2_WARNING=1 $(DOCS_VENV)/bin/python -m mkdocs build --strict
+
 clean:
-	rm -rf demo $(VENV)
+	rm -rf demo site $(VENV) $(DOCS_VENV)

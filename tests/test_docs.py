@@ -1,0 +1,130 @@
+"""The documentation site: pages are found, links lead somewhere, and no number or word is its own."""
+
+from __future__ import annotations
+
+import pkgutil
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+import unflow
+
+ROOT = Path(__file__).parent.parent
+DOCS = ROOT / "docs"
+PAGES = sorted(str(file.relative_to(DOCS)) for file in DOCS.rglob("*.md"))
+MEMBERS = [
+    name for page in PAGES for name in re.findall(r"^::: (\S+)$", (DOCS / page).read_text(), re.MULTILINE)
+]
+
+
+def pages_in(nav: Any) -> Iterator[str]:
+    """The pages of a navigation, at any depth."""
+    if isinstance(nav, str):
+        yield nav
+    else:
+        for each in nav.values() if isinstance(nav, dict) else nav:
+            yield from pages_in(each)
+
+
+def test_every_page_is_in_the_navigation_once() -> None:
+    nav = yaml.safe_load((ROOT / "mkdocs.yml").read_text())["nav"]
+    assert sorted(pages_in(nav)) == PAGES
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_link_of_a_page_leads_to_a_file_beside_it(page: str) -> None:
+    """So it leads there on the site and in a plain view of the repository."""
+    links = re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", (DOCS / page).read_text())
+    inside = [link for link in links if not link.startswith("https://")]
+    assert [link for link in inside if not (DOCS / page).parent.joinpath(link).is_file()] == []
+    assert all((DOCS / page).parent.joinpath(link).resolve().is_relative_to(DOCS) for link in inside)
+
+
+# The words
+
+
+def headings(text: str) -> set[str]:
+    """What stands over the columns of all tables of numbers, without units."""
+    rows = re.findall(r"^(\|.+\|)\n\|(?:[ -]*:?-+:? *\|)*(?:-+: *\|)+$", text, re.MULTILINE)
+    cells = {cell.strip() for row in rows for cell in row.strip("|").split("|")}
+    return {re.sub(r",? %$", "", cell) for cell in cells if cell}
+
+
+def test_the_glossary_has_every_heading_of_the_front_page_s_table() -> None:
+    terms = {
+        term.lower() for term in re.findall(r"^## (.+)$", (DOCS / "glossary.md").read_text(), re.MULTILINE)
+    }
+    asked = {
+        re.sub(r"^c2st to target$", "c2st", each.lower())
+        for each in headings((ROOT / "README.md").read_text())
+    }
+    assert {"pul", "c2st", "coverage"} <= asked
+    assert asked - terms == set()
+
+
+def test_the_terms_of_the_glossary_stand_in_alphabetical_order_and_once() -> None:
+    terms = [
+        t.lower().lstrip("/ ")
+        for t in re.findall(r"^## (.+)$", (DOCS / "glossary.md").read_text(), re.MULTILINE)
+    ]
+    assert terms == sorted(set(terms))
+
+
+# The numbers
+
+
+def rows(text: str, heading: str) -> dict[str, set[str]]:
+    """The numbers of each method's row in the tables of one section."""
+    (section,) = re.findall(rf"^## {re.escape(heading)}$\n(.*?)(?=^## |\Z)", text, re.DOTALL | re.MULTILINE)
+    found: dict[str, set[str]] = {}
+    for method, cells in re.findall(r"^\| `(\w+)`[^|]*\|(.*)$", section, re.MULTILINE):
+        numbers = {cell.strip().split(" ±")[0].split(" (")[0] for cell in cells.strip().strip("|").split("|")}
+        found.setdefault(method, numbers)  # the first table of a section has the means over seeds
+    return found
+
+
+@pytest.mark.parametrize(
+    ("table", "results", "measured", "attacked"),
+    [
+        (
+            "What it costs: one-step models",
+            "uot.md",
+            "All methods",
+            "One-step model, digit 3 forgotten (`uot-mnist`)",
+        ),
+        (
+            "What it costs: flows",
+            "continualflow.md",
+            "MNIST: even digits kept, odd ones forgotten",
+            "Flow, all odd digits forgotten (`continualflow-mnist`)",
+        ),
+    ],
+)
+def test_what_a_method_costs_was_measured(table: str, results: str, measured: str, attacked: str) -> None:
+    ours = rows((DOCS / "which-method.md").read_text(), table)
+    assert len(ours) > 8
+    main = rows((DOCS / "results" / results).read_text(), measured)
+    evidence = rows((DOCS / "results" / "evidence.md").read_text(), attacked)
+    unknown = {name: cells - main[name] - evidence.get(name, set()) - {"–"} for name, cells in ours.items()}
+    assert {name: cells for name, cells in unknown.items() if cells} == {}
+
+
+# The reference
+
+
+@pytest.mark.parametrize("name", MEMBERS)
+def test_every_room_of_the_reference_exists(name: str) -> None:
+    assert pkgutil.resolve_name(name).__doc__
+
+
+def test_every_name_of_the_front_door_is_in_the_reference() -> None:
+    homes = {name: getattr(unflow, name) for name in unflow.__all__}
+    homes = {name: getattr(value, "__module__", None) or value.__name__ for name, value in homes.items()}
+    missing = {
+        name for name, home in homes.items() if not any(f"{home}.".startswith(f"{each}.") for each in MEMBERS)
+    }  # fmt: skip
+    assert missing == set()
