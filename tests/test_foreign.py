@@ -297,6 +297,9 @@ def test_a_bundle_that_names_code_runs_it_only_with_consent(
     assert main(["sample", "bundle", "--out", "drawn"]) == 2
     assert "--trust_code true" in capsys.readouterr().err
     assert not Path("drawn").exists()
+    monkeypatch.setattr(sys, "path", [place for place in sys.path if place != str(third_party)])
+    monkeypatch.delitem(sys.modules, "third_party.nets")
+    monkeypatch.delitem(sys.modules, "third_party")
     assert main(["sample", "bundle", "--trust_code", "true", "--out", "drawn"]) == 0
     config = json.loads(Path("bundle/config.json").read_text())
     config["net"]["of"] = {"builder": "subprocess:run", "options": {"args": ["touch", "done"]}}

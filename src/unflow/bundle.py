@@ -201,6 +201,8 @@ def load_any(folder: str | Path, trust_code: bool = False) -> Bundled:
         _check_builders(folder, config)
     try:
         model = _rebuild(config)
+    except InputError as error:
+        raise InputError(f"{folder / CONFIG} describes no model that can be built here: {error}") from error
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(
             f"{folder / CONFIG} describes no model that can be built: {error}; copy the bundle again"

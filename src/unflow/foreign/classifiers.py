@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from unflow import bundle
 from unflow.classifiers import Classifier
 from unflow.errors import InputError
-from unflow.foreign.line import Foreign, Readers, read_line, read_range, read_shape
+from unflow.foreign.line import Foreign, Readers, find_beside_the_shell, read_line, read_range, read_shape
 from unflow.models import GenerativeModel
 from unflow.nets import ReadsAs
 from unflow.nets.adapters import last_linear
@@ -30,7 +30,11 @@ def load_classifier(text: str | Path, trust_code: bool = False) -> Classifier:
         InputError: as ``bundle.load``, and for a line that names no classifier.
     """
     line = read_line(str(text), ("classifier",))
-    return bundle.load_classifier(text, trust_code) if line is None else _classifier(line)
+    if line is not None:
+        return _classifier(line)
+    if trust_code:
+        find_beside_the_shell()
+    return bundle.load_classifier(text, trust_code)
 
 
 def check_reads(classifier: Classifier, model: GenerativeModel) -> None:

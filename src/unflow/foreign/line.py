@@ -104,8 +104,13 @@ class Foreign:
                 f"got {self.kind}:{self.what}; expected {self.kind}:PACKAGE.MODULE:FUNCTION, which returns "
                 "the network, or the path of a bundle"
             )
-        if str(Path.cwd()) not in sys.path:  # a script finds the modules beside it; so does a line of words
-            sys.path.insert(0, str(Path.cwd()))
+        find_beside_the_shell()
+
+
+def find_beside_the_shell() -> None:
+    """Have modules of the folder where the shell stands imported, as a script's are that lie beside it."""
+    if str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))
 
 
 def read_line(text: str, kinds: tuple[str, ...] = KINDS) -> Foreign | None:

@@ -12,7 +12,16 @@ from torch import nn
 from unflow import bundle
 from unflow.autoencoders import Autoencoder
 from unflow.errors import InputError
-from unflow.foreign.line import Foreign, Readers, read_call, read_line, read_prior, read_range, read_shape
+from unflow.foreign.line import (
+    Foreign,
+    Readers,
+    find_beside_the_shell,
+    read_call,
+    read_line,
+    read_prior,
+    read_range,
+    read_shape,
+)
 from unflow.models import Flow, FlowMap, GenerativeModel, Generator, Labelled, Latent
 from unflow.nets import AdaptedAverageVelocity, AdaptedVelocity, WritesAs
 from unflow.nets.adapters import Range
@@ -37,7 +46,11 @@ def load_model(text: str | Path, trust_code: bool = False) -> GenerativeModel:
             line says of it.
     """
     line = read_line(str(text), tuple(MODELS))
-    return bundle.load(text, trust_code) if line is None else MODELS[line.kind](line)
+    if line is not None:
+        return MODELS[line.kind](line)
+    if trust_code:
+        find_beside_the_shell()
+    return bundle.load(text, trust_code)
 
 
 def load_whole(text: str | Path, autoencoder: str | Path | None, trust_code: bool = False) -> GenerativeModel:
