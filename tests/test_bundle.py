@@ -256,3 +256,14 @@ def test_a_cut_file_is_never_called_a_pickle(width: int, tmp_path: Path) -> None
     torch.save({"x": torch.zeros(3)}, path, _use_new_zipfile_serialization=False)
     with pytest.raises(InputError, match="is a pickle"):
         files.read_tensors(path)
+
+
+def test_weights_of_half_precision_have_hashes_of_their_own() -> None:
+    x = torch.tensor([1.0, -2.5, 0.0])
+    kinds = (torch.float32, torch.float16, torch.bfloat16, torch.int16)
+    hashes = {files.sha256_tensors(x.to(kind)) for kind in kinds}
+    assert len(hashes) == len(kinds)
+    same = files.sha256_tensors(x.bfloat16())
+    assert same == files.sha256_tensors(x.bfloat16().clone()) != files.sha256_tensors((2 * x).bfloat16())
+    bits = x.bfloat16().view(torch.int16)
+    assert same != files.sha256_tensors(bits)

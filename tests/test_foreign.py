@@ -16,6 +16,7 @@ from torch import nn
 import unflow as uf
 from unflow.classifiers import Classifier
 from unflow.cli import main
+from unflow.commands.unlearn import default_method
 from unflow.data import load_data, split_data, write_split
 from unflow.errors import InputError
 from unflow.foreign import check_reads, load_classifier, load_model, read_line, with_options
@@ -253,6 +254,29 @@ def test_a_strange_generator_is_unlearned_sampled_and_audited_from_the_shell(
     rows = json.loads(Path("itself/audit.json").read_text())["rows"]
     assert rows[0]["forget_rate"] == rows[1]["forget_rate"]
     assert rows[1]["method"] == "unlearned"
+
+
+def test_the_default_method_is_one_that_fits_the_model_and_takes_any_energy(
+    third_party: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    net = {"net": "mlp", "shape": [2], "width": 4, "depth": 1}
+    flow, one_step = uf.Flow(build_net(net), (2,)), uf.FlowMap(build_net({**net, "num_times": 2}), (2,))
+    models = {
+        "flow": flow,
+        "map": one_step,
+        "chain": uf.Chain(flow, flow),
+        "before": uf.Chain(flow, one_step),
+    }
+    for name, model in models.items():
+        uf.save(model, name)
+    for name in ("flow", "chain", "nothing", "flow:a:b,shape=2"):
+        assert default_method(name) == "erfm_resample"
+    for name in ("map", "first", MODEL, "flow_map:a:b,shape=2"):
+        assert default_method(name) == "latent_transport"
+    small = "--settings.steps 2 --settings.bank_size 256"
+    words = f"unlearn --model {MODEL} --energy {GUIDE} --forget 3 {small} --out out"
+    assert main(shlex.split(words)) == 0, capsys.readouterr().err
+    assert json.loads(Path("out/lineage.json").read_text())["method"] == "latent_transport"
 
 
 def test_the_owner_gets_the_network_back_with_its_weights_in_their_old_places(

@@ -130,8 +130,10 @@ def sha256_tensors(*tensors: Tensor) -> str:
     """Return one hash of the types, shapes and contents of tensors: a data set's fingerprint."""
     digest = hashlib.sha256()
     for tensor in tensors:
-        array = np.ascontiguousarray(tensor.detach().cpu().numpy())
-        digest.update(f"{array.dtype}{array.shape}".encode())
+        plain = tensor.detach().cpu()
+        known = plain.dtype != torch.bfloat16  # NumPy has no such type
+        array = np.ascontiguousarray((plain if known else plain.view(torch.int16)).numpy())
+        digest.update(f"{array.dtype if known else 'bfloat16'}{array.shape}".encode())
         digest.update(array.tobytes())
     return digest.hexdigest()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -10,11 +11,12 @@ import torch
 from jsonargparse import ArgumentParser
 
 from unflow.base_models import load_parts
+from unflow.bundle import CONFIG
 from unflow.commands.options import add_settings, parse_classes, peek, with_recipe
 from unflow.data import load_data
 from unflow.divergences import DIVERGENCES
 from unflow.errors import InputError
-from unflow.foreign import load_energy, load_model, with_options
+from unflow.foreign import load_energy, load_model, read_line, with_options
 from unflow.methods import UNLEARNERS, Method, Problem
 from unflow.methods.base import settings as plain_settings
 from unflow.models import inner_model
@@ -28,8 +30,36 @@ def add_arguments(parser: ArgumentParser, arguments: Sequence[str]) -> list[str]
     """Add the options; those of ``settings`` depend on the method."""
     rest = with_recipe(arguments)
     parser.add_function_arguments(run, skip={"settings"})
-    add_settings(parser, peek("method", rest, "erfm_resample"), UNLEARNERS)
+    if peek("method", rest) is None:
+        rest = [*rest, "--method", default_method(peek("model", rest, ""))]
+    add_settings(parser, peek("method", rest), UNLEARNERS)
     return rest
+
+
+def default_method(model: str | None) -> str:
+    """Return the method that takes any energy, for a model in a bundle or by a line of words."""
+    return "erfm_resample" if family_of(model or "") == "flow" else "latent_transport"
+
+
+def family_of(model: str) -> str:
+    """Return the family that a model's description says it has; "flow" where nothing is said.
+
+    Only the description is read: the model itself is loaded, and judged, later.
+    """
+    line = read_line(model)
+    if line is not None:
+        return line.kind if line.kind in ("generator", "flow_map") else "flow"
+    try:
+        return _family(json.loads((Path(model) / CONFIG).read_text()))
+    except (OSError, ValueError, KeyError, TypeError):
+        return "flow"
+
+
+def _family(config: dict[str, Any]) -> str:
+    if config["model"] == "chain":  # as ``Chain`` has it
+        base = _family(config["base"])
+        return _family(config["after"]) if base == "flow" else base
+    return _family(config["inner"]) if "inner" in config else str(config["model"])
 
 
 def run(
@@ -40,7 +70,7 @@ def run(
     out: Path,
     weights: Path | None = None,
     prior: str | None = None,
-    method: str = "erfm_resample",
+    method: str | None = None,
     margin: float = 4.0,
     strength: float = 1.0,
     divergence: Literal["kl", "softplus", "chi2"] = "kl",
@@ -69,7 +99,8 @@ def run(
         out: folder of the new bundle; the same command continues a run that was stopped.
         weights: of a model that is no bundle, as @WEIGHTS behind it.
         prior: of a model that is no bundle, like normal:64, as prior= behind it.
-        method: erfm, erfm_resample, either with _prior after it, ot_fm (flow); uot, uot_tilted,
+        method: by default erfm_resample for a flow, latent_transport for a one-step model. There are: erfm,
+            erfm_resample, either with _prior after it, ot_fm (flow); uot, uot_tilted,
             latent_transport, latent_transport_uot, latent_transport_chain (one-step); relabel, saliency,
             selective_amnesia (baselines, one-step); gradient_ascent, neg_grad_plus, fine_tune,
             weight_extrapolation, reject, retrained (baselines).
@@ -89,6 +120,7 @@ def run(
         trust_code: whether bundles may run the functions that they name for networks of somebody else's.
     """
     torch.set_num_threads(1)
+    assert method is not None  # ``add_arguments`` has seen to that
     check_seed(seed)
     check_device(device)
     classes = parse_classes(forget)
