@@ -265,7 +265,7 @@ def test_the_default_method_is_one_that_fits_the_model_and_takes_any_energy(
         "flow": flow,
         "map": one_step,
         "chain": uf.Chain(flow, flow),
-        "before": uf.Chain(flow, one_step),
+        "first": uf.Chain(flow, one_step),
     }
     for name, model in models.items():
         uf.save(model, name)
