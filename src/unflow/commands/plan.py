@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
@@ -15,6 +14,7 @@ from unflow.base_models import load_rows
 from unflow.commands.options import parse_classes
 from unflow.divergences import DIVERGENCES
 from unflow.errors import InputError, choose
+from unflow.files import write_json
 from unflow.foreign import load_energy, load_model, with_options
 from unflow.methods import UNLEARNERS
 from unflow.planning import Plan, plan
@@ -84,7 +84,7 @@ def run(
     )  # fmt: skip
     print("\n".join(lines(found)))
     if out is not None:
-        out.write_text(json.dumps(dataclasses.asdict(found), indent=2) + "\n")
+        write_json(out, dataclasses.asdict(found))
         print(f"plan: {out}")
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -16,6 +15,7 @@ from unflow.commands.options import add_settings, parse_classes, peek, with_reci
 from unflow.data import load_data
 from unflow.divergences import DIVERGENCES
 from unflow.errors import InputError
+from unflow.files import read_json
 from unflow.foreign import load_energy, load_model, read_line, with_options
 from unflow.methods import UNLEARNERS, Method, Problem
 from unflow.methods.base import settings as plain_settings
@@ -50,8 +50,8 @@ def family_of(model: str) -> str:
     if line is not None:
         return line.kind if line.kind in ("generator", "flow_map") else "flow"
     try:
-        return _family(json.loads((Path(model) / CONFIG).read_text()))
-    except (OSError, ValueError, KeyError, TypeError):
+        return _family(read_json(Path(model) / CONFIG))
+    except (InputError, KeyError, TypeError):
         return "flow"
 
 

@@ -9,7 +9,6 @@ line agrees to run it.
 
 from __future__ import annotations
 
-import importlib
 import re
 import sys
 from collections.abc import Callable, Mapping
@@ -21,7 +20,7 @@ import yaml
 from torch import nn
 
 from unflow.errors import InputError
-from unflow.nets import build_net, trust
+from unflow.nets import build_net, named_function, trust
 from unflow.nets.adapters import Range, checked_range
 from unflow.weights import load_weights
 
@@ -89,13 +88,7 @@ class Foreign:
             InputError: for what names no function, or none that can be imported.
         """
         self.check_function()
-        module, _, name = self.what.partition(":")
-        try:
-            return cast(Callable[..., Any], getattr(importlib.import_module(module), name))
-        except (ImportError, AttributeError) as error:
-            raise InputError(
-                f"got the function {self.what!r} ({error}); expected package.module:function that imports"
-            ) from error
+        return cast(Callable[..., Any], named_function(self.what))
 
     def check_function(self) -> None:
         """Raise InputError if no function is named; have its module found beside the shell."""

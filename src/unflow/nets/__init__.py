@@ -22,8 +22,8 @@ from unflow.nets.velocity import AdaptedAverageVelocity, AdaptedVelocity, plain_
 
 __all__ = [
     "ADAPTERS", "DIT_SIZES", "MLP", "NETS", "AdaptedAverageVelocity", "AdaptedVelocity", "ConvAutoencoder",
-    "ConvNet", "DiT", "ReadsAs", "ResNet", "UNet", "WritesAs", "build_net", "builders", "net_config",
-    "new_net", "plain_velocity", "trust", "trusted",
+    "ConvNet", "DiT", "ReadsAs", "ResNet", "UNet", "WritesAs", "build_net", "builders", "named_function",
+    "net_config", "new_net", "plain_velocity", "trust", "trusted",
 ]  # fmt: skip
 
 NETS: dict[str, type[nn.Module]] = {
@@ -96,7 +96,7 @@ def build_net(config: dict[str, Any]) -> nn.Module:
     options = dict(config)
     if "builder" in options:
         name, options = options["builder"], options.get("options", {})
-        build = _builder(name)
+        build = named_function(name)
     else:
         name = options.pop("net", None)
         build = choose({**NETS, **ADAPTERS}, name, "network")
@@ -128,7 +128,12 @@ def initial_weights(seed: int) -> Iterator[None]:
         yield
 
 
-def _builder(path: str) -> Any:
+def named_function(path: str) -> Any:
+    """Return the function in "package.module:function".
+
+    Raises:
+        InputError: for one that cannot be imported.
+    """
     module, _, name = path.partition(":")
     try:
         return getattr(importlib.import_module(module), name)
