@@ -137,7 +137,7 @@ def run(
         result = audit(
             after, original=before, judge=referee, forget=classes, held_out=held_out,
             training=training, target=target, retrained=again, n=n, resolve=resolve / 100, seed=seed, out=out,
-            guide=None if energy is None else guide_behind(energy, trust_code), judge_data=data_hash(judge),
+            guide=guide_behind(F), judge_data=data_hash(judge),
             second_judge=second, second_judge_data=None if second_judge is None else data_hash(second_judge),
             attacks=attacks if attack else None, strengths=others,
             guide_data=None if guide is None else data_hash(guide),

@@ -40,8 +40,7 @@ def load_energy(
     """
     kind = text.partition(":")[0]
     if kind == "classifier" and ":" in text:
-        guide = guide_behind(text, trust_code)
-        assert guide is not None
+        guide = load_classifier(guide_of(text) or text, trust_code)
         check_reads(guide, model)
         check_classes(forget, guide.num_classes)
         return ClassLogOdds(guide, forget, margin)
@@ -59,14 +58,10 @@ def guide_of(text: str) -> str | None:
     return folder if Path(folder).exists() or read_line(text) is None else text
 
 
-def guide_behind(text: str, trust_code: bool = False) -> Classifier | None:
-    """Return the classifier of an energy, or None where there is none.
-
-    Raises:
-        InputError: as ``load_classifier``.
-    """
-    guide = guide_of(text)
-    return None if guide is None else load_classifier(guide, trust_code)
+def guide_behind(energy: Energy | None) -> Classifier | None:
+    """Return the classifier in an energy, or None where there is none."""
+    guide = energy.classifier if isinstance(energy, ClassLogOdds) else None
+    return guide if isinstance(guide, Classifier) else None
 
 
 def _onnx(line: Foreign, forget: tuple[int, ...], margin: float) -> Energy:
