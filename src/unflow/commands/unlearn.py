@@ -10,7 +10,7 @@ import torch
 from jsonargparse import ArgumentParser
 
 from unflow.base_models import load_parts
-from unflow.bundle import CONFIG
+from unflow.bundle import CONFIG, folder_of
 from unflow.commands.options import add_settings, parse_classes, peek, with_recipe
 from unflow.data import load_data
 from unflow.divergences import DIVERGENCES
@@ -50,7 +50,7 @@ def family_of(model: str) -> str:
     if line is not None:
         return line.kind if line.kind in ("generator", "flow_map") else "flow"
     try:
-        return _family(read_json(Path(model) / CONFIG))
+        return _family(read_json(folder_of(model) / CONFIG))
     except (InputError, KeyError, TypeError):
         return "flow"
 
@@ -89,7 +89,8 @@ def run(
 
     Args:
         settings: hyper-parameters of the method.
-        model: bundle of the model, or a line that names one of somebody else's (see docs/your-model.md):
+        model: bundle of the model; pretrained:ORG/NAME@REVISION, one on the Hugging Face Hub; or a line that
+            names one of somebody else's (see docs/your-model.md):
             generator:PACKAGE.MODULE:FUNCTION@WEIGHTS,prior=normal:64,range=0:1; flow:...,shape=3x32x32,
             call=x/t,noise_at=1; flow_map:...; diffusers:DIR.
         energy: classifier:DIR, the bundle of the guide, or a line:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from torch import nn
 
+from unflow.bundle import on_hub
 from unflow.classifiers import Classifier
 from unflow.energies import BlackBox, ClassLogOdds, Energy, OnnxLogOdds, ScoreLogOdds, check_classes
 from unflow.errors import InputError
@@ -16,7 +17,8 @@ from unflow.models import GenerativeModel
 from unflow.nets import ReadsAs
 
 FORMS = (
-    "classifier:DIR, classifier:PACKAGE.MODULE:FUNCTION@WEIGHTS, onnx:FILE or score:PACKAGE.MODULE:FUNCTION"
+    "classifier:DIR, classifier:pretrained:ORG/NAME, classifier:PACKAGE.MODULE:FUNCTION@WEIGHTS, onnx:FILE "
+    "or score:PACKAGE.MODULE:FUNCTION"
 )
 
 
@@ -26,7 +28,8 @@ def load_energy(
     """Return the energy that a line of words names.
 
     Args:
-        text: ``classifier:DIR``, a bundle, or ``classifier:my_pkg.nets:build@w.pth,range=0:1``;
+        text: ``classifier:DIR`` or ``classifier:pretrained:org/name``, a bundle, or
+            ``classifier:my_pkg.nets:build@w.pth,range=0:1``;
             ``onnx:guide.onnx,range=0:1,shape=1x28x28,output=probabilities``; ``score:my_pkg.scores:nsfw``, a
             function of samples that returns the probability of what is to be forgotten for each
             (``reads=uint8`` for images of bytes, ``batch_size=64``).
@@ -55,7 +58,8 @@ def guide_of(text: str) -> str | None:
     kind, _, folder = text.partition(":")
     if kind != "classifier":
         return None
-    return folder if Path(folder).exists() or read_line(text) is None else text
+    named = on_hub(folder) or Path(folder).exists() or read_line(text) is None
+    return folder if named else text
 
 
 def guide_behind(energy: Energy | None) -> Classifier | None:
