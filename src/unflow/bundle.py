@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from torch import nn
 
-from unflow import huggingface
+from unflow import huggingface, plugins
 from unflow.autoencoders import Autoencoder
 from unflow.card import model_card
 from unflow.classifiers import Classifier
@@ -36,10 +36,15 @@ PRETRAINED = "pretrained:"
 """What stands before the name of a bundle on the Hugging Face Hub."""
 
 
-def versions() -> dict[str, str]:
-    """Return the versions that a result depends on."""
+def versions(*parts: object) -> dict[str, str]:
+    """Return the versions that a result depends on.
+
+    Args:
+        parts: what it consists of and came about by; the packages of their classes belong to it.
+    """
     names = ("unflow", "torch", "lightning-fabric", "numpy", "scikit-learn")
-    return {"python": platform.python_version()} | {name: version(name) for name in names}
+    own = {"python": platform.python_version()} | {name: version(name) for name in names}
+    return own | plugins.packages(*parts)
 
 
 M = TypeVar("M", bound=nn.Module)
@@ -64,7 +69,7 @@ def save(model: Bundled, folder: str | Path, lineage: dict[str, Any] | None = No
     write_tensors(folder / WEIGHTS, model.state_dict())
     digest = sha256_file(folder / WEIGHTS)
     identity = {"sha256": digest, "weights_sha256": sha256_module(model)}
-    record = identity | {"versions": versions(), **(lineage or {})}
+    record = identity | {"versions": versions(model), **(lineage or {})}
     write_json(folder / LINEAGE, record)
     write_bytes(folder / CARD, model_card(model, _words(model)[1], record).encode())
     write_json(folder / CONFIG, {"format": FORMAT, "sha256": digest, **config})

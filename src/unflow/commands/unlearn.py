@@ -17,7 +17,7 @@ from unflow.divergences import DIVERGENCES
 from unflow.errors import InputError
 from unflow.files import read_json
 from unflow.foreign import load_energy, load_model, read_line, with_options
-from unflow.methods import UNLEARNERS, Method, Problem
+from unflow.methods import INSTALLED, Method, Problem
 from unflow.methods.base import settings as plain_settings
 from unflow.models import inner_model
 from unflow.runs import is_first_process, run_folder
@@ -32,7 +32,7 @@ def add_arguments(parser: ArgumentParser, arguments: Sequence[str]) -> list[str]
     parser.add_function_arguments(run, skip={"settings"})
     if peek("method", rest) is None:
         rest = [*rest, "--method", default_method(peek("model", rest, ""))]
-    add_settings(parser, peek("method", rest), UNLEARNERS)
+    add_settings(parser, peek("method", rest), INSTALLED)
     return rest
 
 
@@ -104,7 +104,8 @@ def run(
             erfm_resample, either with _prior after it, ot_fm (flow); uot, uot_tilted,
             latent_transport, latent_transport_uot, latent_transport_chain (one-step); relabel, saliency,
             selective_amnesia (baselines, one-step); gradient_ascent, neg_grad_plus, fine_tune,
-            weight_extrapolation, reject, retrained (baselines).
+            weight_extrapolation, reject, retrained (baselines); and those of installed packages, which
+            `unflow doctor` lists.
         margin: of the energy, >= 0.
         strength: lam, >= 0.
         divergence: what holds the target near the original.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 from torch import nn
@@ -12,9 +11,11 @@ from unflow.classifiers import Classifier
 from unflow.energies import BlackBox, ClassLogOdds, Energy, OnnxLogOdds, ScoreLogOdds, check_classes
 from unflow.errors import InputError
 from unflow.foreign.classifiers import check_reads, load_classifier
-from unflow.foreign.line import Foreign, read_line, read_range, read_shape
+from unflow.foreign.line import KINDS, Foreign, read_line, read_range, read_shape
+from unflow.foreign.packages import FromLine, of_package
 from unflow.models import GenerativeModel
 from unflow.nets import ReadsAs
+from unflow.plugins import Installed
 
 FORMS = (
     "classifier:DIR, classifier:pretrained:ORG/NAME, classifier:PACKAGE.MODULE:FUNCTION@WEIGHTS, onnx:FILE "
@@ -32,7 +33,8 @@ def load_energy(
             ``classifier:my_pkg.nets:build@w.pth,range=0:1``;
             ``onnx:guide.onnx,range=0:1,shape=1x28x28,output=probabilities``; ``score:my_pkg.scores:nsfw``, a
             function of samples that returns the probability of what is to be forgotten for each
-            (``reads=uint8`` for images of bytes, ``batch_size=64``).
+            (``reads=uint8`` for images of bytes, ``batch_size=64``); or a kind that an installed package adds
+            (``unflow.plugins``).
         forget: classes; a score has none.
         margin: >= 0, in nats.
         model: whose samples it must take.
@@ -47,10 +49,11 @@ def load_energy(
         check_reads(guide, model)
         check_classes(forget, guide.num_classes)
         return ClassLogOdds(guide, forget, margin)
-    line = read_line(text, tuple(ENERGIES)) if kind in ENERGIES else None
+    line = read_line(text, tuple(INSTALLED)) if kind in INSTALLED else None
     if line is None:
-        raise InputError(f"got --energy {text!r}; expected {FORMS}")
-    return ENERGIES[kind](line, forget, margin)
+        added = "".join(f", {entry.name}:..." for entry in INSTALLED.added())
+        raise InputError(f"got --energy {text!r}; expected {FORMS}{added}")
+    return INSTALLED[kind](line, forget, margin)
 
 
 def guide_of(text: str) -> str | None:
@@ -81,5 +84,7 @@ def _score(line: Foreign, forget: tuple[int, ...], margin: float) -> Energy:
     return ScoreLogOdds(BlackBox(line.function(), **{"name": line.what, **ours}), margin)
 
 
-ENERGIES: dict[str, Callable[[Foreign, tuple[int, ...], float], Energy]] = {"onnx": _onnx, "score": _score}
+ENERGIES: dict[str, FromLine] = {"onnx": _onnx, "score": _score}
 """Kind -> how its line becomes an energy; a classifier's is ``ClassLogOdds``."""
+INSTALLED = Installed("unflow.energies", ENERGIES, of_package, reserved=(*KINDS, "pretrained"))
+"""``ENERGIES``, and those of installed packages."""
