@@ -11,6 +11,7 @@ from jsonargparse import ArgumentParser
 
 from unflow.base_models import load_parts
 from unflow.bundle import CONFIG, folder_of
+from unflow.commands.loggers import Name, loggers
 from unflow.commands.options import add_settings, parse_classes, peek, with_recipe
 from unflow.data import load_data
 from unflow.divergences import DIVERGENCES
@@ -81,7 +82,7 @@ def run(
     device: str = "cpu",
     devices: int = 1,
     precision: Literal["32-true", "bf16-mixed"] = "32-true",
-    logger: Literal["csv", "tensorboard", "none"] = "none",
+    logger: Name = "none",
     train_only: str | None = None,
     trust_code: bool = False,
 ) -> None:
@@ -117,7 +118,7 @@ def run(
         device: cpu, cuda or mps.
         devices: data-parallel processes.
         precision: of the steps; bf16-mixed for matrix products in bfloat16.
-        logger: csv or tensorboard (`pip install tensorboard`): the losses in OUT/logs too.
+        logger: csv, tensorboard or wandb (`pip install 'unflow[tensorboard]'`): the losses in OUT/logs too.
         train_only: names of the weights that are trained, like "layers.2,head": regular expressions.
         trust_code: whether bundles may run the functions that they name for networks of somebody else's.
     """
@@ -160,23 +161,3 @@ def run(
         )  # fmt: skip
     if is_first_process():
         print(f"model: {out} ({result.lineage['seconds']:.1f} s)")
-
-
-def loggers(name: str, out: Path) -> list[Any]:
-    """Return the loggers of Lightning Fabric that were asked for.
-
-    Raises:
-        InputError: if tensorboard is not installed.
-    """
-    if name == "none":
-        return []
-    from lightning_fabric.loggers import CSVLogger, TensorBoardLogger
-
-    if name == "csv":
-        return [CSVLogger(out / "logs", name="", flush_logs_every_n_steps=1)]
-    try:
-        return [TensorBoardLogger(out / "logs", name="")]
-    except ModuleNotFoundError as error:
-        raise InputError(
-            "got --logger tensorboard, and tensorboard is not installed; expected it: pip install tensorboard"
-        ) from error
