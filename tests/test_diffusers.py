@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 import unflow as uf
+from unflow.bundle import read_lineage
 from unflow.energies import CallableEnergy
 from unflow.errors import InputError
 from unflow.hub import chunks, load_diffusers, save_diffusers
@@ -376,6 +377,7 @@ def test_a_bundle_holds_the_whole_model(name: str, folders: dict[str, Path], tmp
     uf.save(model, tmp_path / "bundle")
     again = (uf.load_autoencoder if name == "autoencoder" else uf.load)(tmp_path / "bundle")
     assert again.config() == model.config()
+    assert read_lineage(tmp_path / "bundle")["versions"]["diffusers"] == diffusers.__version__
     x = noise(2, (1, 16, 16) if name == "autoencoder" else (3, 8, 8))
     assert torch.equal(output(again, x), output(model, x))
 

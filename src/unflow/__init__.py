@@ -19,6 +19,7 @@ _HOME = {
     "unlearn": "unlearning", "Unlearned": "unlearning", "plan": "planning", "Plan": "planning",
     "audit": "auditing", "Audit": "auditing",
     "save": "bundle", "load": "bundle", "load_classifier": "bundle", "load_autoencoder": "bundle",
+    "from_pretrained": "pretrained", "save_pretrained": "pretrained", "push_to_hub": "pretrained",
     "fit": "training", "stream": "training", "Problem": "methods",
 }  # fmt: skip
 _ROOMS = (
@@ -55,6 +56,7 @@ if TYPE_CHECKING:
     from unflow.methods import Problem
     from unflow.models import Chain, Filtered, Flow, FlowMap, GenerativeModel, Generator, Latent
     from unflow.planning import Plan, plan
+    from unflow.pretrained import from_pretrained, push_to_hub, save_pretrained
     from unflow.target import Bank, Target
     from unflow.training import fit, stream
     from unflow.unlearning import Unlearned, unlearn

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 from torch import nn
 
+from unflow import huggingface, plugins
 from unflow.autoencoders import Autoencoder
 from unflow.card import model_card
 from unflow.classifiers import Classifier
@@ -30,12 +31,20 @@ from unflow.nets import builders, trusted
 
 FORMAT = 1
 WEIGHTS, CONFIG, LINEAGE, CARD = "model.safetensors", "config.json", "lineage.json", "README.md"
+FILES = (WEIGHTS, CONFIG, LINEAGE, CARD)
+PRETRAINED = "pretrained:"
+"""What stands before the name of a bundle on the Hugging Face Hub."""
 
 
-def versions() -> dict[str, str]:
-    """Return the versions that a result depends on."""
+def versions(*parts: object) -> dict[str, str]:
+    """Return the versions that a result depends on.
+
+    Args:
+        parts: what it consists of and came about by; the packages of their classes belong to it.
+    """
     names = ("unflow", "torch", "lightning-fabric", "numpy", "scikit-learn")
-    return {"python": platform.python_version()} | {name: version(name) for name in names}
+    own = {"python": platform.python_version()} | {name: version(name) for name in names}
+    return own | plugins.packages(*parts)
 
 
 M = TypeVar("M", bound=nn.Module)
@@ -60,7 +69,7 @@ def save(model: Bundled, folder: str | Path, lineage: dict[str, Any] | None = No
     write_tensors(folder / WEIGHTS, model.state_dict())
     digest = sha256_file(folder / WEIGHTS)
     identity = {"sha256": digest, "weights_sha256": sha256_module(model)}
-    record = identity | {"versions": versions(), **(lineage or {})}
+    record = identity | {"versions": versions(model), **(lineage or {})}
     write_json(folder / LINEAGE, record)
     write_bytes(folder / CARD, model_card(model, _words(model)[1], record).encode())
     write_json(folder / CONFIG, {"format": FORMAT, "sha256": digest, **config})
@@ -71,7 +80,7 @@ def load(folder: str | Path, trust_code: bool = False) -> GenerativeModel:
     """Return the generative model in a bundle, in evaluation mode.
 
     Args:
-        folder: of the bundle.
+        folder: of the bundle, or ``pretrained:org/name@revision`` on the Hugging Face Hub.
         trust_code: whether to run the functions that its config.json names for networks which unflow does not
             ship. They run with your rights: agree for files of people you trust.
 
@@ -86,7 +95,7 @@ def load_classifier(folder: str | Path, trust_code: bool = False) -> Classifier:
     """Return the classifier in a bundle, in evaluation mode.
 
     Args:
-        folder: of the bundle.
+        folder: as ``load``.
         trust_code: as ``load``.
 
     Raises:
@@ -99,7 +108,7 @@ def load_autoencoder(folder: str | Path, trust_code: bool = False) -> Autoencode
     """Return the autoencoder in a bundle, in evaluation mode.
 
     Args:
-        folder: of the bundle.
+        folder: as ``load``.
         trust_code: as ``load``.
 
     Raises:
@@ -127,14 +136,31 @@ def _load_as(kind: type[M], folder: str | Path, trust_code: bool) -> M:
     return model
 
 
+def folder_of(name: str | Path) -> Path:
+    """Return the folder of a bundle; ``pretrained:org/name@revision`` is fetched first.
+
+    Raises:
+        InputError: as ``huggingface.download``.
+    """
+    if not on_hub(name):
+        return Path(name)
+    repo_id, _, revision = str(name).removeprefix(PRETRAINED).partition("@")
+    return huggingface.download(repo_id, revision or None, FILES)
+
+
+def on_hub(name: str | Path) -> bool:
+    """Return whether a bundle is named on the Hugging Face Hub."""
+    return str(name).startswith(PRETRAINED)
+
+
 def is_whole(folder: Path) -> bool:
     """Return whether a bundle was written to its end."""
     return (folder / CONFIG).is_file()
 
 
-def read_lineage(folder: Path) -> dict[str, Any]:
-    """Return a bundle's lineage."""
-    return dict(read_json(Path(folder) / LINEAGE))
+def read_lineage(folder: str | Path) -> dict[str, Any]:
+    """Return the lineage of a bundle, in a folder or ``pretrained:org/name@revision``."""
+    return dict(read_json(folder_of(folder) / LINEAGE))
 
 
 def check_same(folder: Path, identity: dict[str, Any], defaults: Mapping[str, Any] | None = None) -> None:
@@ -168,7 +194,11 @@ def write_card(folder: str | Path, audit: dict[str, Any]) -> Path:
     Args:
         folder: of the bundle.
         audit: the content of audit.json.
+
+    Raises:
+        InputError: as ``check_own``.
     """
+    check_own(folder)
     folder = Path(folder)
     model = load_any(folder, trust_code=True)  # whoever writes into it has loaded it before
     text = model_card(model, _words(model)[1], read_lineage(folder), audit)
@@ -176,17 +206,26 @@ def write_card(folder: str | Path, audit: dict[str, Any]) -> Path:
     return folder / CARD
 
 
+def check_own(name: str | Path) -> None:
+    """Raise InputError for a bundle whose card cannot be written: one on the Hugging Face Hub."""
+    if on_hub(name):
+        raise InputError(
+            f"got {name}, whose model card is on the Hugging Face Hub; expected a bundle of your own: "
+            "load it, save it into a folder, and audit that"
+        )
+
+
 def load_any(folder: str | Path, trust_code: bool = False) -> Bundled:
     """Return what a bundle holds, in evaluation mode.
 
     Args:
-        folder: of the bundle.
+        folder: as ``load``.
         trust_code: as ``load``.
 
     Raises:
         InputError: as ``load``.
     """
-    folder = Path(folder)
+    folder = folder_of(folder)
     if not is_whole(folder):
         found = ", ".join(sorted(p.name for p in folder.iterdir())) if folder.is_dir() else "nothing"
         raise InputError(
@@ -196,7 +235,10 @@ def load_any(folder: str | Path, trust_code: bool = False) -> Bundled:
     config = dict(read_json(folder / CONFIG))
     written, digest = config.pop("format", None), config.pop("sha256", None)
     if written != FORMAT:
-        raise InputError(f"{folder} has bundle format {written}; expected {FORMAT}")
+        raise InputError(
+            f"{folder} has bundle format {written}; expected {FORMAT}, which this version reads: write pip "
+            "install -U unflow if a newer one wrote it"
+        )
     if not trust_code:
         _check_builders(folder, config)
     try:

@@ -9,9 +9,12 @@ from typing import Any
 import yaml
 from torch import nn
 
+from unflow.models import GenerativeModel
 from unflow.table import COLUMNS, ORDER, cell, pipe_table, seconds_of, sorted_rows, titles
 
 TAGS = ["machine-unlearning", "generative-model"]
+TASK = "unconditional-image-generation"
+"""The Hub's word for what draws images."""
 
 
 def model_card(
@@ -27,7 +30,7 @@ def model_card(
     """
     parts = [
         _front(model, lineage, audit), f"# {type(model).__name__}", _about(model, lineage),
-        f"```python\nimport unflow\nmodel = unflow.{load}(folder)\n```",
+        f"```python\nimport unflow\nmodel = unflow.{load}(folder)  # or \"pretrained:ORG/NAME\"\n```",
         *(() if audit is None else _audited(audit)),
         "## Lineage", f"```json\n{json.dumps(lineage, indent=2)}\n```",
     ]  # fmt: skip
@@ -36,9 +39,16 @@ def model_card(
 
 def _front(model: nn.Module, lineage: Mapping[str, Any], audit: Mapping[str, Any] | None) -> str:
     front: dict[str, Any] = {"library_name": "unflow", "tags": [*TAGS, *_family(model)]}
+    if draws_images(model):
+        front["pipeline_tag"] = TASK
     if audit is not None:
         front["model-index"] = [{"name": _title(model, lineage), "results": [_results(audit)]}]
     return f"---\n{yaml.safe_dump(front, sort_keys=False)}---"
+
+
+def draws_images(model: nn.Module) -> bool:
+    """Return whether a model draws images, [channels, height, width]."""
+    return isinstance(model, GenerativeModel) and len(model.sample_shape) == 3
 
 
 def _family(model: nn.Module) -> list[str]:
@@ -67,7 +77,7 @@ def _results(audit: Mapping[str, Any]) -> dict[str, Any]:
         for key in COLUMNS if isinstance(row.get(key), int | float)
     ]  # fmt: skip
     return {
-        "task": {"type": "unconditional-image-generation", "name": f"forget {audit['request']['words']}"},
+        "task": {"type": TASK, "name": f"forget {audit['request']['words']}"},
         "dataset": {"type": "held_out", "name": "held-out samples"},
         "metrics": metrics,
     }

@@ -21,7 +21,7 @@ COMMANDS = {
     "audit": "measure a model against original, target and retrained, by an independent judge",
     "reproduce": "make a paper's table and figures again, our rows beside the paper's",
     "report": "write a run folder as one offline HTML page",
-    "doctor": "versions, threads, devices, and what is missing",
+    "doctor": "versions, threads, devices, what is missing, and what other packages add",
 }
 
 

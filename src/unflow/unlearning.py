@@ -130,6 +130,7 @@ def unlearn(
         "data_used": data_used(method.reads(problem), guide_data),
         "steps": result.steps, "seconds": result.seconds,
         "peak_rss_mb": result.peak_rss_mb, "metrics": None,
+        "versions": bundle.versions(method, target.energy, target.model, model),
     }  # fmt: skip
     if result.facts:
         lineage |= {"facts": result.facts}

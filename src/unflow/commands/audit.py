@@ -13,7 +13,7 @@ from jsonargparse import ArgumentParser
 
 from unflow.auditing import Attacks, Gate, audit, failed
 from unflow.base_models import load_parts
-from unflow.bundle import write_card
+from unflow.bundle import check_own, write_card
 from unflow.card import audited_row
 from unflow.commands.options import first_word_as, parse_classes
 from unflow.costs import guided_cost
@@ -101,6 +101,8 @@ def run(
     """
     torch.set_num_threads(1)
     check_seed(seed)
+    if card:
+        check_own(model)
     if n is not None and n < 100:
         raise InputError(f"got n={n}; expected 100 or more samples per row")
     if not 0 < resolve < 100:

@@ -11,12 +11,15 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from unflow.foreign.energies import INSTALLED as ENERGIES
+from unflow.methods import INSTALLED as METHODS
+
 SETTINGS = {"OMP_WAIT_POLICY": "PASSIVE", "OPENBLAS_NUM_THREADS": "1"}
 """Environment variables and the values that keep a busy CPU fast."""
 
 
 def run() -> None:
-    """Print versions, threads, devices, OMP settings, and what is missing for which extra."""
+    """Print versions, threads, devices, OMP settings, what is missing, and what other packages add."""
     table = Table(show_header=False, title="unflow doctor", title_justify="left")
     for name, value in findings():
         table.add_row(escape(name), escape(value))
@@ -38,6 +41,8 @@ def findings() -> list[tuple[str, str]]:
     for extra in ("dev",):
         missing = [name for name in required(extra) if _version(name) == "missing"]
         rows.append((f"extra [{extra}]", f"missing: {', '.join(missing)}" if missing else "complete"))
+    families = (("method", METHODS), ("energy", ENERGIES))
+    rows += [(f"{what} {name}", found) for what, family in families for name, found in family.report()]
     return rows
 
 

@@ -16,7 +16,7 @@ from unflow.divergences import DIVERGENCES
 from unflow.errors import InputError, choose
 from unflow.files import write_json
 from unflow.foreign import load_energy, load_model, with_options
-from unflow.methods import UNLEARNERS
+from unflow.methods import INSTALLED, UNLEARNERS
 from unflow.planning import Plan, plan
 from unflow.target import Target
 from unflow.training import check_device, check_seed
@@ -53,7 +53,7 @@ def run(
         forget: classes, like 3 or 3,5.
         weights: of a model that is no bundle, as @WEIGHTS behind it.
         prior: of a model that is no bundle, like normal:64, as prior= behind it.
-        methods: row names, like uot_tilted,latent_transport; all by default.
+        methods: row names, like uot_tilted,latent_transport; by default all but those of installed packages.
         margin: of the energy, >= 0.
         strength: lam, >= 0.
         divergence: what holds the target near the original.
@@ -69,7 +69,7 @@ def run(
     check_device(device)
     classes = parse_classes(forget)
     chosen = UNLEARNERS if methods is None else {
-        name: choose(UNLEARNERS, name, "method") for name in methods.split(",")
+        name: choose(INSTALLED, name, "method") for name in methods.split(",")
     }  # fmt: skip
     if out is not None and out.exists():
         raise InputError(f"{out} is there already; expected a new file: choose another --out")

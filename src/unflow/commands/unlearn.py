@@ -10,14 +10,15 @@ import torch
 from jsonargparse import ArgumentParser
 
 from unflow.base_models import load_parts
-from unflow.bundle import CONFIG
+from unflow.bundle import CONFIG, folder_of
+from unflow.commands.loggers import Name, loggers
 from unflow.commands.options import add_settings, parse_classes, peek, with_recipe
 from unflow.data import load_data
 from unflow.divergences import DIVERGENCES
 from unflow.errors import InputError
 from unflow.files import read_json
 from unflow.foreign import load_energy, load_model, read_line, with_options
-from unflow.methods import UNLEARNERS, Method, Problem
+from unflow.methods import INSTALLED, Method, Problem
 from unflow.methods.base import settings as plain_settings
 from unflow.models import inner_model
 from unflow.runs import is_first_process, run_folder
@@ -32,7 +33,7 @@ def add_arguments(parser: ArgumentParser, arguments: Sequence[str]) -> list[str]
     parser.add_function_arguments(run, skip={"settings"})
     if peek("method", rest) is None:
         rest = [*rest, "--method", default_method(peek("model", rest, ""))]
-    add_settings(parser, peek("method", rest), UNLEARNERS)
+    add_settings(parser, peek("method", rest), INSTALLED)
     return rest
 
 
@@ -50,7 +51,7 @@ def family_of(model: str) -> str:
     if line is not None:
         return line.kind if line.kind in ("generator", "flow_map") else "flow"
     try:
-        return _family(read_json(Path(model) / CONFIG))
+        return _family(read_json(folder_of(model) / CONFIG))
     except (InputError, KeyError, TypeError):
         return "flow"
 
@@ -81,7 +82,7 @@ def run(
     device: str = "cpu",
     devices: int = 1,
     precision: Literal["32-true", "bf16-mixed"] = "32-true",
-    logger: Literal["csv", "tensorboard", "none"] = "none",
+    logger: Name = "none",
     train_only: str | None = None,
     trust_code: bool = False,
 ) -> None:
@@ -89,7 +90,8 @@ def run(
 
     Args:
         settings: hyper-parameters of the method.
-        model: bundle of the model, or a line that names one of somebody else's (see docs/your-model.md):
+        model: bundle of the model; pretrained:ORG/NAME@REVISION, one on the Hugging Face Hub; or a line that
+            names one of somebody else's (see docs/your-model.md):
             generator:PACKAGE.MODULE:FUNCTION@WEIGHTS,prior=normal:64,range=0:1; flow:...,shape=3x32x32,
             call=x/t,noise_at=1; flow_map:...; diffusers:DIR.
         energy: classifier:DIR, the bundle of the guide, or a line:
@@ -103,7 +105,8 @@ def run(
             erfm_resample, either with _prior after it, ot_fm (flow); uot, uot_tilted,
             latent_transport, latent_transport_uot, latent_transport_chain (one-step); relabel, saliency,
             selective_amnesia (baselines, one-step); gradient_ascent, neg_grad_plus, fine_tune,
-            weight_extrapolation, reject, retrained (baselines).
+            weight_extrapolation, reject, retrained (baselines); and those of installed packages, which
+            `unflow doctor` lists.
         margin: of the energy, >= 0.
         strength: lam, >= 0.
         divergence: what holds the target near the original.
@@ -115,7 +118,7 @@ def run(
         device: cpu, cuda or mps.
         devices: data-parallel processes.
         precision: of the steps; bf16-mixed for matrix products in bfloat16.
-        logger: csv or tensorboard (`pip install tensorboard`): the losses in OUT/logs too.
+        logger: csv, tensorboard or wandb (`pip install 'unflow[tensorboard]'`): the losses in OUT/logs too.
         train_only: names of the weights that are trained, like "layers.2,head": regular expressions.
         trust_code: whether bundles may run the functions that they name for networks of somebody else's.
     """
@@ -158,23 +161,3 @@ def run(
         )  # fmt: skip
     if is_first_process():
         print(f"model: {out} ({result.lineage['seconds']:.1f} s)")
-
-
-def loggers(name: str, out: Path) -> list[Any]:
-    """Return the loggers of Lightning Fabric that were asked for.
-
-    Raises:
-        InputError: if tensorboard is not installed.
-    """
-    if name == "none":
-        return []
-    from lightning_fabric.loggers import CSVLogger, TensorBoardLogger
-
-    if name == "csv":
-        return [CSVLogger(out / "logs", name="", flush_logs_every_n_steps=1)]
-    try:
-        return [TensorBoardLogger(out / "logs", name="")]
-    except ModuleNotFoundError as error:
-        raise InputError(
-            "got --logger tensorboard, and tensorboard is not installed; expected it: pip install tensorboard"
-        ) from error

@@ -4,6 +4,7 @@ line         what a line says, and how values are written
 models       generators, flows, flow maps, folders of diffusers
 classifiers  guides and judges
 energies     what to forget: a classifier, an ONNX file, a score
+packages     energies that installed packages add
 """
 
 from unflow.foreign.classifiers import check_reads, load_classifier

@@ -22,7 +22,8 @@ def load_classifier(text: str | Path, trust_code: bool = False) -> Classifier:
     """Return the classifier in a bundle, or the one that a line of words names.
 
     Args:
-        text: folder, or a line like ``classifier:my_pkg.judges:build@judge.safetensors,range=0:1,shape=784``;
+        text: folder, ``pretrained:org/name@revision``, or a line like
+            ``classifier:my_pkg.judges:build@judge.safetensors,range=0:1,shape=784``;
             ``names=cat/dog`` are its classes.
         trust_code: as ``bundle.load``.
 

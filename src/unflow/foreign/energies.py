@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 from torch import nn
 
+from unflow.bundle import on_hub
 from unflow.classifiers import Classifier
 from unflow.energies import BlackBox, ClassLogOdds, Energy, OnnxLogOdds, ScoreLogOdds, check_classes
 from unflow.errors import InputError
 from unflow.foreign.classifiers import check_reads, load_classifier
-from unflow.foreign.line import Foreign, read_line, read_range, read_shape
+from unflow.foreign.line import KINDS, Foreign, read_line, read_range, read_shape
+from unflow.foreign.packages import FromLine, of_package
 from unflow.models import GenerativeModel
 from unflow.nets import ReadsAs
+from unflow.plugins import Installed
 
 FORMS = (
-    "classifier:DIR, classifier:PACKAGE.MODULE:FUNCTION@WEIGHTS, onnx:FILE or score:PACKAGE.MODULE:FUNCTION"
+    "classifier:DIR, classifier:pretrained:ORG/NAME, classifier:PACKAGE.MODULE:FUNCTION@WEIGHTS, onnx:FILE "
+    "or score:PACKAGE.MODULE:FUNCTION"
 )
 
 
@@ -26,10 +29,12 @@ def load_energy(
     """Return the energy that a line of words names.
 
     Args:
-        text: ``classifier:DIR``, a bundle, or ``classifier:my_pkg.nets:build@w.pth,range=0:1``;
+        text: ``classifier:DIR`` or ``classifier:pretrained:org/name``, a bundle, or
+            ``classifier:my_pkg.nets:build@w.pth,range=0:1``;
             ``onnx:guide.onnx,range=0:1,shape=1x28x28,output=probabilities``; ``score:my_pkg.scores:nsfw``, a
             function of samples that returns the probability of what is to be forgotten for each
-            (``reads=uint8`` for images of bytes, ``batch_size=64``).
+            (``reads=uint8`` for images of bytes, ``batch_size=64``); or a kind that an installed package adds
+            (``unflow.plugins``).
         forget: classes; a score has none.
         margin: >= 0, in nats.
         model: whose samples it must take.
@@ -44,10 +49,11 @@ def load_energy(
         check_reads(guide, model)
         check_classes(forget, guide.num_classes)
         return ClassLogOdds(guide, forget, margin)
-    line = read_line(text, tuple(ENERGIES)) if kind in ENERGIES else None
+    line = read_line(text, tuple(INSTALLED)) if kind in INSTALLED else None
     if line is None:
-        raise InputError(f"got --energy {text!r}; expected {FORMS}")
-    return ENERGIES[kind](line, forget, margin)
+        added = "".join(f", {entry.name}:..." for entry in INSTALLED.added())
+        raise InputError(f"got --energy {text!r}; expected {FORMS}{added}")
+    return INSTALLED[kind](line, forget, margin)
 
 
 def guide_of(text: str) -> str | None:
@@ -55,7 +61,8 @@ def guide_of(text: str) -> str | None:
     kind, _, folder = text.partition(":")
     if kind != "classifier":
         return None
-    return folder if Path(folder).exists() or read_line(text) is None else text
+    named = on_hub(folder) or Path(folder).exists() or read_line(text) is None
+    return folder if named else text
 
 
 def guide_behind(energy: Energy | None) -> Classifier | None:
@@ -77,5 +84,7 @@ def _score(line: Foreign, forget: tuple[int, ...], margin: float) -> Energy:
     return ScoreLogOdds(BlackBox(line.function(), **{"name": line.what, **ours}), margin)
 
 
-ENERGIES: dict[str, Callable[[Foreign, tuple[int, ...], float], Energy]] = {"onnx": _onnx, "score": _score}
+ENERGIES: dict[str, FromLine] = {"onnx": _onnx, "score": _score}
 """Kind -> how its line becomes an energy; a classifier's is ``ClassLogOdds``."""
+INSTALLED = Installed("unflow.energies", ENERGIES, of_package, reserved=(*KINDS, "pretrained"))
+"""``ENERGIES``, and those of installed packages."""

@@ -26,7 +26,7 @@ from unflow.weights import load_weights
 
 KINDS = ("generator", "flow", "flow_map", "diffusers", "classifier", "onnx", "score")
 """What a line may begin with; anything else is the path of a bundle."""
-LINE = re.compile(r"(?P<kind>[a-z_]+):(?P<what>[^,@]+)(@(?P<weights>[^,]+))?(,(?P<options>.*))?")
+LINE = re.compile(r"(?P<kind>[a-z_][a-z0-9_]*):(?P<what>[^,@]+)(@(?P<weights>[^,]+))?(,(?P<options>.*))?")
 FUNCTION = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
 Readers = Mapping[str, Callable[[str], Any]]
@@ -117,7 +117,7 @@ def read_line(text: str, kinds: tuple[str, ...] = KINDS) -> Foreign | None:
         InputError: for a line with another kind, or options that are not name=value.
     """
     found = LINE.fullmatch(text)
-    if found is None or found["kind"] not in KINDS or Path(text).exists():
+    if found is None or found["kind"] not in {*KINDS, *kinds} or Path(text).exists():
         return None
     if found["kind"] not in kinds:
         raise InputError(

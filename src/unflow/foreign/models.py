@@ -37,7 +37,8 @@ def load_model(text: str | Path, trust_code: bool = False) -> GenerativeModel:
     """Return the generative model in a bundle, or the one that a line of words names.
 
     Args:
-        text: folder, or a line like ``generator:my_pkg.nets:build@w.safetensors,prior=normal:64,range=0:1``,
+        text: folder, ``pretrained:org/name@revision``, or a line like
+            ``generator:my_pkg.nets:build@w.safetensors,prior=normal:64,range=0:1``,
             ``flow:my_pkg.nets:build@w.pth,shape=3x32x32,call=x/t,noise_at=1`` or ``diffusers:DIR``.
         trust_code: as ``bundle.load``.
 
@@ -91,7 +92,7 @@ def with_options(text: str, weights: Path | None, prior: str | None) -> str:
 def lineage_of(text: str | Path) -> dict[str, Any]:
     """Return the lineage of a bundle; for a line of words, what it says."""
     line = read_line(str(text))
-    return bundle.read_lineage(Path(text)) if line is None else {"line": str(text)}
+    return bundle.read_lineage(text) if line is None else {"line": str(text)}
 
 
 # Kinds

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from unflow.methods.autoencoding import Autoencoding
-from unflow.methods.base import Method, Problem, Trained, Training, Untrained, settings
+from unflow.methods.base import Method, Problem, Trained, Training, Untrained, as_method, settings
 from unflow.methods.baselines.fine_tune import FineTune
 from unflow.methods.baselines.gradient_ascent import GradientAscent
 from unflow.methods.baselines.neg_grad_plus import NegGradPlus
@@ -22,9 +22,10 @@ from unflow.methods.latent_transport import LatentTransport
 from unflow.methods.mean_flow import MeanFlow
 from unflow.methods.ot_fm import OTFM
 from unflow.methods.uot import UOT
+from unflow.plugins import Installed
 
 __all__ = [
-    "ERFM", "OTFM", "TRAINERS", "UNLEARNERS", "UOT", "Autoencoding", "Classification", "Distill",
+    "ERFM", "INSTALLED", "OTFM", "TRAINERS", "UNLEARNERS", "UOT", "Autoencoding", "Classification", "Distill",
     "FineTune", "FlowMatching", "GradientAscent", "LatentFlow", "LatentTransport", "MeanFlow", "Method",
     "NegGradPlus", "Problem", "Reject", "Relabel", "Retrain", "Saliency", "SelectiveAmnesia", "Trained",
     "Training", "Untrained", "WeightExtrapolation", "settings",
@@ -52,6 +53,9 @@ UNLEARNERS: dict[str, Method] = {
     "retrained": Retrain(),
 }
 """Row name -> method in its one default configuration; a variant carries its own name or options."""
+
+INSTALLED = Installed("unflow.methods", UNLEARNERS, as_method)
+"""``UNLEARNERS``, and the methods of installed packages: what a command knows by name."""
 
 TRAINERS: dict[str, Method] = {
     "flow_matching": FlowMatching(),

@@ -304,6 +304,22 @@ def trainable_copy(module: Module) -> Module:
     return copy.deepcopy(module).requires_grad_(True).train()
 
 
+def as_method(value: object) -> Method:
+    """Return what an entry point of the group unflow.methods names.
+
+    Args:
+        value: a method, or a class or function that returns one when called without arguments.
+
+    Raises:
+        TypeError: for anything else, and a method that has no defaults.
+    """
+    method = value() if callable(value) else value
+    if not isinstance(method, Method):
+        raise TypeError(f"it is a {type(method).__name__}, not a Method")
+    type(method)()  # a finished result is compared with the defaults of its method
+    return method
+
+
 def settings(method: Method) -> dict[str, object]:
     """Return a method's hyper-parameters as plain data."""
     return dataclasses.asdict(method)
@@ -311,7 +327,6 @@ def settings(method: Method) -> dict[str, object]:
 
 __all__ = [
     "Descend", "Method", "Part", "Parts", "Problem", "Tensors", "Trained", "Training", "Untrained",
-    "draw_rows", "draw_weighted", "model_of", "require_batch", "require_gradient", "require_unlabelled",
-    "settings", "target_of",
-    "trainable_copy", "under",
+    "as_method", "draw_rows", "draw_weighted", "model_of", "require_batch", "require_gradient",
+    "require_unlabelled", "settings", "target_of", "trainable_copy", "under",
 ]  # fmt: skip
