@@ -10,12 +10,13 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 
 from unflow.errors import InputError
+from unflow.nets.owned import Around
 
 Range = tuple[float, float]
 """What is black and what is white, as (-1, 1), (0, 1) or (0, 255)."""
 
 
-class _Around(nn.Module):
+class _Around(Around):
     """What stands around a network: the range of its images, and their shape."""
 
     name: ClassVar[str]
@@ -27,6 +28,11 @@ class _Around(nn.Module):
         super().__init__()
         self.net, self.value_range = net, checked_range(value_range)
         self.shape = None if shape is None else tuple(shape)
+
+    @property
+    def owned(self) -> nn.Module:
+        """The network."""
+        return self.net
 
     @property
     def config(self) -> dict[str, Any]:
