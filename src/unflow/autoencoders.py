@@ -66,3 +66,19 @@ class Autoencoder(nn.Module):
     def from_config(config: dict[str, Any]) -> Autoencoder:
         """Rebuild the architecture, with fresh weights."""
         return Autoencoder(build_net(config["autoencoder"]))
+
+
+class Encoding(nn.Module):
+    """The latents of images, with gradient: an extractor for anchors. No labels are in it.
+
+    Args:
+        autoencoder: whose encoder is asked.
+    """
+
+    def __init__(self, autoencoder: Autoencoder) -> None:
+        super().__init__()
+        self.autoencoder = autoencoder
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the latents, [batch, *latent_shape]."""
+        return self.autoencoder.net.encode(x)

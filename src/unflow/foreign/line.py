@@ -9,6 +9,7 @@ line agrees to run it.
 
 from __future__ import annotations
 
+import inspect
 import re
 import sys
 from collections.abc import Callable, Mapping
@@ -24,8 +25,10 @@ from unflow.nets import build_net, named_function, trust
 from unflow.nets.adapters import Range, checked_range
 from unflow.weights import load_weights
 
-KINDS = ("generator", "flow", "flow_map", "diffusers", "classifier", "onnx", "score")
+KINDS = ("generator", "flow", "flow_map", "diffusers", "classifier", "onnx", "estimator", "score", "images")
 """What a line may begin with; anything else is the path of a bundle."""
+RETURNED = {"score": "one number for each sample", "extractor": "the network"}
+"""What the function in a line is for, where it makes no model and no classifier."""
 LINE = re.compile(r"(?P<kind>[a-z_]+):(?P<what>[^,@]+)(@(?P<weights>[^,]+))?(,(?P<options>.*))?")
 FUNCTION = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
@@ -50,10 +53,26 @@ class Foreign:
     options: Mapping[str, str] = field(default_factory=dict)
 
     def take(self, known: Readers) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Return the options with these names, read; and the others, as YAML reads their values."""
-        ours = {name: known[name](text) for name, text in self.options.items() if name in known}
-        theirs = {name: yaml.safe_load(text) for name, text in self.options.items() if name not in known}
+        """Return the options with these names, read; and the others, as YAML reads their values.
+
+        Raises:
+            InputError: for a value that cannot be read.
+        """
+        ours = {name: self._read(name, known[name]) for name in self.options if name in known}
+        theirs = {name: self._read(name, yaml.safe_load) for name in self.options if name not in known}
         return ours, theirs
+
+    def _read(self, name: str, read: Callable[[str], Any]) -> Any:
+        text = self.options[name]
+        try:
+            return read(text)
+        except InputError:
+            raise
+        except (ValueError, yaml.YAMLError) as error:
+            expected = (
+                "a whole number" if read is int else "a number" if read is float else "a value like 3 or a/b"
+            )
+            raise InputError(f"got {name}={text} for {self.kind}:{self.what}; expected {expected}") from error
 
     def take_all(self, known: Readers) -> dict[str, Any]:
         """Return the options, read, where no function takes others.
@@ -90,12 +109,25 @@ class Foreign:
         self.check_function()
         return cast(Callable[..., Any], named_function(self.what))
 
+    def called(self, *given: Any, **options: Any) -> Any:
+        """Return what the function that is named returns.
+
+        Raises:
+            InputError: as ``function``, and for options that it does not take.
+        """
+        function = self.function()
+        try:
+            inspect.signature(function).bind(*given, **options)
+        except TypeError as error:
+            raise InputError(f"{self.what} does not take these options: {error}") from error
+        return function(*given, **options)
+
     def check_function(self) -> None:
         """Raise InputError if no function is named; have its module found beside the shell."""
         if not FUNCTION.fullmatch(self.what):
             raise InputError(
                 f"got {self.kind}:{self.what}; expected {self.kind}:PACKAGE.MODULE:FUNCTION, which returns "
-                "the network, or the path of a bundle"
+                f"{RETURNED.get(self.kind, 'the network, or the path of a bundle')}"
             )
         find_beside_the_shell()
 

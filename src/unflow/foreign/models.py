@@ -22,7 +22,7 @@ from unflow.foreign.line import (
     read_range,
     read_shape,
 )
-from unflow.models import Flow, FlowMap, GenerativeModel, Generator, Labelled, Latent
+from unflow.models import Flow, FlowMap, GenerativeModel, Generator, Labelled, Latent, inner_model
 from unflow.nets import AdaptedAverageVelocity, AdaptedVelocity, WritesAs
 from unflow.nets.adapters import Range
 from unflow.training import stream
@@ -146,10 +146,7 @@ _OF_FLOWS: Readers = {
 
 def _velocity(line: Foreign, known: Readers) -> tuple[dict[str, Any], nn.Module, tuple[int, ...]]:
     """Return unflow's options, the network, and the shape of one sample."""
-    try:
-        ours, theirs = line.take(known)
-    except ValueError as error:
-        raise InputError(f"got {line.kind}:{line.what} with {error}; expected a number") from error
+    ours, theirs = line.take(known)
     if "shape" not in ours:
         raise InputError(f"got {line.what} without the shape of one sample; expected it: write shape=3x32x32")
     return ours, line.network(theirs, ours.pop("key", None)), ours.pop("shape")
@@ -169,13 +166,28 @@ def _labelled(model: Flow | FlowMap, line: Foreign) -> GenerativeModel:
 def _diffusers(line: Foreign) -> GenerativeModel:
     from unflow.hub import load_diffusers
 
-    ours = line.take_all({"kind": str, "label": int, "sample_size": int})
+    known: Readers = {"kind": str, "label": int, "sample_size": int, "integrator": str, "steps": int}
+    ours = line.take_all(known)
+    sampling: dict[str, Any] = {name: ours.pop(name) for name in ("integrator", "steps") if name in ours}
     model = load_diffusers(line.what, **ours)
     if isinstance(model, Autoencoder):
         raise InputError(
             f"{line.what} holds an AutoencoderKL alone; expected a model that draws: name its pipeline"
         )
-    return model
+    return _sampled(model, sampling, line) if sampling else model
+
+
+def _sampled(model: GenerativeModel, sampling: dict[str, Any], line: Foreign) -> GenerativeModel:
+    """Return a flow, or one of latents, with another integrator or number of steps."""
+    flow = inner_model(model)
+    if not isinstance(flow, Flow):
+        raise InputError(
+            f"got {next(iter(sampling))}= for {line.what}, which draws in one step; expected it for a flow "
+            "alone: leave it out"
+        )
+    integrator, steps = sampling.get("integrator", flow.integrator), sampling.get("steps", flow.steps)
+    again = Flow(flow.net, flow.sample_shape, integrator, steps).eval()
+    return Latent(again, model.autoencoder).eval() if isinstance(model, Latent) else again
 
 
 def _check_written(model: GenerativeModel, value_range: Range | None, line: Foreign) -> None:
