@@ -13,6 +13,7 @@ from typing import Any
 
 from jsonargparse import ArgumentParser
 
+from unflow.commands.groups import add_run, gathered
 from unflow.errors import InputError
 
 Runner = Callable[..., int | None]
@@ -40,13 +41,13 @@ def parse(parser: ArgumentParser, module: Any, arguments: Sequence[str]) -> dict
     """Return the keyword arguments of a command's ``run``."""
     add = getattr(module, "add_arguments", None)
     if add is None:
-        parser.add_function_arguments(module.run)
+        add_run(parser, module.run)
         rest = list(arguments)
     else:
         rest = add(parser, list(arguments))
     namespace = parser.instantiate(parser.parse_args(usual_spelling(parser, rest)))
     values = {k: v for k, v in vars(namespace).items() if k not in ("config", "__default_config__")}
-    return values
+    return gathered(module.run, values)
 
 
 def usual_spelling(parser: ArgumentParser, arguments: Sequence[str]) -> list[str]:
