@@ -19,7 +19,7 @@ _HOME = {
     "unlearn": "unlearning", "Unlearned": "unlearning", "plan": "planning", "Plan": "planning",
     "audit": "auditing", "Audit": "auditing",
     "save": "bundle", "load": "bundle", "load_classifier": "bundle", "load_autoencoder": "bundle",
-    "fit": "training", "stream": "training", "Problem": "methods",
+    "fit": "training", "stream": "training", "Problem": "methods", "batch_rows": "batches",
 }  # fmt: skip
 _ROOMS = (
     "anchoring", "attacks", "calibration", "divergences", "energies", "paths", "couplings", "integrators",
@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     )  # fmt: skip
     from unflow.auditing import Audit, audit
     from unflow.autoencoders import Autoencoder
+    from unflow.batches import batch_rows
     from unflow.bundle import load, load_autoencoder, load_classifier, save
     from unflow.classifiers import Classifier
     from unflow.errors import InputError

@@ -13,6 +13,7 @@ from typing import Any
 
 from jsonargparse import ArgumentParser
 
+from unflow.batches import batch_rows
 from unflow.commands.groups import add_run, gathered
 from unflow.errors import InputError
 
@@ -27,7 +28,8 @@ def run_command(name: str, what: str, arguments: Sequence[str]) -> int:
     warnings.showwarning = lambda message, *_: print(f"unflow {name}: warning: {message}", file=sys.stderr)
     try:
         values = parse(parser, module, arguments)
-        code = module.run(**values)
+        with batch_rows(values.pop("batch_rows", None)):
+            code = module.run(**values)
     except (InputError, ArgumentError) as error:
         print(f"unflow {name}: {sentence(error, parser)}", file=sys.stderr)
         return 2

@@ -15,7 +15,7 @@ from unflow.auditing import Attacks, Gate, audit, failed
 from unflow.bundle import write_card
 from unflow.card import audited_row
 from unflow.commands.groups import Request, Rows, add_run
-from unflow.commands.options import first_word_as
+from unflow.commands.options import add_batch_rows, first_word_as
 from unflow.costs import guided_cost
 from unflow.energies import check_classes
 from unflow.errors import InputError
@@ -40,6 +40,7 @@ DEFAULT = Attacks()
 def add_arguments(parser: ArgumentParser, arguments: Sequence[str]) -> list[str]:
     """Add the options; the first word is the model."""
     add_run(parser, run)
+    add_batch_rows(parser)
     return first_word_as("model", arguments)
 
 

@@ -11,6 +11,7 @@ import torch
 from jsonargparse import ArgumentParser
 
 from unflow.commands.groups import Original, Request, Rows, add_run
+from unflow.commands.options import add_batch_rows
 from unflow.errors import InputError, choose
 from unflow.files import write_json
 from unflow.methods import UNLEARNERS
@@ -21,6 +22,7 @@ from unflow.training import check_device, check_seed
 def add_arguments(parser: ArgumentParser, arguments: Sequence[str]) -> list[str]:
     """Add the options."""
     add_run(parser, run, defaults={"data": None})
+    add_batch_rows(parser)
     return list(arguments)
 
 

@@ -11,7 +11,7 @@ from jsonargparse import ArgumentParser
 
 from unflow.bundle import CONFIG
 from unflow.commands.groups import Original, Request, Rows, add_run
-from unflow.commands.options import add_settings, peek, with_recipe
+from unflow.commands.options import add_batch_rows, add_settings, peek, with_recipe
 from unflow.errors import InputError
 from unflow.files import read_json
 from unflow.foreign import load_model, read_line, seen_by
@@ -28,6 +28,7 @@ def add_arguments(parser: ArgumentParser, arguments: Sequence[str]) -> list[str]
     """Add the options; those of ``settings`` depend on the method."""
     rest = with_recipe(arguments)
     add_run(parser, run, skip={"settings"}, defaults={"data": None})
+    add_batch_rows(parser)
     if peek("method", rest) is None:
         rest = [*rest, "--method", default_method(peek("model", rest, ""))]
     add_settings(parser, peek("method", rest), UNLEARNERS)
