@@ -93,7 +93,7 @@ def test_samples_latents_features_and_energies_do_not_depend_on_the_rows_at_once
 
 @pytest.mark.parametrize("name", ["latent_transport", "uot", "reject", "erfm_resample"])
 def test_unlearning_sees_no_more_rows_and_ends_in_the_same_model(name: str) -> None:
-    """Banks are drawn, scored and coupled in parts; the batches of a training, of 32 rows here, are its own."""
+    """Banks are drawn, scored and coupled in parts; the batches of a training, 32 rows here, are its own."""
     inner, guide = Watched(linear(0)), Watched(linear(1))
     model = uf.Flow(inner, (2,), "euler", 2) if name == "erfm_resample" else uf.Generator(inner, (2,))
     inner.config = {"builder": "torch.nn:Linear", "options": {"in_features": 2, "out_features": 2}}  # type: ignore[assignment]
