@@ -76,6 +76,19 @@ def dark(images):
 
 def guide(path):
     return joblib.load(path)
+
+
+class Pairs(Decoder):
+    def forward(self, z):
+        return self.layers(z), z
+
+
+def refuses():
+    raise RuntimeError("no such network")
+
+
+def broken(images):
+    return {}["a"]
 '''
 
 GAN = "generator:strangers.nets:Decoder@gan.pth,prior=normal:6,range=0:1,shape=1x8x8"
@@ -127,6 +140,12 @@ def write_files() -> None:
     rows, labels = data.x.flatten(1).numpy(), data.labels.numpy()
     joblib.dump(LogisticRegression(C=1e-3).fit(rows, labels), "logistic.joblib")
     joblib.dump(DecisionTreeClassifier(max_depth=4).fit((rows + 1) / 2, labels), "tree.joblib")
+    Path("cut.joblib").write_bytes(Path("tree.joblib").read_bytes()[:100])
+    Path("strangers/syntax.py").write_text("def f(:")
+    Path("strangers/fails.py").write_text("1 / 0")
+    torch.save(Decoder(), "whole.pth")
+    Path("half").mkdir()
+    Path("half/model_index.json").touch()
     Path("shots").mkdir()
     for k, pixels in enumerate(rng.integers(0, 256, (3, 8, 8), dtype="uint8")):
         Image.fromarray(pixels).save(f"shots/{k}.png")
@@ -328,3 +347,104 @@ def test_a_folder_of_diffusers_is_planned_unlearned_sampled_and_given_back(
     before, after = load_file(weights), load_file("unet-after.safetensors")
     assert before.keys() == after.keys()
     assert any(not torch.equal(before[name], after[name]) for name in before)
+
+
+# Wrong and half-right lines
+
+
+UNLEARN = f"unlearn --method latent_transport {SMALL} --out out"
+WRONG: dict[str, tuple[str, str]] = {
+    "a kind that does not exist": (
+        f"--model {GAN} --forget 3".replace("generator", "generater"),
+        "did you mean gen",
+    ),
+    "an energy of no kind": (f"--model {GAN} --energy onx:guide.onnx --forget 3", "did you mean onnx:...?"),
+    "an option misspelt": (f"--model {GAN.replace(',range=', ',rnage=')}", "'rnage'; did you mean range=?"),
+    "an option of no score": (
+        f"--model {GAN} --energy {SCORE.replace('reads', 'read')}",
+        "got read= for score",
+    ),
+    "words for a number": (f"--model {GAN} --energy {SCORE},batch_size=many", "expected a whole number"),
+    "a value that is no YAML": (f"--model {GAN},width=[3", "got width=[3"),
+    "a module of no grammar": (f"--model {GAN.replace('nets', 'syntax')}", "(SyntaxError: "),
+    "a module that fails": (f"--model {GAN.replace('nets', 'fails')}", "(ZeroDivisionError: "),
+    "a function that fails": (
+        f"--model {GAN.replace('Decoder', 'refuses')}",
+        "(RuntimeError: no such network)",
+    ),
+    "a network of tuples": (
+        f"--model {GAN.replace('Decoder', 'Pairs')}",
+        "returned a tuple; expected a tensor",
+    ),
+    "a network that asserts": (
+        f"--model {GAN.replace('normal:6', 'normal:3')}",
+        "does not run on latents of shape [3]",
+    ),
+    "a range that nothing fills": (f"--model {GAN.replace('0:1', '0:255')}", "alone in the range 0:255"),
+    "a pickled network": (f"--model {GAN.replace('gan', 'whole')}", "(a strangers.nets.Decoder is in it)"),
+    "weights as a model": ("--model gan.pth", "generator:PACKAGE.MODULE:FUNCTION@gan.pth"),
+    "diffusers without its kind": ("--model half", "write diffusers:half"),
+    "no label": (f"--model {FLOW},label=three", "got label=three; expected label=3"),
+    "no number of labels": (f"--model {FLOW},label=random:0", "expected label=3, or label=random:10"),
+    "no energy": (f"--model {GAN} --forget 3", "write --energy classifier:DIR"),
+    "a classifier and no classes": (f"--model {GAN} --energy {JUDGE}", "write --forget 3, or --forget 3,5"),
+    "an estimator and no classes": (f"--model {GAN} --energy {TREE}", "got no classes to forget"),
+    "a score that fails": (f"--model {GAN} --energy score:strangers.nets:broken", "(KeyError: 'a')"),
+    "an estimator's file without consent": (
+        f"--model {GAN} --energy estimator:tree.joblib --forget 3",
+        "--trust_code true",
+    ),
+    "a damaged estimator": (
+        f"--model {GAN} --energy estimator:cut.joblib --forget 3 --trust_code true",
+        "cannot be read",
+    ),
+    "an estimator of no file": (f"--model {GAN} --energy estimator:tree.onnx --forget 3", ".joblib, .pkl"),
+    "an estimator's unknown class": (f"--model {GAN} --energy {TREE} --forget 10", "from 0 to 9"),
+    "an option of no estimator": (
+        f"--model {GAN} --energy {TREE},outputs=x --forget 3",
+        "did you mean output=?",
+    ),
+    "images and nothing that tells them apart": (
+        f"--model {GAN} --energy images:shots",
+        "expected extractor=",
+    ),
+    "images of no extractor": (
+        f"--model {GAN} --energy images:shots,extractor=flaten",
+        "imagenet or flatten",
+    ),
+    "images of an option of another way": (
+        f"--model {GAN} --energy images:shots,extractor=flatten,kernel=rbf",
+        "got kernel= for extractor=flatten",
+    ),
+    "images that an extractor does not read": (
+        f"--model {GAN} --energy images:shots,extractor=strangers.nets:trunk",
+        "does not run on images",
+    ),
+    "images that are nowhere": (f"--model {GAN} --energy images:nowhere,extractor=flatten", "got no nowhere"),
+    "images another way": (
+        f"--model {GAN} --energy images:shots,extractor=flatten,way=x",
+        "grown or thresholded",
+    ),
+    "weights of no name": (f"--model {GAN} --energy {SCORE} --train_only head", "which matches none"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_what_is_wrong_is_said_in_one_sentence_and_nothing_is_written(
+    name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words, said = WRONG[name]
+    assert said in refused(f"{UNLEARN} {words}", capsys)
+
+
+def test_an_audit_says_what_it_needs(capsys: pytest.CaptureFixture[str]) -> None:
+    audit = f"audit {GAN} --original {GAN} --judge {JUDGE} --n 100 --out out"
+    assert "the judge needs classes" in refused(f"{audit} --split split.json", capsys)
+    assert "write --split split.json" in refused(f"{audit} --forget 3", capsys)
+
+
+def test_real_samples_need_classes(capsys: pytest.CaptureFixture[str]) -> None:
+    asked = f"--model {FLOW} --energy {SCORE} --data digits"
+    assert "--data needs classes" in refused(f"plan {asked} --methods fine_tune", capsys)
+    unlearn = f"unlearn {asked} --method fine_tune --settings.steps 1 --out out"
+    assert "fine_tune needs classes" in refused(unlearn, capsys)

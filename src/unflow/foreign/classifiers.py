@@ -64,7 +64,7 @@ def _classifier(line: Foreign) -> Classifier:
         "range": read_range, "shape": read_shape, "key": str, "names": lambda text: text.split("/")
     }  # fmt: skip
     ours, theirs = line.take(known)
-    net = ReadsAs(line.network(theirs, ours.get("key")), ours.get("range"), ours.get("shape"))
+    net = ReadsAs(line.network(theirs, ours.get("key"), known), ours.get("range"), ours.get("shape"))
     return Classifier(net, ours.get("names") or _numbers(net, line)).eval()
 
 

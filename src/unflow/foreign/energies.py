@@ -16,7 +16,7 @@ from unflow.errors import InputError, said
 from unflow.foreign.classifiers import check_reads, load_classifier
 from unflow.foreign.estimators import energy_of_estimator
 from unflow.foreign.images import energy_of_images
-from unflow.foreign.line import KINDS, Foreign, read_line, read_range, read_shape
+from unflow.foreign.line import Foreign, read_line, read_range, read_shape
 from unflow.models import GenerativeModel
 from unflow.nets import ReadsAs
 from unflow.training import stream
@@ -81,7 +81,7 @@ def load_energy(
     kind, wanted = text.partition(":")[0], Wanted(forget, margin, model, trust_code)
     if kind == "classifier" and ":" in text:
         return _classifier(text, wanted)
-    line = read_line(text, ("classifier", *ENERGIES)) if kind in KINDS else None
+    line = read_line(text, ("classifier", *ENERGIES))
     if line is None:
         raise InputError(f"got --energy {text!r}; expected {FORMS}")
     energy = ENERGIES[kind](line, wanted)

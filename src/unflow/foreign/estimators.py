@@ -9,11 +9,14 @@ from torch import nn
 
 from unflow.energies import ClassLogOdds, Energy, EstimatorLogOdds, LinearClassifier, check_classes
 from unflow.errors import InputError, said
-from unflow.foreign.line import FUNCTION, Foreign, read_range, read_shape
+from unflow.foreign.line import FUNCTION, Foreign, Readers, read_range, read_shape
 from unflow.nets import ReadsAs
 
 FILES = (".joblib", ".pkl", ".pickle")
 """Endings of files that hold an estimator, and can hold anything else."""
+
+KNOWN: Readers = {"range": read_range, "shape": read_shape, "output": str}
+"""Options of a line."""
 
 
 def energy_of_estimator(line: Foreign, forget: tuple[int, ...], margin: float, trust_code: bool) -> Energy:
@@ -30,7 +33,7 @@ def energy_of_estimator(line: Foreign, forget: tuple[int, ...], margin: float, t
     Raises:
         InputError: for a file without consent, what is no fitted classifier, and unknown classes.
     """
-    ours, theirs = line.take({"range": read_range, "shape": read_shape, "output": str})
+    ours, theirs = line.take(KNOWN)
     estimator = _estimator(line, theirs, trust_code)
     reads = ReadsAs(nn.Flatten(), ours.get("range"), ours.get("shape"))
     labels = list(getattr(estimator, "classes_", ()))  # none: not fitted, as ``EstimatorLogOdds`` will say
@@ -55,7 +58,7 @@ def _linear(estimator: Any) -> LinearClassifier | None:
 def _estimator(line: Foreign, options: dict[str, Any], trust_code: bool) -> Any:
     if FUNCTION.fullmatch(line.what):
         given = [] if line.weights is None else [str(line.weights)]
-        return line.called(*given, **options)
+        return line.called(given, options, KNOWN)
     path = Path(line.what)
     if path.suffix not in FILES:
         raise InputError(

@@ -77,7 +77,7 @@ def _extractor(line: Foreign, known: Readers, trust_code: bool) -> nn.Module:
     what, _, weights = text.partition("@")
     if FUNCTION.fullmatch(what) and not Path(text).exists():
         function = Foreign("extractor", what, Path(weights) if weights else None)
-        return ReadsAs(function.network(theirs, ours.get("key")), ours.get("range"), ours.get("shape"))
+        return ReadsAs(function.network(theirs, ours.get("key"), known), ours.get("range"), ours.get("shape"))
     unread = [name for name in line.options if name in theirs or name in _OF_FUNCTIONS]
     if unread:
         raise InputError(

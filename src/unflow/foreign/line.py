@@ -9,10 +9,11 @@ line agrees to run it.
 
 from __future__ import annotations
 
+import difflib
 import inspect
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -20,7 +21,7 @@ from typing import Any, Literal, cast
 import yaml
 from torch import nn
 
-from unflow.errors import InputError
+from unflow.errors import InputError, said
 from unflow.nets import build_net, named_function, trust
 from unflow.nets.adapters import Range, checked_range
 from unflow.weights import load_weights
@@ -87,13 +88,19 @@ class Foreign:
             )
         return ours
 
-    def network(self, options: dict[str, Any], key: str | None) -> nn.Module:
+    def network(self, options: dict[str, Any], key: str | None, known: Readers) -> nn.Module:
         """Return the network with its weights, in evaluation mode.
 
+        Args:
+            options: of the function.
+            key: as ``load_weights``.
+            known: unflow's own options for the kind, one of which may have been meant.
+
         Raises:
-            InputError: for what names no function; as ``build_net`` and ``load_weights``.
+            InputError: for what names no function, options that it does not take; as ``build_net`` and
+                ``load_weights``.
         """
-        self.check_function()
+        self._check_options(self.function(), (), options, known)
         trust(self.what)
         net = build_net({"builder": self.what, "options": options})
         if self.weights is not None:
@@ -109,18 +116,36 @@ class Foreign:
         self.check_function()
         return cast(Callable[..., Any], named_function(self.what))
 
-    def called(self, *given: Any, **options: Any) -> Any:
+    def called(self, given: Sequence[Any], options: dict[str, Any], known: Readers) -> Any:
         """Return what the function that is named returns.
 
+        Args:
+            given: its arguments without a name.
+            options: its options.
+            known: as ``network``.
+
         Raises:
-            InputError: as ``function``, and for options that it does not take.
+            InputError: as ``function``, for options that it does not take, and what it raises.
         """
         function = self.function()
+        self._check_options(function, given, options, known)
+        try:
+            return function(*given, **options)
+        except Exception as error:  # what somebody else's code raises is anything
+            raise InputError(f"{self.what} fails ({said(error)}); expected it to return something") from error
+
+    def _check_options(
+        self, function: Callable[..., Any], given: Sequence[Any], options: dict[str, Any], known: Readers
+    ) -> None:
+        """Raise InputError for options that a function does not take, with what may have been meant."""
         try:
             inspect.signature(function).bind(*given, **options)
+        except ValueError:
+            return  # functions written in C have no signature
         except TypeError as error:
-            raise InputError(f"{self.what} does not take these options: {error}") from error
-        return function(*given, **options)
+            meant = [near for name in options for near in difflib.get_close_matches(name, known, 1, 0.7)]
+            hint = f"; did you mean {meant[0]}=?" if meant else ""
+            raise InputError(f"{self.what} does not take these options: {error}{hint}") from error
 
     def check_function(self) -> None:
         """Raise InputError if no function is named; have its module found beside the shell."""
@@ -149,7 +174,10 @@ def read_line(text: str, kinds: tuple[str, ...] = KINDS) -> Foreign | None:
         InputError: for a line with another kind, or options that are not name=value.
     """
     found = LINE.fullmatch(text)
-    if found is None or found["kind"] not in KINDS or Path(text).exists():
+    if found is None or Path(text).exists():
+        return None
+    if found["kind"] not in KINDS:
+        _check_spelling(text, found["kind"])
         return None
     if found["kind"] not in kinds:
         raise InputError(
@@ -164,6 +192,13 @@ def read_line(text: str, kinds: tuple[str, ...] = KINDS) -> Foreign | None:
             options[name] = value
     weights = None if found["weights"] is None else Path(found["weights"])
     return Foreign(found["kind"], found["what"], weights, options)
+
+
+def _check_spelling(text: str, kind: str) -> None:
+    """Raise InputError for what is nearly a line; anything else may be the path of a bundle."""
+    near = difflib.get_close_matches(kind, KINDS, n=1, cutoff=0.7)
+    if near:
+        raise InputError(f"got {text!r}, and no kind is called {kind}; did you mean {near[0]}:...?")
 
 
 # How values are written
