@@ -14,8 +14,9 @@ from jsonargparse import ArgumentParser
 from unflow.auditing import Attacks, Gate, audit, failed
 from unflow.bundle import write_card
 from unflow.card import audited_row
-from unflow.commands.groups import Request, Rows, add_run
+from unflow.commands.groups import add_run
 from unflow.commands.options import add_batch_rows, first_word_as
+from unflow.commands.shared import Request, Rows
 from unflow.costs import guided_cost
 from unflow.energies import check_classes
 from unflow.errors import InputError

@@ -9,7 +9,8 @@ import torch
 from jsonargparse import ArgumentParser
 
 from unflow import bundle
-from unflow.commands.groups import Rows, add_run
+from unflow.commands.groups import add_run
+from unflow.commands.shared import Rows
 from unflow.judges import FIRST, SECOND, train_judges
 from unflow.methods.classification import Classification
 from unflow.runs import run_folder

@@ -10,8 +10,9 @@ from typing import Any
 import torch
 from jsonargparse import ArgumentParser
 
-from unflow.commands.groups import Original, Request, Rows, add_run
+from unflow.commands.groups import add_run
 from unflow.commands.options import add_batch_rows
+from unflow.commands.shared import Original, Request, Rows
 from unflow.errors import InputError, choose
 from unflow.files import write_json
 from unflow.methods import UNLEARNERS

@@ -8,7 +8,8 @@ from pathlib import Path
 import torch
 from jsonargparse import ArgumentParser
 
-from unflow.commands.groups import Rows, add_run
+from unflow.commands.groups import add_run
+from unflow.commands.shared import Rows
 from unflow.data import Split, read_split, split_data, write_split
 from unflow.errors import InputError
 from unflow.training import check_seed

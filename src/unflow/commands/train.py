@@ -11,8 +11,9 @@ from jsonargparse import ArgumentParser
 
 from unflow import bundle
 from unflow.base_models import train_model
-from unflow.commands.groups import Rows, add_run
+from unflow.commands.groups import add_run
 from unflow.commands.options import add_settings, peek, with_recipe
+from unflow.commands.shared import Rows
 from unflow.errors import InputError
 from unflow.methods import TRAINERS, Method
 from unflow.methods.base import settings as plain_settings

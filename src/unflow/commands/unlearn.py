@@ -10,8 +10,9 @@ import torch
 from jsonargparse import ArgumentParser
 
 from unflow.bundle import CONFIG
-from unflow.commands.groups import Original, Request, Rows, add_run
+from unflow.commands.groups import add_run
 from unflow.commands.options import add_batch_rows, add_settings, peek, with_recipe
+from unflow.commands.shared import Original, Request, Rows
 from unflow.errors import InputError
 from unflow.files import read_json
 from unflow.foreign import load_model, read_line, seen_by
