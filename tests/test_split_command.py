@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from unflow.cli import main
-from unflow.data import PARTS, load_data, read_split, split_data
+from unflow.cli import COMMANDS, main
+from unflow.data import PARTS, LabelledData, load_data, read_split, split_data, write_npz
 from unflow.files import read_json
 
 
@@ -49,3 +49,34 @@ def test_shares_that_are_no_split_are_refused(
     assert main(["split", "--shares", shares, "--out", str(tmp_path / "split.json")]) == 2
     assert "expected three numbers > 0 that sum to 1" in capsys.readouterr().err
     assert not (tmp_path / "split.json").exists()
+
+
+@pytest.mark.parametrize("name", [name for name in COMMANDS if name != "reproduce"])
+def test_every_command_that_reads_data_has_a_cache(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main([name, "--help"])
+    text = capsys.readouterr().out
+    assert ("--data DATA" in text) == ("--cache CACHE" in text)
+    assert ("--data DATA" in text) == (name in ("split", "train", "judge", "plan", "unlearn", "audit"))
+
+
+def test_a_cache_is_filled_once_and_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    data = load_data("digits")
+    write_npz(LabelledData("rows", data.x[:90], data.labels[:90], data.class_names), "rows.npz")
+    words = ["split", "--data", "npz:rows.npz"]
+    assert main([*words, "--out", "plain.json"]) == 0
+    for out in ("first.json", "second.json"):
+        assert main([*words, "--cache", "kept", "--out", out]) == 0
+        assert Path(out).read_bytes() == Path("plain.json").read_bytes()
+        assert len(list(Path("kept").iterdir())) == 1
+    (entry,) = Path("kept").iterdir()
+    entry.write_bytes(b"")  # so it is what the next command reads
+    assert main([*words, "--cache", "kept", "--out", "third.json"]) == 2
+    net = """{"net": "mlp", "width": 4, "depth": 1}"""
+    train = ["train", "digits-flow", "--net", net, "--settings.steps", "1", "--data", "npz:rows.npz"]
+    batch = ["--settings.batch_size", "8", "--split", "plain.json", "--out", "flow"]
+    assert main([*train, *batch, "--cache", "kept"]) == 2
+    entry.unlink()
+    assert main([*train, *batch, "--cache", "kept"]) == 0
+    assert main([*train, *batch]) == 0  # the same run, found again

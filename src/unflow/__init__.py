@@ -20,7 +20,7 @@ _HOME = {
     "audit": "auditing", "Audit": "auditing",
     "save": "bundle", "load": "bundle", "load_classifier": "bundle", "load_autoencoder": "bundle",
     "from_pretrained": "pretrained", "save_pretrained": "pretrained", "push_to_hub": "pretrained",
-    "fit": "training", "stream": "training", "Problem": "methods",
+    "fit": "training", "stream": "training", "Problem": "methods", "batch_rows": "batches",
 }  # fmt: skip
 _ROOMS = (
     "anchoring", "attacks", "calibration", "divergences", "energies", "paths", "couplings", "integrators",
@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     )  # fmt: skip
     from unflow.auditing import Audit, audit
     from unflow.autoencoders import Autoencoder
+    from unflow.batches import batch_rows
     from unflow.bundle import load, load_autoencoder, load_classifier, save
     from unflow.classifiers import Classifier
     from unflow.errors import InputError

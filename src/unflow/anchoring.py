@@ -11,6 +11,7 @@ import torch
 from scipy import sparse
 from torch import Tensor, nn
 
+from unflow.batches import in_batches
 from unflow.energies import Anchor, AnchorLogOdds, MixtureLogOdds, evaluate, features_of, frozen
 from unflow.energies.anchor import Kernel
 from unflow.errors import InputError
@@ -150,7 +151,7 @@ def features(extractor: nn.Module, x: Tensor, what: str) -> Tensor:
     if len(x) == 0:
         raise InputError(f"got 0 {what}; expected 1 or more")
     extractor = frozen(extractor)
-    phi = torch.cat([features_of(extractor, chunk) for chunk in x.split(4096)]).double()
+    phi = torch.cat([features_of(extractor, chunk) for chunk in in_batches(x, 4096)]).double()
     if not torch.isfinite(phi).all():
         raise InputError(f"the features of the {what} are NaN or infinite; expected finite numbers")
     return phi

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from unflow.batches import in_batches
 from unflow.errors import InputError
 from unflow.nets import ConvAutoencoder, build_net, net_config
 from unflow.nets.modes import evaluating
@@ -43,7 +44,7 @@ class Autoencoder(nn.Module):
     def encode(self, x: Tensor, batch_size: int = 1024) -> Tensor:
         """Return the latents [n, *latent_shape] of many images, without gradient and in evaluation mode."""
         with evaluating(self):
-            return torch.cat([self.net.encode(chunk) for chunk in x.split(batch_size)])
+            return torch.cat([self.net.encode(chunk) for chunk in in_batches(x, batch_size)])
 
     def decode(self, latents: Tensor) -> Tensor:
         """Return images [batch, *sample_shape] of latents [batch, *latent_shape]; gradients pass."""
@@ -52,7 +53,7 @@ class Autoencoder(nn.Module):
     @torch.no_grad()
     def decode_batches(self, latents: Tensor, batch_size: int = 1024) -> Tensor:
         """Return the images of many latents, without gradient."""
-        return torch.cat([self.decode(chunk) for chunk in latents.split(batch_size)])
+        return torch.cat([self.decode(chunk) for chunk in in_batches(latents, batch_size)])
 
     def forward(self, x: Tensor) -> Tensor:
         """Return reconstructions of images [batch, *sample_shape]."""
@@ -66,3 +67,19 @@ class Autoencoder(nn.Module):
     def from_config(config: dict[str, Any]) -> Autoencoder:
         """Rebuild the architecture, with fresh weights."""
         return Autoencoder(build_net(config["autoencoder"]))
+
+
+class Encoding(nn.Module):
+    """The latents of images, with gradient: an extractor for anchors. No labels are in it.
+
+    Args:
+        autoencoder: whose encoder is asked.
+    """
+
+    def __init__(self, autoencoder: Autoencoder) -> None:
+        super().__init__()
+        self.autoencoder = autoencoder
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the latents, [batch, *latent_shape]."""
+        return self.autoencoder.net.encode(x)

@@ -126,12 +126,16 @@ def _check_kind(kind: str, method: Method) -> None:
         raise InputError(f"{type(method).__name__} does not train the kind {kind}; expected {right} for it")
 
 
-def load_rows(data: str, split: str | Path | None, part: str) -> LabelledData:
-    """Return a data set, or one part of its split."""
-    return load_data(data) if split is None else load_parts(data, split, part)[0]
+def load_rows(
+    data: str, split: str | Path | None, part: str, cache: str | Path | None = None
+) -> LabelledData:
+    """Return a data set, or one part of its split; ``cache`` as ``load_data``."""
+    return load_data(data, cache) if split is None else load_parts(data, split, part, cache=cache)[0]
 
 
-def load_parts(data: str, split: str | Path, *parts: str) -> list[LabelledData]:
-    """Return parts of a data set's split; it is read once."""
-    everything, rows = load_data(data), read_split(split)
+def load_parts(
+    data: str, split: str | Path, *parts: str, cache: str | Path | None = None
+) -> list[LabelledData]:
+    """Return parts of a data set's split; it is read once, ``cache`` as ``load_data``."""
+    everything, rows = load_data(data, cache), read_split(split)
     return [rows.of(everything, part) for part in parts]

@@ -13,6 +13,7 @@ import torch.nn.functional as nnf
 from scipy.optimize import minimize_scalar
 from torch import Tensor, nn
 
+from unflow.batches import in_batches
 from unflow.energies import Balanced, Energy, evaluate, frozen, retained_probabilities
 from unflow.errors import InputError
 
@@ -62,7 +63,7 @@ def calibrated(classifier: nn.Module, x: Tensor, labels: Tensor) -> Tempered:
     if len(x) == 0:
         raise InputError("got no samples to calibrate a classifier on; expected 1 or more")
     classifier = frozen(classifier)
-    logits = torch.cat([classifier(chunk) for chunk in x.split(4096)]).double()
+    logits = torch.cat([classifier(chunk) for chunk in in_batches(x, 4096)]).double()
 
     def loss(log_temperature: float) -> float:
         return float(nnf.cross_entropy(logits / math.exp(log_temperature), labels))
@@ -103,7 +104,7 @@ def balanced(
     if not strength > 0:
         raise InputError(f"got strength={strength} to balance a request for; expected a number > 0")
     classifier, F = frozen(classifier), evaluate(energy, x).double()
-    logits = torch.cat([classifier(chunk) for chunk in x.split(4096)]).double()
+    logits = torch.cat([classifier(chunk) for chunk in in_batches(x, 4096)]).double()
     p = retained_probabilities(logits, forget)
     kept = [k for k in range(logits.shape[1]) if k not in set(forget)]
     share = logits.softmax(1)[:, kept].mean(0).clamp(min=1e-12)

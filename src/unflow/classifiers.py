@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as nnf
 from torch import Tensor, nn
 
+from unflow.batches import in_batches
 from unflow.errors import InputError
 from unflow.nets import build_net, net_config
 
@@ -36,14 +37,14 @@ class Classifier(nn.Module):
     @torch.no_grad()
     def probabilities(self, x: Tensor, batch_size: int = 2048) -> Tensor:
         """Return class probabilities of many samples, [n, num_classes]."""
-        return torch.cat([self(chunk).softmax(1) for chunk in x.split(batch_size)])
+        return torch.cat([self(chunk).softmax(1) for chunk in in_batches(x, batch_size)])
 
     @torch.no_grad()
     def features(self, x: Tensor, batch_size: int = 2048) -> Tensor:
         """Return what the last layer reads, [n, num_features]: distances between images use it."""
         extract = self.net.features
         assert callable(extract)
-        return torch.cat([extract(chunk) for chunk in x.split(batch_size)])
+        return torch.cat([extract(chunk) for chunk in in_batches(x, batch_size)])
 
     def accuracy(self, x: Tensor, labels: Tensor) -> float:
         """Return the share of samples whose most probable class is the label."""

@@ -15,6 +15,12 @@ class InputError(ValueError):
     """
 
 
+def said(error: Exception) -> str:
+    """Return what somebody else's error says, in one line."""
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+
+
 def choose(members: Mapping[str, T], name: object, what: str) -> T:
     """Return the member of that name from a family's literal dict.
 

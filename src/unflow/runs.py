@@ -12,6 +12,7 @@ import yaml
 
 from unflow.errors import InputError
 from unflow.files import write_bytes
+from unflow.training import PREPARED
 
 CONFIG = "config.yaml"
 
@@ -51,7 +52,7 @@ def open_run(out: str | Path, config: dict[str, Any]) -> Path:
 
 @contextmanager
 def run_folder(out: str | Path, config: dict[str, Any]) -> Iterator[Path]:
-    """``open_run``, taken back when the work inside is refused before it has written anything."""
+    """``open_run``, taken back when the work inside is refused before its first step."""
     out = Path(out)
     made = [folder for folder in (out, *out.parents) if not folder.exists()]
     new = not (out / CONFIG).exists()
@@ -59,8 +60,9 @@ def run_folder(out: str | Path, config: dict[str, Any]) -> Iterator[Path]:
     try:
         yield out
     except InputError:
-        if new and [entry.name for entry in out.iterdir()] == [CONFIG]:
-            (out / CONFIG).unlink()
+        if new and {entry.name for entry in out.iterdir()} <= {CONFIG, PREPARED}:
+            for name in (CONFIG, PREPARED):
+                (out / name).unlink(missing_ok=True)
             for folder in made:
                 folder.rmdir()
         raise

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import io
+import re
 import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from unflow.errors import InputError
+from unflow.errors import InputError, said
 from unflow.files import read_tensors, write_bytes, write_tensors
 
 WRAPPERS = ("module.", "_orig_mod.")
@@ -51,7 +52,7 @@ def _content(path: Path) -> Any:
         return torch.load(path, map_location="cpu", weights_only=True)
     except UnpicklingError as error:
         raise InputError(
-            f"{path} holds more than tensors, or is no file of PyTorch ({_reason(error)}); expected tensors "
+            f"{path} holds more than tensors, or is no file of PyTorch ({_pickled(error)}); expected tensors "
             "alone: save `model.state_dict()` where the model's code is, by torch.save or safetensors"
         ) from error
     except (RuntimeError, EOFError, OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
@@ -222,5 +223,11 @@ def _nearest(
     return f"{'; '.join(differing[:3])}{more}{where}; expected the weights of this architecture"
 
 
+def _pickled(error: Exception) -> str:
+    """Return which object a file holds beside tensors, as PyTorch says it."""
+    found = re.search(r"(?:Unsupported global: GLOBAL|Unsupported class|class) ([\w.]+)", str(error))
+    return f"a {found[1]} is in it" if found else _reason(error)
+
+
 def _reason(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:160]
+    return said(error)[:160]

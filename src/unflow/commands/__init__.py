@@ -13,6 +13,8 @@ from typing import Any
 
 from jsonargparse import ArgumentParser
 
+from unflow.batches import batch_rows
+from unflow.commands.groups import add_run, gathered
 from unflow.errors import InputError
 
 Runner = Callable[..., int | None]
@@ -26,7 +28,8 @@ def run_command(name: str, what: str, arguments: Sequence[str]) -> int:
     warnings.showwarning = lambda message, *_: print(f"unflow {name}: warning: {message}", file=sys.stderr)
     try:
         values = parse(parser, module, arguments)
-        code = module.run(**values)
+        with batch_rows(values.pop("batch_rows", None)):
+            code = module.run(**values)
     except (InputError, ArgumentError) as error:
         print(f"unflow {name}: {sentence(error, parser)}", file=sys.stderr)
         return 2
@@ -40,13 +43,13 @@ def parse(parser: ArgumentParser, module: Any, arguments: Sequence[str]) -> dict
     """Return the keyword arguments of a command's ``run``."""
     add = getattr(module, "add_arguments", None)
     if add is None:
-        parser.add_function_arguments(module.run)
+        add_run(parser, module.run)
         rest = list(arguments)
     else:
         rest = add(parser, list(arguments))
     namespace = parser.instantiate(parser.parse_args(usual_spelling(parser, rest)))
     values = {k: v for k, v in vars(namespace).items() if k not in ("config", "__default_config__")}
-    return values
+    return gathered(module.run, values)
 
 
 def usual_spelling(parser: ArgumentParser, arguments: Sequence[str]) -> list[str]:

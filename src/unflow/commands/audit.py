@@ -6,18 +6,18 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from jsonargparse import ArgumentParser
 
 from unflow.auditing import Attacks, Gate, audit, failed
-from unflow.base_models import load_parts
 from unflow.bundle import check_own, write_card
 from unflow.card import audited_row
-from unflow.commands.options import first_word_as, parse_classes
+from unflow.commands.groups import add_run
+from unflow.commands.options import add_batch_rows, first_word_as
+from unflow.commands.shared import Request, Rows
 from unflow.costs import guided_cost
-from unflow.divergences import DIVERGENCES
 from unflow.energies import check_classes
 from unflow.errors import InputError
 from unflow.foreign import (
@@ -26,7 +26,6 @@ from unflow.foreign import (
     guide_of,
     lineage_of,
     load_classifier,
-    load_energy,
     load_whole,
 )  # fmt: skip
 from unflow.judges import judge_folders
@@ -34,7 +33,6 @@ from unflow.models import GenerativeModel
 from unflow.report import write_report
 from unflow.runs import run_folder
 from unflow.table import guard_lines, print_audit
-from unflow.target import Target
 from unflow.training import check_seed
 
 DEFAULT = Attacks()
@@ -42,7 +40,8 @@ DEFAULT = Attacks()
 
 def add_arguments(parser: ArgumentParser, arguments: Sequence[str]) -> list[str]:
     """Add the options; the first word is the model."""
-    parser.add_function_arguments(run)
+    add_run(parser, run)
+    add_batch_rows(parser)
     return first_word_as("model", arguments)
 
 
@@ -50,18 +49,13 @@ def run(
     model: str,
     original: str,
     judge: str,
-    forget: str,
+    request: Request,
+    rows: Rows,
     out: Path,
-    split: Path,
-    data: str = "digits",
     second_judge: str | None = None,
     retrained: str | None = None,
     autoencoder: Path | None = None,
     strengths: str | None = None,
-    energy: str | None = None,
-    margin: float = 4.0,
-    strength: float = 1.0,
-    divergence: Literal["kl", "softplus", "chi2"] = "kl",
     n: int | None = None,
     resolve: float = 0.5,
     seed: int = 0,
@@ -69,7 +63,6 @@ def run(
     attacks: Attacks = DEFAULT,
     fail_if: str | None = None,
     card: bool = False,
-    trust_code: bool = False,
 ) -> int:
     """Measure a model against the original, the exact target and a retrained one.
 
@@ -79,17 +72,12 @@ def run(
         judge: bundle of a classifier that had no part in the request, or the folder of `unflow judge`, or
             classifier:PACKAGE.MODULE:FUNCTION@WEIGHTS,...
         second_judge: another; it confirms what a search over latents finds.
-        forget: classes, like 3 or 3,5.
+        request: what was to be forgotten; its energy, if there is one, gives the exact target.
+        rows: what was split; the held-out part gives the statistics.
         out: folder for audit.json, samples/ and report.html.
-        split: split.json; its held-out part gives the statistics.
-        data: digits, mnist:DIR, folder:DIR@32, npz:FILE, ...: what was split.
         retrained: bundle of a model trained without the classes.
         autoencoder: bundle of what decodes, for models of latents.
         strengths: bundles of the same request at other strengths, like a,b: the report gets a slider.
-        energy: of the request, as for `unflow unlearn`, for the exact target.
-        margin: of the energy, >= 0.
-        strength: lam, >= 0.
-        divergence: what held the target near the original.
         n: samples per row, >= 100; by default as many as --resolve asks for.
         resolve: points by which two forget rates differ that are to be told apart, in (0, 100).
         seed: of latents and rejection, >= 0.
@@ -97,7 +85,6 @@ def run(
         attacks: how.
         fail_if: conditions on the model's row, like "forget_rate>0.01,pul<95"; exit code 1 if one holds.
         card: write the audit into the model card, README.md of the model's bundle.
-        trust_code: whether bundles may run the functions that they name for networks of somebody else's.
     """
     torch.set_num_threads(1)
     check_seed(seed)
@@ -107,7 +94,7 @@ def run(
         raise InputError(f"got n={n}; expected 100 or more samples per row")
     if not 0 < resolve < 100:
         raise InputError(f"got --resolve {resolve}; expected points of forget rate in (0, 100), like 0.5")
-    classes = parse_classes(forget)
+    classes, trust_code = request.required_classes("the judge"), request.trust_code
     gates = [Gate.parse(text) for text in fail_if.split(",")] if fail_if else []
     judge, second_judge = judge_folders(judge, second_judge)
     load = partial(load_whole, autoencoder=autoencoder, trust_code=trust_code)
@@ -120,26 +107,23 @@ def run(
     after = load(model)
     others = models_by_strength(model, strengths.split(","), load) if strengths else None
     again = None if retrained is None else load(retrained)
-    F = None if energy is None else load_energy(energy, classes, margin, before, trust_code)
-    target = None if F is None else Target(before, F, strength, DIVERGENCES[divergence]())
-    guide = None if energy is None else guide_of(energy)
+    target = None if request.energy is None else request.target(before)
+    guide = None if request.energy is None else guide_of(request.energy)
     lineage = lineage_of(model)
-    held_out, training = load_parts(data, split, "held_out", "train")
+    held_out, training = rows.parts("held_out", "train")
     record = {
         "command": "audit", "model": str(model), "original": str(original), "judge": str(judge),
         "second_judge": None if second_judge is None else str(second_judge),
         "strengths": strengths, "autoencoder": None if autoencoder is None else str(autoencoder),
         "attack": dataclasses.asdict(attacks) if attack else None,
-        "forget": list(classes), "data": data, "split": str(split),
-        "retrained": None if retrained is None else str(retrained), "energy": energy,
-        "margin": margin, "strength": strength, "divergence": divergence, "n": n,
-        "resolve": resolve, "seed": seed,
+        "retrained": None if retrained is None else str(retrained),
+        **request.record(), **rows.record(), "n": n, "resolve": resolve, "seed": seed,
     }  # fmt: skip
     with run_folder(out, record):
         result = audit(
             after, original=before, judge=referee, forget=classes, held_out=held_out,
             training=training, target=target, retrained=again, n=n, resolve=resolve / 100, seed=seed, out=out,
-            guide=guide_behind(F), judge_data=data_hash(judge),
+            guide=guide_behind(None if target is None else target.energy), judge_data=data_hash(judge),
             second_judge=second, second_judge_data=None if second_judge is None else data_hash(second_judge),
             attacks=attacks if attack else None, strengths=others,
             guide_data=None if guide is None else data_hash(guide),

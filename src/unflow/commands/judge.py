@@ -9,7 +9,8 @@ import torch
 from jsonargparse import ArgumentParser
 
 from unflow import bundle
-from unflow.base_models import load_parts
+from unflow.commands.groups import add_run
+from unflow.commands.shared import Rows
 from unflow.judges import FIRST, SECOND, train_judges
 from unflow.methods.classification import Classification
 from unflow.runs import run_folder
@@ -18,14 +19,13 @@ from unflow.training import check_device, check_seed
 
 def add_arguments(parser: ArgumentParser, arguments: Sequence[str]) -> list[str]:
     """Add the options."""
-    parser.add_function_arguments(run)
+    add_run(parser, run)
     return list(arguments)
 
 
 def run(
+    rows: Rows,
     out: Path,
-    split: Path,
-    data: str = "digits",
     guide: Path | None = None,
     steps: int = 600,
     aside: float = 0.2,
@@ -35,9 +35,8 @@ def run(
     """Train two judges, calibrate them, and say how far they can be trusted.
 
     Args:
+        rows: the judges see the part judge of their split, and are measured on held_out.
         out: folder for first/, second/ and judges.json; `unflow audit --judge` takes it.
-        split: split.json; the judges see its part judge, and are measured on held_out.
-        data: digits, mnist:DIR, cifar10:DIR, cifar100:DIR, idx:DIR, folder:DIR@32 or npz:FILE.
         guide: bundle of the request's classifier, to say how often the judges disagree with it.
         steps: of each training.
         aside: share of the judges' samples that sets their temperature, in (0, 1).
@@ -48,14 +47,14 @@ def run(
     check_seed(seed)
     check_device(device)
     method = Classification(steps=steps, aside=aside)
-    rows, held_out = load_parts(data, split, "judge", "held_out")
+    seen, held_out = rows.parts("judge", "held_out")
     known = None if guide is None else bundle.load_classifier(guide)
     record = {
-        "command": "judge", "data": data, "split": str(split), "guide": None if guide is None else str(guide),
-        "steps": steps, "aside": aside, "seed": seed,
+        "command": "judge", **rows.record(), "guide": None if guide is None else str(guide), "steps": steps,
+        "aside": aside, "seed": seed,
     }  # fmt: skip
     with run_folder(out, record):
-        found = train_judges(rows, held_out, out, method=method, seed=seed, guide=known, device=device)
+        found = train_judges(seen, held_out, out, method=method, seed=seed, guide=known, device=device)
     for name in (FIRST, SECOND):
         judge = found[name]
         print(

@@ -80,6 +80,15 @@ def add_settings(parser: ArgumentParser, name: str | None, methods: Mapping[str,
     parser.set_defaults(defaults)
 
 
+def add_batch_rows(parser: ArgumentParser) -> None:
+    """Add `--batch_rows`, which holds while the command runs: see ``batches.batch_rows``."""
+    parser.add_argument(
+        "--batch_rows", type=int | None, default=None,
+        help="samples that are pushed, decoded or scored at once, at most, for large networks; by default "
+        "2,048 and more. It changes no result but for rounding",
+    )  # fmt: skip
+
+
 def parse_classes(text: str | Sequence[int], option: str = "--forget") -> tuple[int, ...]:
     """Return the classes in "3" or "3,5".
 

@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from jsonargparse import ArgumentParser
 
-from unflow.commands.options import first_word_as
+from unflow.commands.groups import add_run
+from unflow.commands.options import add_batch_rows, first_word_as
 from unflow.errors import InputError
 from unflow.foreign import load_whole
 from unflow.runs import open_run
@@ -18,7 +19,8 @@ from unflow.training import check_seed, stream
 
 def add_arguments(parser: ArgumentParser, arguments: Sequence[str]) -> list[str]:
     """Add the options; the first word is the model."""
-    parser.add_function_arguments(run)
+    add_run(parser, run)
+    add_batch_rows(parser)
     return first_word_as("model", arguments)
 
 

@@ -8,38 +8,40 @@ from pathlib import Path
 import torch
 from jsonargparse import ArgumentParser
 
-from unflow.data import Split, load_data, read_split, split_data, write_split
+from unflow.commands.groups import add_run
+from unflow.commands.shared import Rows
+from unflow.data import Split, read_split, split_data, write_split
 from unflow.errors import InputError
 from unflow.training import check_seed
 
 
 def add_arguments(parser: ArgumentParser, arguments: Sequence[str]) -> list[str]:
     """Add the options."""
-    parser.add_function_arguments(run)
+    add_run(parser, run, skip={"split"})
     return list(arguments)
 
 
 def run(
+    rows: Rows,
     out: Path,
-    data: str = "digits",
     shares: tuple[float, float, float] = (0.5, 0.25, 0.25),
     seed: int = 0,
 ) -> None:
     """Write down which samples train the models, which the judges, and which only measure.
 
     Args:
+        rows: that are split.
         out: the file, split.json; one of the same split is left as it is.
-        data: digits, mnist:DIR, cifar10:DIR, cifar100:DIR, idx:DIR, folder:DIR@32 or npz:FILE.
         shares: of train (models and guide), judge and held_out (statistics), > 0, which sum to 1.
         seed: of the split, >= 0.
     """
     check_seed(seed)
     if min(shares) <= 0 or abs(sum(shares) - 1) > 1e-9:
         raise InputError(f"got shares {list(shares)}; expected three numbers > 0 that sum to 1")
-    rows = load_data(data)
-    split = split_data(rows, seed, shares)
+    data = rows.part("train")
+    split = split_data(data, seed, shares)
     if not out.exists():
-        write_split(split, rows, out)
+        write_split(split, data, out)
     elif not _same(read_split(out), split):
         raise InputError(f"{out} holds another split; expected a new file: choose another --out")
     print(", ".join(f"{name} {len(part)}" for name, part in split.parts.items()))

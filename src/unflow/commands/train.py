@@ -10,8 +10,10 @@ import torch
 from jsonargparse import ArgumentParser
 
 from unflow import bundle
-from unflow.base_models import load_rows, train_model
+from unflow.base_models import train_model
+from unflow.commands.groups import add_run
 from unflow.commands.options import add_settings, peek, with_recipe
+from unflow.commands.shared import Rows
 from unflow.errors import InputError
 from unflow.methods import TRAINERS, Method
 from unflow.methods.base import settings as plain_settings
@@ -22,19 +24,18 @@ from unflow.training import check_device, check_seed
 def add_arguments(parser: ArgumentParser, arguments: Sequence[str]) -> list[str]:
     """Add the options; those of ``settings`` depend on the method."""
     rest = with_recipe(arguments)
-    parser.add_function_arguments(run, skip={"settings"})
+    add_run(parser, run, skip={"settings"})
     add_settings(parser, peek("method", rest, "flow_matching"), TRAINERS)
     return rest
 
 
 def run(
     settings: Method,
+    rows: Rows,
     out: Path,
     kind: Literal["flow", "flow_map", "classifier", "autoencoder"],
     net: dict[str, Any],
     method: str = "flow_matching",
-    data: str = "digits",
-    split: Path | None = None,
     part: str = "train",
     teacher: Path | None = None,
     critic: Path | None = None,
@@ -46,13 +47,12 @@ def run(
 
     Args:
         settings: hyper-parameters of the method.
+        rows: to train on; with a split, one part of them only.
         out: folder of the bundle; the same command continues a run that was stopped.
         kind: what to train.
         net: network without its shape, like {"net": "mlp", "width": 256, "depth": 4}.
         method: flow_matching, mean_flow, distill, classification or autoencoding.
-        data: digits, mnist:DIR, cifar10:DIR, cifar100:DIR, idx:DIR, folder:DIR@32 or npz:FILE.
-        split: split.json, to train on one part only.
-        part: train, judge or held_out.
+        part: of the split: train, judge or held_out.
         teacher: bundle of the flow to distil.
         critic: bundle of a classifier (net: resnet) whose eye an autoencoder is trained for.
         seed: of weights and batches, >= 0.
@@ -62,22 +62,21 @@ def run(
     torch.set_num_threads(1)
     check_seed(seed)
     check_device(device)
-    rows = load_rows(data, split, part)
+    samples = rows.part(part)
     if teacher is None and "teacher" in settings.needs:
         raise InputError(f"{method} needs a trained flow; write --teacher DIR, the flow's bundle")
     flow = bundle.load(teacher) if teacher is not None else None
     eye = bundle.load_classifier(critic) if critic is not None else None
     record = {
         "command": "train", "kind": kind, "net": net, "method": method,
-        "settings": plain_settings(settings), "data": data,
-        "split": None if split is None else str(split), "part": part,
+        "settings": plain_settings(settings), **rows.record(), "part": part,
         "teacher": None if teacher is None else str(teacher), "seed": seed,
     }  # fmt: skip
     if critic is not None:
         record["critic"] = str(critic)
     with run_folder(out, record):
         train_model(
-            kind, net, settings, rows, out, seed=seed, teacher=flow, critic=eye, part=part, device=device,
+            kind, net, settings, samples, out, seed=seed, teacher=flow, critic=eye, part=part, device=device,
             devices=devices, label=f"{kind} ({method})",
         )  # fmt: skip
     if is_first_process():

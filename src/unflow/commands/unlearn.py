@@ -9,18 +9,17 @@ from typing import Any, Literal
 import torch
 from jsonargparse import ArgumentParser
 
-from unflow.base_models import load_parts
 from unflow.bundle import CONFIG, folder_of
+from unflow.commands.groups import add_run
 from unflow.commands.loggers import Name, loggers
-from unflow.commands.options import add_settings, parse_classes, peek, with_recipe
-from unflow.data import load_data
-from unflow.divergences import DIVERGENCES
+from unflow.commands.options import add_batch_rows, add_settings, peek, with_recipe
+from unflow.commands.shared import Original, Request, Rows
 from unflow.errors import InputError
 from unflow.files import read_json
-from unflow.foreign import load_energy, load_model, read_line, with_options
+from unflow.foreign import load_model, read_line, seen_by
 from unflow.methods import INSTALLED, Method, Problem
 from unflow.methods.base import settings as plain_settings
-from unflow.models import inner_model
+from unflow.models import GenerativeModel, inner_model
 from unflow.runs import is_first_process, run_folder
 from unflow.target import Target
 from unflow.training import check_device, check_seed
@@ -30,7 +29,8 @@ from unflow.unlearning import rows_read, unlearn
 def add_arguments(parser: ArgumentParser, arguments: Sequence[str]) -> list[str]:
     """Add the options; those of ``settings`` depend on the method."""
     rest = with_recipe(arguments)
-    parser.add_function_arguments(run, skip={"settings"})
+    add_run(parser, run, skip={"settings"}, defaults={"data": None})
+    add_batch_rows(parser)
     if peek("method", rest) is None:
         rest = [*rest, "--method", default_method(peek("model", rest, ""))]
     add_settings(parser, peek("method", rest), INSTALLED)
@@ -65,18 +65,11 @@ def _family(config: dict[str, Any]) -> str:
 
 def run(
     settings: Method,
-    model: str,
-    energy: str,
-    forget: str,
+    original: Original,
+    request: Request,
+    rows: Rows,
     out: Path,
-    weights: Path | None = None,
-    prior: str | None = None,
     method: str | None = None,
-    margin: float = 4.0,
-    strength: float = 1.0,
-    divergence: Literal["kl", "softplus", "chi2"] = "kl",
-    data: str | None = None,
-    split: Path | None = None,
     teacher: Path | None = None,
     seed: int = 0,
     device: str = "cpu",
@@ -84,35 +77,21 @@ def run(
     precision: Literal["32-true", "bf16-mixed"] = "32-true",
     logger: Name = "none",
     train_only: str | None = None,
-    trust_code: bool = False,
 ) -> None:
-    """Make a model forget classes.
+    """Make a model forget.
 
     Args:
         settings: hyper-parameters of the method.
-        model: bundle of the model; pretrained:ORG/NAME@REVISION, one on the Hugging Face Hub; or a line that
-            names one of somebody else's (see docs/your-model.md):
-            generator:PACKAGE.MODULE:FUNCTION@WEIGHTS,prior=normal:64,range=0:1; flow:...,shape=3x32x32,
-            call=x/t,noise_at=1; flow_map:...; diffusers:DIR.
-        energy: classifier:DIR, the bundle of the guide, or a line:
-            classifier:PACKAGE.MODULE:FUNCTION@WEIGHTS,range=0:1,shape=784; onnx:FILE;
-            score:PACKAGE.MODULE:FUNCTION.
-        forget: classes, like 3 or 3,5.
+        original: the model.
+        request: what it is to forget.
+        rows: for methods that need real samples (the baselines); with a split, its training part only.
         out: folder of the new bundle; the same command continues a run that was stopped.
-        weights: of a model that is no bundle, as @WEIGHTS behind it.
-        prior: of a model that is no bundle, like normal:64, as prior= behind it.
         method: by default erfm_resample for a flow, latent_transport for a one-step model. There are: erfm,
             erfm_resample, either with _prior after it, ot_fm (flow); uot, uot_tilted,
             latent_transport, latent_transport_uot, latent_transport_chain (one-step); relabel, saliency,
             selective_amnesia (baselines, one-step); gradient_ascent, neg_grad_plus, fine_tune,
             weight_extrapolation, reject, retrained (baselines); and those of installed packages, which
             `unflow doctor` lists.
-        margin: of the energy, >= 0.
-        strength: lam, >= 0.
-        divergence: what holds the target near the original.
-        data: digits, mnist:DIR, folder:DIR@32, npz:FILE, ..., for methods that need real samples (the
-            baselines).
-        split: split.json, to use its training part only.
         teacher: bundle of a retrained flow, from which retrained distils a flow map.
         seed: >= 0.
         device: cpu, cuda or mps.
@@ -120,44 +99,48 @@ def run(
         precision: of the steps; bf16-mixed for matrix products in bfloat16.
         logger: csv, tensorboard or wandb (`pip install 'unflow[tensorboard]'`): the losses in OUT/logs too.
         train_only: names of the weights that are trained, like "layers.2,head": regular expressions.
-        trust_code: whether bundles may run the functions that they name for networks of somebody else's.
     """
     torch.set_num_threads(1)
     assert method is not None  # ``add_arguments`` has seen to that
     check_seed(seed)
     check_device(device)
-    classes = parse_classes(forget)
-    named = with_options(model, weights, prior)
-    original = load_model(named, trust_code)
-    F = load_energy(energy, classes, margin, original, trust_code)
-    target = Target(original, F, strength, DIVERGENCES[divergence]())
-    retrained = None if teacher is None else load_model(teacher, trust_code)
-    problem = Problem(model=inner_model(target.model), teacher=retrained)
-    if data is None and settings.reads(problem) & {"retain", "forget"}:
-        raise InputError(
-            f"{method} reads real samples, and --data is missing; write --data digits, and --split "
-            "split.json to use its training part only"
-        )
-    rows = held_out = None
-    if data is not None and split is not None:
-        rows, held_out = load_parts(data, split, "train", "held_out")
-    elif data is not None:
-        rows = load_data(data)
-    real = {} if rows is None else rows_read(settings, target, classes, rows, held_out, retrained)
+    target = request.target(original.load(request.trust_code))
+    retrained = None if teacher is None else load_model(teacher, request.trust_code)
+    real = real_samples(settings, target, request, rows, method, retrained)
     record = {
-        "command": "unlearn", "model": named, "energy": energy, "forget": list(classes),
-        "method": method, "settings": plain_settings(settings), "margin": margin,
-        "strength": strength, "divergence": divergence, "data": data,
-        "split": None if split is None else str(split),
+        "command": "unlearn", "model": original.named, **request.record(), "method": method,
+        "settings": plain_settings(settings), **rows.record(),
         "teacher": None if teacher is None else str(teacher), "seed": seed, "train_only": train_only,
         "precision": None if precision == "32-true" else precision,
     }  # fmt: skip
     with run_folder(out, record):
         result = unlearn(
             target, settings, out, seed=seed, device=device, devices=devices, name=method,
-            guide_data=("guide",), teacher=retrained, precision=precision,
+            guide_data=seen_by(str(request.energy)), teacher=retrained, precision=precision,
             loggers=loggers(logger, out),
             train_only=None if train_only is None else train_only.split(","), **real,
         )  # fmt: skip
     if is_first_process():
         print(f"model: {out} ({result.lineage['seconds']:.1f} s)")
+
+
+def real_samples(
+    settings: Method, target: Target, request: Request, rows: Rows, method: str,
+    teacher: GenerativeModel | None,
+) -> dict[str, Any]:  # fmt: skip
+    """Return the real samples that a method reads, by the names that ``unlearn`` has for them.
+
+    Raises:
+        InputError: if it reads some, and there are no data or no classes.
+    """
+    reads = settings.reads(Problem(model=inner_model(target.model), teacher=teacher)) & {"retain", "forget"}
+    if rows.data is None and reads:
+        raise InputError(
+            f"{method} reads real samples, and --data is missing; write --data digits, and --split "
+            "split.json to use its training part only"
+        )
+    if rows.data is None:
+        return {}
+    train, held_out = (rows.part("train"), None) if rows.split is None else rows.parts("train", "held_out")
+    classes = request.required_classes(method) if reads else ()
+    return rows_read(settings, target, classes, train, held_out, teacher)

@@ -12,6 +12,7 @@ from unflow.data.from_dataset import from_dataset
 from unflow.data.from_hf import from_hf
 from unflow.data.idx import mnist, read_idx
 from unflow.data.idx_pairs import idx_pairs
+from unflow.data.image_files import image_files
 from unflow.data.image_folder import image_folder
 from unflow.data.names import DATASETS, IN_FOLDERS, SOURCES, Source, forms, load_data
 from unflow.data.npz import read_npz, write_npz
@@ -30,6 +31,6 @@ __all__ = [
     "CIFAR10_CLASSES", "DATASETS", "IN_FOLDERS", "PARTS", "PLANAR_SETS", "SOURCES", "Checkerboard", "Circles",
     "Gaussians", "GeometryJudge", "LabelledData", "Moons", "PlanarSet", "Source", "Split", "cached",
     "cifar10", "cifar100", "digits", "features_of", "forms", "from_dataset", "from_hf", "idx_pairs",
-    "image_folder", "load_data", "mnist", "read_idx", "read_npz", "read_split", "split_data", "write_npz",
-    "write_split",
+    "image_files", "image_folder", "load_data", "mnist", "read_idx", "read_npz", "read_split", "split_data",
+    "write_npz", "write_split",
 ]  # fmt: skip

@@ -15,7 +15,8 @@ from unflow.data.values import scaled
 from unflow.errors import InputError
 
 _FORMATS = ("PNG", "JPEG", "WEBP")
-_ENDINGS = frozenset({".png", ".jpg", ".jpeg", ".webp"})
+ENDINGS = frozenset({".png", ".jpg", ".jpeg", ".webp"})
+"""Of the names of images."""
 _LITTER = frozenset({"thumbs.db", "desktop.ini"})
 
 
@@ -41,7 +42,7 @@ def image_folder(folder: str | Path, size: int | None = None) -> LabelledData:
     classes = _classes(Path(folder))
     files = {name: _images(path) for name, path in classes.items()}
     found = [(label, path) for label, paths in enumerate(files.values()) for path in paths]
-    x = stacked((str(path), _decode(path, size)) for _, path in found)
+    x = stacked((str(path), decoded(path, size)) for _, path in found)
     labels = np.array([label for label, _ in found])
     images = scaled(x, str(folder), (0, 255))
     return labelled(Path(folder).resolve().name, images, labels, list(classes), str(folder))
@@ -53,8 +54,8 @@ def _classes(folder: Path) -> dict[str, Path]:
         raise InputError(
             f"got no folder {folder}; expected one with a subfolder for each class: write its path"
         )
-    entries = _visible(folder)
-    stray = next((path for path in entries if path.is_file() and _is_image(path)), None)
+    entries = visible(folder)
+    stray = next((path for path in entries if path.is_file() and is_image(path)), None)
     if stray is not None:
         raise InputError(
             f"got the image {stray} outside a class; expected {folder}/CLASS/{stray.name}: "
@@ -69,12 +70,12 @@ def _classes(folder: Path) -> dict[str, Path]:
 
 
 def _images(folder: Path) -> list[Path]:
-    paths = _visible(folder)
+    paths = visible(folder)
     for path in paths:
-        if not (path.is_file() and _is_image(path)):
+        if not (path.is_file() and is_image(path)):
             raise InputError(
                 f"got {path} in the folder of a class; expected only files ending in "
-                f"{', '.join(sorted(_ENDINGS))}: write it elsewhere, or the folder above the classes"
+                f"{', '.join(sorted(ENDINGS))}: write it elsewhere, or the folder above the classes"
             )
     if not paths:
         raise InputError(
@@ -83,13 +84,15 @@ def _images(folder: Path) -> list[Path]:
     return paths
 
 
-def _visible(folder: Path) -> list[Path]:
+def visible(folder: Path) -> list[Path]:
+    """Return what is in a folder, sorted by name; not what is hidden, nor what systems leave there."""
     paths = (path for path in folder.iterdir() if path.name.lower() not in _LITTER)
     return sorted((path for path in paths if not path.name.startswith(".")), key=lambda p: _normal(p.name))
 
 
-def _is_image(path: Path) -> bool:
-    return path.suffix.lower() in _ENDINGS
+def is_image(path: Path) -> bool:
+    """Return whether a file is named as an image is."""
+    return path.suffix.lower() in ENDINGS
 
 
 def _normal(name: str) -> str:
@@ -97,7 +100,12 @@ def _normal(name: str) -> str:
     return unicodedata.normalize("NFC", name)
 
 
-def _decode(path: Path, size: int | None) -> np.ndarray:
+def decoded(path: Path, size: int | None) -> np.ndarray:
+    """Return the image in a file as ``pixels`` does.
+
+    Raises:
+        InputError: for a damaged file; as ``pixels``.
+    """
     try:
         image = Image.open(path, formats=_FORMATS)
     except BROKEN as error:

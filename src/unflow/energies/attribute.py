@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as nnf
 from torch import Tensor, nn
 
+from unflow.batches import in_batches
 from unflow.energies.algebra import check_margin
 from unflow.energies.anchor import features_of
 from unflow.energies.base import Energy, frozen
@@ -125,4 +126,4 @@ class AttributeLogOdds(Energy):
 @torch.no_grad()
 def _features(extractor: nn.Module, x: Tensor) -> Tensor:
     extractor = frozen(extractor)
-    return torch.cat([features_of(extractor, chunk) for chunk in x.split(256)]).double().cpu()
+    return torch.cat([features_of(extractor, chunk) for chunk in in_batches(x, 256)]).double().cpu()

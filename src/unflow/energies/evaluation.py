@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor
 
+from unflow.batches import in_batches
 from unflow.energies.base import Energy
 from unflow.errors import InputError
 
@@ -37,8 +38,8 @@ def evaluate(energy: Energy, x: Tensor, batch_size: int = 4096) -> Tensor:
             a value under the stated lower bound.
     """
     with torch.no_grad():
-        values = [energy(chunk) for chunk in x.split(batch_size)]
-    for chunk, value in zip(x.split(batch_size), values, strict=True):
+        values = [energy(chunk) for chunk in in_batches(x, batch_size)]
+    for chunk, value in zip(in_batches(x, batch_size), values, strict=True):
         if value.shape != (len(chunk),):
             raise InputError(
                 f"the energy returned shape {list(value.shape)} for {len(chunk)} samples; "

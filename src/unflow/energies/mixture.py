@@ -78,9 +78,11 @@ class MixtureLogOdds(Energy):
         log_volume = lower.diagonal(dim1=1, dim2=2).log().sum(1)
         self.extractor, self.margin = frozen(extractor), margin
         self.register_buffer("origin", origin.detach().clone())
-        self.register_buffer("basis", basis.detach().clone())
+        # As files hold them: products of other strides round differently, and a copy must be the same energy.
+        self.register_buffer("basis", basis.detach().clone(memory_format=torch.contiguous_format))
         self.register_buffer("means", means.detach().clone())
-        self.register_buffer("whiten", torch.linalg.solve_triangular(lower, identity, upper=False))
+        whiten = torch.linalg.solve_triangular(lower, identity, upper=False)
+        self.register_buffer("whiten", whiten.contiguous())
         self.register_buffer("constants", shares.log() - log_volume)
 
     @property

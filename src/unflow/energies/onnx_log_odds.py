@@ -208,7 +208,7 @@ def _as_asked(rows: Tensor, n: int, asked: Any) -> np.ndarray:
     if rows.dtype != dtype or not fits:
         raise InputError(
             f"got {rows.dtype} of shape {list(rows.shape)} for a model of {dtype} {shape}; expected these: "
-            "write preprocess=, which makes them of samples"
+            "write preprocess=, which makes them of samples, or shape= in a line"
         )
     return np.ascontiguousarray(rows.detach().cpu().numpy())
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from unflow import bundle
 from unflow.classifiers import Classifier
-from unflow.errors import InputError
+from unflow.errors import InputError, said
 from unflow.foreign.line import Foreign, Readers, find_beside_the_shell, read_line, read_range, read_shape
 from unflow.models import GenerativeModel
 from unflow.nets import ReadsAs
@@ -44,10 +44,12 @@ def check_reads(classifier: Classifier, model: GenerativeModel) -> None:
     try:
         with torch.no_grad(), evaluating(classifier):
             logits = classifier(x)
-    except RuntimeError as error:
+    except InputError:
+        raise
+    except Exception as error:  # what somebody else's code raises is anything
         raise InputError(
             f"the classifier does not run on the model's samples of shape {list(model.sample_shape)} "
-            f"({str(error).splitlines()[0]}); expected one that does: say what it reads by shape=784"
+            f"({said(error)}); expected one that does: say what it reads by shape=784"
         ) from error
     expected = (len(x), classifier.num_classes)
     if not isinstance(logits, Tensor) or logits.shape != expected:
@@ -63,7 +65,7 @@ def _classifier(line: Foreign) -> Classifier:
         "range": read_range, "shape": read_shape, "key": str, "names": lambda text: text.split("/")
     }  # fmt: skip
     ours, theirs = line.take(known)
-    net = ReadsAs(line.network(theirs, ours.get("key")), ours.get("range"), ours.get("shape"))
+    net = ReadsAs(line.network(theirs, ours.get("key"), known), ours.get("range"), ours.get("shape"))
     return Classifier(net, ours.get("names") or _numbers(net, line)).eval()
 
 

@@ -9,9 +9,11 @@ line agrees to run it.
 
 from __future__ import annotations
 
+import difflib
+import inspect
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -19,13 +21,15 @@ from typing import Any, Literal, cast
 import yaml
 from torch import nn
 
-from unflow.errors import InputError
+from unflow.errors import InputError, said
 from unflow.nets import build_net, named_function, trust
 from unflow.nets.adapters import Range, checked_range
 from unflow.weights import load_weights
 
-KINDS = ("generator", "flow", "flow_map", "diffusers", "classifier", "onnx", "score")
+KINDS = ("generator", "flow", "flow_map", "diffusers", "classifier", "onnx", "estimator", "score", "images")
 """What a line may begin with; anything else is the path of a bundle."""
+RETURNED = {"score": "one number for each sample", "extractor": "the network"}
+"""What the function in a line is for, where it makes no model and no classifier."""
 LINE = re.compile(r"(?P<kind>[a-z_][a-z0-9_]*):(?P<what>[^,@]+)(@(?P<weights>[^,]+))?(,(?P<options>.*))?")
 FUNCTION = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
@@ -50,10 +54,26 @@ class Foreign:
     options: Mapping[str, str] = field(default_factory=dict)
 
     def take(self, known: Readers) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Return the options with these names, read; and the others, as YAML reads their values."""
-        ours = {name: known[name](text) for name, text in self.options.items() if name in known}
-        theirs = {name: yaml.safe_load(text) for name, text in self.options.items() if name not in known}
+        """Return the options with these names, read; and the others, as YAML reads their values.
+
+        Raises:
+            InputError: for a value that cannot be read.
+        """
+        ours = {name: self._read(name, known[name]) for name in self.options if name in known}
+        theirs = {name: self._read(name, yaml.safe_load) for name in self.options if name not in known}
         return ours, theirs
+
+    def _read(self, name: str, read: Callable[[str], Any]) -> Any:
+        text = self.options[name]
+        try:
+            return read(text)
+        except InputError:
+            raise
+        except (ValueError, yaml.YAMLError) as error:
+            expected = (
+                "a whole number" if read is int else "a number" if read is float else "a value like 3 or a/b"
+            )
+            raise InputError(f"got {name}={text} for {self.kind}:{self.what}; expected {expected}") from error
 
     def take_all(self, known: Readers) -> dict[str, Any]:
         """Return the options, read, where no function takes others.
@@ -68,13 +88,19 @@ class Foreign:
             )
         return ours
 
-    def network(self, options: dict[str, Any], key: str | None) -> nn.Module:
+    def network(self, options: dict[str, Any], key: str | None, known: Readers) -> nn.Module:
         """Return the network with its weights, in evaluation mode.
 
+        Args:
+            options: of the function.
+            key: as ``load_weights``.
+            known: unflow's own options for the kind, one of which may have been meant.
+
         Raises:
-            InputError: for what names no function; as ``build_net`` and ``load_weights``.
+            InputError: for what names no function, options that it does not take; as ``build_net`` and
+                ``load_weights``.
         """
-        self.check_function()
+        self._check_options(self.function(), (), options, known)
         trust(self.what)
         net = build_net({"builder": self.what, "options": options})
         if self.weights is not None:
@@ -90,12 +116,43 @@ class Foreign:
         self.check_function()
         return cast(Callable[..., Any], named_function(self.what))
 
+    def called(self, given: Sequence[Any], options: dict[str, Any], known: Readers) -> Any:
+        """Return what the function that is named returns.
+
+        Args:
+            given: its arguments without a name.
+            options: its options.
+            known: as ``network``.
+
+        Raises:
+            InputError: as ``function``, for options that it does not take, and what it raises.
+        """
+        function = self.function()
+        self._check_options(function, given, options, known)
+        try:
+            return function(*given, **options)
+        except Exception as error:  # what somebody else's code raises is anything
+            raise InputError(f"{self.what} fails ({said(error)}); expected it to return something") from error
+
+    def _check_options(
+        self, function: Callable[..., Any], given: Sequence[Any], options: dict[str, Any], known: Readers
+    ) -> None:
+        """Raise InputError for options that a function does not take, with what may have been meant."""
+        try:
+            inspect.signature(function).bind(*given, **options)
+        except ValueError:
+            return  # functions written in C have no signature
+        except TypeError as error:
+            meant = [near for name in options for near in difflib.get_close_matches(name, known, 1, 0.7)]
+            hint = f"; did you mean {meant[0]}=?" if meant else ""
+            raise InputError(f"{self.what} does not take these options: {error}{hint}") from error
+
     def check_function(self) -> None:
         """Raise InputError if no function is named; have its module found beside the shell."""
         if not FUNCTION.fullmatch(self.what):
             raise InputError(
                 f"got {self.kind}:{self.what}; expected {self.kind}:PACKAGE.MODULE:FUNCTION, which returns "
-                "the network, or the path of a bundle"
+                f"{RETURNED.get(self.kind, 'the network, or the path of a bundle')}"
             )
         find_beside_the_shell()
 
@@ -117,7 +174,10 @@ def read_line(text: str, kinds: tuple[str, ...] = KINDS) -> Foreign | None:
         InputError: for a line with another kind, or options that are not name=value.
     """
     found = LINE.fullmatch(text)
-    if found is None or found["kind"] not in {*KINDS, *kinds} or Path(text).exists():
+    if found is None or Path(text).exists():
+        return None
+    if found["kind"] not in {*KINDS, *kinds}:
+        _check_spelling(text, found["kind"])
         return None
     if found["kind"] not in kinds:
         raise InputError(
@@ -132,6 +192,13 @@ def read_line(text: str, kinds: tuple[str, ...] = KINDS) -> Foreign | None:
             options[name] = value
     weights = None if found["weights"] is None else Path(found["weights"])
     return Foreign(found["kind"], found["what"], weights, options)
+
+
+def _check_spelling(text: str, kind: str) -> None:
+    """Raise InputError for what is nearly a line; anything else may be the path of a bundle."""
+    near = difflib.get_close_matches(kind, KINDS, n=1, cutoff=0.7)
+    if near:
+        raise InputError(f"got {text!r}, and no kind is called {kind}; did you mean {near[0]}:...?")
 
 
 # How values are written

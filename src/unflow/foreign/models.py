@@ -22,7 +22,7 @@ from unflow.foreign.line import (
     read_range,
     read_shape,
 )
-from unflow.models import Flow, FlowMap, GenerativeModel, Generator, Labelled, Latent
+from unflow.models import Flow, FlowMap, GenerativeModel, Generator, Labelled, Latent, inner_model
 from unflow.nets import AdaptedAverageVelocity, AdaptedVelocity, WritesAs
 from unflow.nets.adapters import Range
 from unflow.training import stream
@@ -31,6 +31,10 @@ PROBED = 64
 """Samples that are looked at before a model is believed to write what was said."""
 TOLERANCE = 0.05
 """How far over the ends of its declared range a network may write, in widths of the range."""
+
+
+NARROW = 0.02
+"""Of its declared range, that a network's images must take up; less is the range of something else."""
 
 
 def load_model(text: str | Path, trust_code: bool = False) -> GenerativeModel:
@@ -51,7 +55,19 @@ def load_model(text: str | Path, trust_code: bool = False) -> GenerativeModel:
         return MODELS[line.kind](line)
     if trust_code:
         find_beside_the_shell()
+    _check_is_bundle(Path(text))
     return bundle.load(text, trust_code)
+
+
+def _check_is_bundle(path: Path) -> None:
+    """Raise InputError for what is no bundle, but can be named in a line."""
+    if path.is_file():
+        raise InputError(
+            f"got the file {path}; expected the folder of a bundle, or the function that makes the network: "
+            f"write generator:PACKAGE.MODULE:FUNCTION@{path},prior=normal:64"
+        )
+    if (path / "model_index.json").is_file():
+        raise InputError(f"got {path}, a folder of diffusers; expected its kind: write diffusers:{path}")
 
 
 def load_whole(text: str | Path, autoencoder: str | Path | None, trust_code: bool = False) -> GenerativeModel:
@@ -106,7 +122,7 @@ def _generator(line: Foreign) -> Generator:
             f"got {line.what} without its prior; expected the law of its latents: write prior=normal:64"
         )
     law, shape = ours["prior"]
-    net = _written(line.network(theirs, ours.get("key")), ours)
+    net = _written(line.network(theirs, ours.get("key"), known), ours)
     model = Generator(net, shape, law).eval()
     _check_written(model, ours.get("range"), line)
     return model
@@ -136,7 +152,10 @@ def _flow_map(line: Foreign) -> GenerativeModel:
 
 def _label(text: str) -> int:
     """Return the label in "3", or in "random:10" one that stands for any."""
-    return 0 if text.startswith("random:") else int(text)
+    number = text.removeprefix("random:")
+    if not (number.isdigit() and (number == text or int(number) > 0)):
+        raise InputError(f"got label={text}; expected label=3, or label=random:10 with the number of classes")
+    return int(number) if number == text else 0
 
 
 _OF_FLOWS: Readers = {
@@ -147,21 +166,16 @@ _OF_FLOWS: Readers = {
 
 def _velocity(line: Foreign, known: Readers) -> tuple[dict[str, Any], nn.Module, tuple[int, ...]]:
     """Return unflow's options, the network, and the shape of one sample."""
-    try:
-        ours, theirs = line.take(known)
-    except ValueError as error:
-        raise InputError(f"got {line.kind}:{line.what} with {error}; expected a number") from error
+    ours, theirs = line.take(known)
     if "shape" not in ours:
         raise InputError(f"got {line.what} without the shape of one sample; expected it: write shape=3x32x32")
-    return ours, line.network(theirs, ours.pop("key", None)), ours.pop("shape")
+    return ours, line.network(theirs, ours.pop("key", None), known), ours.pop("shape")
 
 
 def _labelled(model: Flow | FlowMap, line: Foreign) -> GenerativeModel:
     """Return the model; with random labels, where the line says so."""
     label = line.options.get("label", "")
     number = label.removeprefix("random:")
-    if label.startswith("random:") and not (number.isdigit() and int(number) > 0):
-        raise InputError(f"got label={label}; expected label=random:10, with the number of classes")
     whole = Labelled(model, [1 / int(number)] * int(number)) if label.startswith("random:") else model
     _check_written(whole.eval(), None, line)
     return whole
@@ -170,13 +184,28 @@ def _labelled(model: Flow | FlowMap, line: Foreign) -> GenerativeModel:
 def _diffusers(line: Foreign) -> GenerativeModel:
     from unflow.hub import load_diffusers
 
-    ours = line.take_all({"kind": str, "label": int, "sample_size": int})
+    known: Readers = {"kind": str, "label": int, "sample_size": int, "integrator": str, "steps": int}
+    ours = line.take_all(known)
+    sampling: dict[str, Any] = {name: ours.pop(name) for name in ("integrator", "steps") if name in ours}
     model = load_diffusers(line.what, **ours)
     if isinstance(model, Autoencoder):
         raise InputError(
             f"{line.what} holds an AutoencoderKL alone; expected a model that draws: name its pipeline"
         )
-    return model
+    return _sampled(model, sampling, line) if sampling else model
+
+
+def _sampled(model: GenerativeModel, sampling: dict[str, Any], line: Foreign) -> GenerativeModel:
+    """Return a flow, or one of latents, with another integrator or number of steps."""
+    flow = inner_model(model)
+    if not isinstance(flow, Flow):
+        raise InputError(
+            f"got {next(iter(sampling))}= for {line.what}, which draws in one step; expected it for a flow "
+            "alone: leave it out"
+        )
+    integrator, steps = sampling.get("integrator", flow.integrator), sampling.get("steps", flow.steps)
+    again = Flow(flow.net, flow.sample_shape, integrator, steps).eval()
+    return Latent(again, model.autoencoder).eval() if isinstance(model, Latent) else again
 
 
 def _check_written(model: GenerativeModel, value_range: Range | None, line: Foreign) -> None:
@@ -195,6 +224,11 @@ def _check_written(model: GenerativeModel, value_range: Range | None, line: Fore
         raise InputError(
             f"{line.what} draws numbers from {least:.2f} to {most:.2f} in the range {low:g}:{high:g}; "
             "expected what is black and what is white in its images: write range=LOW:HIGH"
+        )
+    if value_range is not None and most - least < NARROW * (high - low):
+        raise InputError(
+            f"{line.what} draws numbers from {least:.3g} to {most:.3g} alone in the range {low:g}:{high:g}; "
+            "expected images that use it: write range=LOW:HIGH"
         )
     if value_range is None and least >= 0:
         raise InputError(

@@ -9,24 +9,27 @@ from typing import Any
 from unflow.energies import Energy
 from unflow.errors import InputError
 from unflow.foreign.line import Foreign
+from unflow.foreign.wanted import Wanted
 
-FromLine = Callable[[Foreign, tuple[int, ...], float], Energy]
-"""A line, the classes to forget and the margin -> an energy."""
+FromLine = Callable[[Foreign, Wanted], Energy]
+"""A line, and what is asked of it -> an energy."""
 
 
 def of_package(function: Callable[..., Energy]) -> FromLine:
     """Return how a line becomes an energy by ``function(what, *, forget, margin, **options)``.
 
     ``KIND:WHAT@WEIGHTS,name=value`` gives it ``what``, the classes to ``forget`` and the ``margin`` of the
-    command, ``weights`` (a path) where there are some, and the options as YAML reads their values.
+    command (``()`` where none was said), ``weights`` (a path) where there are some, and the options as YAML
+    reads their values.
 
     Raises:
         TypeError: for what is no function.
     """
     takes = inspect.signature(function)
 
-    def make(line: Foreign, forget: tuple[int, ...], margin: float) -> Energy:
-        options = _options(line, takes, {"forget": forget, "margin": margin})
+    def make(line: Foreign, wanted: Wanted) -> Energy:
+        given = {"forget": wanted.classes or (), "margin": wanted.margin}
+        options = _options(line, takes, given)
         energy = function(line.what, **options)
         if not isinstance(energy, Energy):
             raise InputError(

@@ -9,11 +9,12 @@ from torch import Tensor, nn
 
 from unflow.hub.package import Config
 from unflow.hub.unet import LabelledUNet
+from unflow.nets.owned import Around
 
 CONSISTENCY_SCHEDULER = "CMStochasticIterativeScheduler"
 
 
-class ConsistencyUNet(nn.Module):
+class ConsistencyUNet(Around):
     r"""f(y) = c_skip y + c_out u(c_in y, 250 log s) at y = s z (arXiv 2303.01469, Appendix C).
 
         c_skip = d^2 / ((s - e)^2 + d^2),   c_out = (s - e) d / sqrt(s^2 + d^2),   c_in = 1 / sqrt(s^2 + d^2)
@@ -43,6 +44,11 @@ class ConsistencyUNet(nn.Module):
         self.clip = bool(scheduler["clip_denoised"])
         options = {"unet": unet, "scheduler": scheduler, "label": label, "pipeline": pipeline}
         self.config: dict[str, Any] = {"builder": "unflow.hub:ConsistencyUNet", "options": options}
+
+    @property
+    def owned(self) -> nn.Module:
+        """The UNet2DModel."""
+        return self.net.unet
 
     def forward(self, z: Tensor) -> Tensor:
         """Return samples [batch, channels, h, w] of latents z of that shape from N(0, 1)."""

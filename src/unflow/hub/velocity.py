@@ -9,11 +9,12 @@ from torch import Tensor, nn
 from unflow.errors import InputError
 from unflow.hub.package import Config
 from unflow.hub.unet import LabelledUNet
+from unflow.nets.owned import Around
 
 FLOW_SCHEDULERS = ("FlowMatchEulerDiscreteScheduler", "FlowMatchHeunDiscreteScheduler")
 
 
-class FlowUNet(nn.Module):
+class FlowUNet(Around):
     """v(x, t) = -u(x, T (1 - t)): from noise at t=0 to data at t=1 (rectified flow, arXiv 2209.03003).
 
     diffusers counts the other way: x = sigma noise + (1 - sigma) data, u(x, T sigma) predicts noise - data,
@@ -43,6 +44,11 @@ class FlowUNet(nn.Module):
         self.times = float(scheduler["num_train_timesteps"])
         options = {"unet": unet, "scheduler": scheduler, "label": label, "pipeline": pipeline}
         self.config: dict[str, Any] = {"builder": "unflow.hub:FlowUNet", "options": options}
+
+    @property
+    def owned(self) -> nn.Module:
+        """The UNet2DModel."""
+        return self.net.unet
 
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
         """Return v for x [batch, channels, h, w] at times t [batch] in [0, 1]."""

@@ -8,6 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from unflow.batches import in_batches
 from unflow.errors import InputError
 from unflow.integrators import INTEGRATORS
 from unflow.methods.base import (
@@ -66,7 +67,7 @@ class Distill(Training):
         require_batch(self.bank_size, self.batch_size, "trajectories (bank_size)")
         assert isinstance(problem.teacher, Flow)
         z = problem.teacher.prior(self.bank_size, generator)
-        return {"points": torch.cat([trajectory(problem.teacher, part) for part in z.split(2048)])}
+        return {"points": torch.cat([trajectory(problem.teacher, part) for part in in_batches(z, 2048)])}
 
     def init(self, problem: Problem, prepared: Tensors, seed: int) -> Parts:
         """Return the average velocity; an MLP like the teacher's starts from the teacher's weights."""

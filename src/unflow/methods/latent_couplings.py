@@ -10,6 +10,7 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
+from unflow.batches import in_batches
 from unflow.couplings import ExactOT, pair_blocks
 from unflow.energies import require_bounded, require_finite
 from unflow.methods.base import draw_weighted
@@ -52,7 +53,7 @@ class LatentLaw:
     @torch.no_grad()
     def _energy(self, z: Tensor, batch_size: int = 4096) -> Tensor:
         x = self.target.model.push_batches(z)
-        energy = torch.cat([self.target.energy(chunk) for chunk in x.split(batch_size)])
+        energy = torch.cat([self.target.energy(chunk) for chunk in in_batches(x, batch_size)])
         require_finite(energy)  # NaN would look like a latent that is never accepted
         return energy
 
@@ -170,7 +171,7 @@ class ProjectMove(Move):
     def __call__(self, law: LatentLaw, z: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Return the end of each descent; it has arrived where the residual accepts it."""
         with evaluating(law.target.model):
-            moved = torch.cat([self._descend(law.target, chunk) for chunk in z.split(4096)])
+            moved = torch.cat([self._descend(law.target, chunk) for chunk in in_batches(z, 4096)])
         return moved, law.accept(moved, generator)
 
     def _descend(self, target: Target, z: Tensor) -> Tensor:

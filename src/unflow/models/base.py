@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from unflow.batches import in_batches
 from unflow.errors import InputError
 from unflow.nets.modes import evaluating
 
@@ -59,7 +60,7 @@ class GenerativeModel(nn.Module, ABC):
     def push_batches(self, z: Tensor, batch_size: int = 2048) -> Tensor:
         """Return push(z) for many latents, without gradient and in evaluation mode."""
         with evaluating(self):
-            return torch.cat([self.push(chunk) for chunk in z.split(batch_size)])
+            return torch.cat([self.push(chunk) for chunk in in_batches(z, batch_size)])
 
     def sample(self, n: int, generator: torch.Generator) -> Tensor:
         """Return n samples, shape [n, *sample_shape].

@@ -8,9 +8,10 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from unflow.errors import InputError
+from unflow.errors import InputError, said
 from unflow.models.base import GenerativeModel
 from unflow.nets import net_config
+from unflow.nets.adapters import check_tensor
 from unflow.nets.modes import evaluating
 
 
@@ -39,13 +40,16 @@ class Generator(GenerativeModel):
         first = next(net.parameters(), torch.zeros(()))
         try:
             with torch.no_grad(), evaluating(net):
-                shape = net(torch.zeros(2, *prior_shape).to(first)).shape[1:]
-        except RuntimeError as error:
+                x = net(torch.zeros(2, *prior_shape).to(first))
+        except InputError:
+            raise
+        except Exception as error:  # what somebody else's code raises is anything
             raise InputError(
-                f"the network does not run on latents of shape {list(prior_shape)} "
-                f"({str(error).splitlines()[0]}); expected prior_shape to be the shape of one latent"
+                f"the network does not run on latents of shape {list(prior_shape)} ({said(error)}); expected "
+                "prior_shape to be the shape of one latent"
             ) from error
-        super().__init__(prior_shape, shape)
+        check_tensor(x)
+        super().__init__(prior_shape, x.shape[1:])
         self.net, self.prior_name = net, prior
 
     def prior(self, n: int, generator: torch.Generator) -> Tensor:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from unflow.errors import InputError, choose
+from unflow.errors import InputError, choose, said
 from unflow.nets.adapters import ReadsAs, WritesAs, built_around
 from unflow.nets.autoencoder import ConvAutoencoder
 from unflow.nets.convnet import ConvNet
@@ -104,6 +104,10 @@ def build_net(config: dict[str, Any]) -> nn.Module:
         net = build(**options)
     except TypeError as error:
         raise InputError(f"the network {name} does not take these options: {error}") from error
+    except Exception as error:  # what somebody else's code raises is anything
+        if "builder" not in config or isinstance(error, InputError):
+            raise
+        raise InputError(f"{name} fails ({said(error)}); expected it to return the network") from error
     if not isinstance(net, nn.Module):
         raise InputError(
             f"{name} returned a {type(net).__name__}; expected a torch.nn.Module: name the function "
@@ -137,7 +141,7 @@ def named_function(path: str) -> Any:
     module, _, name = path.partition(":")
     try:
         return getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
+    except Exception as error:  # what somebody else's module raises is anything
         raise InputError(
-            f"got the builder {path!r} ({error}); expected package.module:function that can be imported"
+            f"got {path!r} ({said(error)}); expected package.module:function that can be imported"
         ) from error

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from unflow.errors import InputError
 from unflow.nets.modes import evaluating
+from unflow.nets.owned import Around
 
 TIME_SHAPES = ("batch", "column", "scalar")
 """Shapes of a time that a network may ask for: [batch], [batch, 1], or []."""
@@ -20,7 +21,7 @@ TIME_SHAPES = ("batch", "column", "scalar")
 Known = TypeVar("Known", bound="Adapted")
 
 
-class Adapted(nn.Module):
+class Adapted(Around):
     """A network with the arguments that its owner gave it; the base of what adapts one to us.
 
     Args:
@@ -68,6 +69,11 @@ class Adapted(nn.Module):
         self.noise_at, self.time_scale, self.time_shape = noise_at, time_scale, time_shape
         self.label: int | Tensor | None = label
         _check_arguments(arguments, known, labelled=label is not None)
+
+    @property
+    def owned(self) -> nn.Module:
+        """The network."""
+        return self.net
 
     @property
     def config(self) -> dict[str, Any]:

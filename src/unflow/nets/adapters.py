@@ -10,12 +10,13 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 
 from unflow.errors import InputError
+from unflow.nets.owned import Around
 
 Range = tuple[float, float]
 """What is black and what is white, as (-1, 1), (0, 1) or (0, 255)."""
 
 
-class _Around(nn.Module):
+class _Around(Around):
     """What stands around a network: the range of its images, and their shape."""
 
     name: ClassVar[str]
@@ -27,6 +28,11 @@ class _Around(nn.Module):
         super().__init__()
         self.net, self.value_range = net, checked_range(value_range)
         self.shape = None if shape is None else tuple(shape)
+
+    @property
+    def owned(self) -> nn.Module:
+        """The network."""
+        return self.net
 
     @property
     def config(self) -> dict[str, Any]:
@@ -68,7 +74,9 @@ class WritesAs(_Around):
 
     def forward(self, *inputs: Tensor) -> Tensor:
         """Return samples [batch, *shape] in [-1, 1]."""
-        y = self.shaped(self.net(*inputs), "the network returned samples")
+        y = self.net(*inputs)
+        check_tensor(y)
+        y = self.shaped(y, "the network returned samples")
         if self.value_range is None:
             return y
         low, high = self.value_range
@@ -111,6 +119,15 @@ class ReadsAs(_Around):
             return x
         low, high = self.value_range
         return low + (high - low) * (x + 1) / 2
+
+
+def check_tensor(samples: object) -> None:
+    """Raise InputError for what a network returned, if it is no tensor of samples."""
+    if not isinstance(samples, Tensor):
+        raise InputError(
+            f"the network returned a {type(samples).__name__}; expected a tensor, one row for each sample: "
+            "name a function whose network returns that alone"
+        )
 
 
 def read_by_last_linear(net: nn.Module, x: Tensor) -> Tensor:

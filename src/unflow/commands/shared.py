@@ -1,0 +1,143 @@
+"""Options that several commands share: which model, what it is to forget, and labelled samples."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from unflow.base_models import load_parts, load_rows
+from unflow.commands.groups import Group
+from unflow.commands.options import parse_classes
+from unflow.data import LabelledData
+from unflow.divergences import DIVERGENCES
+from unflow.errors import InputError
+from unflow.foreign import load_energy, load_model, with_options
+from unflow.models import GenerativeModel
+from unflow.target import Target
+
+
+@dataclass(frozen=True)
+class Original(Group):
+    """Which model forgets.
+
+    Attributes:
+        model: bundle of the model; pretrained:ORG/NAME@REVISION, one on the Hugging Face Hub; or a line that
+            names one of somebody else's (see docs/your-model.md):
+            generator:PACKAGE.MODULE:FUNCTION@WEIGHTS,prior=normal:64,range=0:1; flow:...,shape=3x32x32,
+            call=x/t,noise_at=1; flow_map:...; diffusers:DIR.
+        weights: of a model that is no bundle, as @WEIGHTS behind it.
+        prior: of a model that is no bundle, like normal:64, as prior= behind it.
+    """
+
+    model: str
+    weights: Path | None = None
+    prior: str | None = None
+
+    @property
+    def named(self) -> str:
+        """The bundle, or the whole line."""
+        return with_options(self.model, self.weights, self.prior)
+
+    def load(self, trust_code: bool) -> GenerativeModel:
+        """Return the model."""
+        return load_model(self.named, trust_code)
+
+
+@dataclass(frozen=True)
+class Request(Group):
+    """What is to be forgotten, and how hard.
+
+    Attributes:
+        energy: classifier:DIR, the bundle of the guide, or a line (see docs/your-model.md):
+            classifier:PACKAGE.MODULE:FUNCTION@WEIGHTS,range=0:1,shape=784; onnx:FILE;
+            estimator:PACKAGE.MODULE:FUNCTION or estimator:FILE.joblib; score:PACKAGE.MODULE:FUNCTION;
+            images:FOLDER,extractor=DIR.
+        forget: classes, like 3 or 3,5; needed where the energy has classes, by a judge, and for real samples.
+        margin: of the energy, >= 0.
+        strength: lam, >= 0.
+        divergence: what holds the target near the original.
+        trust_code: whether bundles may run the functions that they name for networks of somebody else's, and
+            files of estimators what is in them.
+    """
+
+    energy: str | None = None
+    forget: str | None = None
+    margin: float = 4.0
+    strength: float = 1.0
+    divergence: Literal["kl", "softplus", "chi2"] = "kl"
+    trust_code: bool = False
+
+    @property
+    def classes(self) -> tuple[int, ...] | None:
+        """The classes to forget; None where none were said."""
+        return None if self.forget is None else parse_classes(self.forget)
+
+    def required_classes(self, purpose: str) -> tuple[int, ...]:
+        """Return the classes to forget.
+
+        Raises:
+            InputError: where none were said; ``purpose`` says what they are for.
+        """
+        if self.classes is None:
+            raise InputError(
+                f"got no --forget, and {purpose} needs classes; expected those to forget: write --forget 3"
+            )
+        return self.classes
+
+    def target(self, model: GenerativeModel) -> Target:
+        """Return the target of the request for a model.
+
+        Raises:
+            InputError: without an energy; as ``load_energy``.
+        """
+        if self.energy is None:
+            raise InputError("got no --energy; expected what to forget: write --energy classifier:DIR")
+        F = load_energy(self.energy, self.classes, self.margin, model, self.trust_code)
+        return Target(model, F, self.strength, DIVERGENCES[self.divergence]())
+
+    def record(self) -> dict[str, Any]:
+        """Return what belongs into the configuration of a run."""
+        return {
+            "energy": self.energy, "forget": None if self.classes is None else list(self.classes),
+            "margin": self.margin, "strength": self.strength, "divergence": self.divergence,
+        }  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Rows(Group):
+    """Labelled samples.
+
+    Attributes:
+        data: digits, mnist:DIR, cifar10:DIR, cifar100:DIR, idx:DIR, folder:DIR@32 or npz:FILE.
+        split: split.json: who may see which of them.
+        cache: folder that keeps what was decoded, for the next command; it changes no result.
+    """
+
+    data: str | None = "digits"
+    split: Path | None = None
+    cache: Path | None = None
+
+    def part(self, name: str) -> LabelledData:
+        """Return one part of the split; without a split, everything."""
+        return load_rows(self._named, self.split, name, self.cache)
+
+    def parts(self, *names: str) -> list[LabelledData]:
+        """Return parts of the split.
+
+        Raises:
+            InputError: without a split.
+        """
+        if self.split is None:
+            raise InputError("got no --split; expected who may see which samples: write --split split.json")
+        return load_parts(self._named, self.split, *names, cache=self.cache)
+
+    @property
+    def _named(self) -> str:
+        if self.data is None:
+            raise InputError("got no --data; expected labelled samples: write --data digits")
+        return self.data
+
+    def record(self) -> dict[str, Any]:
+        """Return what belongs into the configuration of a run."""
+        return {"data": self.data, "split": None if self.split is None else str(self.split)}

@@ -1,0 +1,117 @@
+"""What to forget, by a few images of it and any frozen extractor."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from unflow import bundle
+from unflow.anchoring import anchored, grown, thresholded
+from unflow.autoencoders import Autoencoder, Encoding
+from unflow.classifiers import Classifier, Features
+from unflow.data import image_files
+from unflow.energies import Energy, ImageNetClassifier
+from unflow.energies.anchor import features_of
+from unflow.errors import InputError, said
+from unflow.foreign.line import FUNCTION, Foreign, Readers, read_range, read_shape
+from unflow.models import GenerativeModel
+from unflow.nets import ReadsAs
+from unflow.training import stream
+
+NUM_FIT = 8000
+"""Samples of the model to which the energy is fitted."""
+EXTRACTORS = (
+    "a bundle of a classifier or an autoencoder, PACKAGE.MODULE:FUNCTION@WEIGHTS, imagenet or flatten"
+)
+_OF_WAYS: dict[str, Readers] = {
+    "grown": {"share": float, "parts": int, "rank": int},
+    "thresholded": {"kernel": str},
+}
+"""Way from images to an energy, as ``anchoring`` has it -> its options."""
+
+
+def energy_of_images(line: Foreign, margin: float, model: GenerativeModel, trust_code: bool) -> Energy:
+    """Return the energy of k images of what is to be forgotten, fitted to the model's own samples.
+
+    Args:
+        line: ``images:FOLDER,extractor=...``; ``way=grown`` with ``share``, ``parts`` and ``rank``, or
+            ``way=thresholded`` with ``kernel``; ``samples``, to which it is fitted; ``range``, ``shape``,
+            ``key`` and others for an extractor that a function makes.
+        margin: >= 0, in nats.
+        model: whose samples are scored.
+        trust_code: as ``bundle.load``.
+
+    Raises:
+        InputError: for no images, an unknown way, option or extractor, and an extractor that does not read
+            them.
+    """
+    way = line.options.get("way", "grown")
+    if way not in _OF_WAYS:
+        raise InputError(f"got way={way} for images:{line.what}; expected {' or '.join(_OF_WAYS)}")
+    known = {**_KNOWN, **_OF_WAYS[way]}
+    phi = _extractor(line, known, trust_code)
+    ours, _ = line.take(known)
+    settings = {name: ours[name] for name in _OF_WAYS[way] if name in ours}
+    images = image_files(line.what, model.sample_shape).to(model.device, model.dtype)
+    _check_extractor(phi, images)
+    x = model.sample(ours.get("samples", NUM_FIT), stream(0, 71))
+    if way == "grown":
+        return grown(phi, images, x, stream(0, 72), margin=margin, **settings)
+    return thresholded(anchored(phi, images, x, **settings), x, margin)
+
+
+_OF_FUNCTIONS: Readers = {"range": read_range, "shape": read_shape, "key": str}
+_KNOWN: Readers = {"extractor": str, "way": str, "samples": int, **_OF_FUNCTIONS}
+
+
+def _extractor(line: Foreign, known: Readers, trust_code: bool) -> nn.Module:
+    """Return what makes features of samples."""
+    ours, theirs = line.take(known)
+    text = ours.get("extractor")
+    if text is None:
+        raise InputError(
+            f"got images:{line.what} without what tells images apart; expected extractor=...: {EXTRACTORS}"
+        )
+    what, _, weights = text.partition("@")
+    if FUNCTION.fullmatch(what) and not Path(text).exists():
+        function = Foreign("extractor", what, Path(weights) if weights else None)
+        return ReadsAs(function.network(theirs, ours.get("key"), known), ours.get("range"), ours.get("shape"))
+    unread = [name for name in line.options if name in theirs or name in _OF_FUNCTIONS]
+    if unread:
+        raise InputError(
+            f"got {unread[0]}= for extractor={text}; expected "
+            f"{', '.join(name for name in known if name not in _OF_FUNCTIONS)}, and others for "
+            "extractor=PACKAGE.MODULE:FUNCTION alone"
+        )
+    return _ready(text, trust_code)
+
+
+def _ready(name: str, trust_code: bool) -> nn.Module:
+    """Return an extractor that unflow ships, or that a bundle holds."""
+    if name == "flatten":
+        return nn.Flatten()
+    if name == "imagenet":
+        return Features(Classifier(ImageNetClassifier(), [str(k) for k in range(1000)]))
+    if not (bundle.on_hub(name) or Path(name).is_dir()):
+        raise InputError(f"got extractor={name}; expected {EXTRACTORS}")
+    found = bundle.load_any(name, trust_code)
+    if isinstance(found, Classifier):
+        return Features(found)
+    if isinstance(found, Autoencoder):
+        return Encoding(found)
+    raise InputError(f"got extractor={name}, which holds a generative model; expected {EXTRACTORS}")
+
+
+def _check_extractor(phi: nn.Module, images: Tensor) -> None:
+    try:
+        with torch.no_grad():
+            features_of(phi.eval(), images[:2])
+    except InputError:
+        raise
+    except Exception as error:  # what somebody else's code raises is anything
+        raise InputError(
+            f"the extractor does not run on images of shape {list(images.shape[1:])} ({said(error)}); "
+            "expected one that does: say what it reads by shape=784"
+        ) from error
