@@ -66,11 +66,11 @@ def draw(folder: Path, n: int, steps: int = 20) -> torch.Tensor:
 # What you write
 
 
-def forget(folder: Path, energy: uf.energies.Energy, steps: int, out: Path) -> Path:
+def forget(folder: Path, energy: uf.energies.Energy, steps: int, bank_size: int, out: Path) -> Path:
     """Return a folder of diffusers without what the energy names: the network's own weights are trained."""
     method = dataclasses.replace(
         uf.methods.UNLEARNERS["erfm_resample_prior"],
-        steps=steps, batch_size=128, learning_rate=1e-3, bank_size=4096,
+        steps=steps, batch_size=128, learning_rate=1e-3, bank_size=bank_size,
     )  # fmt: skip
     result = uf.unlearn(uf.Target(load_diffusers(folder), energy), method, out=out / "bundle")
     if not (out / "forgotten").exists():
@@ -92,6 +92,7 @@ def main() -> None:
     parser.add_argument("--digit", type=int, default=3)
     parser.add_argument("--flow-steps", type=int, default=1500)
     parser.add_argument("--steps", type=int, default=400)
+    parser.add_argument("--bank", type=int, default=4096)
     parser.add_argument("--samples", type=int, default=2000)
     asked = parser.parse_args()
     torch.set_num_threads(1)
@@ -105,7 +106,7 @@ def main() -> None:
     if not (original / "config.json").exists():
         train_unet(data.x, asked.flow_steps, original)
     energy = uf.energies.EstimatorLogOdds(guide, forget=asked.digit, margin=4.0)
-    forgotten = forget(original, energy, asked.steps, asked.out)
+    forgotten = forget(original, energy, asked.steps, asked.bank, asked.out)
 
     first, then = (judge.predict(flat(draw(each, asked.samples))) for each in (original, forgotten))
     kept = first != asked.digit

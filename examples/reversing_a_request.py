@@ -128,45 +128,76 @@ class Judge:
         print(f"  {name:44} {shares}")
 
 
-def take_off(target: uf.Target, judge: Judge, out: Path, steps: int) -> None:
-    """Put a small flow after the original; take it off again, and run it backwards."""
-    print("1. A small flow after the original")
-    method = dataclasses.replace(uf.methods.UNLEARNERS["erfm_resample"], steps=steps, bank_size=8192)
-    after = uf.unlearn(target, method, out=out / "flow-after").model
-    assert isinstance(after, uf.Chain)
-    assert isinstance(after.after, uf.Flow)
-    judge.print_shares("after", after.push_batches(judge.z))
-    judge.print_shares("taken off", after.base.push_batches(judge.z))
-    same = sha256_module(after.base) == sha256_module(target.model)
-    print(f"  in the same bits as the original: {'yes' if same else 'no'}")
+@dataclass(frozen=True)
+class Desk:
+    """Where requests are served, and withdrawn.
 
-    x, first = after.push_batches(judge.z), target.model.push_batches(judge.z)
-    back = backwards(after.after).push_batches(x)
-    judge.print_shares("what was drawn after, run backwards", back)
-    moved, missed = (float((one - first).flatten(1).norm(dim=1).mean()) for one in (x, back))
-    print(f"  and its distance to what the original drew: {moved:.2f} before, {missed:.3f} now")
+    Attributes:
+        options: of all methods.
+        judge: prints what each model draws.
+        out: folder of all results.
+    """
 
+    options: dict[str, int]
+    judge: Judge
+    out: Path
 
-def withdraw(
-    model: uf.GenerativeModel, energies: tuple[uf.energies.Energy, uf.energies.Energy], judge: Judge,
-    out: Path, steps: int,
-) -> nn.Module:  # fmt: skip
-    """Change the original's own weights by two requests, withdraw the first; return what both left."""
-    method = dataclasses.replace(uf.methods.UNLEARNERS["erfm_resample_prior"], steps=steps, bank_size=8192)
-    one, two = energies
-    print("2. The original's own weights")
-    first = uf.unlearn(uf.Target(model, one), method, out=out / "first")
-    judge.print_shares("after the first request", first.model.push_batches(judge.z))
-    parent = next(bundle for bundle, part in find(first.lineage["parent"], out).items() if part == "")
-    before = uf.load(parent, trust_code=True)
-    judge.print_shares(f"withdrawn: the parent is {parent.name}/", before.push_batches(judge.z))
+    def forget(
+        self, model: uf.GenerativeModel, energy: uf.energies.Energy, method: str, name: str
+    ) -> uf.Unlearned:
+        """Return a model without what the energy names; a finished one is found in its folder."""
+        chosen = dataclasses.replace(uf.methods.UNLEARNERS[method], **self.options)
+        return uf.unlearn(uf.Target(model, energy), chosen, out=self.out / name)
 
-    print("3. Two requests in turn, of which the first is withdrawn")
-    both = uf.unlearn(uf.Target(first.model, two), method, out=out / "first-and-second")
-    judge.print_shares("after both", both.model.push_batches(judge.z))
-    second = uf.unlearn(uf.Target(before, two), method, out=out / "second")
-    judge.print_shares("the second alone, asked of the parent", second.model.push_batches(judge.z))
-    return both.module()
+    def take_off(self, model: uf.GenerativeModel, energy: uf.energies.Energy) -> None:
+        """Put a small flow after the original; take it off again, and run it backwards."""
+        print("1. A small flow after the original")
+        chain, z = self.forget(model, energy, "erfm_resample", "flow-after").model, self.judge.z
+        assert isinstance(chain, uf.Chain)
+        assert isinstance(chain.after, uf.Flow)
+        first, x = (each.push_batches(z) for each in (chain.base, chain))
+        self.judge.print_shares("after", x)
+        self.judge.print_shares("taken off", first)
+        same = sha256_module(chain.base) == sha256_module(model)
+        print(f"  in the same bits as the original: {'yes' if same else 'no'}")
+        back = backwards(chain.after).push_batches(x)
+        self.judge.print_shares("what was drawn after, run backwards", back)
+        moved, missed = (float((one - first).flatten(1).norm(dim=1).mean()) for one in (x, back))
+        print(f"  its mean distance to what the original drew: {missed:.3f}, and {moved:.3f} before that")
+
+    def go_back(self, result: uf.Unlearned) -> uf.GenerativeModel:
+        """Return the model that a result was made from: its lineage has the hash, a folder the weights."""
+        print("2. The original's own weights")
+        self.judge.print_shares("after the first request", result.model.push_batches(self.judge.z))
+        bundles = find(result.lineage["parent"], self.out)
+        parent = next(bundle for bundle, part in bundles.items() if part == "")
+        model = uf.load(parent, trust_code=True)
+        self.judge.print_shares(f"withdrawn: the parent is {parent.name}/", model.push_batches(self.judge.z))
+        return model
+
+    def ask_again(
+        self, model: uf.GenerativeModel, first: uf.GenerativeModel, energy: uf.energies.Energy
+    ) -> uf.Unlearned:
+        """Forget a second thing after the first, and alone once the first is withdrawn; return both."""
+        print("3. Two requests in turn, of which the first is withdrawn")
+        both = self.forget(first, energy, "erfm_resample_prior", "first-and-second")
+        self.judge.print_shares("after both", both.model.push_batches(self.judge.z))
+        second = self.forget(model, energy, "erfm_resample_prior", "second")
+        self.judge.print_shares("the second alone, of the parent", second.model.push_batches(self.judge.z))
+        return both
+
+    def say_what_to_delete(self, model: uf.GenerativeModel, kept: nn.Module) -> None:
+        """Print from where the original can still be had, and write the one network that may stay."""
+        print("A result that can be reversed is no deletion. The original can still be had from")
+        for bundle, part in find(sha256_module(model), self.out).items():
+            print(f"  {bundle.name}/" + (f", as the part {part!r} of its model" if part else ""))
+        exported = self.out / "first-and-second.safetensors"
+        if not exported.exists():
+            uf.weights.write_weights(kept, exported)
+        print(
+            "If both requests are for good, delete these, and first/ and second/, which draw one digit still;"
+        )
+        print(f"one network alone is kept: {exported.name}")
 
 
 def main() -> None:
@@ -177,6 +208,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/reversing"))
     parser.add_argument("--flow-steps", type=int, default=4000)
     parser.add_argument("--steps", type=int, default=1000)
+    parser.add_argument("--bank", type=int, default=8192)
     parser.add_argument("--samples", type=int, default=4000)
     asked = parser.parse_args()
     torch.set_num_threads(1)
@@ -186,24 +218,16 @@ def main() -> None:
     guide = MLPClassifier(128, max_iter=300, random_state=0).fit(flat(data.x[half]), data.labels[half])
     svm = SVC(gamma=0.05, C=10).fit(flat(data.x[~half]), data.labels[~half])
     judge = Judge(svm, torch.randn(asked.samples, 1, 8, 8, generator=uf.stream(0)), (3, 6))
-    energies = tuple(uf.energies.EstimatorLogOdds(guide, forget=d, margin=4.0) for d in judge.digits)
+    one, two = (uf.energies.EstimatorLogOdds(guide, forget=d, margin=4.0) for d in judge.digits)
 
     model = original_model(data.x, asked.flow_steps, asked.out / "original")
     print("Left of both digits, says a judge that was not the guide")
     judge.print_shares("before", model.push_batches(judge.z))
-    take_off(uf.Target(model, energies[0]), judge, asked.out, asked.steps)
-    both = withdraw(model, energies, judge, asked.out, asked.steps)
-
-    print("A result that can be reversed is no deletion. The original can still be had from")
-    for bundle, part in find(sha256_module(model), asked.out).items():
-        print(f"  {bundle.name}/" + (f", as the part {part!r} of its model" if part else ""))
-    exported = asked.out / "first-and-second.safetensors"
-    if not exported.exists():
-        uf.weights.write_weights(both, exported)
-    print(
-        f"If both requests are for good, delete these and second/, which draws {judge.digits[0]}s as it did,"
-    )
-    print(f"and keep one network: {exported}")
+    desk = Desk({"steps": asked.steps, "bank_size": asked.bank}, judge, asked.out)
+    desk.take_off(model, one)
+    first = desk.forget(model, one, "erfm_resample_prior", "first")
+    both = desk.ask_again(desk.go_back(first), first.model, two)
+    desk.say_what_to_delete(model, both.module())
 
 
 if __name__ == "__main__":

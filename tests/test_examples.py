@@ -22,12 +22,12 @@ EXAMPLES = Path(__file__).parent.parent / "examples"
 SMALL = {
     "somebody_elses_gan": ["--gan-steps", "60", "--steps", "20"],
     "flow_with_time_reversed": ["--flow-steps", "60", "--steps", "20"],
-    "a_diffusers_model": ["--flow-steps", "20", "--steps", "4", "--samples", "60"],
+    "a_diffusers_model": ["--flow-steps", "20", "--steps", "4", "--bank", "256", "--samples", "60"],
     "a_black_box_scorer": ["--decoder-steps", "200", "--steps", "20", "--bank", "1024"],
     "a_queue_of_requests": [
-        "--decoder-steps", "800", "--steps", "20", "--bank", "2048", "--samples", "300",
+        "--decoder-steps", "300", "--steps", "20", "--bank", "2048", "--samples", "300",
     ],
-    "reversing_a_request": ["--flow-steps", "100", "--steps", "10", "--samples", "200"],
+    "reversing_a_request": ["--flow-steps", "100", "--steps", "10", "--bank", "1024", "--samples", "200"],
 }  # fmt: skip
 
 
@@ -180,7 +180,7 @@ def test_what_was_before_a_request_is_there_in_the_same_bits_and_not_in_weights_
 
 @pytest.mark.usefixtures("builders")
 def test_a_flow_run_backwards_returns_to_where_it_started(told: Told) -> None:
-    from reversing_a_request import backwards  # type: ignore[import-not-found]
+    from reversing_a_request import backwards
 
     after = uf.load(told["reversing_a_request"][0] / "flow-after", trust_code=True).after
     x = torch.randn(50, 1, 8, 8, generator=uf.stream(0))
