@@ -84,6 +84,15 @@ def test_an_example_tells_its_story(name: str, told: Told) -> None:
     assert list(out.rglob("model.safetensors"))
 
 
+@pytest.mark.parametrize("name", ["somebody_elses_gan", "flow_with_time_reversed"])
+def test_an_example_that_is_run_again_finds_its_result_and_says_the_same(name: str, told: Told) -> None:
+    out, printed = told[name]
+    (made,) = out.rglob("lineage.json")
+    before = made.read_bytes()
+    assert run(name, out) == printed
+    assert made.read_bytes() == before
+
+
 def test_the_gans_checkpoint_comes_back_in_its_layout_and_without_its_discriminator(told: Told) -> None:
     out, _ = told["somebody_elses_gan"]
     before, after = (torch.load(out / f"{name}.pth", weights_only=True) for name in ("gan", "gan-forgotten"))
