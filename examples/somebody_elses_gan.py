@@ -115,7 +115,9 @@ def main() -> None:
 
     method = uf.methods.LatentTransport(steps=asked.steps)
     after = forget(checkpoint, guide, asked.digit, asked.out / "forgotten", method)
-    uf.weights.write_weights(after, asked.out / "gan-forgotten.pth", like=checkpoint)
+    written = asked.out / "gan-forgotten.pth"
+    if not written.exists():
+        uf.weights.write_weights(after, written, like=checkpoint)
 
     before = Generator()
     before.load_state_dict(torch.load(checkpoint, weights_only=True)["generator"])

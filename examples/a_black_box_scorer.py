@@ -1,0 +1,155 @@
+"""A decoder forgets a digit at the word of a black box: a function that returns one probability per image.
+
+    python examples/a_black_box_scorer.py --out runs/black-box
+
+The first half stands for somebody else: a variational autoencoder in plain PyTorch, whose decoder draws
+digits from noise in one step, and a moderation service behind a function. The service reads images of
+bytes, votes among nearest neighbours and returns a probability; it has no gradient and no logits, and every
+call costs something. The second half is what you write: the function as an energy, a method that needs no
+gradient, and what a method that needs one says to it.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.svm import SVC
+from torch import nn
+
+import unflow as uf
+
+# Somebody else's code
+
+
+class Decoder(nn.Module):
+    """z [batch, 8] -> images [batch, 1, 8, 8] in [0, 1]."""
+
+    def __init__(self, width: int = 256) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Linear(8, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU(), nn.Linear(width, 64),
+            nn.Sigmoid(), nn.Unflatten(1, (1, 8, 8)),
+        )  # fmt: skip
+
+    def forward(self, z: torch.Tensor) -> torch.Tensor:
+        """Return images of latents."""
+        return self.layers(z)
+
+
+def train_decoder(images: torch.Tensor, steps: int) -> Decoder:
+    """Train a variational autoencoder, whose pixels have the deviation 0.15, and return its decoder."""
+    torch.manual_seed(0)
+    decoder = Decoder()
+    encoder = nn.Sequential(
+        nn.Flatten(), nn.Linear(64, 256), nn.SiLU(), nn.Linear(256, 256), nn.SiLU(), nn.Linear(256, 16)
+    )
+    optimizer = torch.optim.Adam([*encoder.parameters(), *decoder.parameters()], 2e-3)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    for _ in range(steps):
+        x = images[torch.randint(len(images), (128,))]
+        mean, log_variance = encoder(x).chunk(2, 1)
+        z = mean + (log_variance / 2).exp() * torch.randn_like(mean)
+        miss = (decoder(z) - x).square().sum() / (2 * 0.15**2)
+        surprise = (mean.square() + log_variance.exp() - 1 - log_variance).sum() / 2
+        optimizer.zero_grad()
+        ((miss + surprise) / len(x)).backward()
+        optimizer.step()
+        schedule.step()
+    return decoder.eval()
+
+
+Score = Callable[[np.ndarray], np.ndarray]
+"""Images [n, 8, 8, 1] of bytes -> the probability that each shows what is not allowed, [n]."""
+
+
+def moderation_service(images: np.ndarray, is_banned: np.ndarray) -> Score:
+    """Return a vote among nearest neighbours; what is inside is nobody's business."""
+    votes = KNeighborsClassifier(10, weights="distance").fit(images.reshape(len(images), -1), is_banned)
+
+    def probability(images: np.ndarray) -> np.ndarray:
+        return votes.predict_proba(images.reshape(len(images), -1))[:, 1]
+
+    return probability
+
+
+def as_bytes(images: torch.Tensor) -> np.ndarray:
+    """Return images [n, 1, 8, 8] in [0, 1] as [n, 8, 8, 1] of 0 ... 255."""
+    return (255 * images).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
+
+
+# What you write
+
+
+def load_decoder(checkpoint: Path) -> Decoder:
+    """Return their decoder, with the name by which a bundle can make it again."""
+    net = Decoder()
+    uf.weights.load_weights(net, checkpoint)
+    net.config = {"builder": "a_black_box_scorer:Decoder", "options": {}}
+    return net
+
+
+def request(net: Decoder, black_box: uf.energies.BlackBox) -> uf.Target:
+    """Return what is asked: that their decoder draw nothing that the black box scores."""
+    model = uf.Generator(uf.nets.WritesAs(net, (0, 1), (1, 8, 8)), prior_shape=(8,))
+    return uf.Target(model, uf.energies.ScoreLogOdds(black_box, margin=1.0))
+
+
+def refusal(target: uf.Target, method: uf.methods.Method, out: Path) -> str:
+    """Return what a method says that cannot serve the request; nothing is trained, and nothing written."""
+    try:
+        uf.unlearn(target, method, out=out)
+    except uf.InputError as error:
+        return str(error)
+    raise AssertionError("expected the method to refuse")
+
+
+def main() -> None:
+    """Run the story."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--out", type=Path, default=Path("runs/black-box"))
+    parser.add_argument("--digit", type=int, default=3)
+    parser.add_argument("--decoder-steps", type=int, default=6000)
+    parser.add_argument("--steps", type=int, default=1000)
+    parser.add_argument("--bank", type=int, default=16384)
+    asked = parser.parse_args()
+    torch.set_num_threads(1)
+    asked.out.mkdir(parents=True, exist_ok=True)
+
+    data = uf.data.load_data("digits")
+    images, labels = data.x / 2 + 0.5, data.labels.numpy()
+    half = np.arange(len(labels)) % 2 == 0
+    checkpoint = asked.out / "decoder.pth"
+    if not checkpoint.exists():
+        torch.save(train_decoder(images, asked.decoder_steps).state_dict(), checkpoint)
+    service = moderation_service(as_bytes(images[half]), labels[half] == asked.digit)
+    judge = SVC(gamma=0.2, C=10).fit(images[~half].flatten(1).numpy(), labels[~half])
+
+    before = load_decoder(checkpoint)
+    black_box = uf.energies.BlackBox(service, reads="uint8", batch_size=256, name="moderation service v1")
+    target = request(before, black_box)
+    print("Asked for uot, unflow says before any training:")
+    print(f"  {refusal(target, uf.methods.UNLEARNERS['uot'], asked.out / 'forgotten')}")
+    method = uf.methods.LatentTransport(steps=asked.steps, bank_size=asked.bank)
+    result = uf.unlearn(target, method, out=asked.out / "forgotten")
+    print(f"latent_transport took {result.lineage['seconds']:.1f} s; the black box was called", end=" ")
+    print(f"{black_box.calls} times in this run, for {black_box.scored:,} images in all")
+
+    z = torch.randn(5000, 8, generator=uf.stream(0))
+    with torch.no_grad():
+        first, then = (judge.predict(net(z).flatten(1).numpy()) for net in (before, result.module()))
+    kept = first != asked.digit
+    print(f"Of 5,000 samples, says a judge that was not the black box, {asked.digit}s are:")
+    print(f"  before {100 * float((~kept).mean()):.1f} %")
+    print(f"  after  {100 * float((then == asked.digit).mean()):.1f} %")
+    print(f"  and {100 * float((first == then)[kept].mean()):.0f} % of the others keep their class")
+
+
+if __name__ == "__main__":
+    main()

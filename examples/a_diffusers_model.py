@@ -1,0 +1,122 @@
+"""A flow of digits made with diffusers forgets one of them, and is a folder of diffusers again.
+
+    python examples/a_diffusers_model.py --out runs/diffusers
+
+The first half stands for somebody else, who uses diffusers and nothing of ours: a UNet2DModel trained by
+flow matching, saved by save_pretrained, and drawn from by a loop over a scheduler's timesteps. The second
+half is what you write. The samples at the end are drawn by the somebody else's own loop, from a folder that
+unflow has written.
+
+All folders stay in --out, so that a second run trains nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as nnf
+from diffusers import FlowMatchEulerDiscreteScheduler, UNet2DModel
+from sklearn.neural_network import MLPClassifier
+from sklearn.svm import SVC
+
+import unflow as uf
+from unflow.hub import load_diffusers, save_diffusers
+
+# Somebody else's code
+
+
+def train_unet(images: torch.Tensor, steps: int, folder: Path) -> None:
+    """Train by flow matching, from data (sigma = 0) to noise (sigma = 1); save network and scheduler."""
+    torch.manual_seed(0)
+    unet = UNet2DModel(
+        sample_size=8, in_channels=1, out_channels=1, block_out_channels=(32, 32), layers_per_block=1,
+        norm_num_groups=8, down_block_types=("DownBlock2D",) * 2, up_block_types=("UpBlock2D",) * 2,
+        add_attention=False,
+    )  # fmt: skip
+    optimizer = torch.optim.Adam(unet.parameters(), 2e-3)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    for _ in range(steps):
+        x, sigma = images[torch.randint(len(images), (128,))], torch.rand(128, 1, 1, 1)
+        noise = torch.randn_like(x)
+        predicted = unet((1 - sigma) * x + sigma * noise, 1000 * sigma.flatten()).sample
+        optimizer.zero_grad()
+        nnf.mse_loss(predicted, noise - x).backward()
+        optimizer.step()
+        schedule.step()
+    FlowMatchEulerDiscreteScheduler().save_pretrained(folder)
+    unet.save_pretrained(folder)
+
+
+@torch.no_grad()
+def draw(folder: Path, n: int, steps: int = 20) -> torch.Tensor:
+    """Draw n images from a folder as diffusers does: x [n, 1, 8, 8], about in [-1, 1]."""
+    unet = UNet2DModel.from_pretrained(folder, low_cpu_mem_usage=False).eval()
+    scheduler = FlowMatchEulerDiscreteScheduler.from_pretrained(folder)
+    scheduler.set_timesteps(steps)
+    x = torch.randn(n, 1, 8, 8, generator=torch.Generator().manual_seed(1))
+    for t in scheduler.timesteps:
+        x = scheduler.step(unet(x, t).sample, t, x).prev_sample
+    return x
+
+
+# What you write
+
+
+def forget(folder: Path, energy: uf.energies.Energy, steps: int, bank_size: int, out: Path) -> Path:
+    """Return a folder of diffusers without what the energy names: the network's own weights are trained."""
+    method = dataclasses.replace(
+        uf.methods.UNLEARNERS["erfm_resample_prior"],
+        steps=steps, batch_size=128, learning_rate=1e-3, bank_size=bank_size,
+    )  # fmt: skip
+    result = uf.unlearn(uf.Target(load_diffusers(folder), energy), method, out=out / "bundle")
+    if not (out / "forgotten").exists():
+        save_diffusers(result.model, out / "forgotten")
+    return out / "forgotten"
+
+
+def flat(images: torch.Tensor) -> np.ndarray:
+    """Return images as rows of 64 numbers, as scikit-learn reads them."""
+    return images.flatten(1).numpy()
+
+
+def main() -> None:
+    """Run the story."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--out", type=Path, default=Path("runs/diffusers"))
+    parser.add_argument("--digit", type=int, default=3)
+    parser.add_argument("--flow-steps", type=int, default=1500)
+    parser.add_argument("--steps", type=int, default=400)
+    parser.add_argument("--bank", type=int, default=4096)
+    parser.add_argument("--samples", type=int, default=2000)
+    asked = parser.parse_args()
+    torch.set_num_threads(1)
+
+    data = uf.data.load_data("digits")
+    half = torch.arange(len(data)) % 2 == 0
+    guide = MLPClassifier(128, max_iter=300, random_state=0).fit(flat(data.x[half]), data.labels[half])
+    judge = SVC(gamma=0.05, C=10).fit(flat(data.x[~half]), data.labels[~half])
+
+    original = asked.out / "original"
+    if not (original / "config.json").exists():
+        train_unet(data.x, asked.flow_steps, original)
+    energy = uf.energies.EstimatorLogOdds(guide, forget=asked.digit, margin=4.0)
+    forgotten = forget(original, energy, asked.steps, asked.bank, asked.out)
+
+    first, then = (judge.predict(flat(draw(each, asked.samples))) for each in (original, forgotten))
+    kept = first != asked.digit
+    print(
+        f"Of {asked.samples:,} samples by diffusers, says a judge that was not the guide, {asked.digit}s are:"
+    )
+    print(f"  before {100 * float((~kept).mean()):.1f} %")
+    print(f"  after  {100 * float((then == asked.digit).mean()):.1f} %")
+    print(f"  and {100 * float((first == then)[kept].mean()):.0f} % of the others keep their class")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,234 @@
+"""A request is withdrawn: what can be taken back, by which way, and what must be deleted if nothing may be.
+
+    python examples/reversing_a_request.py --out runs/reversing
+
+The first half stands for somebody else: a flow of digits in plain PyTorch. The second half is what you write:
+
+1. A small flow after the original makes it forget a digit. Taken off, the original is there in the same bits;
+   run backwards, it turns images that were already drawn into what the original would have drawn.
+2. The original's own weights are changed. The way back is the parent's folder; the lineage has its hash.
+3. Two requests in turn, and the first is withdrawn: the second alone is asked again of the original.
+
+A result that can be reversed is no deletion. The last lines name every folder from which the original can
+still be had; where forgetting is meant for good, those go, and one exported network stays.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as nnf
+from sklearn.neural_network import MLPClassifier
+from sklearn.svm import SVC
+from torch import nn
+
+import unflow as uf
+from unflow.files import sha256_module
+
+# Somebody else's code
+
+
+class Velocity(nn.Module):
+    """(x [batch, 1, 8, 8], t [batch] in [0, 1]) -> velocity from noise to digits; 0 when it is fresh."""
+
+    def __init__(self, width: int = 256, depth: int = 3) -> None:
+        super().__init__()
+        self.first = nn.Linear(64 + 8, width)
+        self.blocks = nn.ModuleList(
+            nn.Sequential(nn.LayerNorm(width), nn.SiLU(), nn.Linear(width, width)) for _ in range(depth)
+        )
+        self.last = nn.Linear(width, 64)
+        nn.init.zeros_(self.last.weight)
+        nn.init.zeros_(self.last.bias)
+
+    def forward(self, x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        """Return the velocity."""
+        angles = t[:, None] * torch.tensor([1.0, 2.0, 4.0, 8.0])
+        h = self.first(torch.cat([x.flatten(1), angles.sin(), angles.cos()], 1))
+        for block in self.blocks:
+            h = h + block(h)
+        return self.last(h).view_as(x)
+
+
+def train_velocity(images: torch.Tensor, steps: int) -> Velocity:
+    """Train by flow matching on straight lines from noise (t = 0) to data (t = 1)."""
+    torch.manual_seed(0)
+    net = Velocity()
+    optimizer = torch.optim.Adam(net.parameters(), 2e-3)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    for _ in range(steps):
+        x, t = images[torch.randint(len(images), (256,))], torch.rand(256)
+        noise, s = torch.randn_like(x), t[:, None, None, None]
+        loss = nnf.mse_loss(net((1 - s) * noise + s * x, t), x - noise)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+    return net.eval()
+
+
+# What you write
+
+
+def original_model(images: torch.Tensor, steps: int, folder: Path) -> uf.Flow:
+    """Return their flow; trained once, and kept as a bundle that others can name as their parent."""
+    if not (folder / "config.json").exists():
+        net = train_velocity(images, steps)
+        net.config = {"builder": "reversing_a_request:Velocity", "options": {}}
+        uf.save(uf.Flow(net, (1, 8, 8)), folder)
+    model = uf.load(folder, trust_code=True)
+    assert isinstance(model, uf.Flow)
+    return model
+
+
+def backwards(flow: uf.Flow) -> uf.Flow:
+    """Return the same flow with its time reversed: from what it gives to what it was given."""
+    net = uf.nets.AdaptedVelocity(flow.net, flow.sample_shape, "x, t", noise_at=1)
+    return uf.Flow(net, flow.sample_shape, flow.integrator, 4 * flow.steps)
+
+
+def find(digest: str, folder: Path) -> dict[Path, str]:
+    """Return bundles that hold weights of this hash -> the part of the model; "" if it is the whole."""
+    bundles = sorted(file.parent for file in folder.glob("*/config.json"))
+    return {
+        bundle: name
+        for bundle in bundles for name, part in uf.load(bundle, trust_code=True).named_modules()
+        if sha256_module(part) == digest
+    }  # fmt: skip
+
+
+def flat(images: torch.Tensor) -> np.ndarray:
+    """Return images as rows of 64 numbers, as scikit-learn reads them."""
+    return images.flatten(1).numpy()
+
+
+@dataclass(frozen=True)
+class Judge:
+    """Somebody who was not the guide, and sees both digits.
+
+    Attributes:
+        svm: of scikit-learn.
+        z: the same latents for every model, [n, 1, 8, 8].
+        digits: that were asked to be forgotten, two.
+    """
+
+    svm: SVC
+    z: torch.Tensor
+    digits: tuple[int, int]
+
+    def print_shares(self, name: str, x: torch.Tensor) -> None:
+        """Print how much of both digits there is in images [n, 1, 8, 8]."""
+        seen = self.svm.predict(flat(x))
+        shares = ", ".join(f"{digit}: {100 * float((seen == digit).mean()):4.1f} %" for digit in self.digits)
+        print(f"  {name:44} {shares}")
+
+
+@dataclass(frozen=True)
+class Desk:
+    """Where requests are served, and withdrawn.
+
+    Attributes:
+        options: of all methods.
+        judge: prints what each model draws.
+        out: folder of all results.
+    """
+
+    options: dict[str, int]
+    judge: Judge
+    out: Path
+
+    def forget(
+        self, model: uf.GenerativeModel, energy: uf.energies.Energy, method: str, name: str
+    ) -> uf.Unlearned:
+        """Return a model without what the energy names; a finished one is found in its folder."""
+        chosen = dataclasses.replace(uf.methods.UNLEARNERS[method], **self.options)
+        return uf.unlearn(uf.Target(model, energy), chosen, out=self.out / name)
+
+    def take_off(self, model: uf.GenerativeModel, energy: uf.energies.Energy) -> None:
+        """Put a small flow after the original; take it off again, and run it backwards."""
+        print("1. A small flow after the original")
+        chain, z = self.forget(model, energy, "erfm_resample", "flow-after").model, self.judge.z
+        assert isinstance(chain, uf.Chain)
+        assert isinstance(chain.after, uf.Flow)
+        first, x = (each.push_batches(z) for each in (chain.base, chain))
+        self.judge.print_shares("after", x)
+        self.judge.print_shares("taken off", first)
+        same = sha256_module(chain.base) == sha256_module(model)
+        print(f"  in the same bits as the original: {'yes' if same else 'no'}")
+        back = backwards(chain.after).push_batches(x)
+        self.judge.print_shares("what was drawn after, run backwards", back)
+        moved, missed = (float((one - first).flatten(1).norm(dim=1).mean()) for one in (x, back))
+        print(f"  its mean distance to what the original drew: {missed:.3f}, and {moved:.3f} before that")
+
+    def go_back(self, result: uf.Unlearned) -> uf.GenerativeModel:
+        """Return the model that a result was made from: its lineage has the hash, a folder the weights."""
+        print("2. The original's own weights")
+        self.judge.print_shares("after the first request", result.model.push_batches(self.judge.z))
+        bundles = find(result.lineage["parent"], self.out)
+        parent = next(bundle for bundle, part in bundles.items() if part == "")
+        model = uf.load(parent, trust_code=True)
+        self.judge.print_shares(f"withdrawn: the parent is {parent.name}/", model.push_batches(self.judge.z))
+        return model
+
+    def ask_again(
+        self, model: uf.GenerativeModel, first: uf.GenerativeModel, energy: uf.energies.Energy
+    ) -> uf.Unlearned:
+        """Forget a second thing after the first, and alone once the first is withdrawn; return both."""
+        print("3. Two requests in turn, of which the first is withdrawn")
+        both = self.forget(first, energy, "erfm_resample_prior", "first-and-second")
+        self.judge.print_shares("after both", both.model.push_batches(self.judge.z))
+        second = self.forget(model, energy, "erfm_resample_prior", "second")
+        self.judge.print_shares("the second alone, of the parent", second.model.push_batches(self.judge.z))
+        return both
+
+    def say_what_to_delete(self, model: uf.GenerativeModel, kept: nn.Module) -> None:
+        """Print from where the original can still be had, and write the one network that may stay."""
+        print("A result that can be reversed is no deletion. The original can still be had from")
+        for bundle, part in find(sha256_module(model), self.out).items():
+            print(f"  {bundle.name}/" + (f", as the part {part!r} of its model" if part else ""))
+        exported = self.out / "first-and-second.safetensors"
+        if not exported.exists():
+            uf.weights.write_weights(kept, exported)
+        print(
+            "If both requests are for good, delete these, and first/ and second/, which draw one digit still;"
+        )
+        print(f"one network alone is kept: {exported.name}")
+
+
+def main() -> None:
+    """Run the story."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--out", type=Path, default=Path("runs/reversing"))
+    parser.add_argument("--flow-steps", type=int, default=4000)
+    parser.add_argument("--steps", type=int, default=1000)
+    parser.add_argument("--bank", type=int, default=8192)
+    parser.add_argument("--samples", type=int, default=4000)
+    asked = parser.parse_args()
+    torch.set_num_threads(1)
+
+    data = uf.data.load_data("digits")
+    half = torch.arange(len(data)) % 2 == 0
+    guide = MLPClassifier(128, max_iter=300, random_state=0).fit(flat(data.x[half]), data.labels[half])
+    svm = SVC(gamma=0.05, C=10).fit(flat(data.x[~half]), data.labels[~half])
+    judge = Judge(svm, torch.randn(asked.samples, 1, 8, 8, generator=uf.stream(0)), (3, 6))
+    one, two = (uf.energies.EstimatorLogOdds(guide, forget=d, margin=4.0) for d in judge.digits)
+
+    model = original_model(data.x, asked.flow_steps, asked.out / "original")
+    print("Left of both digits, says a judge that was not the guide")
+    judge.print_shares("before", model.push_batches(judge.z))
+    desk = Desk({"steps": asked.steps, "bank_size": asked.bank}, judge, asked.out)
+    desk.take_off(model, one)
+    first = desk.forget(model, one, "erfm_resample_prior", "first")
+    both = desk.ask_again(desk.go_back(first), first.model, two)
+    desk.say_what_to_delete(model, both.module())
+
+
+if __name__ == "__main__":
+    main()
