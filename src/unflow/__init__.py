@@ -19,7 +19,7 @@ _HOME = {
     "unlearn": "unlearning", "Unlearned": "unlearning", "plan": "planning", "Plan": "planning",
     "audit": "auditing", "Audit": "auditing",
     "save": "bundle", "load": "bundle", "load_classifier": "bundle", "load_autoencoder": "bundle",
-    "fit": "training", "stream": "training", "Problem": "methods",
+    "fit": "training", "stream": "training", "Problem": "methods", "LowRank": "methods",
 }  # fmt: skip
 _ROOMS = (
     "anchoring", "attacks", "calibration", "divergences", "energies", "paths", "couplings", "integrators",
@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     from unflow.bundle import load, load_autoencoder, load_classifier, save
     from unflow.classifiers import Classifier
     from unflow.errors import InputError
-    from unflow.methods import Problem
+    from unflow.methods import LowRank, Problem
     from unflow.models import Chain, Filtered, Flow, FlowMap, GenerativeModel, Generator, Latent
     from unflow.planning import Plan, plan
     from unflow.target import Bank, Target

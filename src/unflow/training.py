@@ -27,7 +27,8 @@ from torch import Tensor, nn
 from unflow.errors import InputError, choose
 from unflow.files import append_json_line, read_json_lines, read_tensors, write_bytes, write_tensors
 from unflow.methods.base import Method, Problem, Tensors, Trained, Training, Untrained, settings, under
-from unflow.methods.partly import train_only
+from unflow.methods.low_rank import adapt, merge
+from unflow.methods.partly import is_partial, require_own_weights, train_only
 from unflow.progress import Progress
 
 if TYPE_CHECKING:
@@ -99,15 +100,20 @@ class _Loop:
         self.fabric, self.loop, self.seed = fabric, loop, seed
         self.prepared = {k: v.to(fabric.device) for k, v in prepared.items()}
         self.parts = loop.init(problem, self.prepared, seed)
-        if problem.train_only is not None:
-            started = [one for one in (problem.model, problem.earlier) if one is not None]
-            train_only(self.parts, started, problem.train_only)
+        self._choose_weights(problem)
         self.wrapped: dict[str, Any] = {}
         self.optimizers: dict[str, Any] = {}
         for name, part in self.parts.items():
             self.wrapped[name], self.optimizers[name] = fabric.setup(part.loss, part.optimizer)
             part.average.to(fabric.device)
         self.step = 0
+
+    def _choose_weights(self, problem: Problem) -> None:
+        started = [one for one in (problem.model, problem.earlier) if one is not None]
+        if problem.adapters is not None:
+            adapt(self.parts, started, problem.adapters, problem.train_only, stream(self.seed, 3))
+        elif problem.train_only is not None:
+            train_only(self.parts, started, problem.train_only)
 
     def descend(self, name: str, /, *args: Tensor | float) -> Tensor:
         part, optimizer = self.parts[name], self.optimizers[name]
@@ -133,12 +139,13 @@ class _Loop:
         return losses
 
     def state(self) -> Tensors:
-        """Return everything that the next step depends on, as tensors by name."""
+        """Return everything that the next step depends on, as tensors by name; not what no step changes."""
         tensors: Tensors = {}
         for name, part in self.parts.items():
-            tensors |= {f"{name}/net/{k}": v for k, v in part.net.state_dict().items()}
-            if part.average is not part.net:
-                tensors |= {f"{name}/average/{k}": v for k, v in part.average.state_dict().items()}
+            fixed = {k for k, weight in part.net.named_parameters() if not weight.requires_grad}
+            for kind, net in part.networks.items():
+                changing = {k: v for k, v in net.state_dict().items() if k not in fixed}
+                tensors |= {f"{name}/{kind}/{k}": v for k, v in changing.items()}
             for index, moments in part.optimizer.state_dict()["state"].items():
                 tensors |= {f"{name}/adam/{index}/{k}": v for k, v in moments.items()}
         return tensors
@@ -146,9 +153,8 @@ class _Loop:
     def restore(self, tensors: Tensors) -> None:
         """Set what ``state`` returned."""
         for name, part in self.parts.items():
-            part.net.load_state_dict(under(tensors, f"{name}/net/"))
-            if part.average is not part.net:
-                part.average.load_state_dict(under(tensors, f"{name}/average/"))
+            for kind, net in part.networks.items():
+                net.load_state_dict(net.state_dict() | under(tensors, f"{name}/{kind}/"))
             moments: dict[int, Tensors] = {}
             for key, value in under(tensors, f"{name}/adam/").items():
                 index, _, entry = key.partition("/")
@@ -201,13 +207,17 @@ def fit(
     check_seed(seed)
     method.check(problem)
     if isinstance(method, Untrained):
+        require_own_weights(not is_partial(problem))
         return _make(method, problem, seed, device, devices)
     assert isinstance(method, Trained)
+    original = problem.model
     loop, problem = method.training(problem, seed)
+    require_own_weights(problem.model is original or not is_partial(problem))
     loop.check(problem)
     first = loop.earlier(problem)
     for stage in (loop,) if first is None else (first, loop):
         _check_devices(stage, devices)
+        _check_adapters(stage, problem)
     check_device(device)
     choose(PRECISIONS, precision, "precision")
     name, folder = label or type(method).__name__, None if out is None else Path(out)
@@ -233,6 +243,15 @@ def _check_devices(loop: Training, devices: int) -> None:
     if devices > 1 and not loop.shares_batches:
         raise InputError(
             f"got {devices} devices for {type(loop).__name__}, whose loss is not a mean over rows; expected 1"
+        )
+
+
+def _check_adapters(loop: Training, problem: Problem) -> None:
+    """Raise InputError for a training that adapters would hide the weights from."""
+    if problem.adapters is not None and loop.reads_weights:
+        raise InputError(
+            f"got low-rank adapters for {type(loop).__name__}, which weighs every single weight; expected a "
+            "method that does not: write relabel, or leave the rank out"
         )
 
 
@@ -268,6 +287,7 @@ def _train(
         folder = _Folder(out, loop, seed, problem_id, is_first)
         prepared = folder.prepared(lambda: loop.prepare(problem, stream(seed, 0)))
         run = _Loop(fabric, loop, problem, prepared, seed)
+        folder.keep(prepared)
         clock.seconds_before = folder.resume(run)
         fabric.barrier()
         with Progress(label, loop.steps, run.step, is_first) as progress:
@@ -281,6 +301,7 @@ def _train(
                 if milestone or folder.is_due():
                     folder.checkpoint(run, clock.seconds)
                 progress.advance(run.step)
+        merge(run.parts)
         model, facts = _finished(loop.result(problem, run.parts)), loop.facts(run.prepared)
         return Fit(model, clock.seconds, loop.steps, peak_rss_mb(), is_first, facts)
 
@@ -379,8 +400,6 @@ class _Folder:
         self.path, self.loop, self.writes = path, loop, writes
         self.identity = {"method": type(loop).__name__, **settings(loop), "seed": seed, "problem": problem_id}
         self._written = time.monotonic()
-        if path is not None and writes:
-            path.mkdir(parents=True, exist_ok=True)
 
     def prepared(self, make: Callable[[], Tensors]) -> Tensors:
         """Return the fixed tensors, from disk if a killed run left them there."""
@@ -391,10 +410,15 @@ class _Folder:
             tensors, identity = read_tensors(file)
             self._same(identity, file)
             return tensors
-        tensors = make()
-        if self.writes:
-            write_tensors(file, tensors, self.identity)
-        return tensors
+        return make()
+
+    def keep(self, prepared: Tensors) -> None:
+        """Make the folder, once nothing is left to refuse, and write the fixed tensors."""
+        if self.path is not None and self.writes:
+            self.path.mkdir(parents=True, exist_ok=True)
+            file = self.path / PREPARED
+            if self.loop.keeps_prepared and not file.is_file():
+                write_tensors(file, prepared, self.identity)
 
     def resume(self, run: _Loop) -> float:
         """Set a loop to the last checkpoint; return the seconds spent before it."""

@@ -17,7 +17,7 @@ from unflow.divergences import DIVERGENCES
 from unflow.errors import InputError
 from unflow.files import read_json
 from unflow.foreign import load_energy, load_model, read_line, with_options
-from unflow.methods import UNLEARNERS, Method, Problem
+from unflow.methods import UNLEARNERS, LowRank, Method, Problem
 from unflow.methods.base import settings as plain_settings
 from unflow.models import inner_model
 from unflow.runs import is_first_process, run_folder
@@ -83,6 +83,7 @@ def run(
     precision: Literal["32-true", "bf16-mixed"] = "32-true",
     logger: Literal["csv", "tensorboard", "none"] = "none",
     train_only: str | None = None,
+    rank: int | None = None,
     trust_code: bool = False,
 ) -> None:
     """Make a model forget classes.
@@ -117,6 +118,8 @@ def run(
         precision: of the steps; bf16-mixed for matrix products in bfloat16.
         logger: csv or tensorboard (`pip install tensorboard`): the losses in OUT/logs too.
         train_only: names of the weights that are trained, like "layers.2,head": regular expressions.
+        rank: of low-rank adapters, trained in place of the weights of linear and convolution layers: all of
+            those, or the ones that --train_only names.
         trust_code: whether bundles may run the functions that they name for networks of somebody else's.
     """
     torch.set_num_threads(1)
@@ -147,14 +150,15 @@ def run(
         "strength": strength, "divergence": divergence, "data": data,
         "split": None if split is None else str(split),
         "teacher": None if teacher is None else str(teacher), "seed": seed, "train_only": train_only,
-        "precision": None if precision == "32-true" else precision,
+        "rank": rank, "precision": None if precision == "32-true" else precision,
     }  # fmt: skip
     with run_folder(out, record):
         result = unlearn(
             target, settings, out, seed=seed, device=device, devices=devices, name=method,
             guide_data=("guide",), teacher=retrained, precision=precision,
             loggers=loggers(logger, out),
-            train_only=None if train_only is None else train_only.split(","), **real,
+            train_only=None if train_only is None else train_only.split(","),
+            adapters=None if rank is None else LowRank(rank), **real,
         )  # fmt: skip
     if is_first_process():
         print(f"model: {out} ({result.lineage['seconds']:.1f} s)")
