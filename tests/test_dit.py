@@ -629,12 +629,12 @@ def bundles(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def unlearn(bundles: Path, model: str) -> FlowMap:
-    out = bundles / f"{model}-unlearned"
+def unlearn(bundles: Path, model: str, how: str = "") -> FlowMap:
+    out = bundles / f"{model}-unlearned{''.join(how.split())}"
     words = (
         f"unlearn uot-imagenet256 --model {bundles / model} --energy classifier:{bundles / 'guide'} "
         f"--out {out} --device cpu --settings.steps 4 --settings.batch_size 16 --settings.bank_size 64 "
-        "--settings.learning_rate 1e-3"
+        f"--settings.learning_rate 1e-3 {how}"
     )
     assert main(words.split()) == 0
     changed = bundle.load(out)
@@ -653,3 +653,28 @@ def test_the_recipe_runs_at_reduced_depth_and_recomputed_blocks_end_in_the_same_
     assert moved >= {f"net.blocks.{i}.attention.qkv.weight" for i in range(2)} | {"net.last.weight"}
     assert "net.positions" not in moved
     assert torch.isfinite(plain.sample(4, stream(0))).all()
+
+
+def test_rank_and_micro_batches_reach_the_training_from_the_shell(bundles: Path) -> None:
+    before = bundle.load(bundles / "model").state_dict()
+    whole, parts = (
+        unlearn(bundles, "model", f"--rank 2 --train_only attention --micro_batches {k}").state_dict()
+        for k in (1, 4)
+    )
+    change = {name: tensor - before[name] for name, tensor in whole.items()}
+    kinds = ("qkv", "out")
+    chosen = {f"net.blocks.{i}.attention.{kind}.weight" for i in range(2) for kind in kinds}
+    assert {name for name, each in change.items() if each.any()} == chosen
+    for name in chosen:
+        sizes = torch.linalg.svdvals(change[name].double())
+        assert float(sizes[2]) < 1e-3 * float(sizes[0])
+        torch.testing.assert_close(parts[name], whole[name], rtol=1e-3, atol=1e-4)
+
+
+def test_a_rank_of_nothing_is_refused_from_the_shell_and_leaves_no_folder(
+    bundles: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = f"unlearn --model {bundles / 'model'} --energy classifier:{bundles / 'guide'} --forget 1"
+    assert main([*words.split(), "--rank", "0", "--out", str(bundles / "none")]) == 2
+    assert "got rank=0; expected 1 or more" in capsys.readouterr().err
+    assert not (bundles / "none").exists()

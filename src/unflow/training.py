@@ -18,13 +18,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from unflow.errors import InputError, choose
+from unflow.compute import Compute, Precision, check_device
+from unflow.errors import InputError
 from unflow.files import append_json_line, read_json_lines, read_tensors, write_bytes, write_tensors
 from unflow.methods.base import Method, Problem, Tensors, Trained, Training, Untrained, settings, under
 from unflow.methods.low_rank import adapt, merge
@@ -38,10 +39,6 @@ CHECKPOINT_SECONDS = 30.0
 CHECKPOINT, PREPARED, METRICS = "checkpoint.safetensors", "prepared.safetensors", "metrics.jsonl"
 EARLIER = "earlier"
 """The folder of the training that comes before another, within the other's."""
-
-
-Precision = Literal["32-true", "bf16-mixed"]
-PRECISIONS: dict[str, str] = {"32-true": "single", "bf16-mixed": "matrix products in bfloat16"}
 
 
 class TrainingDivergedError(RuntimeError):
@@ -81,30 +78,21 @@ def check_seed(seed: int) -> None:
         raise InputError(f"got seed={seed}; expected an integer >= 0")
 
 
-def check_device(device: str) -> None:
-    """Raise InputError for a device that is unknown or not on this machine."""
-    there = {
-        "cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()
-    }  # fmt: skip
-    if not there.get(device, False):
-        found = ", ".join(name for name, available in there.items() if available)
-        raise InputError(f"got the device {device!r}; expected one that this machine has: {found}")
-
-
 class _Loop:
     """The state of one training: networks wrapped by Fabric, the step number, the clock."""
 
     def __init__(
-        self, fabric: Fabric, loop: Training, problem: Problem, prepared: Tensors, seed: int
+        self, fabric: Fabric, compute: Compute, loop: Training, problem: Problem, prepared: Tensors, seed: int
     ) -> None:
-        self.fabric, self.loop, self.seed = fabric, loop, seed
+        self.fabric, self.compute, self.loop, self.seed = fabric, compute, loop, seed
         self.prepared = {k: v.to(fabric.device) for k, v in prepared.items()}
         self.parts = loop.init(problem, self.prepared, seed)
         self._choose_weights(problem)
         self.wrapped: dict[str, Any] = {}
         self.optimizers: dict[str, Any] = {}
         for name, part in self.parts.items():
-            self.wrapped[name], self.optimizers[name] = fabric.setup(part.loss, part.optimizer)
+            loss = compute.prepared(part.loss)
+            self.wrapped[name], self.optimizers[name] = fabric.setup(loss, part.optimizer)
             part.average.to(fabric.device)
         self.step = 0
 
@@ -117,11 +105,19 @@ class _Loop:
 
     def descend(self, name: str, /, *args: Tensor | float) -> Tensor:
         part, optimizer = self.parts[name], self.optimizers[name]
-        loss = self.wrapped[name](*args)
         optimizer.zero_grad()
-        self.fabric.backward(loss)
+        last = self.compute.micro_batches - 1
+        losses = [self._backward(name, part, k < last) for k, part in enumerate(self.compute.parts(args))]
         optimizer.step()
         part.update_average(self.step)
+        return torch.stack(losses).sum()
+
+    def _backward(self, name: str, args: Sequence[Tensor | float], more: bool) -> Tensor:
+        """Add the gradient of a micro-batch's share of the loss; devices meet where no more follow."""
+        wrapped = self.wrapped[name]
+        with self.fabric.no_backward_sync(wrapped, enabled=more):
+            loss = wrapped(*args) / self.compute.micro_batches
+            self.fabric.backward(loss)
         return loss.detach()
 
     def advance(self) -> Tensors:
@@ -178,6 +174,8 @@ def fit(
     on_step: Callable[[int], None] | None = None,
     precision: Precision = "32-true",
     loggers: Sequence[Any] = (),
+    micro_batches: int = 1,
+    compile: bool = False,
 ) -> Fit:
     """Carry out a method on a problem; the same call continues a run that was killed.
 
@@ -198,10 +196,13 @@ def fit(
         precision: of the steps: "32-true", or "bf16-mixed" for matrix products in bfloat16.
         loggers: of Lightning Fabric (``TensorBoardLogger``, ``CSVLogger``, a ``WandbLogger``); each is given
             the lines of metrics.jsonl.
+        micro_batches: parts of a device's rows that go forward and backward one after the other, before one
+            step: the same weights up to rounding, with the activations of one part at a time.
+        compile: whether losses and networks go through ``torch.compile``: the same weights up to rounding.
 
     Raises:
-        InputError: for a problem that the method cannot take, a batch that the devices cannot share,
-            or a checkpoint of another method, seed or setting.
+        InputError: for a problem that the method cannot take, a batch that devices or micro-batches cannot
+            share, a loss that cannot be compiled, or a checkpoint of another method, seed or setting.
         TrainingDivergedError: when a loss becomes NaN or infinite.
     """
     check_seed(seed)
@@ -215,15 +216,18 @@ def fit(
     require_own_weights(problem.model is original or not is_partial(problem))
     loop.check(problem)
     first = loop.earlier(problem)
-    for stage in (loop,) if first is None else (first, loop):
-        _check_devices(stage, devices)
-        _check_adapters(stage, problem)
-    check_device(device)
-    choose(PRECISIONS, precision, "precision")
+    trainings = [loop] if first is None else [first, loop]
+    for training in trainings:
+        _check_adapters(training, problem)
+    compute = Compute(
+        device=device, devices=devices, precision=precision, micro_batches=micro_batches, compile=compile,
+        loggers=loggers,
+    )  # fmt: skip
+    compute.check(trainings, problem.model)
     name, folder = label or type(method).__name__, None if out is None else Path(out)
     train = partial(
-        _train, _launched(device, devices, precision, loggers), log_every=log_every,
-        checkpoint_every=checkpoint_every, problem_id=problem_id, on_step=on_step,
+        _train, compute.launch(), compute, log_every=log_every, checkpoint_every=checkpoint_every,
+        problem_id=problem_id, on_step=on_step,
     )  # fmt: skip
     if first is None:
         return train(loop, problem, folder, seed, name)
@@ -232,18 +236,6 @@ def fit(
     problem = replace(problem, earlier=before.model)
     last = train(loop, problem, folder, seed, name, steps_before=before.steps)
     return replace(last, seconds=before.seconds + last.seconds, steps=before.steps + last.steps)
-
-
-def _check_devices(loop: Training, devices: int) -> None:
-    """Raise InputError for a number of devices that cannot share the batches of a training."""
-    if devices < 1 or loop.batch_size % devices:
-        raise InputError(
-            f"got {devices} devices for batches of {loop.batch_size}; expected a divisor of the batch"
-        )
-    if devices > 1 and not loop.shares_batches:
-        raise InputError(
-            f"got {devices} devices for {type(loop).__name__}, whose loss is not a mean over rows; expected 1"
-        )
 
 
 def _check_adapters(loop: Training, problem: Problem) -> None:
@@ -255,20 +247,9 @@ def _check_adapters(loop: Training, problem: Problem) -> None:
         )
 
 
-def _launched(device: str, devices: int, precision: Precision, loggers: Sequence[Any]) -> Fabric:
-    """Return the processes; all trainings of a fit share them."""
-    from lightning_fabric import Fabric  # takes seconds to import: not before there is something to train
-
-    fabric = Fabric(
-        accelerator=device, devices=devices, strategy="ddp" if devices > 1 else "auto", precision=precision,
-        loggers=list(loggers),
-    )  # fmt: skip
-    fabric.launch()
-    return fabric
-
-
 def _train(
     fabric: Fabric,
+    compute: Compute,
     loop: Training,
     problem: Problem,
     out: Path | None,
@@ -286,7 +267,7 @@ def _train(
     with _on_device(problem, fabric.device):
         folder = _Folder(out, loop, seed, problem_id, is_first)
         prepared = folder.prepared(lambda: loop.prepare(problem, stream(seed, 0)))
-        run = _Loop(fabric, loop, problem, prepared, seed)
+        run = _Loop(fabric, compute, loop, problem, prepared, seed)
         folder.keep(prepared)
         clock.seconds_before = folder.resume(run)
         fabric.barrier()

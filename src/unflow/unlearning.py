@@ -63,6 +63,8 @@ def unlearn(
     guide_data: tuple[str, ...] = (),
     train_only: Sequence[str] | None = None,
     adapters: LowRank | None = None,
+    micro_batches: int = 1,
+    compile: bool = False,
 ) -> Unlearned:
     """Move a model towards the target of a request; the same call continues a run that was killed.
 
@@ -86,6 +88,8 @@ def unlearn(
         train_only: regular expressions; the model's weights with other names stay as they are.
         adapters: ``LowRank(8)`` trains a product of rank 8 beside each weight of linear and convolution
             layers (of those, the ones that ``train_only`` names), and nothing else of the model.
+        micro_batches: parts of a batch that go forward and backward one after the other: less memory.
+        compile: whether losses and networks go through ``torch.compile``.
 
     Raises:
         InputError: before any training, for a method that does not fit the model, the energy or the
@@ -127,7 +131,7 @@ def unlearn(
     result = fit(
         method, problem, out, seed=seed, device=device, devices=devices, precision=precision,
         loggers=loggers, on_step=on_step, label=f"{target.model.family} {name}",
-        problem_id=bundle.problem_id(identity),
+        problem_id=bundle.problem_id(identity), micro_batches=micro_batches, compile=compile,
     )  # fmt: skip
     model = _outside(target.model, result.model)
     lineage = {"request": request} | identity | {

@@ -84,6 +84,8 @@ def run(
     logger: Literal["csv", "tensorboard", "none"] = "none",
     train_only: str | None = None,
     rank: int | None = None,
+    micro_batches: int = 1,
+    compile: bool = False,
     trust_code: bool = False,
 ) -> None:
     """Make a model forget classes.
@@ -120,6 +122,8 @@ def run(
         train_only: names of the weights that are trained, like "layers.2,head": regular expressions.
         rank: of low-rank adapters, trained in place of the weights of linear and convolution layers: all of
             those, or the ones that --train_only names.
+        micro_batches: parts of a batch that go forward and backward one after the other: less memory.
+        compile: true to put losses and networks through torch.compile.
         trust_code: whether bundles may run the functions that they name for networks of somebody else's.
     """
     torch.set_num_threads(1)
@@ -158,7 +162,8 @@ def run(
             guide_data=("guide",), teacher=retrained, precision=precision,
             loggers=loggers(logger, out),
             train_only=None if train_only is None else train_only.split(","),
-            adapters=None if rank is None else LowRank(rank), **real,
+            adapters=None if rank is None else LowRank(rank), micro_batches=micro_batches,
+            compile=compile, **real,
         )  # fmt: skip
     if is_first_process():
         print(f"model: {out} ({result.lineage['seconds']:.1f} s)")

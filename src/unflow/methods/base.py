@@ -228,6 +228,10 @@ class Training(Trained):
         """
         return None
 
+    def uncompilable(self) -> str:
+        """Return what in its losses torch.compile cannot take, in words: nothing for most."""
+        return ""
+
     def schedule(self, step: int) -> float:
         """Return the learning rate at ``step`` relative to its peak, in (0, 1]."""
         warmup = max(1, self.steps // 20)
