@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import re
+import runpy
 from dataclasses import asdict
 from importlib.resources import files
 from pathlib import Path
@@ -36,6 +38,7 @@ from unflow.meanflow_checkpoints import (
 )
 from unflow.methods import UNLEARNERS, UOT, Problem
 from unflow.methods.base import Part
+from unflow.methods.low_rank import LowRank, adapt
 from unflow.models import FlowMap
 from unflow.nets import DIT_SIZES, MLP, DiT, build_net, initial_weights, net_config, new_net
 from unflow.nets.attention import SelfAttention, explicit_attention, has_tangent
@@ -504,10 +507,42 @@ def test_a_share_of_the_weights_and_several_devices_need_less() -> None:
     memory = DiTMemory(shape=[4, 32, 32], **DIT_SIZES["XL/2"], num_classes=1000)
     whole, part = uot_bytes(memory, 1), uot_bytes(memory, 1, trained=4 * memory.block_parameters)
     assert part["gradients"] == 16 * memory.block_parameters
-    assert (part["original"], part["average"]) == (whole["original"], whole["average"])
+    assert part["original"] == whole["original"] == whole["average"]
+    assert part["average"] == part["gradients"]
     shared = uot_bytes(memory, 1, devices=8)
     assert shared["moments"] == memory.parameters
     assert shared["activations"] == whole["activations"]
+
+
+def adapted(net: nn.Module, rank: int) -> Part:
+    part = Part(net, net, 1e-3, decay=0.9)
+    adapt({"net": part}, [copy.deepcopy(net)], LowRank(rank), None, stream(0))
+    return part
+
+
+@pytest.mark.parametrize("checkpoint", [False, True])
+@pytest.mark.parametrize("options", [{}, {"depth": 5}, {"num_times": 1, "patch": 1}])
+def test_the_formula_counts_adapters_and_the_sums_that_a_pass_keeps(
+    options: dict[str, Any], checkpoint: bool
+) -> None:
+    """Beside the activations; with ``checkpoint`` a block makes its own in its turn."""
+    net = dit(num_classes=0, checkpoint=checkpoint, **options).train()
+    memory, (x, s, e) = DiTMemory.of(net_config(net)), inputs(3)
+    part = adapted(net, 2)
+    trained = [weight for weight in part.net.parameters() if weight.requires_grad]
+    assert sum(weight.numel() for weight in trained) == memory.low_rank(2)
+    sums = memory.kept_sums - (memory.block_matrix if checkpoint else 0)
+    found = saved_bytes(part.net, x, *(s, e)[: net.num_times])
+    assert found == 4 * (3 * memory.activations + sums)
+
+
+def test_with_adapters_all_but_two_copies_of_the_weights_is_small() -> None:
+    net = DiTMemory(shape=[4, 32, 32], **DIT_SIZES["XL/2"], num_classes=1000, checkpoint=True)
+    low, rank = uot_bytes(net, 1, rank=8), net.low_rank(8)
+    assert low["gradients"] == low["average"] == low["moments"] / 2 == 4 * rank
+    assert low["generator"] == 4 * (net.parameters + rank)
+    assert rank < 0.01 * net.parameters
+    assert low["sums"] == 4 * net.kept_sums < 0.1 * low["original"]
 
 
 def test_the_tables_of_the_guide_are_what_the_formulas_say() -> None:
@@ -524,6 +559,13 @@ def test_the_tables_of_the_guide_are_what_the_formulas_say() -> None:
         row = f"| {size} | {plain.parameters:,} | {sum(state.values()) / 2**30:.1f} |"
         row += "".join(f" {x:.0f} |" for x in mib) + "".join(f" {x:.1f} |" for x in gib)
         assert row in text, row
+
+
+def test_the_benchmark_prints_the_table_of_the_guide(capsys: pytest.CaptureFixture[str]) -> None:
+    runpy.run_path(str(GUIDE.parents[1] / "benchmarks" / "scaling.py"))["memory"]()
+    table = capsys.readouterr().out.split("\n", 1)[1]
+    assert table.count("|") > 20
+    assert table in GUIDE.read_text()
 
 
 # Forgetting a class
