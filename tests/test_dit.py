@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import re
+import runpy
 from dataclasses import asdict
 from importlib.resources import files
 from pathlib import Path
@@ -36,6 +38,7 @@ from unflow.meanflow_checkpoints import (
 )
 from unflow.methods import UNLEARNERS, UOT, Problem
 from unflow.methods.base import Part
+from unflow.methods.low_rank import LowRank, adapt
 from unflow.models import FlowMap
 from unflow.nets import DIT_SIZES, MLP, DiT, build_net, initial_weights, net_config, new_net
 from unflow.nets.attention import SelfAttention, explicit_attention, has_tangent
@@ -504,10 +507,42 @@ def test_a_share_of_the_weights_and_several_devices_need_less() -> None:
     memory = DiTMemory(shape=[4, 32, 32], **DIT_SIZES["XL/2"], num_classes=1000)
     whole, part = uot_bytes(memory, 1), uot_bytes(memory, 1, trained=4 * memory.block_parameters)
     assert part["gradients"] == 16 * memory.block_parameters
-    assert (part["original"], part["average"]) == (whole["original"], whole["average"])
+    assert part["original"] == whole["original"] == whole["average"]
+    assert part["average"] == part["gradients"]
     shared = uot_bytes(memory, 1, devices=8)
     assert shared["moments"] == memory.parameters
     assert shared["activations"] == whole["activations"]
+
+
+def adapted(net: nn.Module, rank: int) -> Part:
+    part = Part(net, net, 1e-3, decay=0.9)
+    adapt({"net": part}, [copy.deepcopy(net)], LowRank(rank), None, stream(0))
+    return part
+
+
+@pytest.mark.parametrize("checkpoint", [False, True])
+@pytest.mark.parametrize("options", [{}, {"depth": 5}, {"num_times": 1, "patch": 1}])
+def test_the_formula_counts_adapters_and_the_sums_that_a_pass_keeps(
+    options: dict[str, Any], checkpoint: bool
+) -> None:
+    """Beside the activations; with ``checkpoint`` a block makes its own in its turn."""
+    net = dit(num_classes=0, checkpoint=checkpoint, **options).train()
+    memory, (x, s, e) = DiTMemory.of(net_config(net)), inputs(3)
+    part = adapted(net, 2)
+    trained = [weight for weight in part.net.parameters() if weight.requires_grad]
+    assert sum(weight.numel() for weight in trained) == memory.low_rank(2)
+    sums = memory.kept_sums - (memory.block_matrix if checkpoint else 0)
+    found = saved_bytes(part.net, x, *(s, e)[: net.num_times])
+    assert found == 4 * (3 * memory.activations + sums)
+
+
+def test_with_adapters_all_but_two_copies_of_the_weights_is_small() -> None:
+    net = DiTMemory(shape=[4, 32, 32], **DIT_SIZES["XL/2"], num_classes=1000, checkpoint=True)
+    low, rank = uot_bytes(net, 1, rank=8), net.low_rank(8)
+    assert low["gradients"] == low["average"] == low["moments"] / 2 == 4 * rank
+    assert low["generator"] == 4 * (net.parameters + rank)
+    assert rank < 0.01 * net.parameters
+    assert low["sums"] == 4 * net.kept_sums < 0.1 * low["original"]
 
 
 def test_the_tables_of_the_guide_are_what_the_formulas_say() -> None:
@@ -524,6 +559,13 @@ def test_the_tables_of_the_guide_are_what_the_formulas_say() -> None:
         row = f"| {size} | {plain.parameters:,} | {sum(state.values()) / 2**30:.1f} |"
         row += "".join(f" {x:.0f} |" for x in mib) + "".join(f" {x:.1f} |" for x in gib)
         assert row in text, row
+
+
+def test_the_benchmark_prints_the_table_of_the_guide(capsys: pytest.CaptureFixture[str]) -> None:
+    runpy.run_path(str(GUIDE.parents[1] / "benchmarks" / "scaling.py"))["memory"]()
+    table = capsys.readouterr().out.split("\n", 1)[1]
+    assert table.count("|") > 20
+    assert table in GUIDE.read_text()
 
 
 # Forgetting a class
@@ -629,12 +671,12 @@ def bundles(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def unlearn(bundles: Path, model: str) -> FlowMap:
-    out = bundles / f"{model}-unlearned"
+def unlearn(bundles: Path, model: str, how: str = "") -> FlowMap:
+    out = bundles / f"{model}-unlearned{''.join(how.split())}"
     words = (
         f"unlearn uot-imagenet256 --model {bundles / model} --energy classifier:{bundles / 'guide'} "
         f"--out {out} --device cpu --settings.steps 4 --settings.batch_size 16 --settings.bank_size 64 "
-        "--settings.learning_rate 1e-3"
+        f"--settings.learning_rate 1e-3 {how}"
     )
     assert main(words.split()) == 0
     changed = bundle.load(out)
@@ -653,3 +695,28 @@ def test_the_recipe_runs_at_reduced_depth_and_recomputed_blocks_end_in_the_same_
     assert moved >= {f"net.blocks.{i}.attention.qkv.weight" for i in range(2)} | {"net.last.weight"}
     assert "net.positions" not in moved
     assert torch.isfinite(plain.sample(4, stream(0))).all()
+
+
+def test_rank_and_micro_batches_reach_the_training_from_the_shell(bundles: Path) -> None:
+    before = bundle.load(bundles / "model").state_dict()
+    whole, parts = (
+        unlearn(bundles, "model", f"--rank 2 --train_only attention --micro_batches {k}").state_dict()
+        for k in (1, 4)
+    )
+    change = {name: tensor - before[name] for name, tensor in whole.items()}
+    kinds = ("qkv", "out")
+    chosen = {f"net.blocks.{i}.attention.{kind}.weight" for i in range(2) for kind in kinds}
+    assert {name for name, each in change.items() if each.any()} == chosen
+    for name in chosen:
+        sizes = torch.linalg.svdvals(change[name].double())
+        assert float(sizes[2]) < 1e-3 * float(sizes[0])
+        torch.testing.assert_close(parts[name], whole[name], rtol=1e-3, atol=1e-4)
+
+
+def test_a_rank_of_nothing_is_refused_from_the_shell_and_leaves_no_folder(
+    bundles: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = f"unlearn --model {bundles / 'model'} --energy classifier:{bundles / 'guide'} --forget 1"
+    assert main([*words.split(), "--rank", "0", "--out", str(bundles / "none")]) == 2
+    assert "got rank=0; expected 1 or more" in capsys.readouterr().err
+    assert not (bundles / "none").exists()

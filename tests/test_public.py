@@ -195,6 +195,7 @@ def test_the_mathematics_knows_only_mathematics(room: str) -> None:
             MATHEMATICS
             | {"errors", "nets", "models", "target", "classifiers", "autoencoders", "calibration", "plugins"},
         ),
+        ("compute.py", {"errors", "methods"}),
         ("attacks", MATHEMATICS | {"errors", "nets", "models", "classifiers", "methods"}),
         ("report", {"errors", "files", "table"}),
     ],

@@ -20,7 +20,8 @@ _HOME = {
     "audit": "auditing", "Audit": "auditing",
     "save": "bundle", "load": "bundle", "load_classifier": "bundle", "load_autoencoder": "bundle",
     "from_pretrained": "pretrained", "save_pretrained": "pretrained", "push_to_hub": "pretrained",
-    "fit": "training", "stream": "training", "Problem": "methods", "batch_rows": "batches",
+    "fit": "training", "stream": "training", "Problem": "methods", "LowRank": "methods",
+    "batch_rows": "batches",
 }  # fmt: skip
 _ROOMS = (
     "anchoring", "attacks", "calibration", "divergences", "energies", "paths", "couplings", "integrators",
@@ -54,7 +55,7 @@ if TYPE_CHECKING:
     from unflow.bundle import load, load_autoencoder, load_classifier, save
     from unflow.classifiers import Classifier
     from unflow.errors import InputError
-    from unflow.methods import Problem
+    from unflow.methods import LowRank, Problem
     from unflow.models import Chain, Filtered, Flow, FlowMap, GenerativeModel, Generator, Latent
     from unflow.planning import Plan, plan
     from unflow.pretrained import from_pretrained, push_to_hub, save_pretrained

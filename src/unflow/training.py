@@ -18,16 +18,18 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from unflow.errors import InputError, choose
+from unflow.compute import Compute, Precision, check_device
+from unflow.errors import InputError
 from unflow.files import append_json_line, read_json_lines, read_tensors, write_bytes, write_tensors
 from unflow.methods.base import Method, Problem, Tensors, Trained, Training, Untrained, settings, under
-from unflow.methods.partly import train_only
+from unflow.methods.low_rank import adapt, merge
+from unflow.methods.partly import is_partial, require_own_weights, train_only
 from unflow.progress import Progress
 
 if TYPE_CHECKING:
@@ -37,10 +39,6 @@ CHECKPOINT_SECONDS = 30.0
 CHECKPOINT, PREPARED, METRICS = "checkpoint.safetensors", "prepared.safetensors", "metrics.jsonl"
 EARLIER = "earlier"
 """The folder of the training that comes before another, within the other's."""
-
-
-Precision = Literal["32-true", "bf16-mixed"]
-PRECISIONS: dict[str, str] = {"32-true": "single", "bf16-mixed": "matrix products in bfloat16"}
 
 
 class TrainingDivergedError(RuntimeError):
@@ -80,42 +78,46 @@ def check_seed(seed: int) -> None:
         raise InputError(f"got seed={seed}; expected an integer >= 0")
 
 
-def check_device(device: str) -> None:
-    """Raise InputError for a device that is unknown or not on this machine."""
-    there = {
-        "cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()
-    }  # fmt: skip
-    if not there.get(device, False):
-        found = ", ".join(name for name, available in there.items() if available)
-        raise InputError(f"got the device {device!r}; expected one that this machine has: {found}")
-
-
 class _Loop:
     """The state of one training: networks wrapped by Fabric, the step number, the clock."""
 
     def __init__(
-        self, fabric: Fabric, loop: Training, problem: Problem, prepared: Tensors, seed: int
+        self, fabric: Fabric, compute: Compute, loop: Training, problem: Problem, prepared: Tensors, seed: int
     ) -> None:
-        self.fabric, self.loop, self.seed = fabric, loop, seed
+        self.fabric, self.compute, self.loop, self.seed = fabric, compute, loop, seed
         self.prepared = {k: v.to(fabric.device) for k, v in prepared.items()}
         self.parts = loop.init(problem, self.prepared, seed)
-        if problem.train_only is not None:
-            started = [one for one in (problem.model, problem.earlier) if one is not None]
-            train_only(self.parts, started, problem.train_only)
+        self._choose_weights(problem)
         self.wrapped: dict[str, Any] = {}
         self.optimizers: dict[str, Any] = {}
         for name, part in self.parts.items():
-            self.wrapped[name], self.optimizers[name] = fabric.setup(part.loss, part.optimizer)
+            loss = compute.prepared(part.loss)
+            self.wrapped[name], self.optimizers[name] = fabric.setup(loss, part.optimizer)
             part.average.to(fabric.device)
         self.step = 0
 
+    def _choose_weights(self, problem: Problem) -> None:
+        started = [one for one in (problem.model, problem.earlier) if one is not None]
+        if problem.adapters is not None:
+            adapt(self.parts, started, problem.adapters, problem.train_only, stream(self.seed, 3))
+        elif problem.train_only is not None:
+            train_only(self.parts, started, problem.train_only)
+
     def descend(self, name: str, /, *args: Tensor | float) -> Tensor:
         part, optimizer = self.parts[name], self.optimizers[name]
-        loss = self.wrapped[name](*args)
         optimizer.zero_grad()
-        self.fabric.backward(loss)
+        last = self.compute.micro_batches - 1
+        losses = [self._backward(name, part, k < last) for k, part in enumerate(self.compute.parts(args))]
         optimizer.step()
         part.update_average(self.step)
+        return torch.stack(losses).sum()
+
+    def _backward(self, name: str, args: Sequence[Tensor | float], more: bool) -> Tensor:
+        """Add the gradient of a micro-batch's share of the loss; devices meet where no more follow."""
+        wrapped = self.wrapped[name]
+        with self.fabric.no_backward_sync(wrapped, enabled=more):
+            loss = wrapped(*args) / self.compute.micro_batches
+            self.fabric.backward(loss)
         return loss.detach()
 
     def advance(self) -> Tensors:
@@ -133,12 +135,13 @@ class _Loop:
         return losses
 
     def state(self) -> Tensors:
-        """Return everything that the next step depends on, as tensors by name."""
+        """Return everything that the next step depends on, as tensors by name; not what no step changes."""
         tensors: Tensors = {}
         for name, part in self.parts.items():
-            tensors |= {f"{name}/net/{k}": v for k, v in part.net.state_dict().items()}
-            if part.average is not part.net:
-                tensors |= {f"{name}/average/{k}": v for k, v in part.average.state_dict().items()}
+            fixed = {k for k, weight in part.net.named_parameters() if not weight.requires_grad}
+            for kind, net in part.networks.items():
+                changing = {k: v for k, v in net.state_dict().items() if k not in fixed}
+                tensors |= {f"{name}/{kind}/{k}": v for k, v in changing.items()}
             for index, moments in part.optimizer.state_dict()["state"].items():
                 tensors |= {f"{name}/adam/{index}/{k}": v for k, v in moments.items()}
         return tensors
@@ -146,9 +149,8 @@ class _Loop:
     def restore(self, tensors: Tensors) -> None:
         """Set what ``state`` returned."""
         for name, part in self.parts.items():
-            part.net.load_state_dict(under(tensors, f"{name}/net/"))
-            if part.average is not part.net:
-                part.average.load_state_dict(under(tensors, f"{name}/average/"))
+            for kind, net in part.networks.items():
+                net.load_state_dict(net.state_dict() | under(tensors, f"{name}/{kind}/"))
             moments: dict[int, Tensors] = {}
             for key, value in under(tensors, f"{name}/adam/").items():
                 index, _, entry = key.partition("/")
@@ -172,6 +174,8 @@ def fit(
     on_step: Callable[[int], None] | None = None,
     precision: Precision = "32-true",
     loggers: Sequence[Any] = (),
+    micro_batches: int = 1,
+    compile: bool = False,
 ) -> Fit:
     """Carry out a method on a problem; the same call continues a run that was killed.
 
@@ -192,28 +196,38 @@ def fit(
         precision: of the steps: "32-true", or "bf16-mixed" for matrix products in bfloat16.
         loggers: of Lightning Fabric (``TensorBoardLogger``, ``CSVLogger``, a ``WandbLogger``); each is given
             the lines of metrics.jsonl.
+        micro_batches: parts of a device's rows that go forward and backward one after the other, before one
+            step: the same weights up to rounding, with the activations of one part at a time.
+        compile: whether losses and networks go through ``torch.compile``: the same weights up to rounding.
 
     Raises:
-        InputError: for a problem that the method cannot take, a batch that the devices cannot share,
-            or a checkpoint of another method, seed or setting.
+        InputError: for a problem that the method cannot take, a batch that devices or micro-batches cannot
+            share, a loss that cannot be compiled, or a checkpoint of another method, seed or setting.
         TrainingDivergedError: when a loss becomes NaN or infinite.
     """
     check_seed(seed)
     method.check(problem)
     if isinstance(method, Untrained):
+        require_own_weights(not is_partial(problem))
         return _make(method, problem, seed, device, devices)
     assert isinstance(method, Trained)
+    original = problem.model
     loop, problem = method.training(problem, seed)
+    require_own_weights(problem.model is original or not is_partial(problem))
     loop.check(problem)
     first = loop.earlier(problem)
-    for stage in (loop,) if first is None else (first, loop):
-        _check_devices(stage, devices)
-    check_device(device)
-    choose(PRECISIONS, precision, "precision")
+    trainings = [loop] if first is None else [first, loop]
+    for training in trainings:
+        _check_adapters(training, problem)
+    compute = Compute(
+        device=device, devices=devices, precision=precision, micro_batches=micro_batches, compile=compile,
+        loggers=loggers,
+    )  # fmt: skip
+    compute.check(trainings, problem.model)
     name, folder = label or type(method).__name__, None if out is None else Path(out)
     train = partial(
-        _train, _launched(device, devices, precision, loggers), log_every=log_every,
-        checkpoint_every=checkpoint_every, problem_id=problem_id, on_step=on_step,
+        _train, compute.launch(), compute, log_every=log_every, checkpoint_every=checkpoint_every,
+        problem_id=problem_id, on_step=on_step,
     )  # fmt: skip
     if first is None:
         return train(loop, problem, folder, seed, name)
@@ -224,32 +238,18 @@ def fit(
     return replace(last, seconds=before.seconds + last.seconds, steps=before.steps + last.steps)
 
 
-def _check_devices(loop: Training, devices: int) -> None:
-    """Raise InputError for a number of devices that cannot share the batches of a training."""
-    if devices < 1 or loop.batch_size % devices:
+def _check_adapters(loop: Training, problem: Problem) -> None:
+    """Raise InputError for a training that adapters would hide the weights from."""
+    if problem.adapters is not None and loop.reads_weights:
         raise InputError(
-            f"got {devices} devices for batches of {loop.batch_size}; expected a divisor of the batch"
+            f"got low-rank adapters for {type(loop).__name__}, which weighs every single weight; expected a "
+            "method that does not: write relabel, or leave the rank out"
         )
-    if devices > 1 and not loop.shares_batches:
-        raise InputError(
-            f"got {devices} devices for {type(loop).__name__}, whose loss is not a mean over rows; expected 1"
-        )
-
-
-def _launched(device: str, devices: int, precision: Precision, loggers: Sequence[Any]) -> Fabric:
-    """Return the processes; all trainings of a fit share them."""
-    from lightning_fabric import Fabric  # takes seconds to import: not before there is something to train
-
-    fabric = Fabric(
-        accelerator=device, devices=devices, strategy="ddp" if devices > 1 else "auto", precision=precision,
-        loggers=list(loggers),
-    )  # fmt: skip
-    fabric.launch()
-    return fabric
 
 
 def _train(
     fabric: Fabric,
+    compute: Compute,
     loop: Training,
     problem: Problem,
     out: Path | None,
@@ -267,7 +267,8 @@ def _train(
     with _on_device(problem, fabric.device):
         folder = _Folder(out, loop, seed, problem_id, is_first)
         prepared = folder.prepared(lambda: loop.prepare(problem, stream(seed, 0)))
-        run = _Loop(fabric, loop, problem, prepared, seed)
+        run = _Loop(fabric, compute, loop, problem, prepared, seed)
+        folder.keep(prepared)
         clock.seconds_before = folder.resume(run)
         fabric.barrier()
         with Progress(label, loop.steps, run.step, is_first) as progress:
@@ -281,6 +282,7 @@ def _train(
                 if milestone or folder.is_due():
                     folder.checkpoint(run, clock.seconds)
                 progress.advance(run.step)
+        merge(run.parts)
         model, facts = _finished(loop.result(problem, run.parts)), loop.facts(run.prepared)
         return Fit(model, clock.seconds, loop.steps, peak_rss_mb(), is_first, facts)
 
@@ -379,8 +381,6 @@ class _Folder:
         self.path, self.loop, self.writes = path, loop, writes
         self.identity = {"method": type(loop).__name__, **settings(loop), "seed": seed, "problem": problem_id}
         self._written = time.monotonic()
-        if path is not None and writes:
-            path.mkdir(parents=True, exist_ok=True)
 
     def prepared(self, make: Callable[[], Tensors]) -> Tensors:
         """Return the fixed tensors, from disk if a killed run left them there."""
@@ -391,10 +391,15 @@ class _Folder:
             tensors, identity = read_tensors(file)
             self._same(identity, file)
             return tensors
-        tensors = make()
-        if self.writes:
-            write_tensors(file, tensors, self.identity)
-        return tensors
+        return make()
+
+    def keep(self, prepared: Tensors) -> None:
+        """Make the folder, once nothing is left to refuse, and write the fixed tensors."""
+        if self.path is not None and self.writes:
+            self.path.mkdir(parents=True, exist_ok=True)
+            file = self.path / PREPARED
+            if self.loop.keeps_prepared and not file.is_file():
+                write_tensors(file, prepared, self.identity)
 
     def resume(self, run: _Loop) -> float:
         """Set a loop to the last checkpoint; return the seconds spent before it."""

@@ -18,6 +18,7 @@ from unflow.energies import Decoded
 from unflow.files import sha256_module, sha256_tensors, sha256_text
 from unflow.methods import Method, Problem, settings
 from unflow.methods.baselines.retrain import Retrain
+from unflow.methods.low_rank import LowRank
 from unflow.models import GenerativeModel, Latent, inner_model, plain_module
 from unflow.target import Target
 from unflow.training import METRICS, Fit, Precision, finish, fit, seconds_to_within
@@ -61,6 +62,9 @@ def unlearn(
     name: str = "",
     guide_data: tuple[str, ...] = (),
     train_only: Sequence[str] | None = None,
+    adapters: LowRank | None = None,
+    micro_batches: int = 1,
+    compile: bool = False,
 ) -> Unlearned:
     """Move a model towards the target of a request; the same call continues a run that was killed.
 
@@ -82,6 +86,10 @@ def unlearn(
         name: of the row in audits and progress; the method's class name by default.
         guide_data: what the energy's classifier was trained on, for the record.
         train_only: regular expressions; the model's weights with other names stay as they are.
+        adapters: ``LowRank(8)`` trains a product of rank 8 beside each weight of linear and convolution
+            layers (of those, the ones that ``train_only`` names), and nothing else of the model.
+        micro_batches: parts of a batch that go forward and backward one after the other: less memory.
+        compile: whether losses and networks go through ``torch.compile``.
 
     Raises:
         InputError: before any training, for a method that does not fit the model, the energy or the
@@ -89,8 +97,8 @@ def unlearn(
     """
     data: dict[str, Any] = {"retain": retain, "forget": forget, "held_out": held_out}
     problem = problem_inside(target, data, teacher)
-    if train_only is not None:
-        problem = dataclasses.replace(problem, train_only=tuple(train_only))
+    names = None if train_only is None else tuple(train_only)
+    problem = dataclasses.replace(problem, train_only=names, adapters=adapters)
     method.check(problem)
     name = name or type(method).__name__
     request = {
@@ -103,6 +111,7 @@ def unlearn(
     }  # fmt: skip
     how = {
         "train_only": None if train_only is None else list(train_only),
+        "adapters": None if adapters is None else dataclasses.asdict(adapters),
         "precision": None if precision == "32-true" else precision,
     }
     identity |= {name: value for name, value in how.items() if value is not None}
@@ -122,7 +131,7 @@ def unlearn(
     result = fit(
         method, problem, out, seed=seed, device=device, devices=devices, precision=precision,
         loggers=loggers, on_step=on_step, label=f"{target.model.family} {name}",
-        problem_id=bundle.problem_id(identity),
+        problem_id=bundle.problem_id(identity), micro_batches=micro_batches, compile=compile,
     )  # fmt: skip
     model = _outside(target.model, result.model)
     lineage = {"request": request} | identity | {

@@ -17,7 +17,7 @@ from unflow.commands.shared import Original, Request, Rows
 from unflow.errors import InputError
 from unflow.files import read_json
 from unflow.foreign import load_model, read_line, seen_by
-from unflow.methods import INSTALLED, Method, Problem
+from unflow.methods import INSTALLED, LowRank, Method, Problem
 from unflow.methods.base import settings as plain_settings
 from unflow.models import GenerativeModel, inner_model
 from unflow.runs import is_first_process, run_folder
@@ -77,6 +77,9 @@ def run(
     precision: Literal["32-true", "bf16-mixed"] = "32-true",
     logger: Name = "none",
     train_only: str | None = None,
+    rank: int | None = None,
+    micro_batches: int = 1,
+    compile: bool = False,
 ) -> None:
     """Make a model forget.
 
@@ -99,6 +102,10 @@ def run(
         precision: of the steps; bf16-mixed for matrix products in bfloat16.
         logger: csv, tensorboard or wandb (`pip install 'unflow[tensorboard]'`): the losses in OUT/logs too.
         train_only: names of the weights that are trained, like "layers.2,head": regular expressions.
+        rank: of low-rank adapters, trained in place of the weights of linear and convolution layers: all of
+            those, or the ones that --train_only names.
+        micro_batches: parts of a batch that go forward and backward one after the other: less memory.
+        compile: true to put losses and networks through torch.compile.
     """
     torch.set_num_threads(1)
     assert method is not None  # ``add_arguments`` has seen to that
@@ -111,14 +118,16 @@ def run(
         "command": "unlearn", "model": original.named, **request.record(), "method": method,
         "settings": plain_settings(settings), **rows.record(),
         "teacher": None if teacher is None else str(teacher), "seed": seed, "train_only": train_only,
-        "precision": None if precision == "32-true" else precision,
+        "rank": rank, "precision": None if precision == "32-true" else precision,
     }  # fmt: skip
     with run_folder(out, record):
         result = unlearn(
             target, settings, out, seed=seed, device=device, devices=devices, name=method,
             guide_data=seen_by(str(request.energy)), teacher=retrained, precision=precision,
             loggers=loggers(logger, out),
-            train_only=None if train_only is None else train_only.split(","), **real,
+            train_only=None if train_only is None else train_only.split(","),
+            adapters=None if rank is None else LowRank(rank), micro_batches=micro_batches,
+            compile=compile, **real,
         )  # fmt: skip
     if is_first_process():
         print(f"model: {out} ({result.lineage['seconds']:.1f} s)")

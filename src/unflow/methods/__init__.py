@@ -19,6 +19,7 @@ from unflow.methods.erfm import ERFM
 from unflow.methods.flow_matching import FlowMatching
 from unflow.methods.latent_flow import LatentFlow
 from unflow.methods.latent_transport import LatentTransport
+from unflow.methods.low_rank import LowRank
 from unflow.methods.mean_flow import MeanFlow
 from unflow.methods.ot_fm import OTFM
 from unflow.methods.uot import UOT
@@ -26,9 +27,9 @@ from unflow.plugins import Installed
 
 __all__ = [
     "ERFM", "INSTALLED", "OTFM", "TRAINERS", "UNLEARNERS", "UOT", "Autoencoding", "Classification", "Distill",
-    "FineTune", "FlowMatching", "GradientAscent", "LatentFlow", "LatentTransport", "MeanFlow", "Method",
-    "NegGradPlus", "Problem", "Reject", "Relabel", "Retrain", "Saliency", "SelectiveAmnesia", "Trained",
-    "Training", "Untrained", "WeightExtrapolation", "settings",
+    "FineTune", "FlowMatching", "GradientAscent", "LatentFlow", "LatentTransport", "LowRank", "MeanFlow",
+    "Method", "NegGradPlus", "Problem", "Reject", "Relabel", "Retrain", "Saliency", "SelectiveAmnesia",
+    "Trained", "Training", "Untrained", "WeightExtrapolation", "settings",
 ]  # fmt: skip
 
 UNLEARNERS: dict[str, Method] = {

@@ -7,7 +7,7 @@ import dataclasses
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar, Protocol, TypeVar
+from typing import TYPE_CHECKING, ClassVar, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,9 @@ from unflow.classifiers import Classifier
 from unflow.errors import InputError
 from unflow.models import Filtered, GenerativeModel, Labelled, Latent
 from unflow.target import Target
+
+if TYPE_CHECKING:
+    from unflow.methods.low_rank import LowRank
 
 Tensors = dict[str, Tensor]
 Module = TypeVar("Module", bound=nn.Module)
@@ -42,6 +45,7 @@ class Problem:
         held_out: real samples on which a training loss is watched, never trained on.
         earlier: what came of the training before this one (``Training.earlier``).
         train_only: names of the model's weights that are trained (regular expressions); None: all.
+        adapters: what is trained in place of those weights; None: the weights themselves.
     """
 
     model: nn.Module
@@ -55,6 +59,7 @@ class Problem:
     held_out: Tensor | None = None
     earlier: nn.Module | None = None
     train_only: tuple[str, ...] | None = None
+    adapters: LowRank | None = None
 
 
 class Part:
@@ -79,12 +84,28 @@ class Part:
         decay: float = 0.0,
     ) -> None:
         self.loss, self.net, self.learning_rate, self.decay = loss, net, learning_rate, decay
-        self.optimizer = torch.optim.Adam(net.parameters(), learning_rate, betas, fused=True)
-        self.average = copy.deepcopy(net).requires_grad_(False) if decay else net
+        self.betas = betas
+        self.start()
+
+    def start(self) -> None:
+        """Make the optimizer and the average, of the parameters that the network has now.
+
+        To be called again when others take gradients. The average shares what is not trained.
+        """
+        self.optimizer = torch.optim.Adam(self.net.parameters(), self.learning_rate, self.betas, fused=True)
+        fixed = {id(weight): weight for weight in self.net.parameters() if not weight.requires_grad}
+        self.average = copy.deepcopy(self.net, fixed).requires_grad_(False) if self.decay else self.net
         # Listed once: walking the modules for their parameters costs more than the average itself.
-        self._averaged: list[Tensor] = list(self.average.parameters())
-        self._current: list[Tensor] = list(net.parameters())
-        self._buffers = list(zip(self.average.buffers(), net.buffers(), strict=True))
+        pairs = zip(self.average.parameters(), self.net.parameters(), strict=True)
+        moving = [pair for pair in pairs if pair[1].requires_grad]
+        self._averaged: list[Tensor] = [average for average, _ in moving]
+        self._current: list[Tensor] = [weight for _, weight in moving]
+        self._buffers = list(zip(self.average.buffers(), self.net.buffers(), strict=True))
+
+    @property
+    def networks(self) -> dict[str, nn.Module]:
+        """The network in training, and its average where there is one."""
+        return {"net": self.net} if self.average is self.net else {"net": self.net, "average": self.average}
 
     @torch.no_grad()
     def update_average(self, step: int) -> None:
@@ -173,7 +194,9 @@ class Trained(Method):
     learning_rate: float = 1e-3
 
     shares_batches: ClassVar[bool] = True
-    """Whether its loss is a mean over rows, so that devices may share a batch."""
+    """Whether its loss is a mean over rows, so that devices or micro-batches may share a batch."""
+    reads_weights: ClassVar[bool] = False
+    """Whether it looks at the model's weights one by one, so that nothing can be trained in their place."""
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch_size"):
@@ -204,6 +227,10 @@ class Training(Trained):
         It has a seed, a log and checkpoints of its own, and nothing before it.
         """
         return None
+
+    def uncompilable(self) -> str:
+        """Return what in its losses torch.compile cannot take, in words: nothing for most."""
+        return ""
 
     def schedule(self, step: int) -> float:
         """Return the learning rate at ``step`` relative to its peak, in (0, 1]."""

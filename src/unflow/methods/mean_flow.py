@@ -55,6 +55,10 @@ class MeanFlow(Training):
         super().check(problem)
         require_unlabelled(problem, "training on data")
 
+    def uncompilable(self) -> str:
+        """Return the derivative along the path."""
+        return "a forward-mode derivative"
+
     def prepare(self, problem: Problem, generator: torch.Generator) -> Tensors:
         """Return the data."""
         assert problem.data is not None

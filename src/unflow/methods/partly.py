@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import torch
 from torch import nn
 
 from unflow.errors import InputError
-from unflow.methods.base import Part, Parts
+from unflow.methods.base import Part, Parts, Problem
 
 
 def train_only(parts: Parts, models: Sequence[nn.Module], patterns: Sequence[str]) -> None:
@@ -26,27 +26,61 @@ def train_only(parts: Parts, models: Sequence[nn.Module], patterns: Sequence[str
         InputError: for no pattern, one that is no regular expression or matches nothing, and a method that
             trains no weight of the model.
     """
-    expressions = [_compiled(pattern) for pattern in patterns]
-    if not expressions:
+    for part in holding(parts, models):
+        weights = dict(part.net.named_parameters())
+        chosen = matching(list(weights), patterns)
+        for name, weight in weights.items():
+            weight.requires_grad_(name in chosen)
+        part.start()
+
+
+def is_partial(problem: Problem) -> bool:
+    """Return whether less than all weights of the problem's model are to be trained."""
+    return problem.train_only is not None or problem.adapters is not None
+
+
+def holding(parts: Parts, models: Sequence[nn.Module]) -> list[Part]:
+    """Return the parts that start from the weights of one of the models.
+
+    Raises:
+        InputError: if none does.
+    """
+    found = [part for part in parts.values() if any(_holds(part, model) for model in models)]
+    require_own_weights(bool(found))
+    return found
+
+
+def require_own_weights(trained: bool) -> None:
+    """Raise InputError where a method does not train the weights that the model has."""
+    if not trained:
+        raise InputError(
+            "got names of weights to train, or adapters of them, for a method that leaves the model's "
+            "weights alone or starts them afresh; expected one that changes them, like uot_tilted, "
+            "latent_transport or erfm_resample_prior"
+        )
+
+
+def matching(names: Collection[str], patterns: Sequence[str]) -> set[str]:
+    """Return the names in which one of the regular expressions is found.
+
+    Raises:
+        InputError: for no pattern, and one that is no regular expression or matches nothing.
+    """
+    if not patterns:
         raise InputError(
             "got no names of weights to train; expected one or more: leave train_only out for all"
         )
-    holding = [part for part in parts.values() if any(_holds(part, model) for model in models)]
-    if not holding:
+    return set().union(*(_found(_compiled(pattern), names) for pattern in patterns))
+
+
+def _found(expression: re.Pattern[str], names: Collection[str]) -> set[str]:
+    found = {name for name in names if expression.search(name)}
+    if not found:
         raise InputError(
-            "got names of weights to train for a method that trains a network of its own; expected one that "
-            "changes the model's, like uot_tilted, latent_transport or erfm_resample_prior"
+            f"got the name {expression.pattern!r} of weights to train, which matches none; expected "
+            f"one of {', '.join(list(names)[:4])}, ..."
         )
-    for part in holding:
-        weights = dict(part.net.named_parameters())
-        for expression in expressions:
-            if not any(expression.search(name) for name in weights):
-                raise InputError(
-                    f"got the name {expression.pattern!r} of weights to train, which matches none; expected "
-                    f"one of {', '.join(list(weights)[:4])}, ..."
-                )
-        for name, weight in weights.items():
-            weight.requires_grad_(any(expression.search(name) for expression in expressions))
+    return found
 
 
 def _holds(part: Part, model: nn.Module) -> bool:

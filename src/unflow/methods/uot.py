@@ -82,15 +82,15 @@ class PotentialLoss(nn.Module):
 class GeneratorLoss(nn.Module):
     """E[c(G0(z), G(z)) - v(G(z))]; the potential is read, not trained, and so not registered here.
 
-    ``moved`` and ``cost`` keep what the last call computed, without gradient: the potential's step
-    needs the same numbers, and a second push through G would cost a quarter of the whole step.
+    ``take`` returns what the calls computed, without gradient: the potential's step needs the same
+    numbers, and a second push through G would cost a quarter of the whole step.
     """
 
     def __init__(self, model: GenerativeModel, potential: nn.Module, cost: TransportCost) -> None:
         super().__init__()
         self.model = model
         self._read = (potential, cost)
-        self.moved = self.cost = torch.empty(0)
+        self._computed: list[tuple[Tensor, Tensor]] = []
 
     def forward(self, z: Tensor, origin: Tensor) -> Tensor:
         """Return the loss for latents z and their original outputs G0(z)."""
@@ -100,8 +100,18 @@ class GeneratorLoss(nn.Module):
         potential.requires_grad_(False)
         value = (cost - potential(moved)[:, 0]).mean()
         potential.requires_grad_(True)
-        self.moved, self.cost = moved.detach(), cost.detach()
+        self._keep(moved.detach(), cost.detach())
         return value
+
+    @torch.compiler.disable  # a compiled call would be compiled anew for every length of the list
+    def _keep(self, moved: Tensor, cost: Tensor) -> None:
+        self._computed.append((moved, cost))
+
+    def take(self) -> tuple[Tensor, Tensor]:
+        """Return the moved samples and their costs of all calls since the last ``take``, and forget them."""
+        moved, cost = (torch.cat(column) for column in zip(*self._computed, strict=True))
+        self._computed.clear()
+        return moved, cost
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -178,6 +188,10 @@ class UOT(Training):
         if self.potential == "features":
             features_behind(target_of(problem).energy)
 
+    def uncompilable(self) -> str:
+        """Return the gradient penalty, if there is one."""
+        return "the second derivative of a gradient penalty (r1 > 0)" if self.r1 > 0 else ""
+
     def earlier(self, problem: Problem) -> LatentTransport | None:
         """Return the latent transport that the generator starts from, if it does."""
         return LatentTransport() if self.start == "latent_transport" else None
@@ -247,7 +261,7 @@ class UOT(Training):
         loss = parts["generator"].loss
         assert isinstance(loss, GeneratorLoss)
         r1 = self.r1 * (1 - progress) if self.anneal_r1 else self.r1
-        potential = descend("potential", loss.moved, loss.cost, batch["pool"], r1)
+        potential = descend("potential", *loss.take(), batch["pool"], r1)
         return {"generator": generator, "potential": potential}
 
     def result(self, problem: Problem, parts: Parts) -> nn.Module:

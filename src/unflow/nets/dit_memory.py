@@ -65,6 +65,37 @@ class DiTMemory:
         return D * (entries + 1) + times + classes + self.depth * self.block_parameters + last
 
     @property
+    def block_matrix(self) -> int:
+        """Entries of the weight matrices of one block, that take low-rank adapters."""
+        return 18 * self.width**2
+
+    @property
+    def matrices(self) -> int:
+        """Entries of all weight matrices that take low-rank adapters: all but biases and classes."""
+        D, entries = self.width, self.patch**2 * self.shape[0]
+        times = self.num_times * (D**2 + TIME_FEATURES * D)
+        return 2 * entries * D + times + self.depth * self.block_matrix + 2 * D**2
+
+    def low_rank(self, rank: int) -> int:
+        """Return what low-rank adapters of all matrices train: rank (m + n) numbers of one of [m, n].
+
+        rank (depth 23 D + times (3 D + T) + 5 D + 2 p^2 C)
+        """
+        D, entries = self.width, self.patch**2 * self.shape[0]
+        times = self.num_times * (3 * D + TIME_FEATURES)
+        return rank * (self.depth * 23 * D + times + 5 * D + 2 * entries)
+
+    @property
+    def kept_sums(self) -> int:
+        """Entries of the sums W + B A that are kept at once for the backward pass.
+
+        Not of what reads a time alone: no gradient goes on from there. With ``checkpoint`` of one block.
+        """
+        blocks = min(self.depth, 1) if self.checkpoint else self.depth
+        read_times = self.num_times * TIME_FEATURES * self.width
+        return self.matrices - read_times - (self.depth - blocks) * self.block_matrix
+
+    @property
     def block_activations(self) -> int:
         """Numbers that one block keeps of one sample."""
         return 20 * self.tokens * self.width + (self.heads + 4) * self.tokens + 8 * self.width
@@ -97,34 +128,39 @@ def uot_bytes(
     bank_size: int = 0,
     *,
     trained: int | None = None,
+    rank: int | None = None,
     potential: int = 0,
     devices: int = 1,
 ) -> dict[str, int]:
     """Return what ``UOT`` keeps on one device in single precision, by what it is, in bytes.
 
     Four bytes a number: the original G0, the generator G, its gradients, Adam's two moments, and the average
-    of G; the potential, with its gradients and moments; latents, outputs and pool; and the activations of G.
+    of what is trained of G; the potential, with its gradients and moments; latents, outputs and pool; the
+    activations of G, and with adapters the sums W + B A that a pass makes.
     Not counted: the energy (a decoder and a classifier, forward and backward), and what a
     kernel needs while it runs.
 
     Args:
         net: of the generator.
-        rows: samples per forward pass and device.
+        rows: samples per forward pass and device: of one micro-batch.
         bank_size: of the method.
         trained: parameters of G that are; None: all.
+        rank: of low-rank adapters of all matrices of G, in place of its parameters; None: no adapters.
         potential: its parameters.
         devices: over which G, its gradients and its moments are sharded; 1: not at all.
     """
-    trained = net.parameters if trained is None else trained
+    adapters = 0 if rank is None else net.low_rank(rank)
+    trained = adapters or (net.parameters if trained is None else trained)
     return {
         "original": 4 * net.parameters,
-        "generator": math.ceil(4 * net.parameters / devices),
+        "generator": math.ceil(4 * (net.parameters + adapters) / devices),
         "gradients": math.ceil(4 * trained / devices),
         "moments": math.ceil(8 * trained / devices),
-        "average": 4 * net.parameters,
+        "average": 4 * trained,
         "potential": 16 * potential,
         "banks": 12 * bank_size * math.prod(net.shape),
         "activations": 4 * rows * net.peak_activations,
+        "sums": 4 * net.kept_sums if adapters else 0,
     }
 
 

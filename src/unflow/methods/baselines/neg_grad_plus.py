@@ -94,6 +94,10 @@ class AscentDescent(Training):
     families: ClassVar[frozenset[str]] = frozenset({"flow", "flow_map"})
     shares_batches: ClassVar[bool] = False
 
+    def uncompilable(self) -> str:
+        """Return what cannot be compiled in the loss that is replaced."""
+        return self.own.uncompilable()
+
     def prepare(self, problem: Problem, generator: torch.Generator) -> Tensors:
         """Return what the training prepares of retain data, and of forget data."""
         prepared: Tensors = {}

@@ -34,6 +34,7 @@ class Saliency(Regression):
     alpha: float = 3.0
 
     citation: ClassVar[str] = "2310.12508"
+    reads_weights: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         super().__post_init__()

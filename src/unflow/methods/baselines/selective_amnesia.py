@@ -69,6 +69,7 @@ class SelectiveAmnesia(Regression):
     fisher_batches: int = 200
 
     citation: ClassVar[str] = "2305.10120"
+    reads_weights: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
