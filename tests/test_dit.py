@@ -713,6 +713,11 @@ def test_rank_and_micro_batches_reach_the_training_from_the_shell(bundles: Path)
         torch.testing.assert_close(parts[name], whole[name], rtol=1e-3, atol=1e-4)
 
 
+def test_the_shell_compiles_where_it_is_told_to() -> None:
+    assert parsed("uot-imagenet256", *GIVEN).compile is False
+    assert parsed("uot-imagenet256", *GIVEN, "--compile", "true").compile is True
+
+
 def test_a_rank_of_nothing_is_refused_from_the_shell_and_leaves_no_folder(
     bundles: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
