@@ -50,6 +50,18 @@ def judge(outputs: int = 10):
     return nn.Sequential(nn.Linear(64, 12), nn.ReLU(), nn.Linear(12, outputs))
 
 
+class Overshooting(nn.Module):
+    """Images in [low, 1], but for some numbers of each."""
+
+    def __init__(self, many: int = 0, low: float = -1) -> None:
+        super().__init__()
+        self.many, self.low, self.layers = many, low, nn.Sequential(nn.Linear(6, 64), nn.Sigmoid())
+
+    def forward(self, z):
+        x = self.low + (1 - self.low) * self.layers(10 * z)
+        return torch.cat([x[:, self.many :], torch.full_like(x[:, : self.many], 1.3)], 1)
+
+
 def number():
     return 3
 '''
@@ -118,6 +130,12 @@ def test_a_line_is_read_and_the_path_of_a_folder_is_none(tmp_path: Path) -> None
 def test_what_is_no_line_of_a_model_is_refused(text: str, words: str) -> None:
     with pytest.raises(InputError, match=words):
         load_model(text)
+
+
+def test_commas_within_brackets_belong_to_a_value() -> None:
+    line = read_line("flow:a.b:c@w.pth,dim=[1, 8, 8],of={a: [2, 3], b: 4},depth=2")
+    assert line is not None
+    assert line.take({})[1] == {"dim": [1, 8, 8], "of": {"a": [2, 3], "b": 4}, "depth": 2}
 
 
 def test_weights_and_prior_may_be_said_apart(tmp_path: Path) -> None:
@@ -198,7 +216,7 @@ def test_a_generator_and_a_classifier_are_loaded_from_a_line(third_party: Path) 
     ("text", "words"),
     [
         (MODEL.replace("range=0:1,", ""), "as if black were 0; expected to know: write range=0:1"),
-        (MODEL.replace("range=0:1", "range=0:0.2"), r"draws numbers from .* in the range 0:0.2"),
+        (MODEL.replace("range=0:1", "range=0:0.2"), r"draws numbers from .* far outside the range 0:0.2"),
         (MODEL.replace("shape=1x8x8", "shape=1x7x7"), r"shape=\[1, 7, 7\] was declared"),
         (MODEL.replace("normal:6", "normal:7"), "does not run on latents of shape"),
         (MODEL.replace("gan.pth", "none.pth"), "got no file none.pth"),
@@ -211,6 +229,17 @@ def test_a_generator_and_a_classifier_are_loaded_from_a_line(third_party: Path) 
 def test_a_line_that_does_not_tell_the_truth_is_refused(text: str, words: str, third_party: Path) -> None:
     with pytest.raises(InputError, match=words):
         load_model(text)
+
+
+def test_a_few_numbers_outside_of_the_range_are_no_other_range(third_party: Path) -> None:
+    line = "generator:third_party.nets:Overshooting,prior=normal:6,shape=1x8x8,many="
+    assert float(load_model(f"{line}3").sample(4, uf.stream(0)).max()) > 1.2  # and nothing is clipped
+    with pytest.raises(InputError, match="6 % of them far outside the range -1:1"):
+        load_model(f"{line}4")
+    line = "generator:third_party.nets:Overshooting,prior=normal:6,shape=1x8x8,low="
+    with pytest.raises(InputError, match=r"numbers from -0\.10 to 1\.00, as if black were 0"):
+        load_model(f"{line}-0.1")
+    load_model(f"{line}-0.1,range=0:1")
 
 
 def test_a_classifier_that_does_not_read_the_samples_is_refused_before_training(third_party: Path) -> None:

@@ -184,7 +184,7 @@ def read_line(text: str, kinds: tuple[str, ...] = KINDS) -> Foreign | None:
             f"got {text!r}, of the kind {found['kind']}; expected {' or '.join(kinds)}: write {kinds[0]}:..."
         )
     options = {}
-    for part in (found["options"] or "").split(","):
+    for part in split_options(found["options"] or ""):
         name, equals, value = part.partition("=")
         if part and not (equals and name.isidentifier()):
             raise InputError(f"got {part!r} in {text!r}; expected name=value, separated by commas")
@@ -192,6 +192,18 @@ def read_line(text: str, kinds: tuple[str, ...] = KINDS) -> Foreign | None:
             options[name] = value
     weights = None if found["weights"] is None else Path(found["weights"])
     return Foreign(found["kind"], found["what"], weights, options)
+
+
+def split_options(text: str) -> list[str]:
+    """Return what commas separate, those in brackets left alone: "dim=[1, 8, 8],depth=2" is two options."""
+    parts, depth = [""], 0
+    for character in text:
+        depth += (character in "[({") - (character in "])}")
+        if character == "," and depth == 0:
+            parts.append("")
+        else:
+            parts[-1] += character
+    return parts
 
 
 def _check_spelling(text: str, kind: str) -> None:

@@ -6,8 +6,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from unflow import bundle
 from unflow.autoencoders import Autoencoder
@@ -29,8 +30,9 @@ from unflow.training import stream
 
 PROBED = 64
 """Samples that are looked at before a model is believed to write what was said."""
-TOLERANCE = 0.05
-"""How far over the ends of its declared range a network may write, in widths of the range."""
+TOLERANCE, FEW = 0.1, 0.05
+"""How far over the ends of its range a number may lie, in widths of the range, and what share of numbers may
+lie further: flows overshoot, and another range is not a matter of a few numbers."""
 
 
 NARROW = 0.02
@@ -219,22 +221,33 @@ def _check_written(model: GenerativeModel, value_range: Range | None, line: Fore
         return  # points and latents have no range
     low, high = value_range or (-1.0, 1.0)
     least, most = (low + (high - low) * (float(end) + 1) / 2 for end in (x.min(), x.max()))
-    over = TOLERANCE * (high - low)
-    if least < low - over or most > high + over:
+    outside = _share(x.abs() > 1 + 2 * TOLERANCE)
+    if outside > FEW:
         raise InputError(
-            f"{line.what} draws numbers from {least:.2f} to {most:.2f} in the range {low:g}:{high:g}; "
-            "expected what is black and what is white in its images: write range=LOW:HIGH"
+            f"{line.what} draws numbers from {least:.2f} to {most:.2f}, {100 * outside:.0f} % of them far "
+            f"outside the range {low:g}:{high:g}; expected what is black and what is white in its images: "
+            "write range=LOW:HIGH"
         )
     if value_range is not None and most - least < NARROW * (high - low):
         raise InputError(
             f"{line.what} draws numbers from {least:.3g} to {most:.3g} alone in the range {low:g}:{high:g}; "
             "expected images that use it: write range=LOW:HIGH"
         )
-    if value_range is None and least >= 0:
+    if value_range is None and _starts_at_zero(x):
         raise InputError(
             f"{line.what} draws images of numbers from {least:.2f} to {most:.2f}, as if black were 0; "
             "expected to know: write range=0:1, or range=-1:1 if that is so"
         )
+
+
+def _starts_at_zero(x: Tensor) -> bool:
+    """Whether black seems to be 0: what lies below is little beside what lies above, as an overshoot is."""
+    lower, upper = np.quantile(x.numpy(), (0.01, 0.99))
+    return bool(lower > -upper / 4)
+
+
+def _share(mask: Tensor) -> float:
+    return float(mask.double().mean())
 
 
 MODELS: dict[str, Callable[[Foreign], GenerativeModel]] = {
