@@ -174,7 +174,7 @@ def forget(trial: Trial, checkpoint: Path, guide: Path, out: Path) -> tuple[str,
         "--out", str(out.resolve()),
     ]  # fmt: skip
     started = time.perf_counter()
-    subprocess.run(words, check=True, cwd=Path(__file__).parent, stderr=subprocess.DEVNULL)
+    subprocess.run(words, check=True, cwd=Path(__file__).parent, stdout=subprocess.DEVNULL)
     return line, time.perf_counter() - started
 
 

@@ -49,6 +49,13 @@ FILES: dict[str, tuple[Any, str]] = {
     "beside its critic": ({"generator": STATE, "critic": {"0.weight": torch.zeros(9, 9)}}, "generator"),
     "with the optimiser": ({"model": STATE, "optimizer": OPTIMISER}, "model"),
     "beside its average": ({"model": OTHER, "model_ema": STATE}, "model_ema"),
+    "beside an average that keeps the model, too": (
+        {
+            "model": OTHER,
+            "ema": {"online_model.net": OTHER, "ema_model": {"net": STATE}, "step": torch.ones(())},
+        },
+        "ema.ema_model.net",
+    ),
     "without batch counts": ({name: t for name, t in STATE.items() if not name.endswith("tracked")}, ""),
 }
 

@@ -110,8 +110,8 @@ def find_weights(
         raise InputError(f"{path} does not fit a {what}: {_nearest(found, tensors, wanted)}")
     if len(chosen) > 1:
         raise InputError(
-            f"{path} holds several models of this shape ({', '.join(map(repr, chosen))}); expected one: name "
-            "it by key (--weights_key)"
+            f"{path} holds several models of this shape ({', '.join(map(repr, chosen))}); expected one: "
+            f"write key={chosen[0]}, for `unflow export` --weights_key {chosen[0]}"
         )
     return chosen[0], found[chosen[0]]
 
@@ -203,10 +203,15 @@ def _differences(own: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> lis
 
 
 def _choose(names: list[str], ema: bool) -> list[str]:
-    averages = [name for name in names if "ema" in name.lower() or "average" in name.lower()]
+    averages = [name for name in names if _is_average(name.lower())]
     if averages and len(averages) < len(names):
         return averages if ema else [name for name in names if name not in averages]
     return names
+
+
+def _is_average(name: str) -> bool:
+    """Whether a name says so; "online" is the network in training that some keep beside its average."""
+    return ("ema" in name or "average" in name) and "online" not in name
 
 
 def _nearest(
