@@ -42,8 +42,31 @@ def test_acceptance_and_effective_share_are_those_of_the_law() -> None:
     assert found.acceptance == pytest.approx(0.5, abs=0.05)
     assert found.effective_share == pytest.approx(0.5, abs=0.06)
     assert found.parameters == sum(weight.numel() for weight in TARGET.model.parameters())
+    assert found.trained == found.parameters
     assert found.training_mb == 16 * found.parameters / 2**20
     assert found.methods == ()
+
+
+def test_what_is_not_trained_has_no_gradient_and_no_moments() -> None:
+    whole, last, thin = (
+        uf.plan(TARGET, {}, **how)
+        for how in ({}, {"train_only": ["last"]}, {"adapters": uf.LowRank(1)})
+    )  # fmt: skip
+    weights = dict(TARGET.model.named_parameters())
+    assert last.trained == sum(weight.numel() for name, weight in weights.items() if "last" in name)
+    assert thin.trained == sum(sum(w.shape) for w in weights.values() if w.ndim == 2)
+    assert last.training_mb * 2**20 == 4 * (whole.parameters + 3 * last.trained)
+    assert thin.training_mb * 2**20 == 4 * (whole.parameters + 4 * thin.trained)
+    with pytest.raises(InputError, match="matches none"):
+        uf.plan(TARGET, {}, train_only=["lost"])
+
+
+def test_what_a_way_of_training_forbids_is_an_obstacle() -> None:
+    methods = {name: UNLEARNERS[name] for name in ("reject", "saliency", "latent_transport")}
+    without, weighing, fits = uf.plan(TARGET, methods, adapters=uf.LowRank(1)).methods
+    assert "leaves the model's weights alone" in (without.obstacle or "")
+    assert "weighs every single weight" in (weighing.obstacle or "")
+    assert fits.obstacle is None
 
 
 def test_an_energy_without_a_bound_has_no_acceptance() -> None:

@@ -5,14 +5,19 @@ from __future__ import annotations
 import statistics
 import time
 import warnings
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import pairwise
+from typing import Any
 
 from torch import Tensor
 
+from unflow.compute import Precision
 from unflow.errors import InputError
-from unflow.methods import UNLEARNERS, Method, Problem, Trained
+from unflow.methods import UNLEARNERS, LowRank, Method, Problem, Trained
+from unflow.methods.base import target_of
+from unflow.methods.low_rank import adaptable
+from unflow.methods.partly import matching
 from unflow.models import GenerativeModel
 from unflow.target import Target
 from unflow.training import check_seed, fit, peak_rss_mb, stream
@@ -22,8 +27,8 @@ TRIED = 6
 """Steps of a method that are carried out to time them."""
 LOOKED_AT = 4000
 """Samples of the original on which the request is looked at."""
-BYTES_PER_WEIGHT = 16
-"""Of a weight in training: itself, its gradient and Adam's two moments, four bytes each."""
+BYTES = 4
+"""Of a number. In training it has a gradient and Adam's two moments beside it."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +59,8 @@ class Plan:
     Attributes:
         request: in words.
         parameters: of the model.
-        training_mb: weights, gradients and moments of all of them in training, in MB.
+        trained: numbers in training: of all weights, those that ``train_only`` names, or adapters.
+        training_mb: weights, and gradients and moments of what is trained, in MB.
         acceptance: mean probability with which rejection keeps a sample, in (0, 1]; None for an energy
             without a lower bound.
         effective_share: of a bank, that its weights leave, in (0, 1].
@@ -63,6 +69,7 @@ class Plan:
 
     request: str
     parameters: int
+    trained: int
     training_mb: float
     acceptance: float | None
     effective_share: float
@@ -78,6 +85,11 @@ def plan(
     teacher: GenerativeModel | None = None,
     seed: int = 0,
     device: str = "cpu",
+    precision: Precision = "32-true",
+    train_only: Sequence[str] | None = None,
+    adapters: LowRank | None = None,
+    micro_batches: int = 1,
+    compile: bool = False,
 ) -> Plan:
     """Look at a request, and try the first steps of every method that fits it; nothing is kept.
 
@@ -89,31 +101,68 @@ def plan(
         teacher: a retrained flow, if there is one.
         seed: >= 0.
         device: "cpu", "cuda" or "mps".
+        precision: as ``unlearn``, and so are all that follow.
+        train_only: names of weights.
+        adapters: low-rank ones.
+        micro_batches: parts of a batch.
+        compile: whether to compile; the first step, which takes long then, counts as preparation.
 
     Raises:
-        InputError: for an energy that is none on the model's samples (``energies.evaluate``).
+        InputError: for an energy that is none on the model's samples (``energies.evaluate``), and names of
+            weights that match nothing.
     """
     check_seed(seed)
+    how: dict[str, Any] = {
+        "seed": seed, "device": device, "precision": precision, "micro_batches": micro_batches,
+        "compile": compile,
+    }  # fmt: skip
     problem = problem_inside(target, {"retain": retain, "forget": forget, "held_out": None}, teacher)
-    assert problem.target is not None
-    energy = problem.target.bank(LOOKED_AT, stream(seed, 97)).energy
-    bounded = problem.target.energy.lower_bound > -float("inf")
-    parameters = sum(weight.numel() for weight in problem.model.parameters())
+    names = None if train_only is None else tuple(train_only)
+    problem = replace(problem, train_only=names, adapters=adapters)
+    parameters, trained = sum(weight.numel() for weight in problem.model.parameters()), _trained(problem)
+    return Plan(
+        target.energy.describe(), parameters, trained, _bytes(parameters, trained, problem) / 2**20,
+        *_left(target_of(problem), seed),
+        tuple(_outlook(name, method, problem, how) for name, method in methods.items()),
+    )  # fmt: skip
+
+
+def _left(target: Target, seed: int) -> tuple[float | None, float]:
+    """Return the acceptance and the effective share of a request."""
+    energy = target.bank(LOOKED_AT, stream(seed, 97)).energy
+    bounded = target.energy.lower_bound > -float("inf")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the share itself is what this returns
-        share = problem.target.effective_sample_size(energy)
-    return Plan(
-        target.energy.describe(), parameters, BYTES_PER_WEIGHT * parameters / 2**20,
-        float(problem.target.acceptance(energy).mean()) if bounded else None, share,
-        tuple(_outlook(name, method, problem, seed, device) for name, method in methods.items()),
-    )  # fmt: skip
+        share = target.effective_sample_size(energy)
+    return float(target.acceptance(energy).mean()) if bounded else None, share
+
+
+def _trained(problem: Problem) -> int:
+    """Return how many numbers a method that changes the model's weights trains of it."""
+    model, names = problem.model, problem.train_only
+    if problem.adapters is None:
+        weights = [name for name, _ in model.named_parameters()]
+        chosen = weights if names is None else matching(weights, names)
+        return sum(model.get_parameter(name).numel() for name in chosen)
+    weights = list(adaptable(model))
+    shapes = [
+        model.get_parameter(name).flatten(1).shape
+        for name in (weights if names is None else matching(weights, names))
+    ]
+    return sum(problem.adapters.parameters(m, n) for m, n in shapes)
+
+
+def _bytes(parameters: int, trained: int, problem: Problem) -> int:
+    """Return the bytes of weights, of adapters beside them, and of gradients and moments."""
+    added = 0 if problem.adapters is None else trained
+    return BYTES * (parameters + added + 3 * trained)
 
 
 class _EnoughError(Exception):
     """A trial has seen what it wanted to see."""
 
 
-def _outlook(name: str, method: Method, problem: Problem, seed: int, device: str) -> Outlook:
+def _outlook(name: str, method: Method, problem: Problem, how: dict[str, Any]) -> Outlook:
     real = tuple(sorted({"retain", "forget"} & method.reads(problem)))
     missing = [kind for kind in real if getattr(problem, kind) is None]
     if missing:
@@ -121,8 +170,8 @@ def _outlook(name: str, method: Method, problem: Problem, seed: int, device: str
         return Outlook(name, f"it reads real samples of what to {words}, and there are none", real)
     try:
         method.check(problem)
-        steps = _steps(method, problem, seed)
-        seconds = _seconds(method, problem, seed, device, steps)
+        steps = _steps(method, problem, how["seed"])
+        seconds = _seconds(method, problem, how, steps)
     except InputError as error:
         return Outlook(name, str(error), real)
     return Outlook(name, None, real, steps, seconds, peak_rss_mb())
@@ -137,7 +186,7 @@ def _steps(method: Method, problem: Problem, seed: int) -> int:
     return loop.steps + (0 if earlier is None else earlier.steps)
 
 
-def _seconds(method: Method, problem: Problem, seed: int, device: str, steps: int) -> float:
+def _seconds(method: Method, problem: Problem, how: dict[str, Any], steps: int) -> float:
     """Return what preparation and all steps would take, from a few of them."""
     times = [time.perf_counter()]
 
@@ -147,7 +196,7 @@ def _seconds(method: Method, problem: Problem, seed: int, device: str, steps: in
             raise _EnoughError
 
     try:
-        fit(method, problem, seed=seed, device=device, label=f"trying {type(method).__name__}", on_step=watch)
+        fit(method, problem, label=f"trying {type(method).__name__}", on_step=watch, **how)
     except _EnoughError:
         prepared = times[1] - times[0]
         return prepared + (steps - 1) * statistics.median(b - a for a, b in pairwise(times[1:]))

@@ -12,7 +12,7 @@ from jsonargparse import ArgumentParser
 
 from unflow.commands.groups import add_run
 from unflow.commands.options import add_batch_rows
-from unflow.commands.shared import Original, Request, Rows
+from unflow.commands.shared import Computing, Original, Request, Rows
 from unflow.errors import InputError, choose
 from unflow.files import write_json
 from unflow.methods import INSTALLED, UNLEARNERS
@@ -31,9 +31,9 @@ def run(
     original: Original,
     request: Request,
     rows: Rows,
+    computing: Computing,
     methods: str | None = None,
     seed: int = 0,
-    device: str = "cpu",
     out: Path | None = None,
 ) -> None:
     """Say what a request would leave, which methods fit, and what each would take on this machine.
@@ -42,14 +42,14 @@ def run(
         original: the model.
         request: what it is to forget.
         rows: for methods that need real samples; with a split, its training part only.
+        computing: how it is to be trained.
         methods: row names, like uot_tilted,latent_transport; by default all but those of installed packages.
         seed: >= 0.
-        device: cpu, cuda or mps.
         out: file for the plan as JSON.
     """
     torch.set_num_threads(1)
     check_seed(seed)
-    check_device(device)
+    check_device(computing.device)
     chosen = UNLEARNERS if methods is None else {
         name: choose(INSTALLED, name, "method") for name in methods.split(",")
     }  # fmt: skip
@@ -57,7 +57,7 @@ def run(
         raise InputError(f"{out} is there already; expected a new file: choose another --out")
     target = request.target(original.load(request.trust_code))
     real = {} if rows.data is None else kept_and_forgotten(request, rows)
-    found = plan(target, chosen, seed=seed, device=device, **real)
+    found = plan(target, chosen, seed=seed, **computing.options(), **real)
     print("\n".join(lines(found)))
     if out is not None:
         write_json(out, dataclasses.asdict(found))
@@ -77,7 +77,8 @@ def lines(found: Plan) -> list[str]:
         kept = f"rejection keeps {100 * found.acceptance:.1f} % of samples"
     head = [
         f"request: {found.request}; {kept}; weights leave {100 * found.effective_share:.1f} % of a bank",
-        f"model: {found.parameters:,} weights, {found.training_mb:.1f} MB in training (without activations)",
+        f"model: {found.parameters:,} weights, {found.trained:,} numbers in training: "
+        f"{found.training_mb:.1f} MB without activations",
         "",
     ]
     fits = sorted((o for o in found.methods if o.obstacle is None), key=lambda o: o.seconds or 0.0)

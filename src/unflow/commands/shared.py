@@ -1,4 +1,4 @@
-"""Options that several commands share: which model, what it is to forget, and labelled samples."""
+"""Options that several commands share: a model, what it is to forget, labelled samples, and how to train."""
 
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ from typing import Any, Literal
 from unflow.base_models import load_parts, load_rows
 from unflow.commands.groups import Group
 from unflow.commands.options import parse_classes
+from unflow.compute import Precision
 from unflow.data import LabelledData
 from unflow.divergences import DIVERGENCES
 from unflow.errors import InputError
 from unflow.foreign import load_energy, load_model, with_options
+from unflow.methods import LowRank
 from unflow.models import GenerativeModel
 from unflow.target import Target
 
@@ -141,3 +143,41 @@ class Rows(Group):
     def record(self) -> dict[str, Any]:
         """Return what belongs into the configuration of a run."""
         return {"data": self.data, "split": None if self.split is None else str(self.split)}
+
+
+@dataclass(frozen=True)
+class Computing(Group):
+    """How a training is carried out.
+
+    Attributes:
+        device: cpu, cuda or mps.
+        precision: of the steps; bf16-mixed for matrix products in bfloat16.
+        train_only: names of the weights that are trained, like "layers.2,head": regular expressions.
+        rank: of low-rank adapters, trained in place of the weights of linear and convolution layers: all of
+            those, or the ones that --train_only names.
+        micro_batches: parts of a batch that go forward and backward one after the other: less memory.
+        compile: true to put losses and networks through torch.compile.
+    """
+
+    device: str = "cpu"
+    precision: Precision = "32-true"
+    train_only: str | None = None
+    rank: int | None = None
+    micro_batches: int = 1
+    compile: bool = False
+
+    def options(self) -> dict[str, Any]:
+        """Return the arguments that ``unlearn`` and ``plan`` have for it."""
+        return {
+            "device": self.device, "precision": self.precision,
+            "train_only": None if self.train_only is None else self.train_only.split(","),
+            "adapters": None if self.rank is None else LowRank(self.rank),
+            "micro_batches": self.micro_batches, "compile": self.compile,
+        }  # fmt: skip
+
+    def record(self) -> dict[str, Any]:
+        """Return what belongs into the configuration of a run: what changes more than rounding."""
+        return {
+            "train_only": self.train_only, "rank": self.rank,
+            "precision": None if self.precision == "32-true" else self.precision,
+        }  # fmt: skip

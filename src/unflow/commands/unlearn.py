@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from jsonargparse import ArgumentParser
@@ -13,11 +13,11 @@ from unflow.bundle import CONFIG, folder_of
 from unflow.commands.groups import add_run
 from unflow.commands.loggers import Name, loggers
 from unflow.commands.options import add_batch_rows, add_settings, peek, with_recipe
-from unflow.commands.shared import Original, Request, Rows
+from unflow.commands.shared import Computing, Original, Request, Rows
 from unflow.errors import InputError
 from unflow.files import read_json
 from unflow.foreign import load_model, read_line, seen_by
-from unflow.methods import INSTALLED, LowRank, Method, Problem
+from unflow.methods import INSTALLED, Method, Problem
 from unflow.methods.base import settings as plain_settings
 from unflow.models import GenerativeModel, inner_model
 from unflow.runs import is_first_process, run_folder
@@ -68,18 +68,13 @@ def run(
     original: Original,
     request: Request,
     rows: Rows,
+    computing: Computing,
     out: Path,
     method: str | None = None,
     teacher: Path | None = None,
     seed: int = 0,
-    device: str = "cpu",
     devices: int = 1,
-    precision: Literal["32-true", "bf16-mixed"] = "32-true",
     logger: Name = "none",
-    train_only: str | None = None,
-    rank: int | None = None,
-    micro_batches: int = 1,
-    compile: bool = False,
 ) -> None:
     """Make a model forget.
 
@@ -88,6 +83,7 @@ def run(
         original: the model.
         request: what it is to forget.
         rows: for methods that need real samples (the baselines); with a split, its training part only.
+        computing: how it is trained.
         out: folder of the new bundle; the same command continues a run that was stopped.
         method: by default erfm_resample for a flow, latent_transport for a one-step model. There are: erfm,
             erfm_resample, either with _prior after it, ot_fm (flow); uot, uot_tilted,
@@ -97,37 +93,27 @@ def run(
             `unflow doctor` lists.
         teacher: bundle of a retrained flow, from which retrained distils a flow map.
         seed: >= 0.
-        device: cpu, cuda or mps.
         devices: data-parallel processes.
-        precision: of the steps; bf16-mixed for matrix products in bfloat16.
         logger: csv, tensorboard or wandb (`pip install 'unflow[tensorboard]'`): the losses in OUT/logs too.
-        train_only: names of the weights that are trained, like "layers.2,head": regular expressions.
-        rank: of low-rank adapters, trained in place of the weights of linear and convolution layers: all of
-            those, or the ones that --train_only names.
-        micro_batches: parts of a batch that go forward and backward one after the other: less memory.
-        compile: true to put losses and networks through torch.compile.
     """
     torch.set_num_threads(1)
     assert method is not None  # ``add_arguments`` has seen to that
     check_seed(seed)
-    check_device(device)
+    check_device(computing.device)
     target = request.target(original.load(request.trust_code))
     retrained = None if teacher is None else load_model(teacher, request.trust_code)
     real = real_samples(settings, target, request, rows, method, retrained)
     record = {
         "command": "unlearn", "model": original.named, **request.record(), "method": method,
         "settings": plain_settings(settings), **rows.record(),
-        "teacher": None if teacher is None else str(teacher), "seed": seed, "train_only": train_only,
-        "rank": rank, "precision": None if precision == "32-true" else precision,
+        "teacher": None if teacher is None else str(teacher), "seed": seed,
+        **computing.record(),
     }  # fmt: skip
     with run_folder(out, record):
         result = unlearn(
-            target, settings, out, seed=seed, device=device, devices=devices, name=method,
-            guide_data=seen_by(str(request.energy)), teacher=retrained, precision=precision,
-            loggers=loggers(logger, out),
-            train_only=None if train_only is None else train_only.split(","),
-            adapters=None if rank is None else LowRank(rank), micro_batches=micro_batches,
-            compile=compile, **real,
+            target, settings, out, seed=seed, devices=devices, name=method, teacher=retrained,
+            guide_data=seen_by(str(request.energy)), loggers=loggers(logger, out), **computing.options(),
+            **real,
         )  # fmt: skip
     if is_first_process():
         print(f"model: {out} ({result.lineage['seconds']:.1f} s)")
