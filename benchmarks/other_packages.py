@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import json
 import subprocess
 import sys
 import time
@@ -41,13 +42,13 @@ class Trial:
         package: that has to be installed.
         train: images [n, 1, 8, 8] in [-1, 1] -> the checkpoint.
         line: that names it; CHECKPOINT stands for the file.
-        guide: shape of the images that it draws.
+        budget: options of the command, where its defaults are for smaller networks.
     """
 
     package: str
     train: Callable[[Tensor], dict[str, Tensor] | dict[str, dict[str, Tensor]]]
     line: str
-    guide: str
+    budget: str = ""
 
 
 # Their trainings
@@ -110,24 +111,24 @@ def step(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
     optimizer.step()
 
 
+SMALL = "--settings.steps 300 --settings.batch_size 128 --settings.bank_size 4096"
 TRIALS = {
     "torchcfm: UNetModelWrapper, a flow": Trial(
         "torchcfm", flow_of_torchcfm,
         "flow:torchcfm.models.unet.unet:UNetModelWrapper@CHECKPOINT,shape=1x8x8,call=t/x,"
         "dim=[1, 8, 8],num_channels=32,num_res_blocks=1,channel_mult=[1, 2]",
-        "1x8x8",
+        SMALL,
     ),
     "rectified-flow-pytorch: MeanFlow of a Unet": Trial(
         "rectified_flow_pytorch", mean_flow_of_rectified_flow_pytorch,
         "flow_map:rectified_flow_pytorch.rectified_flow:Unet@CHECKPOINT,shape=1x8x8,call=x/start/span,"
         "noise_at=1,dim=16,channels=1,dim_mults=[1, 2],accept_dest_time=true",
-        "1x8x8",
+        SMALL,
     ),
     "torchgan: DCGANGenerator": Trial(
         "torchgan", gan_of_torchgan,
         "generator:torchgan.models:DCGANGenerator@CHECKPOINT,prior=normal:32,key=generator,encoding_dims=32,"
         "out_size=16,out_channels=1,step_channels=32",
-        "1x16x16",
     ),
 }  # fmt: skip
 
@@ -171,7 +172,7 @@ def forget(trial: Trial, checkpoint: Path, guide: Path, out: Path) -> tuple[str,
     words = [
         sys.executable, "-m", "unflow", "unlearn", "--model", line,
         "--energy", f"classifier:other_packages:Guide@{guide.resolve()}", "--forget", str(DIGIT),
-        "--out", str(out.resolve()),
+        "--out", str(out.resolve()), *trial.budget.split(),
     ]  # fmt: skip
     started = time.perf_counter()
     subprocess.run(words, check=True, cwd=Path(__file__).parent, stdout=subprocess.DEVNULL)
@@ -180,15 +181,24 @@ def forget(trial: Trial, checkpoint: Path, guide: Path, out: Path) -> tuple[str,
 
 def row(name: str, trial: Trial, x: Tensor, judge: SVC, guide: Path, out: Path) -> str:
     """Return a trial as a row of the table."""
-    torch.manual_seed(0)
     checkpoint = out / f"{trial.package}.pth"
-    if not checkpoint.exists():
-        torch.save(trial.train(x), checkpoint)
+    trained = train_once(trial, x, checkpoint)
     line, seconds = forget(trial, checkpoint, guide, out / trial.package)
     before, first = left(judge, load_model(line))
     after, then = left(judge, uf.load(out / trial.package, trust_code=True))
     kept = 100 * float((first == then)[first != DIGIT].float().mean())
-    return f"| {name} | {before:.1f} | {after:.1f} | {kept:.0f} | {seconds:.0f} |"
+    return f"| {name} | {before:.1f} | {after:.1f} | {kept:.0f} | {trained:.0f} | {seconds:.0f} |"
+
+
+def train_once(trial: Trial, x: Tensor, checkpoint: Path) -> float:
+    """Train and save the model, unless it is there; return the seconds that it took."""
+    watch = checkpoint.with_suffix(".json")
+    if not watch.exists():
+        torch.manual_seed(0)
+        started = time.perf_counter()
+        torch.save(trial.train(x), checkpoint)
+        watch.write_text(json.dumps(time.perf_counter() - started))
+    return float(json.loads(watch.read_text()))
 
 
 def main() -> None:
@@ -207,11 +217,11 @@ def main() -> None:
     train_guide(data.x[half], data.labels[half], guide)
     judge = SVC(gamma=0.05, C=10).fit(data.x[~half].flatten(1).numpy(), data.labels[~half])
 
-    print("| model | before, % | after, % | others that keep their class, % | seconds of the command |")
-    print("|---|---:|---:|---:|---:|")
+    print("| model | before, % | after, % | others that keep their class, % | training, s | the command, s |")
+    print("|---|---:|---:|---:|---:|---:|")
     for name, trial in TRIALS.items():
         if importlib.util.find_spec(trial.package) is None:
-            print(f"| {name} | not installed | | | |")
+            print(f"| {name} | not installed | | | | |")
         else:
             print(row(name, trial, data.x, judge, guide, asked.out), flush=True)
 
