@@ -96,10 +96,10 @@ FLOW = "flow:strangers.nets:Velocity@flow.pth,shape=1x8x8,integrator=euler,steps
 FLOW_MAP = "flow_map:strangers.nets:Velocity@map.pth,shape=1x8x8,times=2"
 JUDGE = "classifier:strangers.nets:judge@judge.safetensors,range=0:1,shape=64"
 SCORE = "score:strangers.nets:dark,reads=uint8"
-ONNX = "onnx:guide.onnx,shape=64"
+ONNX = "onnx:guide.onnx,range=-1:1,shape=64"
 TREE = "estimator:strangers.nets:guide@tree.joblib,range=0:1"
-LOGISTIC = "estimator:logistic.joblib --trust_code true"
-IMAGES = "images:shots,extractor=strangers.nets:trunk,shape=64,width=3,samples=400"
+LOGISTIC = "estimator:logistic.joblib,range=-1:1 --trust_code true"
+IMAGES = "images:shots,extractor=strangers.nets:trunk,range=-1:1,shape=64,width=3,samples=400"
 SMALL = "--settings.steps 2 --settings.bank_size 256 --settings.batch_size 32"
 
 
@@ -212,10 +212,10 @@ def test_a_line_of_an_estimator_is_its_log_odds_and_a_linear_one_has_a_gradient(
     found = of(TREE)
     assert torch.equal(found(x), EstimatorLogOdds(tree, 3, 1.0, features=ReadsAs(nn.Flatten(), (0, 1)))(x))
     assert not found.differentiable
-    found = of("estimator:logistic.joblib", trust_code=True)
+    found = of("estimator:logistic.joblib,range=-1:1", trust_code=True)
     assert torch.equal(found(x), ClassLogOdds(LinearClassifier(linear), 3, 1.0)(x))
     assert found.differentiable
-    found = of("estimator:logistic.joblib,output=decision_function", trust_code=True)
+    found = of("estimator:logistic.joblib,range=-1:1,output=decision_function", trust_code=True)
     assert torch.allclose(found(x), ClassLogOdds(LinearClassifier(linear), 3, 1.0)(x), atol=1e-4)
     assert not found.differentiable
 
@@ -412,12 +412,37 @@ WRONG: dict[str, tuple[str, str]] = {
         f"--model {GAN} --energy images:shots,extractor=flaten",
         "imagenet or flatten",
     ),
+    "weights behind a score": (
+        f"--model {GAN} --energy score:strangers.nets:dark@w.pth",
+        "got @w.pth for score:strangers.nets:dark, which takes no weights",
+    ),
+    "weights behind images": (
+        f"--model {GAN} --energy images:shots@w.pth,extractor=flatten",
+        "got @w.pth behind",
+    ),
+    "an option said twice": (f"--model {GAN},prior=normal:7 --energy {ONNX} --forget 3", "got prior= twice"),
+    "a range that flows do not have": (
+        f"--model flow:strangers.nets:Velocity,shape=1x8x8,range=0:1 --energy {ONNX} --forget 3",
+        "got range= for the flow strangers.nets:Velocity",
+    ),
+    **{
+        f"a model of a range and {name} of none": (
+            f"--model {GAN} --energy {energy}",
+            "write range=0:1, or range=-1:1",
+        )
+        for name, energy in {
+            "a classifier": "classifier:strangers.nets:judge,shape=64 --forget 3",
+            "an ONNX file": "onnx:guide.onnx,shape=64 --forget 3",
+            "an estimator": "estimator:logistic.joblib --trust_code true --forget 3",
+            "an extractor": "images:shots,extractor=strangers.nets:trunk,shape=64",
+        }.items()
+    },
     "images of an option of another way": (
         f"--model {GAN} --energy images:shots,extractor=flatten,kernel=rbf",
-        "got kernel= for extractor=flatten",
+        "got kernel= for way=grown; expected it for thresholded: write way=thresholded",
     ),
     "images that an extractor does not read": (
-        f"--model {GAN} --energy images:shots,extractor=strangers.nets:trunk",
+        f"--model {GAN} --energy images:shots,extractor=strangers.nets:trunk,range=-1:1",
         "does not run on images",
     ),
     "images that are nowhere": (f"--model {GAN} --energy images:nowhere,extractor=flatten", "got no nowhere"),

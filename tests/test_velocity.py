@@ -678,7 +678,8 @@ VELOCITIES: list[tuple[nn.Module, dict[str, Any], str]] = [
     (
         Other(Noise0(), "swapped"), {},
         r'the Other does not run as net\(x, t\) with time_shape="batch" \(ValueError: times of shape \[3, 2\]'
-        r'\); expected samples of shape \[2\] in and out: write arguments="t, x", time_shape="batch", with ',
+        r'\); expected samples of shape \[2\] in and out: write arguments="t, x", time_shape="batch" '
+        r"\(in a line call=t/x,time_shape=batch\), with ",
     ),
     (Noise0(1.0, "column"), {}, 'write arguments="x, t", time_shape="column"'),
     (Noise0(1.0, "scalar"), {"arguments": "t, x"}, 'write arguments="x, t", time_shape="scalar"'),

@@ -105,9 +105,11 @@ def _check_estimator(estimator: Any, output: Output) -> None:
             "its fit, or give a score of another kind as BlackBox"
         )
     if not hasattr(estimator, output):
+        other = "decision_function" if output == "predict_proba" else "predict_proba"
+        mend = f"write output={other}, or fit" if hasattr(estimator, other) else "fit"
         raise InputError(
-            f"got a {kind} without {output}; expected one that has it: write output='decision_function', "
-            "whose scores are read as logits, or fit a CalibratedClassifierCV around it"
+            f"got a {kind} without {output}; expected one that has it: {mend} a CalibratedClassifierCV "
+            "around it"
         )
 
 

@@ -47,10 +47,16 @@ class ScoreLogOdds(Opaque):
                 f"the score returned shape {list(p.shape)} for {len(x)} samples; expected [{len(x)}], one "
                 "number per sample"
             )
+        if bool(p.isnan().any()):
+            raise InputError(
+                f"got a score that is NaN for {int(p.isnan().sum())} of {len(p)} samples; expected a number "
+                "in [0, 1] for each: mend the score"
+            )
         if not bool(((p >= 0) & (p <= 1)).all()):
             raise InputError(
                 f"got scores from {float(p.min()):.4g} to {float(p.max()):.4g}; expected numbers in [0, 1]: "
-                "give others as an energy, CallableEnergy(score, differentiable=False)"
+                "divide percents by 100, or in Python give others as an energy, "
+                "CallableEnergy(score, differentiable=False)"
             )
         return log_probabilities(two_probabilities(p), float(self.floor))
 

@@ -12,7 +12,7 @@ from unflow.classifiers import Classifier
 from unflow.errors import InputError, said
 from unflow.foreign.line import Foreign, Readers, find_beside_the_shell, read_line, read_range, read_shape
 from unflow.models import GenerativeModel
-from unflow.nets import ReadsAs
+from unflow.nets import ReadsAs, WritesAs
 from unflow.nets.adapters import last_linear
 from unflow.nets.modes import evaluating
 from unflow.training import stream
@@ -36,6 +36,24 @@ def load_classifier(text: str | Path, trust_code: bool = False) -> Classifier:
     if trust_code:
         find_beside_the_shell()
     return bundle.load_classifier(text, trust_code)
+
+
+def check_range_said(line: Foreign | None, model: GenerativeModel) -> None:
+    """Raise InputError where the range of a model's images was said, and not that of what is to read them.
+
+    Args:
+        line: of what reads; None for a bundle.
+        model: what writes.
+    """
+    said_of = (
+        m.value_range for m in model.modules() if isinstance(m, WritesAs) and m.value_range is not None
+    )
+    low, high = next(said_of, (-1.0, 1.0))
+    if line is not None and "range" not in line.options and (low, high) != (-1.0, 1.0):
+        raise InputError(
+            f"got {line.what} without the range of the images that it reads, for a model that writes "
+            f"{low:g}:{high:g}; expected to know: write range={low:g}:{high:g}, or range=-1:1 if that is so"
+        )
 
 
 def check_reads(classifier: Classifier, model: GenerativeModel) -> None:

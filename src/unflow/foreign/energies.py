@@ -11,7 +11,7 @@ from unflow.bundle import CONFIG, on_hub
 from unflow.classifiers import Classifier
 from unflow.energies import BlackBox, ClassLogOdds, Energy, OnnxLogOdds, ScoreLogOdds, check_classes
 from unflow.errors import InputError, said
-from unflow.foreign.classifiers import check_reads, load_classifier
+from unflow.foreign.classifiers import check_range_said, check_reads, load_classifier
 from unflow.foreign.estimators import energy_of_estimator
 from unflow.foreign.images import energy_of_images
 from unflow.foreign.line import KINDS, Foreign, read_line, read_range, read_shape
@@ -107,7 +107,9 @@ def _check_scores(energy: Energy, model: GenerativeModel) -> None:
 
 
 def _classifier(text: str, wanted: Wanted) -> Energy:
-    guide = load_classifier(guide_of(text) or text, wanted.trust_code)
+    named = guide_of(text) or text
+    guide = load_classifier(named, wanted.trust_code)
+    check_range_said(read_line(named), wanted.model)
     check_reads(guide, wanted.model)
     classes = wanted.classes_for(text)
     check_classes(classes, guide.num_classes)
@@ -118,6 +120,7 @@ def _onnx(line: Foreign, wanted: Wanted) -> Energy:
     ours = line.take_all(
         {"range": read_range, "shape": read_shape, "output": str, "output_name": str, "batch_size": int}
     )
+    check_range_said(line, wanted.model)
     reads = ReadsAs(nn.Identity(), ours.pop("range", None), ours.pop("shape", None))
     classes = wanted.classes_for(f"onnx:{line.what}")
     return OnnxLogOdds(line.what, classes, wanted.margin, preprocess=reads, **ours)
@@ -125,7 +128,9 @@ def _onnx(line: Foreign, wanted: Wanted) -> Energy:
 
 def _estimator(line: Foreign, wanted: Wanted) -> Energy:
     classes = wanted.classes_for(f"estimator:{line.what}")
-    return energy_of_estimator(line, classes, wanted.margin, wanted.trust_code)
+    energy = energy_of_estimator(line, classes, wanted.margin, wanted.trust_code)
+    check_range_said(line, wanted.model)
+    return energy
 
 
 def _score(line: Foreign, wanted: Wanted) -> Energy:

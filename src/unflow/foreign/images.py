@@ -15,6 +15,7 @@ from unflow.data import image_files
 from unflow.energies import Energy, ImageNetClassifier
 from unflow.energies.anchor import features_of
 from unflow.errors import InputError, said
+from unflow.foreign.classifiers import check_range_said
 from unflow.foreign.line import FUNCTION, Foreign, Readers, read_range, read_shape
 from unflow.models import GenerativeModel
 from unflow.nets import ReadsAs
@@ -30,6 +31,8 @@ _OF_WAYS: dict[str, Readers] = {
     "thresholded": {"kernel": str},
 }
 """Way from images to an energy, as ``anchoring`` has it -> its options."""
+_OF_FUNCTIONS: Readers = {"range": read_range, "shape": read_shape, "key": str}
+_KNOWN: Readers = {"extractor": str, "way": str, "samples": int, **_OF_FUNCTIONS}
 
 
 def energy_of_images(line: Foreign, margin: float, model: GenerativeModel, trust_code: bool) -> Energy:
@@ -54,16 +57,14 @@ def energy_of_images(line: Foreign, margin: float, model: GenerativeModel, trust
     phi = _extractor(line, known, trust_code)
     ours, _ = line.take(known)
     settings = {name: ours[name] for name in _OF_WAYS[way] if name in ours}
+    if isinstance(phi, ReadsAs):
+        check_range_said(line, model)
     images = image_files(line.what, model.sample_shape).to(model.device, model.dtype)
     _check_extractor(phi, images)
     x = model.sample(ours.get("samples", NUM_FIT), stream(0, 71))
     if way == "grown":
         return grown(phi, images, x, stream(0, 72), margin=margin, **settings)
     return thresholded(anchored(phi, images, x, **settings), x, margin)
-
-
-_OF_FUNCTIONS: Readers = {"range": read_range, "shape": read_shape, "key": str}
-_KNOWN: Readers = {"extractor": str, "way": str, "samples": int, **_OF_FUNCTIONS}
 
 
 def _extractor(line: Foreign, known: Readers, trust_code: bool) -> nn.Module:
@@ -78,6 +79,16 @@ def _extractor(line: Foreign, known: Readers, trust_code: bool) -> nn.Module:
     if FUNCTION.fullmatch(what) and not Path(text).exists():
         function = Foreign("extractor", what, Path(weights) if weights else None)
         return ReadsAs(function.network(theirs, ours.get("key"), known), ours.get("range"), ours.get("shape"))
+    if line.weights is not None:
+        raise InputError(
+            f"got @{line.weights} behind the images; expected it behind a function: extractor=...@"
+        )
+    of_other = [(name, way) for way, names in _OF_WAYS.items() for name in names if name in theirs]
+    if of_other:
+        name, way = of_other[0]
+        raise InputError(
+            f"got {name}= for way={ours.get('way', 'grown')}; expected it for {way}: write way={way}"
+        )
     unread = [name for name in line.options if name in theirs or name in _OF_FUNCTIONS]
     if unread:
         raise InputError(

@@ -76,12 +76,17 @@ class Foreign:
             raise InputError(f"got {name}={text} for {self.kind}:{self.what}; expected {expected}") from error
 
     def take_all(self, known: Readers) -> dict[str, Any]:
-        """Return the options, read, where no function takes others.
+        """Return the options, read, where no function takes others, nor weights.
 
         Raises:
-            InputError: for an unknown name.
+            InputError: for an unknown name, and for weights.
         """
         ours, others = self.take(known)
+        if self.weights is not None:
+            raise InputError(
+                f"got @{self.weights} for {self.kind}:{self.what}, which takes no weights; expected none: "
+                "leave it out"
+            )
         if others:
             raise InputError(
                 f"got {next(iter(others))}= for {self.kind}:{self.what}; expected one of {', '.join(known)}"
@@ -188,6 +193,8 @@ def read_line(text: str, kinds: tuple[str, ...] = KINDS) -> Foreign | None:
         name, equals, value = part.partition("=")
         if part and not (equals and name.isidentifier()):
             raise InputError(f"got {part!r} in {text!r}; expected name=value, separated by commas")
+        if name in options:
+            raise InputError(f"got {name}= twice in {text!r}; expected it once")
         if part:
             options[name] = value
     weights = None if found["weights"] is None else Path(found["weights"])

@@ -33,8 +33,6 @@ PROBED = 64
 TOLERANCE, FEW = 0.1, 0.05
 """How far over the ends of its range a number may lie, in widths of the range, and what share of numbers may
 lie further: flows overshoot, and another range is not a matter of a few numbers."""
-
-
 NARROW = 0.02
 """Of its declared range, that a network's images must take up; less is the range of something else."""
 
@@ -169,6 +167,11 @@ _OF_FLOWS: Readers = {
 def _velocity(line: Foreign, known: Readers) -> tuple[dict[str, Any], nn.Module, tuple[int, ...]]:
     """Return unflow's options, the network, and the shape of one sample."""
     ours, theirs = line.take(known)
+    if "range" in line.options:
+        raise InputError(
+            f"got range= for the {line.kind} {line.what}; expected one that was trained on images in "
+            "[-1, 1], as others cannot be converted: leave it out"
+        )
     if "shape" not in ours:
         raise InputError(f"got {line.what} without the shape of one sample; expected it: write shape=3x32x32")
     return ours, line.network(theirs, ours.pop("key", None), known), ours.pop("shape")

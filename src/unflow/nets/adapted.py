@@ -146,7 +146,11 @@ class Adapted(Around):
         if found is None:
             mend = "check shape, arguments and time_shape" + ("" if self.label is None else ", and label")
         else:
-            mend = f'write arguments="{found.arguments}", time_shape="{found.time_shape}", with which it does'
+            line = f"call={found.arguments.replace(', ', '/')},time_shape={found.time_shape}"
+            mend = (
+                f'write arguments="{found.arguments}", time_shape="{found.time_shape}" (in a line {line}), '
+                "with which it does"
+            )
         raise InputError(
             f"the {type(self.net).__name__} does not run as net({self.arguments}) with time_shape="
             f'"{self.time_shape}" ({reason}); expected samples of shape {list(self.shape)} in and out: {mend}'
