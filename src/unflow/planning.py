@@ -6,7 +6,7 @@ import statistics
 import time
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
@@ -21,7 +21,7 @@ from unflow.methods.partly import matching
 from unflow.models import GenerativeModel
 from unflow.target import Target
 from unflow.training import check_seed, fit, peak_rss_mb, stream
-from unflow.unlearning import problem_inside
+from unflow.unlearning import problem_inside, trained_in_part
 
 TRIED = 6
 """Steps of a method that are carried out to time them."""
@@ -117,8 +117,7 @@ def plan(
         "compile": compile,
     }  # fmt: skip
     problem = problem_inside(target, {"retain": retain, "forget": forget, "held_out": None}, teacher)
-    names = None if train_only is None else tuple(train_only)
-    problem = replace(problem, train_only=names, adapters=adapters)
+    problem = trained_in_part(problem, train_only, adapters)
     parameters, trained = sum(weight.numel() for weight in problem.model.parameters()), _trained(problem)
     return Plan(
         target.energy.describe(), parameters, trained, _bytes(parameters, trained, problem) / 2**20,

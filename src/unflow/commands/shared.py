@@ -14,6 +14,7 @@ from unflow.data import LabelledData
 from unflow.divergences import DIVERGENCES
 from unflow.errors import InputError
 from unflow.foreign import load_energy, load_model, with_options
+from unflow.foreign.line import split_options
 from unflow.methods import LowRank
 from unflow.models import GenerativeModel
 from unflow.target import Target
@@ -152,7 +153,8 @@ class Computing(Group):
     Attributes:
         device: cpu, cuda or mps.
         precision: of the steps; bf16-mixed for matrix products in bfloat16.
-        train_only: names of the weights that are trained, like "layers.2,head": regular expressions.
+        train_only: names of the weights that are trained, like "layers.2,head": regular expressions, in whose
+            brackets commas may stand.
         rank: of low-rank adapters, trained in place of the weights of linear and convolution layers: all of
             those, or the ones that --train_only names.
         micro_batches: parts of a batch that go forward and backward one after the other: less memory.
@@ -170,7 +172,7 @@ class Computing(Group):
         """Return the arguments that ``unlearn`` and ``plan`` have for it."""
         return {
             "device": self.device, "precision": self.precision,
-            "train_only": None if self.train_only is None else self.train_only.split(","),
+            "train_only": None if self.train_only is None else patterns(self.train_only),
             "adapters": None if self.rank is None else LowRank(self.rank),
             "micro_batches": self.micro_batches, "compile": self.compile,
         }  # fmt: skip
@@ -181,3 +183,8 @@ class Computing(Group):
             "train_only": self.train_only, "rank": self.rank,
             "precision": None if self.precision == "32-true" else self.precision,
         }  # fmt: skip
+
+
+def patterns(text: str) -> list[str]:
+    """Return the regular expressions in "layers.2,head"; a comma in brackets belongs to its expression."""
+    return [part.strip() for part in split_options(text)]

@@ -23,8 +23,8 @@ def train_only(parts: Parts, models: Sequence[nn.Module], patterns: Sequence[str
         patterns: regular expressions, found anywhere in a name like ``layers.2.weight``.
 
     Raises:
-        InputError: for no pattern, one that is no regular expression or matches nothing, and a method that
-            trains no weight of the model.
+        InputError: for no pattern, one that is empty, no regular expression or matches nothing, and a method
+            that trains no weight of the model.
     """
     for part in holding(parts, models):
         weights = dict(part.net.named_parameters())
@@ -64,11 +64,12 @@ def matching(names: Collection[str], patterns: Sequence[str]) -> set[str]:
     """Return the names in which one of the regular expressions is found.
 
     Raises:
-        InputError: for no pattern, and one that is no regular expression or matches nothing.
+        InputError: for no pattern, and one that is empty, no regular expression or matches nothing.
     """
-    if not patterns:
+    if not patterns or not all(pattern.strip() for pattern in patterns):
         raise InputError(
-            "got no names of weights to train; expected one or more: leave train_only out for all"
+            f"got no names of weights to train, or an empty one ({list(patterns)}); expected one or more: "
+            "leave train_only out for all"
         )
     return set().union(*(_found(_compiled(pattern), names) for pattern in patterns))
 
