@@ -121,14 +121,14 @@ def test_the_command_prints_it_and_keeps_it(
     capsys.readouterr()
     words = shlex.split(
         "plan --model flow --energy classifier:guide --forget 3 --methods erfm,uot,fine_tune --data digits "
-        "--split split.json --out plan.json"
+        "--split split.json --out plans/deep/plan.json"
     )
     assert main(words) == 0
     printed = capsys.readouterr().out
     assert "rejection keeps" in printed
     assert "erfm" in printed
     assert "no: UOT does not train models of the family flow" in printed
-    assert {o["method"] for o in json.loads(Path("plan.json").read_text())["methods"]} == {
+    assert {o["method"] for o in json.loads(Path("plans/deep/plan.json").read_text())["methods"]} == {
         "erfm",
         "uot",
         "fine_tune",

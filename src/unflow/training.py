@@ -368,8 +368,8 @@ def _numbers(fabric: Fabric, losses: Tensors, step: int) -> dict[str, float]:
         values[name] = float(torch.as_tensor(mean))
         if not math.isfinite(values[name]):
             raise TrainingDivergedError(
-                f"the loss '{name}' became {values[name]} at step {step}; lower the learning rate, or "
-                "bound the energy"
+                f"the loss '{name}' became {values[name]} at step {step}; expected finite numbers: write a "
+                "smaller learning_rate (--settings.learning_rate in the shell), or bound the energy"
             )
     return values
 

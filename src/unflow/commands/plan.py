@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -55,13 +56,25 @@ def run(
     }  # fmt: skip
     if out is not None and out.exists():
         raise InputError(f"{out} is there already; expected a new file: choose another --out")
+    if out is not None:
+        check_folder(out.parent)
     target = request.target(original.load(request.trust_code))
     real = {} if rows.data is None else kept_and_forgotten(request, rows)
     found = plan(target, chosen, seed=seed, **computing.options(), **real)
     print("\n".join(lines(found)))
     if out is not None:
+        out.parent.mkdir(parents=True, exist_ok=True)
         write_json(out, dataclasses.asdict(found))
         print(f"plan: {out}")
+
+
+def check_folder(folder: Path) -> None:
+    """Raise InputError for a folder that cannot be made or written: before the trials, not after them."""
+    nearest = next(each for each in (folder, *folder.parents) if each.exists())
+    if not (nearest.is_dir() and os.access(nearest, os.W_OK)):
+        raise InputError(
+            f"got --out in {folder}, and {nearest} is no folder that can be written; choose another --out"
+        )
 
 
 def kept_and_forgotten(request: Request, rows: Rows) -> dict[str, Any]:
