@@ -202,7 +202,7 @@ LINES: dict[str, tuple[str, tuple[str, ...]]] = {
     ),
     "devices where nothing is trained": (
         f"{UNLEARN} --forget 3 --method reject --devices 2",
-        ("2 devices for Reject", "expected 1"),
+        ("devices for Reject", "trains nothing"),
     ),
     "gradient_ascent without data": (f"{UNLEARN} --forget 3 --method gradient_ascent", ("--data digits",)),
     "plan after weighting": (f"{UNLEARN} --forget 3 --settings.weighting importance", ("resample",)),
@@ -216,6 +216,14 @@ LINES: dict[str, tuple[str, tuple[str, ...]]] = {
     "nothing accepted": (
         f"{AUDIT} --energy classifier:guide --strength 1000 --margin 100",
         ("accepted none of 1000", "acceptance probability", "lower the strength or the margin"),
+    ),
+    "a teacher that is not read": (
+        f"{UNLEARN} --forget 3 --method erfm --teacher flow",
+        ("--teacher for erfm", "leave --teacher out"),
+    ),
+    "a rank for a flow after the model": (
+        f"{UNLEARN} --forget 3 --method erfm_resample --rank 2",
+        ("write erfm_resample_prior or fine_tune",),
     ),
     # folders
     "a plan into a file's folder": (

@@ -192,8 +192,10 @@ def trained_in_part(problem: Problem, train_only: Sequence[str] | None, adapters
     """Return the problem with what is trained of its model: some weights, or adapters of them.
 
     Raises:
-        InputError: for names that are no list of strings.
+        InputError: for adapters that are no ``LowRank``, and names that are no list of strings.
     """
+    if not isinstance(adapters, LowRank | None):
+        raise InputError(f"got adapters={adapters!r}; expected a LowRank: write adapters=LowRank(8)")
     if train_only is None:
         return dataclasses.replace(problem, adapters=adapters)
     if not isinstance(train_only, list | tuple) or not all(isinstance(name, str) for name in train_only):

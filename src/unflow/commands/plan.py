@@ -14,11 +14,12 @@ from jsonargparse import ArgumentParser
 from unflow.commands.groups import add_run
 from unflow.commands.options import add_batch_rows
 from unflow.commands.shared import Computing, Original, Request, Rows
+from unflow.compute import check_device
 from unflow.errors import InputError, choose
 from unflow.files import write_json
 from unflow.methods import INSTALLED, UNLEARNERS
 from unflow.planning import Plan, plan
-from unflow.training import check_device, check_seed
+from unflow.training import check_seed
 
 
 def add_arguments(parser: ArgumentParser, arguments: Sequence[str]) -> list[str]:
