@@ -217,6 +217,19 @@ LINES: dict[str, tuple[str, tuple[str, ...]]] = {
         f"{AUDIT} --energy classifier:guide --strength 1000 --margin 100",
         ("accepted none of 1000", "acceptance probability", "lower the strength or the margin"),
     ),
+    "a bank of nothing": (
+        f"{UNLEARN} --forget 3 --settings.bank_size 0",
+        ("got 0 samples (bank_size); expected 1 or more",),
+    ),
+    "a family that does not fit, before data that are not there": (
+        f"{UNLEARN} --forget 3 --model map --method ot_fm",
+        ("does not train models of the family flow_map",),
+    ),
+    "unknown device: unlearn": (f"{UNLEARN} --forget 3 --device tpv", ("'tpv'", "cpu")),
+    "unknown device: plan, before anything is loaded": (
+        "plan --model nowhere --energy classifier:guide --forget 3 --device tpv",
+        ("'tpv'", "cpu"),
+    ),
     "a teacher that is not read": (
         f"{UNLEARN} --forget 3 --method erfm --teacher flow",
         ("--teacher for erfm", "leave --teacher out"),

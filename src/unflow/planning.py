@@ -19,6 +19,7 @@ from unflow.methods.base import target_of
 from unflow.methods.low_rank import adaptable
 from unflow.methods.partly import matching
 from unflow.models import GenerativeModel
+from unflow.progress import silent
 from unflow.target import Target
 from unflow.training import check_seed, fit, peak_rss_mb, stream
 from unflow.unlearning import problem_inside, trained_in_part
@@ -162,6 +163,10 @@ class _EnoughError(Exception):
 
 
 def _outlook(name: str, method: Method, problem: Problem, how: dict[str, Any]) -> Outlook:
+    try:
+        method.check_model(problem.model)
+    except InputError as error:
+        return Outlook(name, str(error))
     real = tuple(sorted({"retain", "forget"} & method.reads(problem)))
     missing = [kind for kind in real if getattr(problem, kind) is None]
     if missing:
@@ -195,7 +200,8 @@ def _seconds(method: Method, problem: Problem, how: dict[str, Any], steps: int) 
             raise _EnoughError
 
     try:
-        fit(method, problem, label=f"trying {type(method).__name__}", on_step=watch, **how)
+        with silent():
+            fit(method, problem, on_step=watch, **how)
     except _EnoughError:
         prepared = times[1] - times[0]
         return prepared + (steps - 1) * statistics.median(b - a for a, b in pairwise(times[1:]))

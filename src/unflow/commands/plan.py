@@ -14,7 +14,6 @@ from jsonargparse import ArgumentParser
 from unflow.commands.groups import add_run
 from unflow.commands.options import add_batch_rows
 from unflow.commands.shared import Computing, Original, Request, Rows
-from unflow.compute import check_device
 from unflow.errors import InputError, choose
 from unflow.files import write_json
 from unflow.methods import INSTALLED, UNLEARNERS
@@ -51,7 +50,6 @@ def run(
     """
     torch.set_num_threads(1)
     check_seed(seed)
-    check_device(computing.device)
     chosen = UNLEARNERS if methods is None else {
         name: choose(INSTALLED, name, "method") for name in methods.split(",")
     }  # fmt: skip
@@ -97,10 +95,11 @@ def lines(found: Plan) -> list[str]:
     ]
     fits = sorted((o for o in found.methods if o.obstacle is None), key=lambda o: o.seconds or 0.0)
     others = [o for o in found.methods if o.obstacle is not None]
-    width = max(len(o.method) for o in found.methods)
+    width = max(len(name) for name in ("method", *(o.method for o in found.methods)))
     body = [
-        f"{o.method:{width}}  {o.steps:6d} steps  about {o.seconds or 0.0:8.1f} s  "
-        f"{o.peak_rss_mb or 0.0:7.0f} MB"
+        f"{o.method:{width}}  {o.steps:6d}  {o.seconds or 0.0:8.1f}  {o.peak_rss_mb or 0.0:7.0f}"
         for o in fits
     ]
+    if fits:
+        body = [f"{'method':{width}}  {'steps':>6}  {'seconds':>8}  process so far, MB, at most", *body]
     return [*head, *body, *(f"{o.method:{width}}  no: {o.obstacle}" for o in others)]

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from unflow.base_models import load_parts, load_rows
 from unflow.commands.groups import Group
 from unflow.commands.options import parse_classes
-from unflow.compute import Precision
+from unflow.compute import Precision, check_device
 from unflow.data import LabelledData
 from unflow.divergences import DIVERGENCES
 from unflow.errors import InputError
@@ -159,6 +159,9 @@ class Computing(Group):
             those, or the ones that --train_only names.
         micro_batches: parts of a batch that go forward and backward one after the other: less memory.
         compile: true to put losses and networks through torch.compile.
+
+    Raises:
+        InputError: for a device that this machine does not have.
     """
 
     device: str = "cpu"
@@ -167,6 +170,9 @@ class Computing(Group):
     rank: int | None = None
     micro_batches: int = 1
     compile: bool = False
+
+    def __post_init__(self) -> None:
+        check_device(self.device)
 
     def options(self) -> dict[str, Any]:
         """Return the arguments that ``unlearn`` and ``plan`` have for it."""

@@ -14,7 +14,6 @@ from unflow.commands.groups import add_run
 from unflow.commands.loggers import Name, loggers
 from unflow.commands.options import add_batch_rows, add_settings, peek, with_recipe
 from unflow.commands.shared import Computing, Original, Request, Rows
-from unflow.compute import check_device
 from unflow.errors import InputError
 from unflow.files import read_json
 from unflow.foreign import load_model, read_line, seen_by
@@ -106,7 +105,6 @@ def run(
     torch.set_num_threads(1)
     assert method is not None  # ``add_arguments`` has seen to that
     check_seed(seed)
-    check_device(computing.device)
     target = request.target(original.load(request.trust_code))
     retrained = None if teacher is None else load_model(teacher, request.trust_code)
     check_teacher(settings, target, method, retrained)
@@ -144,9 +142,11 @@ def real_samples(
     """Return the real samples that a method reads, by the names that ``unlearn`` has for them.
 
     Raises:
-        InputError: if it reads some, and there are no data or no classes.
+        InputError: for a model that it does not train; if it reads some, and there are no data or no classes.
     """
-    reads = settings.reads(Problem(model=inner_model(target.model), teacher=teacher)) & {"retain", "forget"}
+    model = inner_model(target.model)
+    settings.check_model(model)
+    reads = settings.reads(Problem(model=model, teacher=teacher)) & {"retain", "forget"}
     if rows.data is None and reads:
         raise InputError(
             f"{method} reads real samples, and --data is missing; write --data digits, and --split "
