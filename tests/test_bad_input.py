@@ -234,6 +234,10 @@ LINES: dict[str, tuple[str, tuple[str, ...]]] = {
         f"{UNLEARN} --forget 3 --method erfm --teacher flow",
         ("--teacher for erfm", "leave --teacher out"),
     ),
+    "no names of weights": (
+        f"{UNLEARN} --forget 3 --train_only ''",
+        ("no names of weights", "expected one or"),
+    ),
     "a rank for a flow after the model": (
         f"{UNLEARN} --forget 3 --method erfm_resample --rank 2",
         ("write erfm_resample_prior or fine_tune",),

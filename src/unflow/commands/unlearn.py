@@ -32,7 +32,7 @@ def add_arguments(parser: ArgumentParser, arguments: Sequence[str]) -> list[str]
     add_run(parser, run, skip={"settings"}, defaults={"data": None})
     add_batch_rows(parser)
     if peek("method", rest) is None:
-        in_part = any(peek(option, rest) for option in ("rank", "train_only", "train-only"))
+        in_part = any(peek(option, rest) is not None for option in ("rank", "train_only", "train-only"))
         rest = [*rest, "--method", default_method(peek("model", rest, ""), in_part)]
     add_settings(parser, peek("method", rest), INSTALLED)
     return rest
