@@ -19,7 +19,8 @@ from unflow.data import load_data, split_data, write_split
 from unflow.energies import CallableEnergy, ClassLogOdds
 from unflow.errors import InputError
 from unflow.nets import MLP
-from unflow.training import stream
+from unflow.runs import run_folder
+from unflow.training import CHECKPOINT, TrainingDivergedError, stream
 
 SMALL = """--net '{"net": "mlp", "width": 16, "depth": 1}' --settings.steps 2"""
 MAKE = {
@@ -201,7 +202,7 @@ LINES: dict[str, tuple[str, tuple[str, ...]]] = {
     ),
     "devices where nothing is trained": (
         f"{UNLEARN} --forget 3 --method reject --devices 2",
-        ("2 devices for Reject", "expected 1"),
+        ("devices for Reject", "trains nothing"),
     ),
     "gradient_ascent without data": (f"{UNLEARN} --forget 3 --method gradient_ascent", ("--data digits",)),
     "plan after weighting": (f"{UNLEARN} --forget 3 --settings.weighting importance", ("resample",)),
@@ -216,7 +217,36 @@ LINES: dict[str, tuple[str, tuple[str, ...]]] = {
         f"{AUDIT} --energy classifier:guide --strength 1000 --margin 100",
         ("accepted none of 1000", "acceptance probability", "lower the strength or the margin"),
     ),
+    "a bank of nothing": (
+        f"{UNLEARN} --forget 3 --settings.bank_size 0",
+        ("got 0 samples (bank_size); expected 1 or more",),
+    ),
+    "a family that does not fit, before data that are not there": (
+        f"{UNLEARN} --forget 3 --model map --method ot_fm",
+        ("does not train models of the family flow_map",),
+    ),
+    "unknown device: unlearn": (f"{UNLEARN} --forget 3 --device tpv", ("'tpv'", "cpu")),
+    "unknown device: plan, before anything is loaded": (
+        "plan --model nowhere --energy classifier:guide --forget 3 --device tpv",
+        ("'tpv'", "cpu"),
+    ),
+    "a teacher that is not read": (
+        f"{UNLEARN} --forget 3 --method erfm --teacher flow",
+        ("--teacher for erfm", "leave --teacher out"),
+    ),
+    "no names of weights": (
+        f"{UNLEARN} --forget 3 --train_only ''",
+        ("no names of weights", "expected one or"),
+    ),
+    "a rank for a flow after the model": (
+        f"{UNLEARN} --forget 3 --method erfm_resample --rank 2",
+        ("write erfm_resample_prior or fine_tune",),
+    ),
     # folders
+    "a plan into a file's folder": (
+        "plan --model flow --energy classifier:guide --forget 3 --out split.json/deep/plan.json",
+        ("split.json is no folder that can be written", "choose another --out"),
+    ),
     "report without an audit": ("report flow", ("flow has no audit.json", "unflow audit")),
     "report of nothing": ("report nowhere", ("nowhere has no audit.json",)),
     "out of another command": ("sample flow --out guide", ("a run of `unflow train`", "another --out")),
@@ -279,6 +309,34 @@ def test_a_refusal_inside_a_run_leaves_the_run_as_it_was(
     assert main(shlex.split("sample flow --n 2 --out drawn")) == 0
     refused("sample flow --n 3 --out drawn", capsys, "n: 2 -> 3")
     refused("train digits-guide --settings.batch_size 5000 --out deep/er/out", capsys, "batch_size=5000")
+
+
+DIVERGING = "train digits-guide --split split.json --settings.learning_rate 1e30 --settings.steps"
+
+
+def test_a_training_that_diverges_is_one_sentence_and_leaves_no_folder(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = contents(here)
+    prepared = f"{UNLEARN} --forget 3 --settings.learning_rate 1e30 --settings.steps 4"
+    for line in (f"{DIVERGING} 60 --out deep/er/out", f"{prepared} --logger csv"):
+        capsys.readouterr()
+        assert main(shlex.split(line)) == 1
+        sentence = capsys.readouterr().err.removesuffix("\n")
+        assert "\n" not in sentence
+        assert "write a smaller learning_rate (--settings.learning_rate in the shell)" in sentence
+        assert contents(here) == before
+
+
+def test_a_checkpoint_from_before_the_divergence_is_kept(tmp_path: Path) -> None:
+    def diverge() -> None:
+        with run_folder(tmp_path / "out", {"command": "train"}) as out:
+            (out / CHECKPOINT).touch()
+            raise TrainingDivergedError("nan")
+
+    with pytest.raises(TrainingDivergedError, match=r"^nan; .*keeps a checkpoint.* choose another --out$"):
+        diverge()
+    assert set(contents(tmp_path / "out")) == {"config.yaml", CHECKPOINT}
 
 
 def cut(folder: Path) -> None:

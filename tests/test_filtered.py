@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -234,11 +235,16 @@ def test_reject_changes_no_weight_and_takes_no_step() -> None:
     assert result.lineage["seconds"] > 0
 
 
-def test_reject_takes_one_device() -> None:
+@pytest.mark.parametrize(
+    "way",
+    [{"devices": 2}, {"micro_batches": 4}, {"precision": "bf16-mixed"}, {"compile": True}, {"loggers": [1]}],
+)
+def test_reject_takes_no_way_of_training(way: dict[str, Any]) -> None:
     model = flow_map()
     problem = uf.Problem(model=model, target=uf.Target(model, ClassLogOdds(guide(), [1], 2.0)))
-    with pytest.raises(InputError, match="2 devices for Reject, which trains nothing; expected 1"):
-        fit(Reject(), problem, devices=2)
+    with pytest.raises(InputError, match=f"got {next(iter(way))} for Reject, which trains nothing; expected"):
+        fit(Reject(), problem, **way)
+    assert fit(Reject(), problem, loggers=[]).steps == 0
     with pytest.raises(InputError, match="'tpv'"):
         fit(Reject(), problem, device="tpv")
 

@@ -300,8 +300,9 @@ def test_the_default_method_is_one_that_fits_the_model_and_takes_any_energy(
         uf.save(model, name)
     for name in ("flow", "chain", "nothing", "flow:a:b,shape=2"):
         assert default_method(name) == "erfm_resample"
+        assert default_method(name, in_part=True) == "erfm_resample_prior"
     for name in ("map", "first", MODEL, "flow_map:a:b,shape=2"):
-        assert default_method(name) == "latent_transport"
+        assert default_method(name) == default_method(name, in_part=True) == "latent_transport"
     small = "--settings.steps 2 --settings.bank_size 256"
     words = f"unlearn --model {MODEL} --energy {GUIDE} --forget 3 {small} --out out"
     assert main(shlex.split(words)) == 0, capsys.readouterr().err

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -10,10 +11,12 @@ import torch
 from torch import nn
 
 import unflow as uf
+from unflow import progress
 from unflow.cli import main
+from unflow.commands.plan import lines
 from unflow.data import load_data, split_data, write_split
 from unflow.errors import InputError
-from unflow.methods import UNLEARNERS
+from unflow.methods import UNLEARNERS, UOT
 from unflow.models import FlowMap
 from unflow.nets import MLP
 
@@ -69,6 +72,30 @@ def test_what_a_way_of_training_forbids_is_an_obstacle() -> None:
     assert fits.obstacle is None
 
 
+def test_a_family_that_does_not_fit_is_the_obstacle_with_data_and_without() -> None:
+    methods, x = {"ot_fm": UNLEARNERS["ot_fm"]}, torch.zeros(300, 2)
+    for real in ({}, {"retain": x}):
+        (found,) = uf.plan(TARGET, methods, **real).methods
+        assert found.obstacle == "OTFM does not train models of the family flow_map; expected flow"
+
+
+def test_trials_say_nothing(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress, "LINE_EVERY", 0.0)
+    method = UOT(steps=2, batch_size=16, bank_size=64)
+    uf.plan(TARGET, {"uot": method}, precision="bf16-mixed")
+    assert capfd.readouterr().err == ""
+    uf.unlearn(TARGET, method)
+    assert "2/2" in capfd.readouterr().err
+
+
+def test_columns_of_a_plan_are_headed() -> None:
+    found = uf.plan(TARGET, {name: UNLEARNERS[name] for name in ("reject", "erfm")})
+    *_, header, row, obstacle = lines(found)
+    assert re.split(r"\s{2,}", header) == ["method", "steps", "seconds", "process so far, MB, at most"]
+    assert [len(part) for part in (row.split(), re.split(r"\s{2,}", header))] == [4, 4]
+    assert obstacle.startswith("erfm    no: ")
+
+
 def test_an_energy_without_a_bound_has_no_acceptance() -> None:
     target = uf.Target(identity(), uf.energies.ClassLogOdds(Right(), [1], None), strength=0.1)
     assert uf.plan(target, {}).acceptance is None
@@ -121,14 +148,14 @@ def test_the_command_prints_it_and_keeps_it(
     capsys.readouterr()
     words = shlex.split(
         "plan --model flow --energy classifier:guide --forget 3 --methods erfm,uot,fine_tune --data digits "
-        "--split split.json --out plan.json"
+        "--split split.json --out plans/deep/plan.json"
     )
     assert main(words) == 0
     printed = capsys.readouterr().out
     assert "rejection keeps" in printed
     assert "erfm" in printed
     assert "no: UOT does not train models of the family flow" in printed
-    assert {o["method"] for o in json.loads(Path("plan.json").read_text())["methods"]} == {
+    assert {o["method"] for o in json.loads(Path("plans/deep/plan.json").read_text())["methods"]} == {
         "erfm",
         "uot",
         "fine_tune",

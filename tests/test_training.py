@@ -208,6 +208,9 @@ def test_bad_seeds_devices_and_batches_are_refused() -> None:
         fit(method, problem, seed=-1)
     with pytest.raises(InputError, match="divisor of the batch"):
         fit(method, problem, devices=3)
+    for count in (2.0, True, "2"):
+        with pytest.raises(InputError, match=f"got {count!r} micro-batches.*whole number"):
+            fit(method, problem, micro_batches=count)  # type: ignore[arg-type]
     with pytest.raises(InputError, match="batch_size=256 or less"):
         fit(FlowMatching(batch_size=512), problem)
 

@@ -28,8 +28,8 @@ COMMANDS = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command.
 
-    Returns 0; 1 where an audit fails what was asked of it; 2 for bad input, with one sentence on standard
-    error; 130 when interrupted.
+    Returns 0; 1 where an audit fails what was asked of it, or a training diverges; 2 for bad input, each
+    with one sentence on standard error; 130 when interrupted.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments or arguments[0] in ("-h", "--help"):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -61,6 +61,16 @@ class Compute:
         if self.compile:
             self._check_compiler()
 
+    def check_untrained(self, method: str) -> None:
+        """Raise InputError for a device that is not there, or a way of training for what trains nothing."""
+        check_device(self.device)
+        usual = Compute(device=self.device, loggers=self.loggers[:0])
+        for name in (each.name for each in fields(self)):
+            if getattr(self, name) != getattr(usual, name):
+                raise InputError(
+                    f"got {name} for {method}, which trains nothing; expected none: leave {name} out"
+                )
+
     def launch(self) -> Fabric:
         """Return the processes; all trainings of a fit share them."""
         from lightning_fabric import Fabric  # takes seconds to import: not before there is something to train
@@ -82,11 +92,14 @@ class Compute:
         return zip(*(arg.chunk(k) if isinstance(arg, Tensor) else [arg] * k for arg in args), strict=True)
 
     def _check_shares(self, training: Training) -> None:
-        rows = training.batch_size // max(self.devices, 1)
-        shares = (self.devices, "devices", training.batch_size), (self.micro_batches, "micro-batches", rows)
-        for count, what, of in shares:
-            if count < 1 or of % count:
-                raise InputError(f"got {count} {what} for batches of {of}; expected a divisor of the batch")
+        rows = training.batch_size
+        for count, what in (self.devices, "devices"), (self.micro_batches, "micro-batches"):
+            if type(count) is not int or count < 1 or rows % count:
+                raise InputError(
+                    f"got {count!r} {what} for batches of {rows}; expected a divisor of the batch, as a "
+                    "whole number"
+                )
+            rows //= count
             if count > 1 and not training.shares_batches:
                 raise InputError(
                     f"got {count} {what} for {type(training).__name__}, whose loss is not a mean over rows; "

@@ -24,6 +24,7 @@ from unflow.auditing import (
 )  # fmt: skip
 from unflow.base_models import train_model
 from unflow.classifiers import Classifier
+from unflow.compute import check_device
 from unflow.costs import guided_cost, trained_cost
 from unflow.data import LabelledData, Split, load_data, split_data, write_split
 from unflow.divergences import DIVERGENCES
@@ -34,7 +35,7 @@ from unflow.methods.classification import Classification
 from unflow.metrics.forgetting import check_request
 from unflow.models import GenerativeModel
 from unflow.target import Target, check_strength
-from unflow.training import check_device, check_seed, stream
+from unflow.training import check_seed, stream
 from unflow.unlearning import GUIDE_DATA, rows_read, unlearn
 
 ROWS: dict[str, tuple[str, ...]] = {

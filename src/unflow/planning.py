@@ -6,7 +6,7 @@ import statistics
 import time
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
@@ -19,9 +19,10 @@ from unflow.methods.base import target_of
 from unflow.methods.low_rank import adaptable
 from unflow.methods.partly import matching
 from unflow.models import GenerativeModel
+from unflow.progress import silent
 from unflow.target import Target
 from unflow.training import check_seed, fit, peak_rss_mb, stream
-from unflow.unlearning import problem_inside
+from unflow.unlearning import problem_inside, trained_in_part
 
 TRIED = 6
 """Steps of a method that are carried out to time them."""
@@ -117,8 +118,7 @@ def plan(
         "compile": compile,
     }  # fmt: skip
     problem = problem_inside(target, {"retain": retain, "forget": forget, "held_out": None}, teacher)
-    names = None if train_only is None else tuple(train_only)
-    problem = replace(problem, train_only=names, adapters=adapters)
+    problem = trained_in_part(problem, train_only, adapters)
     parameters, trained = sum(weight.numel() for weight in problem.model.parameters()), _trained(problem)
     return Plan(
         target.energy.describe(), parameters, trained, _bytes(parameters, trained, problem) / 2**20,
@@ -163,6 +163,10 @@ class _EnoughError(Exception):
 
 
 def _outlook(name: str, method: Method, problem: Problem, how: dict[str, Any]) -> Outlook:
+    try:
+        method.check_model(problem.model)
+    except InputError as error:
+        return Outlook(name, str(error))
     real = tuple(sorted({"retain", "forget"} & method.reads(problem)))
     missing = [kind for kind in real if getattr(problem, kind) is None]
     if missing:
@@ -196,7 +200,8 @@ def _seconds(method: Method, problem: Problem, how: dict[str, Any], steps: int) 
             raise _EnoughError
 
     try:
-        fit(method, problem, label=f"trying {type(method).__name__}", on_step=watch, **how)
+        with silent():
+            fit(method, problem, on_step=watch, **how)
     except _EnoughError:
         prepared = times[1] - times[0]
         return prepared + (steps - 1) * statistics.median(b - a for a, b in pairwise(times[1:]))

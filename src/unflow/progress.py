@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from types import TracebackType
 
 from rich.console import Console
@@ -12,6 +16,21 @@ from rich.progress import Progress as RichProgress
 
 LINE_EVERY = 10.0
 REFRESH_EVERY = 0.2
+
+
+_shown = ContextVar("_shown", default=True)
+
+
+@contextmanager
+def silent() -> Iterator[None]:
+    """Within, no progress is shown, and what loggers note of their own accord is not either; warnings are."""
+    shown, notes = _shown.set(False), logging.root.manager.disable
+    logging.disable(max(notes, logging.INFO))
+    try:
+        yield
+    finally:
+        _shown.reset(shown)
+        logging.disable(notes)
 
 
 class Progress:
@@ -25,7 +44,7 @@ class Progress:
     """
 
     def __init__(self, label: str, total: int, done: int = 0, show: bool = True) -> None:
-        self.label, self.total, self.done, self.show = label, total, done, show
+        self.label, self.total, self.done, self.show = label, total, done, show and _shown.get()
         self._next = 0.0
         self._started = time.monotonic()
         self._bar: RichProgress | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,9 +13,11 @@ import yaml
 
 from unflow.errors import InputError
 from unflow.files import write_bytes
-from unflow.training import PREPARED
+from unflow.training import CHECKPOINT, EARLIER, METRICS, PREPARED, TrainingDivergedError
 
 CONFIG = "config.yaml"
+LOGS = "logs"
+"""The folder of loggers, within a run's."""
 
 
 def is_first_process() -> bool:
@@ -52,7 +55,12 @@ def open_run(out: str | Path, config: dict[str, Any]) -> Path:
 
 @contextmanager
 def run_folder(out: str | Path, config: dict[str, Any]) -> Iterator[Path]:
-    """``open_run``, taken back when the work inside is refused before its first step."""
+    """``open_run``, taken back when the work inside is refused, or diverges before its first checkpoint.
+
+    Raises:
+        InputError: as ``open_run``, and as the work inside.
+        TrainingDivergedError: as the work inside; it says so where a checkpoint is kept.
+    """
     out = Path(out)
     made = [folder for folder in (out, *out.parents) if not folder.exists()]
     new = not (out / CONFIG).exists()
@@ -60,12 +68,27 @@ def run_folder(out: str | Path, config: dict[str, Any]) -> Iterator[Path]:
     try:
         yield out
     except InputError:
-        if new and {entry.name for entry in out.iterdir()} <= {CONFIG, PREPARED}:
-            for name in (CONFIG, PREPARED):
-                (out / name).unlink(missing_ok=True)
-            for folder in made:
-                folder.rmdir()
+        if new:
+            _take_back(out, made, {CONFIG, PREPARED})
         raise
+    except TrainingDivergedError as error:
+        if any(out.rglob(CHECKPOINT)):
+            raise TrainingDivergedError(
+                f"{error}; {out} keeps a checkpoint from before, so choose another --out"
+            ) from error
+        if new:
+            _take_back(out, made, {CONFIG, PREPARED, METRICS, EARLIER, LOGS})
+        raise
+
+
+def _take_back(out: Path, made: list[Path], written: set[str]) -> None:
+    """Remove what a run has written into its folder, if that is all there is, and the folders it made."""
+    if not is_first_process() or not {entry.name for entry in out.iterdir()} <= written:
+        return
+    for entry in list(out.iterdir()):
+        shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+    for folder in made:
+        folder.rmdir()
 
 
 def _flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:

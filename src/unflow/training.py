@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from unflow.compute import Compute, Precision, check_device
+from unflow.compute import Compute, Precision
 from unflow.errors import InputError
 from unflow.files import append_json_line, read_json_lines, read_tensors, write_bytes, write_tensors
 from unflow.methods.base import Method, Problem, Tensors, Trained, Training, Untrained, settings, under
@@ -207,22 +207,22 @@ def fit(
     """
     check_seed(seed)
     method.check(problem)
+    compute = Compute(
+        device=device, devices=devices, precision=precision, micro_batches=micro_batches, compile=compile,
+        loggers=loggers,
+    )  # fmt: skip
     if isinstance(method, Untrained):
-        require_own_weights(not is_partial(problem))
-        return _make(method, problem, seed, device, devices)
+        require_own_weights(not is_partial(problem), problem.model)
+        return _make(method, problem, seed, compute)
     assert isinstance(method, Trained)
     original = problem.model
     loop, problem = method.training(problem, seed)
-    require_own_weights(problem.model is original or not is_partial(problem))
+    require_own_weights(problem.model is original or not is_partial(problem), original)
     loop.check(problem)
     first = loop.earlier(problem)
     trainings = [loop] if first is None else [first, loop]
     for training in trainings:
         _check_adapters(training, problem)
-    compute = Compute(
-        device=device, devices=devices, precision=precision, micro_batches=micro_batches, compile=compile,
-        loggers=loggers,
-    )  # fmt: skip
     compute.check(trainings, problem.model)
     name, folder = label or type(method).__name__, None if out is None else Path(out)
     train = partial(
@@ -287,15 +287,11 @@ def _train(
         return Fit(model, clock.seconds, loop.steps, peak_rss_mb(), is_first, facts)
 
 
-def _make(method: Untrained, problem: Problem, seed: int, device: str, devices: int) -> Fit:
+def _make(method: Untrained, problem: Problem, seed: int, compute: Compute) -> Fit:
     """Carry out a method without training; there is nothing to continue."""
-    if devices != 1:
-        raise InputError(
-            f"got {devices} devices for {type(method).__name__}, which trains nothing; expected 1"
-        )
-    check_device(device)
+    compute.check_untrained(type(method).__name__)
     clock = _Clock()
-    with _on_device(problem, torch.device(device)):
+    with _on_device(problem, torch.device(compute.device)):
         model = method.make(problem, stream(seed, 0))
         return Fit(_finished(model), clock.seconds, 0, peak_rss_mb())
 
@@ -368,8 +364,8 @@ def _numbers(fabric: Fabric, losses: Tensors, step: int) -> dict[str, float]:
         values[name] = float(torch.as_tensor(mean))
         if not math.isfinite(values[name]):
             raise TrainingDivergedError(
-                f"the loss '{name}' became {values[name]} at step {step}; lower the learning rate, or "
-                "bound the energy"
+                f"the loss '{name}' became {values[name]} at step {step}; expected finite numbers: write a "
+                "smaller learning_rate (--settings.learning_rate in the shell), or bound the energy"
             )
     return values
 

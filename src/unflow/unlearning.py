@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from unflow import bundle
 from unflow.data import LabelledData
 from unflow.energies import Decoded
+from unflow.errors import InputError
 from unflow.files import sha256_module, sha256_tensors, sha256_text
 from unflow.methods import Method, Problem, settings
 from unflow.methods.baselines.retrain import Retrain
@@ -96,9 +97,7 @@ def unlearn(
             data; and for a folder that holds another run.
     """
     data: dict[str, Any] = {"retain": retain, "forget": forget, "held_out": held_out}
-    problem = problem_inside(target, data, teacher)
-    names = None if train_only is None else tuple(train_only)
-    problem = dataclasses.replace(problem, train_only=names, adapters=adapters)
+    problem = trained_in_part(problem_inside(target, data, teacher), train_only, adapters)
     method.check(problem)
     name = name or type(method).__name__
     request = {
@@ -110,7 +109,7 @@ def unlearn(
         "data": {k: sha256_tensors(v) for k, v in data.items() if v is not None},
     }  # fmt: skip
     how = {
-        "train_only": None if train_only is None else list(train_only),
+        "train_only": None if problem.train_only is None else list(problem.train_only),
         "adapters": None if adapters is None else dataclasses.asdict(adapters),
         "precision": None if precision == "32-true" else precision,
     }
@@ -187,6 +186,24 @@ def problem_inside(target: Target, data: dict[str, Any], teacher: GenerativeMode
     encode = model.autoencoder.encode
     encoded: dict[str, Any] = {name: None if x is None else encode(x) for name, x in data.items()}
     return Problem(model=model.inner, target=inner, teacher=teacher, **encoded)
+
+
+def trained_in_part(problem: Problem, train_only: Sequence[str] | None, adapters: LowRank | None) -> Problem:
+    """Return the problem with what is trained of its model: some weights, or adapters of them.
+
+    Raises:
+        InputError: for adapters that are no ``LowRank``, and names that are no list of strings.
+    """
+    if not isinstance(adapters, LowRank | None):
+        raise InputError(f"got adapters={adapters!r}; expected a LowRank: write adapters=LowRank(8)")
+    if train_only is None:
+        return dataclasses.replace(problem, adapters=adapters)
+    if not isinstance(train_only, list | tuple) or not all(isinstance(name, str) for name in train_only):
+        raise InputError(
+            f"got train_only={train_only!r}; expected a list of regular expressions: write "
+            'train_only=["head"]'
+        )
+    return dataclasses.replace(problem, train_only=tuple(train_only), adapters=adapters)
 
 
 def _outside(original: GenerativeModel, trained: nn.Module) -> GenerativeModel:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -213,11 +214,25 @@ def test_a_shared_weight_and_one_made_of_others_take_no_adapter() -> None:
         ({"rank": 0}, "got rank=0"),
         ({"rank": 2, "alpha": 0.0}, "got alpha=0"),
         ({"rank": 2, "alpha": float("nan")}, "alpha=nan"),
+        ({"rank": 2, "alpha": "4"}, "alpha='4'"),
+        ({"rank": 2, "alpha": True}, "alpha=True"),
+        ({"rank": 2.5}, "rank=2.5"),
+        ({"rank": "4"}, "rank='4'"),
+        ({"rank": True}, "rank=True"),
+        ({"rank": float("nan")}, "rank=nan"),
     ],
 )
-def test_adapters_that_cannot_be_are_refused(adapters: dict[str, float], words: str) -> None:
+def test_adapters_that_cannot_be_are_refused(adapters: dict[str, Any], words: str) -> None:
     with pytest.raises(InputError, match=f"{words}.*; expected"):
-        LowRank(**adapters)  # type: ignore[arg-type]
+        LowRank(**adapters)
+
+
+def test_adapters_are_a_low_rank() -> None:
+    target = uf.Target(model("flow_map"), uf.energies.ClassLogOdds(Right(), [1], 1.0))
+    with pytest.raises(InputError, match=r"got adapters=4; .*write adapters=LowRank\(8\)"):
+        uf.unlearn(target, small("latent_transport"), adapters=4)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="got adapters=4"):
+        uf.plan(target, {}, adapters=4)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

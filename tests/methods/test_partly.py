@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 import unflow as uf
+from unflow.commands.shared import patterns
 from unflow.errors import InputError
 from unflow.methods import UNLEARNERS, Method, Problem
 from unflow.methods.base import Trained
@@ -68,7 +69,10 @@ def test_only_the_named_weights_change(name: str) -> None:
 
 def test_a_method_with_a_network_of_its_own_has_nothing_to_train_partly() -> None:
     target = uf.Target(model("flow"), uf.energies.ClassLogOdds(Right(), [1], 1.0))
-    with pytest.raises(InputError, match=r"leaves the model's weights alone.*; expected one that changes"):
+    with pytest.raises(
+        InputError,
+        match=r"leaves the model's weights alone.*; expected one that changes.*erfm_resample_prior",
+    ):
         uf.unlearn(target, small("erfm"), train_only=["weight"])
 
 
@@ -76,6 +80,10 @@ def test_a_method_with_a_network_of_its_own_has_nothing_to_train_partly() -> Non
     ("names", "words"),
     [
         ((), "got no names of weights"),
+        (("",), "or an empty one"),
+        (("head", " "), "or an empty one"),
+        ("head", "expected a list of regular expressions"),
+        ((1,), "expected a list of regular expressions"),
         (("nothing",), "matches none; expected one of"),
         (("(",), "regular expression"),
     ],
@@ -84,6 +92,13 @@ def test_names_that_name_nothing_are_refused(names: tuple[str, ...], words: str)
     target = uf.Target(model("flow_map"), uf.energies.ClassLogOdds(Right(), [1], 1.0))
     with pytest.raises(InputError, match=words):
         uf.unlearn(target, small("latent_transport"), train_only=names)
+    with pytest.raises(InputError, match=words):
+        uf.plan(target, {}, train_only=names)
+
+
+def test_commas_within_brackets_belong_to_a_pattern() -> None:
+    assert patterns("layers.[0,2], head.{1,3}$") == ["layers.[0,2]", "head.{1,3}$"]
+    assert patterns("head,") == ["head", ""]
 
 
 def test_all_weights_are_another_result_than_some(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from jsonargparse import ArgumentParser
 from unflow.batches import batch_rows
 from unflow.commands.groups import add_run, gathered
 from unflow.errors import InputError
+from unflow.training import TrainingDivergedError
 
 Runner = Callable[..., int | None]
 
@@ -33,6 +34,9 @@ def run_command(name: str, what: str, arguments: Sequence[str]) -> int:
     except (InputError, ArgumentError) as error:
         print(f"unflow {name}: {sentence(error, parser)}", file=sys.stderr)
         return 2
+    except TrainingDivergedError as error:
+        print(f"unflow {name}: {error}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print(f"unflow {name}: interrupted; the same command continues", file=sys.stderr)
         return 130

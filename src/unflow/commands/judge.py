@@ -11,10 +11,11 @@ from jsonargparse import ArgumentParser
 from unflow import bundle
 from unflow.commands.groups import add_run
 from unflow.commands.shared import Rows
+from unflow.compute import check_device
 from unflow.judges import FIRST, SECOND, train_judges
 from unflow.methods.classification import Classification
 from unflow.runs import run_folder
-from unflow.training import check_device, check_seed
+from unflow.training import check_seed
 
 
 def add_arguments(parser: ArgumentParser, arguments: Sequence[str]) -> list[str]:

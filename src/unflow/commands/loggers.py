@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from unflow.errors import InputError
-from unflow.runs import is_first_process
+from unflow.runs import LOGS, is_first_process
 
 Name = Literal["csv", "tensorboard", "wandb", "none"]
 PROJECT = "unflow"
@@ -47,7 +47,7 @@ def loggers(name: Name, out: Path) -> list[Any]:
     """
     from lightning_fabric.loggers import CSVLogger, TensorBoardLogger
 
-    folder = out / "logs"
+    folder = out / LOGS
     try:
         match name:
             case "csv":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from unflow.errors import InputError, choose
 from unflow.files import write_json
 from unflow.methods import INSTALLED, UNLEARNERS
 from unflow.planning import Plan, plan
-from unflow.training import check_device, check_seed
+from unflow.training import check_seed
 
 
 def add_arguments(parser: ArgumentParser, arguments: Sequence[str]) -> list[str]:
@@ -49,19 +50,30 @@ def run(
     """
     torch.set_num_threads(1)
     check_seed(seed)
-    check_device(computing.device)
     chosen = UNLEARNERS if methods is None else {
         name: choose(INSTALLED, name, "method") for name in methods.split(",")
     }  # fmt: skip
     if out is not None and out.exists():
         raise InputError(f"{out} is there already; expected a new file: choose another --out")
+    if out is not None:
+        check_folder(out.parent)
     target = request.target(original.load(request.trust_code))
     real = {} if rows.data is None else kept_and_forgotten(request, rows)
     found = plan(target, chosen, seed=seed, **computing.options(), **real)
     print("\n".join(lines(found)))
     if out is not None:
+        out.parent.mkdir(parents=True, exist_ok=True)
         write_json(out, dataclasses.asdict(found))
         print(f"plan: {out}")
+
+
+def check_folder(folder: Path) -> None:
+    """Raise InputError for a folder that cannot be made or written: before the trials, not after them."""
+    nearest = next(each for each in (folder, *folder.parents) if each.exists())
+    if not (nearest.is_dir() and os.access(nearest, os.W_OK)):
+        raise InputError(
+            f"got --out in {folder}, and {nearest} is no folder that can be written; choose another --out"
+        )
 
 
 def kept_and_forgotten(request: Request, rows: Rows) -> dict[str, Any]:
@@ -83,10 +95,11 @@ def lines(found: Plan) -> list[str]:
     ]
     fits = sorted((o for o in found.methods if o.obstacle is None), key=lambda o: o.seconds or 0.0)
     others = [o for o in found.methods if o.obstacle is not None]
-    width = max(len(o.method) for o in found.methods)
+    width = max(len(name) for name in ("method", *(o.method for o in found.methods)))
     body = [
-        f"{o.method:{width}}  {o.steps:6d} steps  about {o.seconds or 0.0:8.1f} s  "
-        f"{o.peak_rss_mb or 0.0:7.0f} MB"
+        f"{o.method:{width}}  {o.steps:6d}  {o.seconds or 0.0:8.1f}  {o.peak_rss_mb or 0.0:7.0f}"
         for o in fits
     ]
+    if fits:
+        body = [f"{'method':{width}}  {'steps':>6}  {'seconds':>8}  process so far, MB, at most", *body]
     return [*head, *body, *(f"{o.method:{width}}  no: {o.obstacle}" for o in others)]

@@ -11,10 +11,11 @@ from jsonargparse import ArgumentParser
 
 from unflow.auditing import Attacks
 from unflow.commands.options import first_word_as, parse_classes
+from unflow.compute import check_device
 from unflow.errors import InputError, choose
 from unflow.reproduce import EXPERIMENTS
 from unflow.runs import run_folder
-from unflow.training import check_device, check_seed
+from unflow.training import check_seed
 
 DEFAULT = Attacks()
 

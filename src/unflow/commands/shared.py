@@ -9,11 +9,12 @@ from typing import Any, Literal
 from unflow.base_models import load_parts, load_rows
 from unflow.commands.groups import Group
 from unflow.commands.options import parse_classes
-from unflow.compute import Precision
+from unflow.compute import Precision, check_device
 from unflow.data import LabelledData
 from unflow.divergences import DIVERGENCES
 from unflow.errors import InputError
 from unflow.foreign import load_energy, load_model, with_options
+from unflow.foreign.line import split_options
 from unflow.methods import LowRank
 from unflow.models import GenerativeModel
 from unflow.target import Target
@@ -152,11 +153,15 @@ class Computing(Group):
     Attributes:
         device: cpu, cuda or mps.
         precision: of the steps; bf16-mixed for matrix products in bfloat16.
-        train_only: names of the weights that are trained, like "layers.2,head": regular expressions.
+        train_only: names of the weights that are trained, like "layers.2,head": regular expressions, in whose
+            brackets commas may stand.
         rank: of low-rank adapters, trained in place of the weights of linear and convolution layers: all of
             those, or the ones that --train_only names.
         micro_batches: parts of a batch that go forward and backward one after the other: less memory.
         compile: true to put losses and networks through torch.compile.
+
+    Raises:
+        InputError: for a device that this machine does not have.
     """
 
     device: str = "cpu"
@@ -166,11 +171,14 @@ class Computing(Group):
     micro_batches: int = 1
     compile: bool = False
 
+    def __post_init__(self) -> None:
+        check_device(self.device)
+
     def options(self) -> dict[str, Any]:
         """Return the arguments that ``unlearn`` and ``plan`` have for it."""
         return {
             "device": self.device, "precision": self.precision,
-            "train_only": None if self.train_only is None else self.train_only.split(","),
+            "train_only": None if self.train_only is None else patterns(self.train_only),
             "adapters": None if self.rank is None else LowRank(self.rank),
             "micro_batches": self.micro_batches, "compile": self.compile,
         }  # fmt: skip
@@ -181,3 +189,8 @@ class Computing(Group):
             "train_only": self.train_only, "rank": self.rank,
             "precision": None if self.precision == "32-true" else self.precision,
         }  # fmt: skip
+
+
+def patterns(text: str) -> list[str]:
+    """Return the regular expressions in "layers.2,head"; a comma in brackets belongs to its expression."""
+    return [part.strip() for part in split_options(text)]

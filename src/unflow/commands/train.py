@@ -14,11 +14,12 @@ from unflow.base_models import train_model
 from unflow.commands.groups import add_run
 from unflow.commands.options import add_settings, peek, with_recipe
 from unflow.commands.shared import Rows
+from unflow.compute import check_device
 from unflow.errors import InputError
 from unflow.methods import TRAINERS, Method
 from unflow.methods.base import settings as plain_settings
 from unflow.runs import is_first_process, run_folder
-from unflow.training import check_device, check_seed
+from unflow.training import check_seed
 
 
 def add_arguments(parser: ArgumentParser, arguments: Sequence[str]) -> list[str]:

@@ -22,7 +22,7 @@ from unflow.methods.base import settings as plain_settings
 from unflow.models import GenerativeModel, inner_model
 from unflow.runs import is_first_process, run_folder
 from unflow.target import Target
-from unflow.training import check_device, check_seed
+from unflow.training import check_seed
 from unflow.unlearning import rows_read, unlearn
 
 
@@ -32,14 +32,20 @@ def add_arguments(parser: ArgumentParser, arguments: Sequence[str]) -> list[str]
     add_run(parser, run, skip={"settings"}, defaults={"data": None})
     add_batch_rows(parser)
     if peek("method", rest) is None:
-        rest = [*rest, "--method", default_method(peek("model", rest, ""))]
+        in_part = any(peek(option, rest) is not None for option in ("rank", "train_only", "train-only"))
+        rest = [*rest, "--method", default_method(peek("model", rest, ""), in_part)]
     add_settings(parser, peek("method", rest), INSTALLED)
     return rest
 
 
-def default_method(model: str | None) -> str:
-    """Return the method that takes any energy, for a model in a bundle or by a line of words."""
-    return "erfm_resample" if family_of(model or "") == "flow" else "latent_transport"
+def default_method(model: str | None, in_part: bool = False) -> str:
+    """Return the method that takes any energy, for a model in a bundle or by a line of words.
+
+    Where it is trained in part (adapters, some weights), a flow's is one that trains its own weights.
+    """
+    if family_of(model or "") != "flow":
+        return "latent_transport"
+    return "erfm_resample_prior" if in_part else "erfm_resample"
 
 
 def family_of(model: str) -> str:
@@ -85,12 +91,12 @@ def run(
         rows: for methods that need real samples (the baselines); with a split, its training part only.
         computing: how it is trained.
         out: folder of the new bundle; the same command continues a run that was stopped.
-        method: by default erfm_resample for a flow, latent_transport for a one-step model. There are: erfm,
-            erfm_resample, either with _prior after it, ot_fm (flow); uot, uot_tilted,
-            latent_transport, latent_transport_uot, latent_transport_chain (one-step); relabel, saliency,
-            selective_amnesia (baselines, one-step); gradient_ascent, neg_grad_plus, fine_tune,
-            weight_extrapolation, reject, retrained (baselines); and those of installed packages, which
-            `unflow doctor` lists.
+        method: by default erfm_resample for a flow (erfm_resample_prior with --rank or --train_only),
+            latent_transport for a one-step model. There are: erfm, erfm_resample, either with _prior after
+            it, ot_fm (flow); uot, uot_tilted, latent_transport, latent_transport_uot,
+            latent_transport_chain (one-step); relabel, saliency, selective_amnesia (baselines, one-step);
+            gradient_ascent, neg_grad_plus, fine_tune, weight_extrapolation, reject, retrained (baselines);
+            and those of installed packages, which `unflow doctor` lists.
         teacher: bundle of a retrained flow, from which retrained distils a flow map.
         seed: >= 0.
         devices: data-parallel processes.
@@ -99,9 +105,9 @@ def run(
     torch.set_num_threads(1)
     assert method is not None  # ``add_arguments`` has seen to that
     check_seed(seed)
-    check_device(computing.device)
     target = request.target(original.load(request.trust_code))
     retrained = None if teacher is None else load_model(teacher, request.trust_code)
+    check_teacher(settings, target, method, retrained)
     real = real_samples(settings, target, request, rows, method, retrained)
     record = {
         "command": "unlearn", "model": original.named, **request.record(), "method": method,
@@ -119,6 +125,16 @@ def run(
         print(f"model: {out} ({result.lineage['seconds']:.1f} s)")
 
 
+def check_teacher(settings: Method, target: Target, method: str, teacher: GenerativeModel | None) -> None:
+    """Raise InputError for a teacher that a method would not read."""
+    problem = Problem(model=inner_model(target.model), teacher=teacher)
+    if teacher is not None and "teacher" not in settings.reads(problem):
+        raise InputError(
+            f"got --teacher for {method}, which reads none on a model of the family {target.model.family}; "
+            "expected it for retrained on a flow map: leave --teacher out"
+        )
+
+
 def real_samples(
     settings: Method, target: Target, request: Request, rows: Rows, method: str,
     teacher: GenerativeModel | None,
@@ -126,9 +142,11 @@ def real_samples(
     """Return the real samples that a method reads, by the names that ``unlearn`` has for them.
 
     Raises:
-        InputError: if it reads some, and there are no data or no classes.
+        InputError: for a model that it does not train; if it reads some, and there are no data or no classes.
     """
-    reads = settings.reads(Problem(model=inner_model(target.model), teacher=teacher)) & {"retain", "forget"}
+    model = inner_model(target.model)
+    settings.check_model(model)
+    reads = settings.reads(Problem(model=model, teacher=teacher)) & {"retain", "forget"}
     if rows.data is None and reads:
         raise InputError(
             f"{method} reads real samples, and --data is missing; write --data digits, and --split "

@@ -145,13 +145,16 @@ class Method(ABC):  # noqa: B024 - what is abstract is said by its two kinds
 
     def check(self, problem: Problem) -> None:
         """Raise InputError if the problem lacks what this method needs, before any training."""
+        self.check_model(problem.model)
         missing = sorted(name for name in self.reads(problem) if getattr(problem, name) is None)
         if missing:
             raise InputError(
                 f"{type(self).__name__} needs {' and '.join(missing)}, and the problem has none; "
                 f"give {missing[0]}=…"
             )
-        model = problem.model
+
+    def check_model(self, model: nn.Module) -> None:
+        """Raise InputError for a model that this method does not train, whatever else it is given."""
         if isinstance(model, Filtered):
             raise InputError(
                 f"got a filtered model for {type(self).__name__}; expected the model inside, which is the "
@@ -309,7 +312,9 @@ def require_gradient(problem: Problem, what: str) -> None:
 
 
 def require_batch(n: int, batch_size: int, what: str) -> None:
-    """Raise InputError for a batch larger than the data it is drawn from."""
+    """Raise InputError for no data to draw a batch from, and for a batch that is larger than they are."""
+    if n < 1:
+        raise InputError(f"got {n} {what}; expected 1 or more")
     if batch_size > n:
         raise InputError(
             f"got batch_size={batch_size} for {n} {what}; expected a batch no larger than the data: "

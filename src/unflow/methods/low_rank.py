@@ -32,17 +32,17 @@ class LowRank:
         alpha: > 0; None: the rank, so that the product counts once. Like a learning rate of the product.
 
     Raises:
-        InputError: for a rank under 1, or an alpha that is not a finite number > 0.
+        InputError: for a rank that is no whole number >= 1, or an alpha that is not a finite number > 0.
     """
 
     rank: int
     alpha: float | None = None
 
     def __post_init__(self) -> None:
-        if self.rank < 1:
-            raise InputError(f"got rank={self.rank}; expected 1 or more")
-        if self.alpha is not None and not 0 < self.alpha < math.inf:
-            raise InputError(f"got alpha={self.alpha}; expected a finite number > 0")
+        if type(self.rank) is not int or self.rank < 1:
+            raise InputError(f"got rank={self.rank!r}; expected 1 or more, a whole number")
+        if self.alpha is not None and not (_is_number(self.alpha) and 0 < self.alpha < math.inf):
+            raise InputError(f"got alpha={self.alpha!r}; expected a finite number > 0")
 
     @property
     def scale(self) -> float:
@@ -52,6 +52,10 @@ class LowRank:
     def parameters(self, m: int, n: int) -> int:
         """Return the trained numbers of one weight [m, n]."""
         return self.rank * (m + n)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 class LowRankSum(nn.Module):

@@ -10,6 +10,7 @@ from torch import nn
 
 from unflow.errors import InputError
 from unflow.methods.base import Part, Parts, Problem
+from unflow.models import GenerativeModel
 
 
 def train_only(parts: Parts, models: Sequence[nn.Module], patterns: Sequence[str]) -> None:
@@ -23,8 +24,8 @@ def train_only(parts: Parts, models: Sequence[nn.Module], patterns: Sequence[str
         patterns: regular expressions, found anywhere in a name like ``layers.2.weight``.
 
     Raises:
-        InputError: for no pattern, one that is no regular expression or matches nothing, and a method that
-            trains no weight of the model.
+        InputError: for no pattern, one that is empty, no regular expression or matches nothing, and a method
+            that trains no weight of the model.
     """
     for part in holding(parts, models):
         weights = dict(part.net.named_parameters())
@@ -46,17 +47,18 @@ def holding(parts: Parts, models: Sequence[nn.Module]) -> list[Part]:
         InputError: if none does.
     """
     found = [part for part in parts.values() if any(_holds(part, model) for model in models)]
-    require_own_weights(bool(found))
+    require_own_weights(bool(found), models[0])
     return found
 
 
-def require_own_weights(trained: bool) -> None:
-    """Raise InputError where a method does not train the weights that the model has."""
+def require_own_weights(trained: bool, model: nn.Module) -> None:
+    """Raise InputError, naming methods that do, where one does not train the weights that the model has."""
     if not trained:
+        is_flow = isinstance(model, GenerativeModel) and model.family == "flow"
         raise InputError(
             "got names of weights to train, or adapters of them, for a method that leaves the model's "
-            "weights alone or starts them afresh; expected one that changes them, like uot_tilted, "
-            "latent_transport or erfm_resample_prior"
+            "weights alone or starts them afresh; expected one that changes them: write "
+            + ("erfm_resample_prior or fine_tune" if is_flow else "uot_tilted or latent_transport")
         )
 
 
@@ -64,11 +66,12 @@ def matching(names: Collection[str], patterns: Sequence[str]) -> set[str]:
     """Return the names in which one of the regular expressions is found.
 
     Raises:
-        InputError: for no pattern, and one that is no regular expression or matches nothing.
+        InputError: for no pattern, and one that is empty, no regular expression or matches nothing.
     """
-    if not patterns:
+    if not patterns or not all(pattern.strip() for pattern in patterns):
         raise InputError(
-            "got no names of weights to train; expected one or more: leave train_only out for all"
+            f"got no names of weights to train, or an empty one ({list(patterns)}); expected one or more: "
+            "leave train_only out for all"
         )
     return set().union(*(_found(_compiled(pattern), names) for pattern in patterns))
 
