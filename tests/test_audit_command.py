@@ -5,13 +5,16 @@ from __future__ import annotations
 import shlex
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import unflow as uf
 from unflow import bundle
 from unflow.cli import main
+from unflow.commands.audit import models_by_strength
 from unflow.data import load_data, split_data, write_split
+from unflow.errors import InputError
 from unflow.models import Flow
 from unflow.nets import new_net
 
@@ -31,6 +34,17 @@ def bundles(tmp_path_factory: pytest.TempPathFactory) -> Path:
     judge = new_net({"net": "convnet", "shape": list(SHAPE), "outputs": 10, "width": 8, "depth": 2}, 0)
     bundle.save(uf.Classifier(judge, [str(k) for k in range(10)]), folder / "judge")
     return folder
+
+
+LINEAGE: dict[str, Any] = {
+    "request": {"words": "class 3", "strength": 1.0, "divergence": "kl"}, "parent": "a", "method": "uot",
+    "family": "flow", "settings": {"steps": 2}, "seed": 0, "data": {}, "energy": "b",
+}  # fmt: skip
+OTHERS: dict[str, Any] = {
+    "parent": "c", "method": "erfm", "settings": {"steps": 3}, "seed": 1, "data": {"retain": "d"},
+    "energy": "c", "train_only": ["head"], "adapters": {"rank": 8}, "precision": "bf16-mixed",
+    "request": LINEAGE["request"] | {"divergence": "chi2"},
+}  # fmt: skip
 
 
 @pytest.fixture
@@ -66,3 +80,44 @@ def test_a_card_is_refused_at_once_for_what_has_none(model: str, refused: Callab
 def test_a_gate_on_nothing_is_refused_at_once(refused: Callable[[str], str]) -> None:
     sentence = refused(DIGITS.replace("after", "nowhere") + " --fail-if 'pul<50,forget_rat>0.02'")
     assert sentence.endswith("got a gate on forget_rat, which no audit measures; did you mean forget_rate?")
+
+
+@pytest.fixture(scope="module")
+def strengths(bundles: Path) -> Path:
+    """Bundles of one request at two strengths, of others, and of the same strength again."""
+    at_two = {"request": LINEAGE["request"] | {"strength": 2.0}}
+    changes: dict[str, Any] = {"asked": {}, "two": at_two, "again": {}} | {
+        f"other-{name}": at_two | {name: value} for name, value in OTHERS.items()
+    }
+    model = bundle.load(bundles / "after")
+    for name, change in changes.items():
+        bundle.save(model, bundles / name, LINEAGE | change)
+    return bundles
+
+
+def test_strengths_of_one_request_are_found(strengths: Path) -> None:
+    found = models_by_strength(str(strengths / "asked"), [str(strengths / "two")], bundle.load)
+    assert list(found) == [1.0, 2.0]
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_a_slider_has_no_result_that_came_about_otherwise(name: str, strengths: Path) -> None:
+    with pytest.raises(InputError, match=rf"other-{name}, which has another {name} than .*asked; expected"):
+        models_by_strength(str(strengths / "asked"), [str(strengths / f"other-{name}")], bundle.load)
+
+
+@pytest.mark.parametrize("name", ["again", "asked"])
+def test_a_strength_twice_is_refused(name: str, strengths: Path, refused: Callable[[str], str]) -> None:
+    sentence = refused(DIGITS.replace("after", "asked") + f" --strengths two,{name}")
+    assert (
+        f"got --strengths {name} of strength 1, which another bundle has; expected each strength" in sentence
+    )
+
+
+def test_a_bundle_that_no_request_made_has_no_strength(
+    strengths: Path, refused: Callable[[str], str]
+) -> None:
+    sentence = refused(DIGITS.replace("after", "asked") + " --strengths before")
+    assert (
+        "got --strengths and before, which no request made; expected what `unflow unlearn` wrote" in sentence
+    )
