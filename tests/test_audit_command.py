@@ -7,14 +7,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 
 import unflow as uf
 from unflow import bundle
 from unflow.cli import main
 from unflow.commands.audit import models_by_strength
-from unflow.data import load_data, split_data, write_split
+from unflow.data import LabelledData, load_data, split_data, write_npz, write_split
 from unflow.errors import InputError
+from unflow.files import read_json
 from unflow.models import Flow
 from unflow.nets import new_net
 
@@ -121,3 +124,43 @@ def test_a_bundle_that_no_request_made_has_no_strength(
     assert (
         "got --strengths and before, which no request made; expected what `unflow unlearn` wrote" in sentence
     )
+
+
+JUDGE_OF_POINTS = """
+import torch
+from torch import nn
+
+
+class Directions(nn.Module):
+    def features(self, x):
+        return x
+
+    def forward(self, x):
+        return 9 * torch.stack([x[:, 0], x[:, 1], -x.sum(1)], 1)
+"""
+
+
+def test_a_model_of_points_is_audited_on_points(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    Path("judge_of_points.py").write_text(JUDGE_OF_POINTS)
+    x = torch.randn(400, 2, generator=uf.stream(0))
+    labels = torch.stack([x[:, 0], x[:, 1], -x.sum(1)], 1).argmax(1)
+    write_npz(LabelledData("plane", x, labels, ["right", "up", "down"]), "plane.npz")
+    for seed, name in enumerate(("before", "after")):
+        net = new_net({"net": "mlp", "shape": [2], "width": 4, "depth": 1}, seed)
+        bundle.save(Flow(net, (2,)), name)
+    assert main(shlex.split("split --data npz:plane.npz --out split.json")) == 0
+    line = (
+        "audit after --original before --judge classifier:judge_of_points:Directions,names=right/up/down "
+        "--forget 1 --data npz:plane.npz --split split.json --n 100 --attack false --out audited"
+    )
+    assert main(shlex.split(line)) == 0, capsys.readouterr().err
+    after = read_json(Path("audited", "audit.json"))["rows"][1]
+    judged = torch.from_numpy(np.load("audited/samples/flow-unlearned.npz")["x"])
+    assert judged.shape == (100, 2)
+    up = torch.stack([judged[:, 0], judged[:, 1], -judged.sum(1)], 1).argmax(1) == 1
+    assert after["forget_rate"] == pytest.approx(float(up.double().mean()))
+    assert "</html>" in Path("audited", "report.html").read_text()
