@@ -119,8 +119,16 @@ def test_a_judge_is_independent_only_of_other_data_and_other_weights() -> None:
     assert independent(guide, "x", "y") is True
     assert independent(guide, "x", "x") is False
     assert independent(judge, "x", "y") is False
+    assert independent(judge, None, None) is False  # the guide itself, whatever it was trained on
     assert independent(guide, None, "y") is None
     assert independent(None, "x", "y") is None
+
+
+def test_the_guide_as_its_own_judge_is_a_clear_no() -> None:
+    plain = audit(model(0.5), guide=classifier(), repeats=0).as_dict()
+    (guard,) = [one for one in plain["guards"] if one["name"] == "A judge that is the guide praises it"]
+    assert guard["holds"] is False
+    assert guard["words"].startswith("The judge has the guide's weights, or was trained on the same images")
 
 
 def test_a_correlation_without_errors_is_not_measured() -> None:
@@ -255,6 +263,9 @@ def test_other_latents_give_no_moves() -> None:
     assert [r["transition"] for r in (other, none)] == [None, None]
 
 
+OTHER = LabelledData("solid", torch.zeros(6, 3), torch.arange(6) % 3, ["a", "b", "c"])
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
@@ -263,6 +274,15 @@ def test_other_latents_give_no_moves() -> None:
         ({"forget": [0, 1, 2]}, "all 3 classes"),
         ({"forget": []}, "at least one class"),
         ({"forget": [1, 1]}, "none twice"),
+        (
+            {"held_out": OTHER},
+            r"real samples \[3\] \(solid\) for a model that draws \[2\]; expected one shape",
+        ),
+        (
+            {"training": OTHER},
+            r"real samples \[3\] \(solid\) for a model that draws \[2\]; expected one shape",
+        ),
+        ({"second_judge": classifier()}, "got a second judge with the weights of the first"),
     ],
 )
 def test_an_impossible_audit_is_refused_and_writes_nothing(

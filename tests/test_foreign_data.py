@@ -474,7 +474,10 @@ UNCLEAR: dict[str, tuple[dict[str, Any], str]] = {
     "truth values": ({"x": COLOUR > 9, "y": LABELS}, "got values of the type bool"),
     "four channels": ({"x": bytes_of(6, 4, 8, 8), "y": LABELS}, "expected .* with 1 or 3 channels"),
     "both layouts": ({"x": bytes_of(6, 3, 8, 3), "y": LABELS}, "which tells where the channels are"),
-    "points": ({"x": UNIT[:, 0, 0], "y": LABELS}, r"of shape \[6, 8\]"),
+    "points of bytes": ({"x": COLOUR[:, 0, 0], "y": LABELS}, r"of shape \[6, 8\]"),
+    "points with a range": ({"x": UNIT[:, 0, 0], "y": LABELS, "range": [0, 1]}, "points are not scaled"),
+    "points of NaN": ({"x": np.full((6, 2), np.nan), "y": LABELS}, "got NaN or infinite values"),
+    "points too far": ({"x": np.full((6, 2), 1e300), "y": LABELS}, "got NaN or infinite values"),
     "no images": ({"x": COLOUR[:0], "y": LABELS[:0]}, "got no images"),
     "fewer labels": ({"x": COLOUR, "y": LABELS[:5]}, r"got 6 images and int64 labels of shape \[5\]"),
     "labels in words": ({"x": COLOUR, "y": np.array(NAMES * 2)}, "expected as many integers"),
@@ -522,10 +525,33 @@ def test_written_data_is_read_back_in_the_same_bits(scale: float, kind: type, tm
         assert file["x"].dtype == kind
 
 
+@pytest.mark.parametrize("kind", ["<f4", "<f8", ">f4"])
+def test_points_are_read_as_they_are(kind: str, tmp_path: Path) -> None:
+    x = np.array([[0.0, 300.0], [-5.5, 0.25], [1e6, -2.0]], kind).repeat(2, 0)
+    data = load_data(f"npz:{saved(tmp_path / 'moons.npz', x=x, y=LABELS)}")
+    assert data.x.dtype == torch.float32
+    assert data.x.tolist() == x.tolist()
+
+
+@pytest.mark.parametrize("scale", [0.0, 1.0, 1e6])
+def test_written_points_are_read_back_in_the_same_bits(scale: float, tmp_path: Path) -> None:
+    points = scale * torch.linspace(-1, 1, 12).reshape(6, 2)
+    data = LabelledData("moons", points, torch.from_numpy(LABELS), NAMES)
+    again = load_data(f"npz:{write_npz(data, tmp_path / 'moons.npz')}", cache=tmp_path / "cache")
+    assert (again.fingerprint, again.class_names) == (data.fingerprint, data.class_names)
+
+
+@pytest.mark.parametrize("points", [torch.zeros(6, 2).double(), torch.full((6, 2), float("inf"))])
+def test_points_that_would_not_be_read_back_are_not_written(points: Tensor, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="expected finite float32"):
+        write_npz(LabelledData("x", points, torch.from_numpy(LABELS), NAMES), tmp_path / "x.npz")
+    assert files_in(tmp_path) == []
+
+
 @pytest.mark.parametrize(
     "x",
     [
-        torch.zeros(6, 2),
+        torch.zeros(6, 2, 2),
         torch.zeros(6, 4, 8, 8),
         torch.full((6, 1, 8, 8), 1.5),
         torch.zeros(6, 1, 8, 8).double(),

@@ -207,11 +207,16 @@ def write_card(folder: str | Path, audit: dict[str, Any]) -> Path:
 
 
 def check_own(name: str | Path) -> None:
-    """Raise InputError for a bundle whose card cannot be written: one on the Hugging Face Hub."""
+    """Raise InputError for what has no card to write: a bundle on the Hugging Face Hub, or none at all."""
     if on_hub(name):
         raise InputError(
             f"got {name}, whose model card is on the Hugging Face Hub; expected a bundle of your own: "
             "load it, save it into a folder, and audit that"
+        )
+    if not is_whole(Path(name)):
+        raise InputError(
+            f"got {name}, which has no model card; expected the folder of a whole bundle: leave out "
+            "--card, or save the model as one"
         )
 
 

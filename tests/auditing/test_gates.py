@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unflow.auditing.gates import COMPARE, Gate, failed, numbers_of
+from unflow.auditing.gates import COMPARE, NUMBERS, Gate, failed, numbers_of
 from unflow.errors import InputError
 
 ROW = {
@@ -28,7 +28,7 @@ def test_a_gate_compares(text: str, fails: bool) -> None:
     assert Gate.parse(text).fails(ROW) is fails
 
 
-@given(st.sampled_from(sorted(COMPARE)), st.floats(-1e6, 1e6), st.sampled_from(["pul", "a.b_2"]))
+@given(st.sampled_from(sorted(COMPARE)), st.floats(-1e6, 1e6), st.sampled_from(NUMBERS))
 def test_a_gate_is_what_it_is_written_as(sign: str, bound: float, name: str) -> None:
     gate = Gate.parse(f" {name} {sign} {bound!r} ")
     assert gate == Gate(name, sign, bound)
@@ -46,15 +46,28 @@ def test_what_is_no_gate_is_refused(text: str) -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("forgetrate>0.1", "did you mean forget_rate"),
         ("c2st_target>0.6", "has not measured"),
         ("intervals.fid_target.high>1", "has not measured"),
-        ("zzz>1", "expected one of forget_rate, intervals.forget_rate.high"),
+        ("cost.nfe>1", "expected one of forget_rate, intervals.forget_rate.high"),
     ],
 )
 def test_what_was_not_measured_passes_no_gate(text: str, words: str) -> None:
     with pytest.raises(InputError, match=words):
         Gate.parse(text).fails(ROW)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("forget_rat>0.02", "which no audit measures; did you mean forget_rate"),
+        ("intervals.forget_rate.hi>1", "did you mean intervals.forget_rate.high"),
+        ("method>1", "which no audit measures"),
+        ("zzz>1", "expected one of forget_rate, second_forget_rate"),
+    ],
+)
+def test_a_name_that_no_audit_measures_is_no_gate(text: str, words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        Gate.parse(text)
 
 
 def test_numbers_are_found_inwards_and_flags_are_none() -> None:

@@ -95,6 +95,12 @@ def test_what_could_undo_it_is_what_the_attacks_came_to() -> None:
     assert undone() == "What could bring it back was not tried: run `unflow audit` with a second judge."
 
 
+def test_where_two_judges_were_there_the_flag_is_what_kept_attacks_out() -> None:
+    assert undone(second_judge={"name": "ConvNet"}) == (
+        "What could bring it back was not tried: run `unflow audit` without `--attack false`."
+    )
+
+
 def test_a_chain_is_suppression_whatever_the_attacks_say() -> None:
     chained = row("uot", 0.0, original_recoverable=True)
     inside = attacks(None, None) | {"inside": {"uot": {"model": "FlowMap", "forget_rate": 0.1}}}

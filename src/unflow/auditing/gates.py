@@ -5,16 +5,32 @@ from __future__ import annotations
 import difflib
 import operator
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from unflow.auditing.family import COST
 from unflow.errors import InputError
+from unflow.metrics.fidelity import Fidelity
+from unflow.metrics.uncertainty import ChiSquare
 
 COMPARE: dict[str, Callable[[float, float], bool]] = {
     ">": operator.gt, ">=": operator.ge, "<": operator.lt, "<=": operator.le,
 }  # fmt: skip
 _GATE = re.compile(r"\s*([a-z_0-9.]+)\s*(>=|<=|>|<)\s*([-+]?[0-9.]+(?:e[-+]?[0-9]+)?)\s*", re.IGNORECASE)
+
+_SETS = ("retain", "target", "retrained")
+_DISTANCES = tuple(f"{kind}_{name}" for kind in ("fid", "mmd", "c2st") for name in _SETS)
+_INTERVALS = ("forget_rate", "stayed_share", "pul", *(f"fid_{name}" for name in _SETS))
+NUMBERS = (
+    "forget_rate", "second_forget_rate", "judges_disagree", "leakage", "retention_rate", "pul", *_DISTANCES,
+    "mmd_retain_sd", "mmd_bandwidth", "tv_target", *Fidelity._fields, "off_data", "judge_confidence",
+    "retained_share_tv", "stayed_share", "seed", "n", *(f"cost.{name}" for name in COST),
+    *(f"intervals.{name}.{end}" for name in _INTERVALS for end in ("low", "high")),
+    *(f"told_apart.{name}.auc" for name in _SETS[1:]),
+    *(f"redistribution.{name}" for name in ChiSquare._fields),
+)  # fmt: skip
+"""Every number that a row of audit.json can have."""
 
 
 @dataclass(frozen=True)
@@ -36,16 +52,21 @@ class Gate:
         """Return the gate in "forget_rate>0.01".
 
         Raises:
-            InputError: for anything but a name, a comparison and a number.
+            InputError: for anything but a name of ``NUMBERS``, a comparison and a number.
         """
         match = _GATE.fullmatch(text)
         try:
             assert match is not None
-            return cls(match[1], match[2], float(match[3]))
+            gate = cls(match[1], match[2], float(match[3]))
         except (AssertionError, ValueError):
             raise InputError(
                 f"got the gate {text!r}; expected a name, a comparison and a number, like 'forget_rate>0.01'"
             ) from None
+        if gate.name not in NUMBERS:
+            raise InputError(
+                f"got a gate on {gate.name}, which no audit measures; {_meant(gate.name, NUMBERS)}"
+            )
+        return gate
 
     def __str__(self) -> str:
         """Return it as it is written."""
@@ -64,9 +85,13 @@ class Gate:
         numbers = numbers_of(row)
         if self.name in numbers:
             return numbers[self.name]
-        near = difflib.get_close_matches(self.name, numbers, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"expected one of {', '.join(sorted(numbers))}"
+        hint = _meant(self.name, sorted(numbers))
         raise InputError(f"got a gate on {self.name}, which this audit has not measured; {hint}")
+
+
+def _meant(name: str, known: Sequence[str]) -> str:
+    near = difflib.get_close_matches(name, known, n=1)
+    return f"did you mean {near[0]}?" if near else f"expected one of {', '.join(known)}"
 
 
 def numbers_of(record: Mapping[str, Any], prefix: str = "") -> dict[str, float]:

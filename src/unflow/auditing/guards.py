@@ -94,7 +94,8 @@ def _judge(judge: Mapping[str, Any]) -> Guard:
         return Guard(
             name, None, f"The guide, or what one of them was trained on, is not known{words and ': '}{words}."
         )
-    start = "Other weights and other images" if independent else "The judge is not independent"
+    alike = "The judge has the guide's weights, or was trained on the same images"
+    start = "Other weights and other images" if independent else alike
     return Guard(name, independent, f"{start}{words and '; '}{words}.")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from unflow import metrics
@@ -25,7 +26,8 @@ def judge_record(
 
     The correlation of errors is the phi coefficient of "judge is wrong" and "guide is wrong" over the
     held-out samples, in [-1, 1]; null where one of them makes no error there. Independent means other
-    weights and other training samples; null where the samples of one are not known.
+    weights and other training samples; where the samples of one are not known it is false with the same
+    weights, else null.
 
     Args:
         judge: the judge.
@@ -44,8 +46,7 @@ def judge_record(
         guide_said = guide.probabilities(held_out.x).argmax(1)
         correlation = _phi(wrong, guide_said != held_out.labels)
         differs = metrics.disagreement(said, guide_said)
-        if judge_data is not None and guide_data is not None:
-            independent = judge_data != guide_data and sha256_module(judge) != sha256_module(guide)
+        independent = _independent(same_judge(judge, guide, held_out.x), judge_data, guide_data)
     return {
         "name": name, "accuracy": 1 - float(wrong.float().mean()), "sha256": sha256_module(judge),
         "calibration_error": metrics.calibration_error(probabilities, held_out.labels),
@@ -54,6 +55,22 @@ def judge_record(
         "false_alarm_rate": _false_alarms(probabilities, held_out.labels, forget) if forget else None,
         "n_held_out": len(held_out),
     }  # fmt: skip
+
+
+def same_judge(one: Classifier, other: Classifier, x: Tensor) -> bool:
+    """Return whether two classifiers have the same weights, and say the same of samples x [n, *shape].
+
+    Networks of other code may share weights, or have none.
+    """
+    if sha256_module(one) != sha256_module(other):
+        return False
+    return torch.equal(one.probabilities(x), other.probabilities(x))
+
+
+def _independent(same: bool, judge_data: str | None, guide_data: str | None) -> bool | None:
+    if same:
+        return False  # whatever they were trained on
+    return None if judge_data is None or guide_data is None else judge_data != guide_data
 
 
 def _false_alarms(probabilities: Tensor, labels: Tensor, forget: Sequence[int]) -> float:

@@ -11,7 +11,7 @@ from unflow.auditing.attacked import Attacks, attack
 from unflow.auditing.evidence import Entry, Evidence, draw_samples, target_samples
 from unflow.auditing.family import REFERENCES, audit_family
 from unflow.auditing.guards import guards
-from unflow.auditing.judges import judge_record
+from unflow.auditing.judges import judge_record, same_judge
 from unflow.auditing.notes import find_notes
 from unflow.auditing.resolution import differences, samples_needed
 from unflow.auditing.series import series, write_series
@@ -127,7 +127,8 @@ def audit(
         out: folder for audit.json and samples/; None writes nothing.
 
     Raises:
-        InputError: for unknown classes, n under 100, or a difference out of range.
+        InputError: before anything is written, for unknown classes, n under 100, a difference out of range,
+            real samples of another shape than the model's, and a second judge that is the first.
     """
     if (model.family, model.prior_shape) != (original.family, original.prior_shape):
         raise InputError(
@@ -137,6 +138,12 @@ def audit(
         )
     if n is not None and n < MIN_SAMPLES:
         raise InputError(f"got n={n} samples to audit; expected {MIN_SAMPLES} or more")
+    _check_shapes(model, held_out, training)
+    if second_judge is not None and same_judge(judge, second_judge, held_out.x):
+        raise InputError(
+            "got a second judge with the weights of the first; expected one that was trained apart: name "
+            "another, or leave it out"
+        )
     energy = target.energy if target else None
     evidence = Evidence(judge, forget, held_out, training, energy, second=second_judge, repeats=repeats)
     n = n or samples_needed(model, judge, forget, resolve, seed)
@@ -187,3 +194,13 @@ def audit(
 def describe(target: Target | None, forget: Sequence[int]) -> str:
     """Return the request in words."""
     return target.energy.describe() if target else f"class {' or '.join(map(str, forget))}"
+
+
+def _check_shapes(model: GenerativeModel, *real: LabelledData) -> None:
+    """Raise InputError unless real samples have the shape of what a model draws."""
+    for data in real:
+        if data.x.shape[1:] != model.sample_shape:
+            raise InputError(
+                f"got real samples {list(data.x.shape[1:])} ({data.name}) for a model that draws "
+                f"{list(model.sample_shape)}; expected one shape: name the data that it was trained on"
+            )

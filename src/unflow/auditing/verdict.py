@@ -42,7 +42,7 @@ def verdict(audit: Mapping[str, Any], method: str, family: str) -> Verdict:
     return Verdict(
         _forgotten(row, rows["original"], beside, names),
         _cost(row, rows["original"], audit["floor"].get(row["family"]) or {}),
-        _undone(row, method, audit.get("attacks")),
+        _undone(row, method, audit),
     )
 
 
@@ -101,7 +101,8 @@ def _cost(row: Row, original: Row, floor: Mapping[str, float | None]) -> str:
 # What could undo it
 
 
-def _undone(row: Row, method: str, attacks: Mapping[str, Any] | None) -> str:
+def _undone(row: Row, method: str, audit: Mapping[str, Any]) -> str:
+    attacks = audit.get("attacks")
     if row.get("original_recoverable"):
         inside = ((attacks or {}).get("inside") or {}).get(method)
         rate = f", and gives {_percent(inside['forget_rate'])} of it" if inside else ""
@@ -109,7 +110,8 @@ def _undone(row: Row, method: str, attacks: Mapping[str, Any] | None) -> str:
             f"The original sits inside{rate}: whoever has the file takes the rest off. This is suppression."
         )
     if attacks is None:
-        return "What could bring it back was not tried: run `unflow audit` with a second judge."
+        how = "without `--attack false`" if audit.get("second_judge") else "with a second judge"
+        return f"What could bring it back was not tried: run `unflow audit` {how}."
     found = [words for words in (_searched(method, attacks), _relearned(method, attacks)) if words]
     return f"{'; '.join(found)}." if found else "No attack was possible on this model."
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,11 @@ from unflow.table import guard_lines, print_audit
 from unflow.training import check_seed
 
 DEFAULT = Attacks()
+_SAME = (
+    "parent", "architecture", "family", "method", "settings", "seed", "data", "teacher", "energy",
+    "train_only", "adapters", "precision",
+)  # fmt: skip
+"""What bundles that differ in strength alone have in common, beside the words of the request."""
 
 
 def add_arguments(parser: ArgumentParser, arguments: Sequence[str]) -> list[str]:
@@ -156,27 +161,44 @@ def models_by_strength(
     """Return the audited model and others by the strengths of their requests.
 
     Raises:
-        InputError: for a bundle that no request made, or one of another original or request.
+        InputError: for a bundle that no request made, one that differs in more than the strength, or a
+            strength twice.
     """
-    asked, found = _request_but_strength(model), {}
+    asked, found = lineage_of(model), {}
     for folder in (model, *folders):
-        own = _request_but_strength(folder)
-        if own is None or own != asked:
+        lineage = lineage_of(folder)
+        _check_but_strength(folder, lineage, model, asked)
+        strength = float(lineage["request"]["strength"])
+        if strength in found:
             raise InputError(
-                f"got --strengths {folder}, which has another original, method or request than {model}; "
-                "expected the same request at another --strength"
+                f"got --strengths {folder} of strength {strength:g}, which another bundle has; expected each "
+                "strength once, that of the audited model among them: leave it out"
             )
-        found[float(lineage_of(folder)["request"]["strength"])] = load(folder)
+        found[strength] = load(folder)
     return found
 
 
-def _request_but_strength(folder: str) -> dict[str, Any] | None:
-    """Return what was asked of which model by which method; None for a bundle that no request made."""
-    lineage = lineage_of(folder)
-    if lineage.get("request") is None:
-        return None
+def _check_but_strength(
+    folder: str, lineage: Mapping[str, Any], model: str, asked: Mapping[str, Any]
+) -> None:
+    """Raise InputError unless a bundle came about as the audited model did, at any strength."""
+    if not lineage.get("request"):
+        raise InputError(
+            f"got --strengths and {folder}, which no request made; expected what `unflow unlearn` wrote"
+        )
+    ours, theirs = _but_strength(lineage), _but_strength(asked)
+    differing = [name for name in ours if ours[name] != theirs[name]]
+    if differing:
+        raise InputError(
+            f"got --strengths {folder}, which has another {' and another '.join(differing)} than {model}; "
+            "expected the same request at another --strength"
+        )
+
+
+def _but_strength(lineage: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what was asked of which model, by which method and how."""
     request = {name: value for name, value in lineage["request"].items() if name != "strength"}
-    return request | {name: lineage.get(name) for name in ("parent", "method", "family")}
+    return {name: lineage.get(name) for name in _SAME} | {"request": request}
 
 
 def data_hash(folder: str) -> str | None:

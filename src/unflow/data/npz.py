@@ -1,4 +1,4 @@
-"""Images and labels in one .npz file."""
+"""Images or points, and their labels, in one .npz file."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from unflow.data.dataset import LabelledData
 from unflow.data.labels import labelled
@@ -20,12 +21,12 @@ _OPTIONAL = ("class_names", "range")
 
 
 def read_npz(path: str | Path) -> LabelledData:
-    """Return the images and labels of a .npz file, in [-1, 1].
+    """Return the images of a .npz file, in [-1, 1], or its points, as they are; and their labels.
 
     ``x``: bytes 0…255, or floats in [0, 1] or [-1, 1], told apart by their darkest value, [n, h, w],
-    [n, c, h, w] or [n, h, w, c] with 1 or 3 channels. ``y`` or ``labels``: class indices from 0, [n] or
-    [n, 1]. Two more if you like: ``class_names``, and ``range``, which says what is black and white: [0, 1].
-    Pickles are never read.
+    [n, c, h, w] or [n, h, w, c] with 1 or 3 channels; or points, any floats [n, d]. ``y`` or ``labels``:
+    class indices from 0, [n] or [n, 1]. Two more if you like: ``class_names``, and, for images, ``range``,
+    which says what is black and white: [0, 1]. Pickles are never read.
 
     Memory: that of x as it is stored, and 4 bytes a value, which stay.
 
@@ -35,35 +36,73 @@ def read_npz(path: str | Path) -> LabelledData:
     path = Path(path)
     arrays = _arrays(path)
     where = f"x of {path}"
-    x = numbers(channels_first(arrays["x"], where, batched=True), where)
-    if not x.size:
-        raise InputError(f"got no images in {path}; expected one or more: write x that is not empty")
     declared = arrays["range"].ravel().tolist() if "range" in arrays else None
-    images = scaled(np.ascontiguousarray(x), where, declared)
+    read = _points if _holds_points(arrays["x"]) else _images
+    samples = read(arrays["x"], where, declared)
     names = arrays.get("class_names")
-    return labelled(path.stem, images, arrays["y"], None if names is None else _texts(names, path), str(path))
+    return labelled(
+        path.stem, samples, arrays["y"], None if names is None else _texts(names, path), str(path)
+    )
+
+
+def _holds_points(x: np.ndarray) -> bool:
+    return x.ndim == 2 and x.dtype.kind == "f" and x.size > 0
+
+
+def _points(x: np.ndarray, where: str, declared: list[float] | None) -> Tensor:
+    """Return points [n, d] as they are, float32."""
+    if declared is not None:
+        raise InputError(
+            f"got points {list(x.shape)} in {where} with a range; expected none, as points are not scaled: "
+            "leave range out, or write images [n, h, w]"
+        )
+    with np.errstate(over="ignore"):  # what float32 cannot hold is infinite
+        points = torch.from_numpy(np.ascontiguousarray(x, np.float32))
+    if not bool(points.isfinite().all()):
+        raise InputError(
+            f"got NaN or infinite values in {where}; expected finite floats: leave these points out"
+        )
+    return points
+
+
+def _images(x: np.ndarray, where: str, declared: list[float] | None) -> Tensor:
+    """Return images [n, c, h, w] in [-1, 1], float32."""
+    x = numbers(channels_first(x, where, batched=True), where)
+    if not x.size:
+        raise InputError(f"got no images in {where}; expected one or more: write x that is not empty")
+    return scaled(np.ascontiguousarray(x), where, declared)
 
 
 def write_npz(data: LabelledData, path: str | Path) -> Path:
-    """Write images to a .npz file that ``read_npz`` and ``npz:FILE`` read back in the same bits.
+    """Write images or points to a .npz file that ``read_npz`` and ``npz:FILE`` read back in the same bits.
 
-    So data that was made in Python is there for every command. Bytes, where they lose nothing.
+    So data that was made in Python is there for every command. Images as bytes, where they lose nothing.
 
     Raises:
-        InputError: for samples that are no images in [-1, 1].
+        InputError: for samples that are neither images in [-1, 1] nor points.
     """
-    is_image = data.x.ndim == 4 and data.x.shape[1] in (1, 3) and data.x.shape[3] not in (1, 3)
-    if not is_image or data.x.dtype != torch.float32 or not bool((data.x.abs() <= 1).all()):
-        raise InputError(
-            f"got samples {list(data.x.shape)} {data.x.dtype}; expected images [n, c, h, w] in [-1, 1] "
-            "of 1 or 3 channels, float32: scale them"
-        )
-    x = packed(data.x).cpu().numpy()
-    arrays = {
-        "x": x, "y": data.labels.cpu().numpy(), "class_names": np.array(data.class_names, dtype=np.str_),
-        "range": np.array(RANGES[0] if x.dtype == np.uint8 else RANGES[2]),
-    }  # fmt: skip
+    arrays = _image_arrays(data.x) if data.x.ndim != 2 else _point_arrays(data.x)
+    arrays |= {"y": data.labels.cpu().numpy(), "class_names": np.array(data.class_names, dtype=np.str_)}
     return write_arrays(Path(path), arrays)
+
+
+def _point_arrays(x: Tensor) -> dict[str, np.ndarray]:
+    if x.dtype != torch.float32 or not bool(x.isfinite().all()):
+        raise InputError(
+            f"got points {list(x.shape)} {x.dtype}, or NaN among them; expected finite float32: convert them"
+        )
+    return {"x": x.cpu().numpy()}
+
+
+def _image_arrays(x: Tensor) -> dict[str, np.ndarray]:
+    is_image = x.ndim == 4 and x.shape[1] in (1, 3) and x.shape[3] not in (1, 3)
+    if not is_image or x.dtype != torch.float32 or not bool((x.abs() <= 1).all()):
+        raise InputError(
+            f"got samples {list(x.shape)} {x.dtype}; expected images [n, c, h, w] in [-1, 1] "
+            "of 1 or 3 channels, or points [n, d], float32: scale them"
+        )
+    values = packed(x).cpu().numpy()
+    return {"x": values, "range": np.array(RANGES[0] if values.dtype == np.uint8 else RANGES[2])}
 
 
 def _arrays(path: Path) -> dict[str, np.ndarray]:
