@@ -21,11 +21,10 @@ from unflow.costs import guided_cost
 from unflow.energies import check_classes
 from unflow.errors import InputError
 from unflow.foreign import (
-    check_reads,
     guide_behind,
     guide_of,
     lineage_of,
-    load_classifier,
+    load_classifier_for,
     load_whole,
 )  # fmt: skip
 from unflow.judges import judge_folders
@@ -103,11 +102,9 @@ def run(
     gates = [Gate.parse(text) for text in fail_if.split(",")] if fail_if else []
     judge, second_judge = judge_folders(judge, second_judge)
     load = partial(load_whole, autoencoder=autoencoder, trust_code=trust_code)
-    before, referee = load(original), load_classifier(judge, trust_code)
-    second = None if second_judge is None else load_classifier(second_judge, trust_code)
-    for one in (referee, second):
-        if one is not None:
-            check_reads(one, before)
+    before = load(original)
+    referee = load_classifier_for(before, judge, trust_code)
+    second = None if second_judge is None else load_classifier_for(before, second_judge, trust_code)
     check_classes(classes, referee.num_classes)
     after = load(model)
     others = models_by_strength(model, strengths.split(","), load) if strengths else None

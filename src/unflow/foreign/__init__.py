@@ -10,12 +10,12 @@ images       a few images and what tells them apart
 packages     energies that installed packages add
 """
 
-from unflow.foreign.classifiers import check_reads, load_classifier
+from unflow.foreign.classifiers import check_reads, load_classifier, load_classifier_for
 from unflow.foreign.energies import guide_behind, guide_of, load_energy, seen_by
 from unflow.foreign.line import Foreign, read_line
 from unflow.foreign.models import lineage_of, load_model, load_whole, with_options
 
 __all__ = [
-    "Foreign", "check_reads", "guide_behind", "guide_of", "lineage_of", "load_classifier", "load_energy",
-    "load_model", "load_whole", "read_line", "seen_by", "with_options",
+    "Foreign", "check_reads", "guide_behind", "guide_of", "lineage_of", "load_classifier",
+    "load_classifier_for", "load_energy", "load_model", "load_whole", "read_line", "seen_by", "with_options",
 ]  # fmt: skip

@@ -38,6 +38,18 @@ def load_classifier(text: str | Path, trust_code: bool = False) -> Classifier:
     return bundle.load_classifier(text, trust_code)
 
 
+def load_classifier_for(model: GenerativeModel, text: str | Path, trust_code: bool = False) -> Classifier:
+    """Return ``load_classifier``, once it has read what a model draws.
+
+    Raises:
+        InputError: as ``load_classifier``, ``check_range_said`` and ``check_reads``.
+    """
+    classifier = load_classifier(text, trust_code)
+    check_range_said(read_line(str(text)), model)
+    check_reads(classifier, model)
+    return classifier
+
+
 def check_range_said(line: Foreign | None, model: GenerativeModel) -> None:
     """Raise InputError where the range of a model's images was said, and not that of what is to read them.
 

@@ -11,7 +11,7 @@ from unflow.bundle import CONFIG, on_hub
 from unflow.classifiers import Classifier
 from unflow.energies import BlackBox, ClassLogOdds, Energy, OnnxLogOdds, ScoreLogOdds, check_classes
 from unflow.errors import InputError, said
-from unflow.foreign.classifiers import check_range_said, check_reads, load_classifier
+from unflow.foreign.classifiers import check_range_said, load_classifier_for
 from unflow.foreign.estimators import energy_of_estimator
 from unflow.foreign.images import energy_of_images
 from unflow.foreign.line import KINDS, Foreign, read_line, read_range, read_shape
@@ -107,10 +107,7 @@ def _check_scores(energy: Energy, model: GenerativeModel) -> None:
 
 
 def _classifier(text: str, wanted: Wanted) -> Energy:
-    named = guide_of(text) or text
-    guide = load_classifier(named, wanted.trust_code)
-    check_range_said(read_line(named), wanted.model)
-    check_reads(guide, wanted.model)
+    guide = load_classifier_for(wanted.model, guide_of(text) or text, wanted.trust_code)
     classes = wanted.classes_for(text)
     check_classes(classes, guide.num_classes)
     return ClassLogOdds(guide, classes, wanted.margin)
