@@ -62,6 +62,14 @@ def test_help_names_every_command_and_imports_no_torch(tmp_path: Path) -> None:
         assert what in done.stdout
 
 
+@pytest.mark.parametrize(
+    ("module", "heavy"), [("unflow.commands", "torch"), ("unflow.methods", "torch._dynamo")]
+)
+def test_what_every_command_imports_leaves_out_what_takes_seconds(module: str, heavy: str) -> None:
+    code = f"import sys, {module}; assert {heavy!r} not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
 def test_without_a_command_the_help_is_shown_and_the_exit_code_is_2(
     capsys: pytest.CaptureFixture[str],
 ) -> None:

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from unflow.errors import InputError
+
+if TYPE_CHECKING:  # the command line's help needs this file, and no torch
+    from torch import Tensor
 
 _MOST: ContextVar[int | None] = ContextVar("most", default=None)
 

@@ -1,4 +1,4 @@
-"""What a user can mend: one exception, and the choice of a member by name."""
+"""What goes wrong, in one sentence: bad input, a training that diverges, the choice of a member by name."""
 
 from __future__ import annotations
 
@@ -13,6 +13,10 @@ class InputError(ValueError):
 
     The command line prints the sentence alone and exits with code 2; in Python it is a ``ValueError``.
     """
+
+
+class TrainingDivergedError(RuntimeError):
+    """A loss became NaN or infinite; nothing is saved from such a run."""
 
 
 def said(error: Exception) -> str:

@@ -11,9 +11,9 @@ from typing import Any
 
 import yaml
 
-from unflow.errors import InputError
+from unflow.errors import InputError, TrainingDivergedError
 from unflow.files import write_bytes
-from unflow.training import CHECKPOINT, EARLIER, METRICS, PREPARED, TrainingDivergedError
+from unflow.training import CHECKPOINT, EARLIER, METRICS, PREPARED
 
 CONFIG = "config.yaml"
 LOGS = "logs"

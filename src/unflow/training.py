@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from unflow.compute import Compute, Precision
-from unflow.errors import InputError
+from unflow.errors import InputError, TrainingDivergedError
 from unflow.files import append_json_line, read_json_lines, read_tensors, write_bytes, write_tensors
 from unflow.methods.base import Method, Problem, Tensors, Trained, Training, Untrained, settings, under
 from unflow.methods.low_rank import adapt, merge
@@ -39,10 +39,6 @@ CHECKPOINT_SECONDS = 30.0
 CHECKPOINT, PREPARED, METRICS = "checkpoint.safetensors", "prepared.safetensors", "metrics.jsonl"
 EARLIER = "earlier"
 """The folder of the training that comes before another, within the other's."""
-
-
-class TrainingDivergedError(RuntimeError):
-    """A loss became NaN or infinite; nothing is saved from such a run."""
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,7 @@ from jsonargparse import ArgumentParser
 
 from unflow.batches import batch_rows
 from unflow.commands.groups import add_run, gathered
-from unflow.errors import InputError
-from unflow.training import TrainingDivergedError
+from unflow.errors import InputError, TrainingDivergedError
 
 Runner = Callable[..., int | None]
 

@@ -45,7 +45,9 @@ def loggers(name: Name, out: Path) -> list[Any]:
     Raises:
         InputError: if the package that one needs is not installed.
     """
-    from lightning_fabric.loggers import CSVLogger, TensorBoardLogger
+    if name == "none":
+        return []
+    from lightning_fabric.loggers import CSVLogger, TensorBoardLogger  # takes seconds to import
 
     folder = out / LOGS
     try:
@@ -56,8 +58,6 @@ def loggers(name: Name, out: Path) -> list[Any]:
                 return [TensorBoardLogger(folder, name="")]
             case "wandb":
                 return [WandbLogger(folder, out.name)]
-            case "none":
-                return []
     except ModuleNotFoundError as error:
         raise InputError(
             f"got --logger {name}, and {name} is not installed; expected it: write pip install "

@@ -91,6 +91,9 @@ class GeneratorLoss(nn.Module):
         self.model = model
         self._read = (potential, cost)
         self._computed: list[tuple[Tensor, Tensor]] = []
+        # Compiled, it would be compiled anew for every length of the list. Not a decorator: that imports
+        # torch's compiler with this module, a second for every command.
+        self._keep = torch.compiler.disable(self._append)
 
     def forward(self, z: Tensor, origin: Tensor) -> Tensor:
         """Return the loss for latents z and their original outputs G0(z)."""
@@ -103,8 +106,7 @@ class GeneratorLoss(nn.Module):
         self._keep(moved.detach(), cost.detach())
         return value
 
-    @torch.compiler.disable  # a compiled call would be compiled anew for every length of the list
-    def _keep(self, moved: Tensor, cost: Tensor) -> None:
+    def _append(self, moved: Tensor, cost: Tensor) -> None:
         self._computed.append((moved, cost))
 
     def take(self) -> tuple[Tensor, Tensor]:
