@@ -79,11 +79,9 @@ def usage() -> str:
 
 def unknown_command(name: str) -> str:
     """Return the sentence for a command that does not exist."""
-    import difflib
+    from unflow.errors import meant
 
-    near = difflib.get_close_matches(name, COMMANDS, n=1)
-    hint = f"did you mean {near[0]}?" if near else f"expected one of {', '.join(COMMANDS)}"
-    return f"unflow: got the command {name!r}; {hint}"
+    return f"unflow: got the command {name!r}; {meant(name, COMMANDS)}"
 
 
 if __name__ == "__main__":

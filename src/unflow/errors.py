@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import difflib
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -23,6 +25,33 @@ def said(error: Exception) -> str:
     """Return what somebody else's error says, in one line."""
     lines = str(error).strip().splitlines()
     return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+
+
+@contextmanager
+def one_sentence(what: str, expected: str) -> Iterator[None]:
+    """Have whatever somebody else's code raises within said in one sentence, "what (error); expected ...".
+
+    Raises:
+        InputError: the sentence; or one that is raised within, as it is.
+    """
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:  # somebody else's code raises anything
+        raise InputError(f"{what} ({said(error)}); expected {expected}") from error
+
+
+def meant(name: str, known: Collection[str], expected: str = "") -> str:
+    """Return "did you mean ...?" with the nearest of the known names; if none is near, what is expected.
+
+    Args:
+        name: that was written.
+        known: names that there are.
+        expected: words before the list of the known names.
+    """
+    near = difflib.get_close_matches(name, known, n=1)
+    return f"did you mean {near[0]}?" if near else f"expected {expected}one of {', '.join(known)}"
 
 
 def choose(members: Mapping[str, T], name: object, what: str) -> T:

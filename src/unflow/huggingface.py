@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from unflow.errors import InputError
+from unflow.errors import InputError, said
 
 REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
 REFUSALS = {
@@ -83,7 +83,7 @@ def _asked(words: str, ask: Callable[[], T]) -> T:
         return ask()
     except Exception as error:
         known = [REFUSALS[kind.__name__] for kind in type(error).__mro__ if kind.__name__ in REFUSALS]
-        why = known[0] if known else f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
+        why = known[0] if known else said(error)
         raise InputError(
             f"the Hugging Face Hub does not give {words} ({why}); expected a repository that you may "
             "read, or a local folder"

@@ -17,7 +17,7 @@ from typing import Any, Generic, TypeVar
 
 from torch import nn
 
-from unflow.errors import InputError
+from unflow.errors import InputError, said
 
 T = TypeVar("T")
 
@@ -92,9 +92,8 @@ class Installed(Mapping[str, T], Generic[T]):
         try:
             member = self.read(entry.load())
         except Exception as error:  # whatever somebody else's package does at its import
-            why = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
             raise InputError(
-                f"{entry.name} of the package {package_of(entry)} cannot be used ({why}); expected "
+                f"{entry.name} of the package {package_of(entry)} cannot be used ({said(error)}); expected "
                 f"{entry.value} to be a member of {self.group}: mend or uninstall that package"
             ) from error
         if entry.dist is not None:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import difflib
 import operator
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from unflow.auditing.family import COST
-from unflow.errors import InputError
+from unflow.errors import InputError, meant
 from unflow.metrics.fidelity import Fidelity
 from unflow.metrics.uncertainty import ChiSquare
 
@@ -64,7 +63,7 @@ class Gate:
             ) from None
         if gate.name not in NUMBERS:
             raise InputError(
-                f"got a gate on {gate.name}, which no audit measures; {_meant(gate.name, NUMBERS)}"
+                f"got a gate on {gate.name}, which no audit measures; {meant(gate.name, NUMBERS)}"
             )
         return gate
 
@@ -85,13 +84,8 @@ class Gate:
         numbers = numbers_of(row)
         if self.name in numbers:
             return numbers[self.name]
-        hint = _meant(self.name, sorted(numbers))
+        hint = meant(self.name, sorted(numbers))
         raise InputError(f"got a gate on {self.name}, which this audit has not measured; {hint}")
-
-
-def _meant(name: str, known: Sequence[str]) -> str:
-    near = difflib.get_close_matches(name, known, n=1)
-    return f"did you mean {near[0]}?" if near else f"expected one of {', '.join(known)}"
 
 
 def numbers_of(record: Mapping[str, Any], prefix: str = "") -> dict[str, float]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from importlib.resources import files
@@ -12,7 +11,7 @@ from typing import Any
 import yaml
 from jsonargparse import ArgumentParser
 
-from unflow.errors import InputError
+from unflow.errors import InputError, meant
 from unflow.methods import Method
 
 
@@ -35,9 +34,7 @@ def recipe_path(name: str) -> str:
     known = sorted(key for key, entry in shipped.items() if entry.name.endswith(".yaml"))
     if name in known:
         return str(shipped[name])
-    near = difflib.get_close_matches(name, known, n=1)
-    hint = f"did you mean {near[0]}?" if near else f"expected a YAML file or one of {', '.join(known)}"
-    raise InputError(f"got the recipe {name!r}, which is not there; {hint}")
+    raise InputError(f"got the recipe {name!r}, which is not there; {meant(name, known, 'a YAML file or ')}")
 
 
 def with_recipe(arguments: Sequence[str]) -> list[str]:
@@ -71,9 +68,7 @@ def add_settings(parser: ArgumentParser, name: str | None, methods: Mapping[str,
         InputError: for a method that does not exist.
     """
     if name is None or name not in methods:
-        near = difflib.get_close_matches(str(name), methods, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"expected one of {', '.join(methods)}"
-        raise InputError(f"got the method {name!r}; {hint}")
+        raise InputError(f"got the method {name!r}; {meant(str(name), methods)}")
     method = methods[name]
     parser.add_class_arguments(type(method), "settings")
     defaults: dict[str, Any] = {f"settings.{f.name}": getattr(method, f.name) for f in fields(method)}

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from unflow import bundle
 from unflow.classifiers import Classifier
-from unflow.errors import InputError, said
+from unflow.errors import InputError, one_sentence
 from unflow.foreign.line import Foreign, Readers, find_beside_the_shell, read_line, read_range, read_shape
 from unflow.models import GenerativeModel
 from unflow.nets import ReadsAs, WritesAs
@@ -71,21 +71,15 @@ def check_range_said(line: Foreign | None, model: GenerativeModel) -> None:
 def check_reads(classifier: Classifier, model: GenerativeModel) -> None:
     """Raise InputError unless a classifier takes what a model draws."""
     x = model.sample(2, stream(0))
-    try:
-        with torch.no_grad(), evaluating(classifier):
-            logits = classifier(x)
-    except InputError:
-        raise
-    except Exception as error:  # what somebody else's code raises is anything
+    what = f"the classifier does not run on the model's samples of shape {list(model.sample_shape)}"
+    expected = "one that does: say what it reads by shape=784"
+    with one_sentence(what, expected), torch.no_grad(), evaluating(classifier):
+        logits = classifier(x)
+    shape = (len(x), classifier.num_classes)
+    if not isinstance(logits, Tensor) or logits.shape != shape:
+        found = list(logits.shape) if isinstance(logits, Tensor) else f"a {type(logits).__name__}"
         raise InputError(
-            f"the classifier does not run on the model's samples of shape {list(model.sample_shape)} "
-            f"({said(error)}); expected one that does: say what it reads by shape=784"
-        ) from error
-    expected = (len(x), classifier.num_classes)
-    if not isinstance(logits, Tensor) or logits.shape != expected:
-        what = list(logits.shape) if isinstance(logits, Tensor) else f"a {type(logits).__name__}"
-        raise InputError(
-            f"the classifier returned {what} for 2 samples; expected logits {list(expected)}: name a "
+            f"the classifier returned {found} for 2 samples; expected logits {list(shape)}: name a "
             "function whose network returns them, and its classes by names=cat/dog"
         )
 

@@ -10,7 +10,7 @@ from torch import nn
 from unflow.bundle import CONFIG, on_hub
 from unflow.classifiers import Classifier
 from unflow.energies import BlackBox, ClassLogOdds, Energy, OnnxLogOdds, ScoreLogOdds, check_classes
-from unflow.errors import InputError, said
+from unflow.errors import InputError, one_sentence
 from unflow.foreign.classifiers import check_range_said, load_classifier_for
 from unflow.foreign.estimators import energy_of_estimator
 from unflow.foreign.images import energy_of_images
@@ -91,16 +91,9 @@ def seen_by(text: str) -> tuple[str, ...]:
 def _check_scores(energy: Energy, model: GenerativeModel) -> None:
     """Raise InputError unless an energy scores what a model draws."""
     x = model.sample(2, stream(0))
-    try:
-        with torch.no_grad():
-            energy(x)
-    except InputError:
-        raise
-    except Exception as error:  # what somebody else's code raises is anything
-        raise InputError(
-            f"the energy does not run on the model's samples of shape {list(model.sample_shape)} "
-            f"({said(error)}); expected one that does"
-        ) from error
+    what = f"the energy does not run on the model's samples of shape {list(model.sample_shape)}"
+    with one_sentence(what, "one that does"), torch.no_grad():
+        energy(x)
 
 
 # Kinds

@@ -14,7 +14,7 @@ from unflow.classifiers import Classifier, Features
 from unflow.data import image_files
 from unflow.energies import Energy, ImageNetClassifier
 from unflow.energies.anchor import features_of
-from unflow.errors import InputError, said
+from unflow.errors import InputError, one_sentence
 from unflow.foreign.classifiers import check_range_said
 from unflow.foreign.line import FUNCTION, Foreign, Readers, read_range, read_shape
 from unflow.models import GenerativeModel
@@ -116,13 +116,6 @@ def _ready(name: str, trust_code: bool) -> nn.Module:
 
 
 def _check_extractor(phi: nn.Module, images: Tensor) -> None:
-    try:
-        with torch.no_grad():
-            features_of(phi.eval(), images[:2])
-    except InputError:
-        raise
-    except Exception as error:  # what somebody else's code raises is anything
-        raise InputError(
-            f"the extractor does not run on images of shape {list(images.shape[1:])} ({said(error)}); "
-            "expected one that does: say what it reads by shape=784"
-        ) from error
+    what = f"the extractor does not run on images of shape {list(images.shape[1:])}"
+    with one_sentence(what, "one that does: say what it reads by shape=784"), torch.no_grad():
+        features_of(phi.eval(), images[:2])

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from unflow.errors import InputError, said
+from unflow.errors import InputError, one_sentence
 from unflow.models.base import GenerativeModel
 from unflow.nets import net_config
 from unflow.nets.adapters import check_tensor
@@ -38,16 +38,10 @@ class Generator(GenerativeModel):
         if prior not in ("normal", "uniform"):
             raise InputError(f"got prior={prior!r}; expected 'normal' or 'uniform'")
         first = next(net.parameters(), torch.zeros(()))
-        try:
-            with torch.no_grad(), evaluating(net):
-                x = net(torch.zeros(2, *prior_shape).to(first))
-        except InputError:
-            raise
-        except Exception as error:  # what somebody else's code raises is anything
-            raise InputError(
-                f"the network does not run on latents of shape {list(prior_shape)} ({said(error)}); expected "
-                "prior_shape to be the shape of one latent"
-            ) from error
+        what = f"the network does not run on latents of shape {list(prior_shape)}"
+        expected = "prior_shape to be the shape of one latent"
+        with one_sentence(what, expected), torch.no_grad(), evaluating(net):
+            x = net(torch.zeros(2, *prior_shape).to(first))
         check_tensor(x)
         super().__init__(prior_shape, x.shape[1:])
         self.net, self.prior_name = net, prior
