@@ -24,16 +24,22 @@ import torch.nn.functional as nnf
 from torch import Tensor, nn
 
 import unflow as uf
-from unflow.base_models import load_rows
+from unflow.training.originals.base_models import load_rows
 
 
 def generator(latent: int = 16, width: int = 256) -> nn.Module:
     """[batch, latent] -> [batch, 1, 8, 8]."""
     return nn.Sequential(
-        nn.Linear(latent, width), nn.LayerNorm(width), nn.SiLU(),
-        nn.Linear(width, width), nn.LayerNorm(width), nn.SiLU(),
-        nn.Linear(width, 64), nn.Tanh(), nn.Unflatten(1, (1, 8, 8)),
-    )  # fmt: skip
+        nn.Linear(latent, width),
+        nn.LayerNorm(width),
+        nn.SiLU(),
+        nn.Linear(width, width),
+        nn.LayerNorm(width),
+        nn.SiLU(),
+        nn.Linear(width, 64),
+        nn.Tanh(),
+        nn.Unflatten(1, (1, 8, 8)),
+    )
 
 
 class Discriminator(nn.Module):

@@ -17,20 +17,21 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from unflow import metrics
-from unflow.base_models import new_model
-from unflow.calibration import balanced, calibrated
-from unflow.classifiers import Classifier
 from unflow.data import LabelledData
 from unflow.energies import ClassLogOdds, Energy
-from unflow.methods import Problem
-from unflow.reproduce import EXPERIMENTS
-from unflow.reproduce.images import ImageExperiment
-from unflow.reproduce.request import MARGIN, NUM_BALANCE
-from unflow.reproduce.study import Study
+from unflow.energies.calibration import balanced, calibrated
+from unflow.evidence import metrics
+from unflow.evidence.reproduce import EXPERIMENTS
+from unflow.evidence.reproduce.images import ImageExperiment
+from unflow.evidence.reproduce.request import MARGIN, NUM_BALANCE
+from unflow.evidence.reproduce.study import Study
+from unflow.ground.streams import stream
+from unflow.models.classifier import Classifier
 from unflow.target import Target
-from unflow.training import fit, stream
-from unflow.unlearning import unlearn
+from unflow.training.loop import fit
+from unflow.training.method import Problem
+from unflow.training.originals.base_models import new_model
+from unflow.unlearning.unlearn import unlearn
 
 
 class Ensemble(nn.Module):
@@ -111,8 +112,10 @@ class Bench:
             fid = metrics.frechet_distance(
                 generated=study.judge.features(images), reference=study.judge.features(real.x)
             )
-            shares = [metrics.class_counts(p.argmax(1), study.judge.num_classes) for p in
-                      (probabilities, study.judge.probabilities(real.x))]  # fmt: skip
+            shares = [
+                metrics.class_counts(p.argmax(1), study.judge.num_classes)
+                for p in (probabilities, study.judge.probabilities(real.x))
+            ]
             tv = metrics.retained_share_tv(*shares, forget)
             cells += [f"{metrics.forget_rate(probabilities, forget):.2%}", f"{fid:.2f}", f"{tv:.3f}"]
         return f"| {' | '.join(cells)} |"

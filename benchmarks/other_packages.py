@@ -114,23 +114,26 @@ def step(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
 SMALL = "--settings.steps 300 --settings.batch_size 128 --settings.bank_size 4096"
 TRIALS = {
     "torchcfm: UNetModelWrapper, a flow": Trial(
-        "torchcfm", flow_of_torchcfm,
+        "torchcfm",
+        flow_of_torchcfm,
         "flow:torchcfm.models.unet.unet:UNetModelWrapper@CHECKPOINT,shape=1x8x8,call=t/x,"
         "dim=[1, 8, 8],num_channels=32,num_res_blocks=1,channel_mult=[1, 2]",
         SMALL,
     ),
     "rectified-flow-pytorch: MeanFlow of a Unet": Trial(
-        "rectified_flow_pytorch", mean_flow_of_rectified_flow_pytorch,
+        "rectified_flow_pytorch",
+        mean_flow_of_rectified_flow_pytorch,
         "flow_map:rectified_flow_pytorch.rectified_flow:Unet@CHECKPOINT,shape=1x8x8,call=x/start/span,"
         "noise_at=1,dim=16,channels=1,dim_mults=[1, 2],accept_dest_time=true",
         SMALL,
     ),
     "torchgan: DCGANGenerator": Trial(
-        "torchgan", gan_of_torchgan,
+        "torchgan",
+        gan_of_torchgan,
         "generator:torchgan.models:DCGANGenerator@CHECKPOINT,prior=normal:32,key=generator,encoding_dims=32,"
         "out_size=16,out_channels=1,step_channels=32",
     ),
-}  # fmt: skip
+}
 
 
 # The guide and the judge
@@ -170,10 +173,20 @@ def forget(trial: Trial, checkpoint: Path, guide: Path, out: Path) -> tuple[str,
     """Run the command; return the line of the model, and the seconds."""
     line = trial.line.replace("CHECKPOINT", str(checkpoint.resolve()))
     words = [
-        sys.executable, "-m", "unflow", "unlearn", "--model", line,
-        "--energy", f"classifier:other_packages:Guide@{guide.resolve()}", "--forget", str(DIGIT),
-        "--out", str(out.resolve()), *trial.budget.split(),
-    ]  # fmt: skip
+        sys.executable,
+        "-m",
+        "unflow",
+        "unlearn",
+        "--model",
+        line,
+        "--energy",
+        f"classifier:other_packages:Guide@{guide.resolve()}",
+        "--forget",
+        str(DIGIT),
+        "--out",
+        str(out.resolve()),
+        *trial.budget.split(),
+    ]
     started = time.perf_counter()
     subprocess.run(words, check=True, cwd=Path(__file__).parent, stdout=subprocess.DEVNULL)
     return line, time.perf_counter() - started

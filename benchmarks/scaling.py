@@ -23,13 +23,15 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import torch
+from dit_memory import DiTMemory, mlp_parameters, uot_bytes
 from torch import nn
 
-from unflow.methods import FlowMatching, LowRank, Method, Problem
 from unflow.models import Flow
 from unflow.nets import DIT_SIZES, MLP, DiT
-from unflow.nets.dit_memory import DiTMemory, mlp_parameters, uot_bytes
-from unflow.training import fit, peak_rss_mb
+from unflow.training.loop import fit, peak_rss_mb
+from unflow.training.low_rank import LowRank
+from unflow.training.method import Method, Problem
+from unflow.training.originals.flow_matching import FlowMatching
 
 SHAPE, BANK, BATCH, RANK = (4, 32, 32), 8192, 32, 8
 REDUCED: dict[str, Any] = {"patch": 2, "width": 192, "depth": 4, "heads": 3}
@@ -48,9 +50,11 @@ def memory() -> None:
     print("| XL/2, GiB | states, banks, sums | batch of 32 | 4 micro-batches of 8 | 32 of 1 |")
     print("|---|---:|---:|---:|---:|")
     for name, net, rank in (
-        ("all weights", plain, None), ("all weights, checkpoint", again, None),
-        (f"rank {RANK}", plain, RANK), (f"rank {RANK}, checkpoint", again, RANK),
-    ):  # fmt: skip
+        ("all weights", plain, None),
+        ("all weights, checkpoint", again, None),
+        (f"rank {RANK}", plain, RANK),
+        (f"rank {RANK}, checkpoint", again, RANK),
+    ):
         cells = [
             sum(uot_bytes(net, rows, BANK, rank=rank, potential=potential).values()) / 2**30
             for rows in (0, BATCH, BATCH // 4, 1)
@@ -74,9 +78,10 @@ def steps(name: str, count: int, rank: int | None = None, **how: Any) -> list[fl
     net, shape, batch_size = network(name)
     method: Method = FlowMatching(steps=count, batch_size=batch_size)
     problem = Problem(
-        model=Flow(net, shape), data=torch.randn(batch_size, *shape),
+        model=Flow(net, shape),
+        data=torch.randn(batch_size, *shape),
         adapters=None if rank is None else LowRank(rank),
-    )  # fmt: skip
+    )
     times: list[float] = []
     fit(method, problem, on_step=lambda _: times.append(time.perf_counter()), **how)
     return [b - a for a, b in pairwise(times)]

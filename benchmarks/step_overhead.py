@@ -25,11 +25,14 @@ from torch import nn
 
 from unflow.data import digits
 from unflow.energies import ClassLogOdds
-from unflow.methods import UOT, FlowMatching, MeanFlow, Problem
+from unflow.methods import UOT
 from unflow.models import Flow, FlowMap
 from unflow.nets import MLP
 from unflow.target import Target
-from unflow.training import fit
+from unflow.training.loop import fit
+from unflow.training.method import Problem
+from unflow.training.originals.flow_matching import FlowMatching
+from unflow.training.originals.mean_flow import MeanFlow
 
 SHAPE, BATCH = (1, 8, 8), 128
 
@@ -144,19 +147,18 @@ def main() -> None:
             lambda: ours(MeanFlow(steps=steps), Problem(model=flow_map, data=x)),
             lambda: seconds(lambda: bare_mean_flow(x, steps)),
         ),
-        "uot": (
-            lambda: ours(uot, problem),
-            lambda: seconds(lambda: bare_uot(bank, energy, flow_map, steps)),
-        ),
+        "uot": (lambda: ours(uot, problem), lambda: seconds(lambda: bare_uot(bank, energy, flow_map, steps))),
     }
     result = {}
     for name, (first, second) in jobs.items():
         pairs = [(first(), second()) for _ in range(options.rounds)]
         own, bare = (statistics.median(times) / steps * 1000 for times in zip(*pairs, strict=True))
         result[name] = {
-            "unflow_ms": round(own, 3), "bare_ms": round(bare, 3), "ratio": round(own / bare, 3),
+            "unflow_ms": round(own, 3),
+            "bare_ms": round(bare, 3),
+            "ratio": round(own / bare, 3),
             "ratios": [round(a / b, 3) for a, b in pairs],
-        }  # fmt: skip
+        }
         print(name, json.dumps(result[name]), flush=True)
 
 

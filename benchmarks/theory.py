@@ -22,7 +22,7 @@ from torch import Tensor
 
 import unflow as uf
 from unflow.energies import CallableEnergy
-from unflow.grid import transport_law
+from unflow.mathematics.grid import transport_law
 from unflow.methods import ERFM, UOT
 from unflow.models import Flow, FlowMap
 from unflow.nets import MLP
@@ -56,10 +56,19 @@ def trained() -> dict[str, Tensor]:
     erfm = uf.unlearn(uf.Target(flow, F), ERFM(weighting="resample", coupling="exact_ot", thin=True), seed=0)
     uot = uf.unlearn(
         uf.Target(flow_map, F),
-        UOT(steps=3000, batch_size=512, tau=0.0, r1=0.05, anneal_r1=True, width=64, learning_rate=2e-4,
-            potential_rate=2e-3, average=0.995),
+        UOT(
+            steps=3000,
+            batch_size=512,
+            tau=0.0,
+            r1=0.05,
+            anneal_r1=True,
+            width=64,
+            learning_rate=2e-4,
+            potential_rate=2e-3,
+            average=0.995,
+        ),
         seed=0,
-    )  # fmt: skip
+    )
     return {"ERFM, trained": histogram(erfm.model), "UOT, τ = 0, trained": histogram(uot.model)}
 
 

@@ -24,10 +24,11 @@ import torch
 import yaml
 
 import unflow as uf
-from unflow.auditing import Entry, Evidence, FamilyAudit, draw_samples, target_samples
-from unflow.base_models import load_rows
-from unflow.methods import UNLEARNERS, Method, Problem
-from unflow.unlearning import rows_read
+from unflow.evidence.auditing import Entry, Evidence, FamilyAudit, draw_samples, target_samples
+from unflow.methods import UNLEARNERS
+from unflow.training.method import Method, Problem
+from unflow.training.originals.base_models import load_rows
+from unflow.unlearning.unlearn import rows_read
 
 COLUMNS = (
     "forget_rate",
@@ -75,9 +76,12 @@ def main() -> None:
     z = model.prior(config["n"], uf.stream(config["seed"], 99))
     first, second = (target_samples(target, config["n"], config["seed"], k) for k in (0, 1))
     audit = FamilyAudit(
-        model.family, Evidence(judge, config["forget"], held_out, train, energy), draw_samples(model, z),
-        (first, second), None,
-    )  # fmt: skip
+        model.family,
+        Evidence(judge, config["forget"], held_out, train, energy),
+        draw_samples(model, z),
+        (first, second),
+        None,
+    )
     print("| variant | " + " | ".join(COLUMNS) + " | seconds |")
     print("|---|" + "---|" * (len(COLUMNS) + 1))
     floor = audit.floor()

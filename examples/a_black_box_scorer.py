@@ -32,9 +32,14 @@ class Decoder(nn.Module):
     def __init__(self, width: int = 256) -> None:
         super().__init__()
         self.layers = nn.Sequential(
-            nn.Linear(8, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU(), nn.Linear(width, 64),
-            nn.Sigmoid(), nn.Unflatten(1, (1, 8, 8)),
-        )  # fmt: skip
+            nn.Linear(8, width),
+            nn.SiLU(),
+            nn.Linear(width, width),
+            nn.SiLU(),
+            nn.Linear(width, 64),
+            nn.Sigmoid(),
+            nn.Unflatten(1, (1, 8, 8)),
+        )
 
     def forward(self, z: torch.Tensor) -> torch.Tensor:
         """Return images of latents."""

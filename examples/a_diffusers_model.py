@@ -24,7 +24,7 @@ from sklearn.neural_network import MLPClassifier
 from sklearn.svm import SVC
 
 import unflow as uf
-from unflow.hub import load_diffusers, save_diffusers
+from unflow.disk.diffusers import load_diffusers, save_diffusers
 
 # Somebody else's code
 
@@ -33,10 +33,16 @@ def train_unet(images: torch.Tensor, steps: int, folder: Path) -> None:
     """Train by flow matching, from data (sigma = 0) to noise (sigma = 1); save network and scheduler."""
     torch.manual_seed(0)
     unet = UNet2DModel(
-        sample_size=8, in_channels=1, out_channels=1, block_out_channels=(32, 32), layers_per_block=1,
-        norm_num_groups=8, down_block_types=("DownBlock2D",) * 2, up_block_types=("UpBlock2D",) * 2,
+        sample_size=8,
+        in_channels=1,
+        out_channels=1,
+        block_out_channels=(32, 32),
+        layers_per_block=1,
+        norm_num_groups=8,
+        down_block_types=("DownBlock2D",) * 2,
+        up_block_types=("UpBlock2D",) * 2,
         add_attention=False,
-    )  # fmt: skip
+    )
     optimizer = torch.optim.Adam(unet.parameters(), 2e-3)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     for _ in range(steps):
@@ -70,8 +76,11 @@ def forget(folder: Path, energy: uf.energies.Energy, steps: int, bank_size: int,
     """Return a folder of diffusers without what the energy names: the network's own weights are trained."""
     method = dataclasses.replace(
         uf.methods.UNLEARNERS["erfm_resample_prior"],
-        steps=steps, batch_size=128, learning_rate=1e-3, bank_size=bank_size,
-    )  # fmt: skip
+        steps=steps,
+        batch_size=128,
+        learning_rate=1e-3,
+        bank_size=bank_size,
+    )
     result = uf.unlearn(uf.Target(load_diffusers(folder), energy), method, out=out / "bundle")
     if not (out / "forgotten").exists():
         save_diffusers(result.model, out / "forgotten")

@@ -33,8 +33,8 @@ from sklearn.svm import SVC
 from torch import nn
 
 import unflow as uf
-from unflow.bundle import read_lineage
-from unflow.files import sha256_module
+from unflow.disk.bundle import read_lineage
+from unflow.ground.files import sha256_module
 
 QUEUE = {"digit 3": 3, "digit 8": 8, "digit 1": 1, "five images": 6, "digit 4": 4}
 """Request -> the digit that it means; who sends images does not say."""

@@ -28,7 +28,7 @@ from sklearn.svm import SVC
 from torch import nn
 
 import unflow as uf
-from unflow.files import sha256_module
+from unflow.ground.files import sha256_module
 
 # Somebody else's code
 
@@ -97,9 +97,10 @@ def find(digest: str, folder: Path) -> dict[Path, str]:
     bundles = sorted(file.parent for file in folder.glob("*/config.json"))
     return {
         bundle: name
-        for bundle in bundles for name, part in uf.load(bundle, trust_code=True).named_modules()
+        for bundle in bundles
+        for name, part in uf.load(bundle, trust_code=True).named_modules()
         if sha256_module(part) == digest
-    }  # fmt: skip
+    }
 
 
 def flat(images: torch.Tensor) -> np.ndarray:

@@ -126,5 +126,5 @@ def test_every_name_of_the_front_door_is_in_the_reference() -> None:
     homes = {name: getattr(value, "__module__", None) or value.__name__ for name, value in homes.items()}
     missing = {
         name for name, home in homes.items() if not any(f"{home}.".startswith(f"{each}.") for each in MEMBERS)
-    }  # fmt: skip
+    }
     assert missing == set()

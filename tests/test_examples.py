@@ -15,8 +15,8 @@ import pytest
 import torch
 
 import unflow as uf
-from unflow.bundle import is_whole, read_lineage
-from unflow.files import sha256_module
+from unflow.disk.bundle import is_whole, read_lineage
+from unflow.ground.files import sha256_module
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 SMALL = {
@@ -24,19 +24,19 @@ SMALL = {
     "flow_with_time_reversed": ["--flow-steps", "60", "--steps", "20"],
     "a_diffusers_model": ["--flow-steps", "20", "--steps", "4", "--bank", "256", "--samples", "60"],
     "a_black_box_scorer": ["--decoder-steps", "200", "--steps", "20", "--bank", "1024"],
-    "a_queue_of_requests": [
-        "--decoder-steps", "300", "--steps", "20", "--bank", "2048", "--samples", "300",
-    ],
+    "a_queue_of_requests": ["--decoder-steps", "300", "--steps", "20", "--bank", "2048", "--samples", "300"],
     "reversing_a_request": ["--flow-steps", "100", "--steps", "10", "--bank", "1024", "--samples", "200"],
-}  # fmt: skip
+}
 
 
 def command(name: str, out: Path) -> dict[str, Any]:
     return {
         "args": [sys.executable, str(EXAMPLES / f"{name}.py"), *SMALL[name], "--out", str(out)],
         "env": os.environ | {"OMP_WAIT_POLICY": "PASSIVE", "OPENBLAS_NUM_THREADS": "1"},
-        "text": True, "stderr": subprocess.PIPE, "stdout": subprocess.PIPE,
-    }  # fmt: skip
+        "text": True,
+        "stderr": subprocess.PIPE,
+        "stdout": subprocess.PIPE,
+    }
 
 
 def run(name: str, out: Path) -> str:

@@ -15,23 +15,25 @@ from typing import Any
 import pytest
 
 import unflow
-from unflow.couplings import COUPLINGS
 from unflow.data import DATASETS, SOURCES
 from unflow.data.toy import PLANAR_SETS
-from unflow.divergences import DIVERGENCES
-from unflow.integrators import INTEGRATORS
-from unflow.methods import TRAINERS, UNLEARNERS
+from unflow.mathematics.couplings import COUPLINGS
+from unflow.mathematics.divergences import DIVERGENCES
+from unflow.mathematics.integrators import INTEGRATORS
+from unflow.mathematics.paths import PATHS
+from unflow.methods import UNLEARNERS
 from unflow.models import MODELS
 from unflow.nets import NETS
-from unflow.paths import PATHS
+from unflow.training.originals import TRAINERS
 
 TESTS = Path(__file__).parent
 ROOT, SOURCE = TESTS.parent, Path(unflow.__file__).parent
 
 MODULES = sorted(
-    info.name for info in pkgutil.walk_packages([str(SOURCE)], "unflow.")
+    info.name
+    for info in pkgutil.walk_packages([str(SOURCE)], "unflow.")
     if not any(part.startswith("_") for part in info.name.split("."))
-)  # fmt: skip
+)
 
 
 # Docstrings
@@ -56,9 +58,10 @@ def undocumented(module: ModuleType) -> Iterator[str]:
             continue
         if inspect.isclass(value):
             methods = (
-                (f"{name}.{own}", member) for own, member in public_members(value)
+                (f"{name}.{own}", member)
+                for own, member in public_members(value)
                 if isinstance(member, property | classmethod | staticmethod) or inspect.isfunction(member)
-            )  # fmt: skip
+            )
             yield from (own for own, member in methods if not is_documented(member))
         if (inspect.isclass(value) or inspect.isfunction(value)) and not is_documented(value):
             yield name
@@ -80,7 +83,12 @@ def test_every_name_in_all_can_be_imported(name: str) -> None:
 def test_the_front_door_lists_what_type_checkers_see() -> None:
     tree = ast.parse((SOURCE / "__init__.py").read_text())
     (block,) = (node for node in tree.body if isinstance(node, ast.If))
-    seen = {alias.name for node in block.body if isinstance(node, ast.ImportFrom) for alias in node.names}
+    seen = {
+        alias.asname or alias.name
+        for node in block.body
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
     assert seen == set(unflow.__all__) == set(dir(unflow))
 
 
@@ -115,10 +123,18 @@ def test_every_entry_of_the_bibliography_is_whole() -> None:
 # Every member has a test
 
 DICTS: dict[str, dict[str, Any]] = {
-    "DIVERGENCES": DIVERGENCES, "PATHS": PATHS, "COUPLINGS": COUPLINGS, "INTEGRATORS": INTEGRATORS,
-    "MODELS": MODELS, "NETS": NETS, "UNLEARNERS": UNLEARNERS, "TRAINERS": TRAINERS, "DATASETS": DATASETS,
-    "PLANAR_SETS": PLANAR_SETS, "SOURCES": SOURCES,
-}  # fmt: skip
+    "DIVERGENCES": DIVERGENCES,
+    "PATHS": PATHS,
+    "COUPLINGS": COUPLINGS,
+    "INTEGRATORS": INTEGRATORS,
+    "MODELS": MODELS,
+    "NETS": NETS,
+    "UNLEARNERS": UNLEARNERS,
+    "TRAINERS": TRAINERS,
+    "DATASETS": DATASETS,
+    "PLANAR_SETS": PLANAR_SETS,
+    "SOURCES": SOURCES,
+}
 
 
 def text_of_other_tests() -> str:
@@ -141,75 +157,120 @@ def test_every_member_of_a_literal_dict_is_tested(name: str) -> None:
             assert re.search(rf"\"{key}\"|\b{kind.__name__}\(", text), f"{key} of {name} has no test"
 
 
-# Rooms: imports point only downwards
+# Packages: imports point only downwards
 
-GROUND = {"errors", "batches"}
-"""What everything may stand on."""
-MATHEMATICS = {"divergences", "energies", "paths", "couplings", "integrators"}
+ORDER = (
+    "ground", "mathematics", "energies", "nets", "data", "models", "target", "disk", "training", "methods",
+    "foreign", "unlearning", "evidence", "commands",
+)  # fmt: skip
+"""All that stands in the source tree, the lowest first: each imports itself and what stands before it."""
+INSIDE = {
+    "evidence": ("measures", "row", "metrics", "attacks", "auditing", "report", "reproduce"),
+    "training": ("low_rank", "method", "losses", "partly", "compute", "loop", "checks", "originals"),
+}
+"""The same order within the packages that hold several."""
+LIGHT = {
+    "ground": set(),
+    "mathematics": {"ground"},
+    "energies": {"ground", "mathematics"},
+    "nets": {"ground", "mathematics"},
+}
+"""What the lowest packages may import; energies and networks know nothing of each other."""
+HEADS = ("__init__", "__main__")
 
 
-def imported_rooms(file: Path) -> set[str]:
-    rooms = set()
+def imported_modules(file: Path) -> set[str]:
+    """The modules and names below unflow that a file imports, at any depth of its code, dotted."""
+    found: set[str] = set()
     for node in ast.walk(ast.parse(file.read_text())):
         if isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{file.name} imports relatively"
-            dotted = [f"{node.module}.{alias.name}" for alias in node.names]
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
         elif isinstance(node, ast.Import):
-            dotted = [alias.name for alias in node.names]
-        else:
-            continue
-        rooms |= {name.split(".")[1] for name in dotted if name.startswith("unflow.")}
-    return rooms
+            found |= {alias.name for alias in node.names}
+    return {name.removeprefix("unflow.") for name in found if name.startswith("unflow.")}
 
 
-def files_of(room: str) -> list[Path]:
-    folder = SOURCE / room
+def imported_packages(file: Path, below: str = "") -> set[str]:
+    """The packages (or modules) directly below unflow, or below one of its packages, that a file imports."""
+    prefix = f"{below}." if below else ""
+    names = (name.removeprefix(prefix) for name in imported_modules(file) if name.startswith(prefix))
+    return {name.split(".")[0] for name in names}
+
+
+def files_of(name: str) -> list[Path]:
+    """The Python files of a package or module, named by its path below unflow."""
+    folder = SOURCE / name
     return sorted(folder.rglob("*.py")) if folder.is_dir() else [folder.with_suffix(".py")]
 
 
-@pytest.mark.parametrize("room", sorted(MATHEMATICS))
-def test_the_mathematics_knows_only_mathematics(room: str) -> None:
-    for file in files_of(room):
-        assert imported_rooms(file) <= MATHEMATICS | GROUND, file.name
+def test_the_source_tree_holds_the_packages_of_the_order_and_nothing_else() -> None:
+    entries = {entry.stem for entry in SOURCE.iterdir() if entry.name not in ("__pycache__", "py.typed")}
+    assert entries - set(HEADS) == set(ORDER)
+    assert len(ORDER) <= 14
 
 
-@pytest.mark.parametrize(
-    ("room", "below"),
-    [
-        ("target.py", MATHEMATICS | {"errors", "models"}),
-        ("nets", MATHEMATICS | {"errors"}),
-        ("autoencoders.py", {"errors", "nets"}),
-        ("anchoring.py", MATHEMATICS | {"errors"}),
-        ("calibration.py", MATHEMATICS | {"errors"}),
-        ("models", MATHEMATICS | {"errors", "nets", "autoencoders", "calibration", "classifiers"}),
-        ("classifiers.py", {"errors", "nets"}),
-        ("plugins.py", {"errors"}),
-        ("huggingface.py", {"errors"}),
-        ("weights.py", {"errors", "files"}),
-        ("meanflow_checkpoints.py", {"errors", "files", "nets", "weights"}),
-        ("hub", {"errors", "files", "nets", "autoencoders", "models"}),
-        ("metrics", {"errors", "energies"}),  # energies: one check that a request names known classes
-        ("data", {"errors", "files", "nets"}),  # nets: a module in evaluation mode for a while
-        (
-            "methods",
-            MATHEMATICS
-            | {"errors", "nets", "models", "target", "classifiers", "autoencoders", "calibration", "plugins"},
-        ),
-        ("compute.py", {"errors", "methods"}),
-        ("attacks", MATHEMATICS | {"errors", "nets", "models", "classifiers", "methods"}),
-        ("report", {"errors", "files", "table"}),
-    ],
-)
-def test_imports_point_only_downwards(room: str, below: set[str]) -> None:
-    own = room.removesuffix(".py")
-    upwards = {file.name: imported_rooms(file) - below - GROUND - {own} for file in files_of(own)}
-    assert {name: rooms for name, rooms in upwards.items() if rooms} == {}
+@pytest.mark.parametrize("name", ORDER)
+def test_imports_point_only_downwards(name: str) -> None:
+    below = {*ORDER[: ORDER.index(name) + 1], "__version__"}
+    upwards = {
+        file.name: imported_packages(file) - LIGHT.get(name, below) - below & set(ORDER)
+        for file in files_of(name)
+    }
+    assert {file: found for file, found in upwards.items() if found} == {}
+
+
+@pytest.mark.parametrize("name", LIGHT)
+def test_the_lowest_packages_import_hardly_anything(name: str) -> None:
+    found = set().union(*(imported_packages(file) for file in files_of(name)))
+    assert found <= LIGHT[name] | {name}
+
+
+@pytest.mark.parametrize(("package", "name"), [(p, name) for p, names in INSIDE.items() for name in names])
+def test_imports_point_only_downwards_inside_a_package(package: str, name: str) -> None:
+    order = INSIDE[package]
+    allowed = set(order[: order.index(name) + 1])
+    for file in files_of(f"{package}/{name}"):
+        assert imported_packages(file, package) & set(order) <= allowed, file.name
+
+
+def test_the_order_inside_a_package_names_all_that_is_in_it() -> None:
+    for package, names in INSIDE.items():
+        entries = {
+            entry.stem for entry in (SOURCE / package).iterdir() if entry.suffix == ".py" or entry.is_dir()
+        }
+        assert entries - {"__init__", "__pycache__"} == set(names)
+
+
+def module_of(file: Path) -> str:
+    parts = file.relative_to(SOURCE).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def test_no_files_import_each_other_in_a_circle() -> None:
+    modules = {
+        module_of(file): file
+        for file in sorted(SOURCE.rglob("*.py"))
+        if file.parent != SOURCE or file.stem == "target"
+    }
+    graph: dict[str, set[str]] = {}
+    for name, file in modules.items():
+        named = imported_modules(file)
+        graph[name] = {
+            each if each in modules else each.rpartition(".")[0] for each in named
+        } & modules.keys() - {name}
+    while leaves := {name for name, needs in graph.items() if not needs}:
+        graph = {name: needs - leaves for name, needs in graph.items() if name not in leaves}
+    assert graph == {}
 
 
 def test_papers_are_reproduced_by_a_command_and_read_by_nothing_else() -> None:
-    files = (file.relative_to(SOURCE) for file in sorted(SOURCE.rglob("*.py")))
-    readers = {file.parts[0] for file in files if "reproduce" in imported_rooms(SOURCE / file)}
-    assert readers == {"commands", "reproduce"}
+    files = [
+        file for file in sorted(SOURCE.rglob("*.py")) if "reproduce" in imported_packages(file, "evidence")
+    ]
+    assert {module_of(file).rpartition(".")[0] for file in files if "reproduce" not in file.parts} == {
+        "commands"
+    }
 
 
 @pytest.mark.parametrize("file", sorted(SOURCE.rglob("*.py")), ids=lambda f: str(f.relative_to(SOURCE)))

@@ -9,12 +9,12 @@ import torch
 from scipy import stats
 from torch import Tensor, nn
 
-from unflow.divergences import DIVERGENCES, KL, Divergence
 from unflow.energies import CallableEnergy, ClassLogOdds, Energy, Region, Softplus
-from unflow.errors import InputError
+from unflow.ground.errors import InputError
+from unflow.mathematics.divergences import DIVERGENCES, KL, Divergence
+from unflow.mathematics.paths import PATHS, LinearPath, Path
 from unflow.models import Generator
 from unflow.nets import MLP
-from unflow.paths import PATHS, LinearPath, Path
 from unflow.target import Target
 
 ATOMS = torch.arange(6, dtype=torch.float64)[:, None]
@@ -95,9 +95,7 @@ def test_the_mean_density_ratio_is_one(divergence: Divergence, strength: float) 
     assert float(target.density_ratio(LOG_ODDS).mean()) == pytest.approx(1, abs=1e-10)
 
 
-def test_the_density_ratio_falls_with_the_energy_and_stays_under_the_cap(
-    divergence: Divergence,
-) -> None:
+def test_the_density_ratio_falls_with_the_energy_and_stays_under_the_cap(divergence: Divergence) -> None:
     ratio = Target(gaussian(), table_energy(LOG_ODDS), 8.0, divergence).density_ratio(LOG_ODDS)
     assert 0 <= float(ratio.min()) < float(ratio.max()) <= divergence.max_ratio
     assert (ratio[LOG_ODDS.argsort()].diff() <= 0).all()
@@ -112,10 +110,7 @@ def test_a_constant_added_to_the_energy_leaves_the_law_as_it_is(divergence: Dive
 def test_continual_flows_law_is_the_kl_target_of_the_softplus_energy(strength: float) -> None:
     reweighted = normalised(Q0 * torch.sigmoid(-strength * LOG_ODDS))
     close(law(Target(gaussian(), Softplus(strength * table_energy(LOG_ODDS)))), reweighted)
-    close(
-        law(Target(gaussian(), table_energy(nn.functional.softplus(strength * LOG_ODDS)))),
-        reweighted,
-    )
+    close(law(Target(gaussian(), table_energy(nn.functional.softplus(strength * LOG_ODDS)))), reweighted)
 
 
 @pytest.mark.parametrize("bound", [0.0, -3.0, 25.0])
@@ -193,9 +188,7 @@ def test_the_bayes_classifiers_log_odds_weigh_by_one_minus_its_probability() -> 
 
 
 @pytest.mark.parametrize("forget", [[0], [2], [0, 1], [2, 0]])
-def test_a_calibrated_retain_versus_forget_classifier_gives_the_retain_law(
-    forget: list[int],
-) -> None:
+def test_a_calibrated_retain_versus_forget_classifier_gives_the_retain_law(forget: list[int]) -> None:
     prior, laws, classifier = class_laws()
     retain = [k for k in range(3) if k not in forget]
     target = Target(gaussian(), ClassLogOdds(classifier, forget))
@@ -381,9 +374,7 @@ def test_rejection_from_an_unbounded_energy_is_refused(
     assert float(target.density_ratio(LOG_ODDS).mean()) == pytest.approx(1, abs=1e-10)
 
 
-def test_nothing_accepted_is_an_error_that_says_the_acceptance_rate(
-    generator: torch.Generator,
-) -> None:
+def test_nothing_accepted_is_an_error_that_says_the_acceptance_rate(generator: torch.Generator) -> None:
     energy = CallableEnergy(lambda x: 60 + x[:, 0].abs(), lower_bound=0.0)
     with pytest.raises(InputError, match=r"none of 1000 samples \(mean acceptance probability 4.*e-27\)"):
         Target(gaussian(), energy).sample(10, generator)

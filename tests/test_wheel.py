@@ -19,8 +19,11 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("wheel")
     done = subprocess.run(
         [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(out), str(ROOT)],
-        capture_output=True, text=True, check=False, timeout=300,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
     assert done.returncode == 0, done.stderr + done.stdout
     (path,) = out.glob("unflow-*.whl")
     return path
@@ -30,19 +33,35 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def site(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("installed") / "site"
     subprocess.run(
-        [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--target",
-         str(folder), str(wheel)],
-        check=True, timeout=300,
-    )  # fmt: skip
+        [
+            sys.executable,
+            "-m",
+            "pip",
+            "install",
+            "--quiet",
+            "--no-deps",
+            "--no-index",
+            "--target",
+            str(folder),
+            str(wheel),
+        ],
+        check=True,
+        timeout=300,
+    )
     return folder
 
 
 def run(site: Path, cwd: Path, *words: str) -> subprocess.CompletedProcess[str]:
     threads = {"OMP_WAIT_POLICY": "PASSIVE", "OPENBLAS_NUM_THREADS": "1"}
     return subprocess.run(
-        [sys.executable, *words], capture_output=True, text=True, check=False, timeout=300, cwd=cwd,
+        [sys.executable, *words],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+        cwd=cwd,
         env=os.environ | threads | {"PYTHONPATH": str(site)},
-    )  # fmt: skip
+    )
 
 
 def test_the_wheel_holds_every_file_of_the_package_and_nothing_else(wheel: Path) -> None:
@@ -58,7 +77,11 @@ def test_the_wheel_holds_every_file_of_the_package_and_nothing_else(wheel: Path)
         if file.is_file() and "__pycache__" not in file.parts
     }
     assert names == sources
-    assert {"unflow/py.typed", "unflow/report/template.html.j2", "unflow/recipes/digits-flow.yaml"} <= names
+    assert {
+        "unflow/py.typed",
+        "unflow/evidence/report/template.html.j2",
+        "unflow/commands/recipes/digits-flow.yaml",
+    } <= names
     assert "Requires-Dist: torch>=2.6" in text
 
 
@@ -77,7 +100,7 @@ def test_the_installed_commands_find_recipes_and_template(site: Path, tmp_path: 
     assert (tmp_path / "guide" / "config.json").is_file()
     script = (
         "from importlib.resources import files\n"
-        "print(len(files('unflow.report').joinpath('template.html.j2').read_text()))"
+        "print(len(files('unflow.evidence.report').joinpath('template.html.j2').read_text()))"
     )
     template = run(site, tmp_path, "-c", script)
     assert int(template.stdout) > 1000

@@ -9,59 +9,93 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from unflow.ground import faces
+
 __version__ = "0.1.0"
 
 _HOME = {
-    "Target": "target", "Bank": "target",
-    "Flow": "models", "FlowMap": "models", "Generator": "models", "Chain": "models",
-    "Filtered": "models", "GenerativeModel": "models", "Latent": "models",
-    "Autoencoder": "autoencoders", "Classifier": "classifiers", "InputError": "errors",
-    "unlearn": "unlearning", "Unlearned": "unlearning", "plan": "planning", "Plan": "planning",
-    "audit": "auditing", "Audit": "auditing",
-    "save": "bundle", "load": "bundle", "load_classifier": "bundle", "load_autoencoder": "bundle",
-    "from_pretrained": "pretrained", "save_pretrained": "pretrained", "push_to_hub": "pretrained",
-    "fit": "training", "stream": "training", "Problem": "methods", "LowRank": "methods",
-    "batch_rows": "batches",
-}  # fmt: skip
-_ROOMS = (
-    "anchoring", "attacks", "calibration", "divergences", "energies", "paths", "couplings", "integrators",
-    "methods", "metrics", "nets", "data", "models", "report", "testing", "weights",
-)  # fmt: skip
+    "Target": "target",
+    "Bank": "target",
+    "Flow": "models",
+    "FlowMap": "models",
+    "Generator": "models",
+    "Chain": "models",
+    "Filtered": "models",
+    "GenerativeModel": "models",
+    "Latent": "models",
+    "Autoencoder": "models.autoencoder",
+    "Classifier": "models.classifier",
+    "InputError": "ground.errors",
+    "unlearn": "unlearning.unlearn",
+    "Unlearned": "unlearning.unlearn",
+    "plan": "unlearning.planning",
+    "Plan": "unlearning.planning",
+    "audit": "evidence.auditing",
+    "Audit": "evidence.auditing",
+    "save": "disk.bundle",
+    "load": "disk.bundle",
+    "load_classifier": "disk.bundle",
+    "load_autoencoder": "disk.bundle",
+    "from_pretrained": "unlearning.pretrained",
+    "save_pretrained": "unlearning.pretrained",
+    "push_to_hub": "unlearning.pretrained",
+    "fit": "training.loop",
+    "stream": "ground.streams",
+    "Problem": "training.method",
+    "LowRank": "training.low_rank",
+    "batch_rows": "ground.batches",
+}
+"""Name -> the module below unflow that has it."""
+
+_ROOMS = {
+    "anchoring": "energies.anchoring",
+    "attacks": "evidence.attacks",
+    "calibration": "energies.calibration",
+    "couplings": "mathematics.couplings",
+    "data": "data",
+    "divergences": "mathematics.divergences",
+    "energies": "energies",
+    "integrators": "mathematics.integrators",
+    "methods": "methods",
+    "metrics": "evidence.metrics",
+    "models": "models",
+    "nets": "nets",
+    "paths": "mathematics.paths",
+    "report": "evidence.report",
+    "testing": "training.checks",
+    "weights": "disk.weights",
+}
+"""Public name of a module -> where it stands. Its public name stays, wherever it stands."""
+
+_RENAMED = {"hub": "disk.diffusers", "methods.base": "training.method"}
+"""Public names that have a better one now, which they warn of."""
 
 __all__ = [*sorted(_HOME), *sorted(_ROOMS)]  # noqa: PLE0604
 
+faces.install(__name__, _ROOMS, _RENAMED)
+
 if TYPE_CHECKING:
-    from unflow import (
-        anchoring,
-        attacks,
-        calibration,
-        couplings,
-        data,
-        divergences,
-        energies,
-        integrators,
-        methods,
-        metrics,
-        models,
-        nets,
-        paths,
-        report,
-        testing,
-        weights,
-    )  # fmt: skip
-    from unflow.auditing import Audit, audit
-    from unflow.autoencoders import Autoencoder
-    from unflow.batches import batch_rows
-    from unflow.bundle import load, load_autoencoder, load_classifier, save
-    from unflow.classifiers import Classifier
-    from unflow.errors import InputError
-    from unflow.methods import LowRank, Problem
+    from unflow import data, energies, methods, models, nets
+    from unflow.disk import weights
+    from unflow.disk.bundle import load, load_autoencoder, load_classifier, save
+    from unflow.energies import anchoring, calibration
+    from unflow.evidence import attacks, metrics, report
+    from unflow.evidence.auditing import Audit, audit
+    from unflow.ground.batches import batch_rows
+    from unflow.ground.errors import InputError
+    from unflow.ground.streams import stream
+    from unflow.mathematics import couplings, divergences, integrators, paths
     from unflow.models import Chain, Filtered, Flow, FlowMap, GenerativeModel, Generator, Latent
-    from unflow.planning import Plan, plan
-    from unflow.pretrained import from_pretrained, push_to_hub, save_pretrained
+    from unflow.models.autoencoder import Autoencoder
+    from unflow.models.classifier import Classifier
     from unflow.target import Bank, Target
-    from unflow.training import fit, stream
-    from unflow.unlearning import Unlearned, unlearn
+    from unflow.training import checks as testing
+    from unflow.training.loop import fit
+    from unflow.training.low_rank import LowRank
+    from unflow.training.method import Problem
+    from unflow.unlearning.planning import Plan, plan
+    from unflow.unlearning.pretrained import from_pretrained, push_to_hub, save_pretrained
+    from unflow.unlearning.unlearn import Unlearned, unlearn
 
 
 def __getattr__(name: str) -> Any:

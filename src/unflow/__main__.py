@@ -2,6 +2,6 @@
 
 import sys
 
-from unflow.cli import main
+from unflow.commands.cli import main
 
 sys.exit(main())

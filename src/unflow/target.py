@@ -10,9 +10,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from unflow.divergences import KL, Divergence
 from unflow.energies import Energy, evaluate, require_bounded
-from unflow.errors import InputError
+from unflow.ground.errors import InputError
+from unflow.mathematics.divergences import KL, Divergence
 from unflow.models.base import GenerativeModel
 
 

@@ -9,21 +9,28 @@ import torch
 from torch import Tensor, nn
 
 from unflow.energies import CallableEnergy
-from unflow.errors import InputError
-from unflow.methods import ERFM, OTFM, Problem, Training
+from unflow.ground.errors import InputError
+from unflow.ground.streams import stream
+from unflow.methods import ERFM, OTFM
 from unflow.methods.appended import appended_net, chained
 from unflow.models import Chain, Flow
 from unflow.nets import MLP, NETS, UNet, net_config, new_net
 from unflow.target import Target
-from unflow.training import fit, stream
+from unflow.training.loop import fit
+from unflow.training.method import Problem, Training
 
 CONFIGS = {
     "mlp": {
-        "net": "mlp", "shape": [1, 4, 4], "width": 16, "depth": 3, "num_times": 1, "outputs": None,
+        "net": "mlp",
+        "shape": [1, 4, 4],
+        "width": 16,
+        "depth": 3,
+        "num_times": 1,
+        "outputs": None,
         "frequencies": 2,
     },
     "unet": {"net": "unet", "shape": [1, 4, 4], "widths": [8, 8], "num_times": 1},
-}  # fmt: skip
+}
 
 
 def shaken(net: nn.Module) -> nn.Module:

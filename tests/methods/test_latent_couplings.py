@@ -9,9 +9,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from unflow.divergences import DIVERGENCES, KL, Divergence
 from unflow.energies import CallableEnergy, Region
-from unflow.errors import InputError
+from unflow.ground.errors import InputError
+from unflow.ground.streams import stream
+from unflow.mathematics.divergences import DIVERGENCES, KL, Divergence
 from unflow.methods.latent_couplings import (
     REDRAWS,
     SHIFTS,
@@ -24,10 +25,9 @@ from unflow.methods.latent_couplings import (
     RedrawMove,
     couple,
     gaussian_map,
-)  # fmt: skip
+)
 from unflow.models import Generator, latent_norm
 from unflow.target import Bank, Target
-from unflow.training import stream
 
 N, CELLS = 100_000, 50
 
@@ -65,8 +65,10 @@ def distance(x: Tensor, edges: Tensor, masses: Tensor) -> float:
 
 
 EXACT: dict[str, tuple[Move, ...]] = {
-    "maximal": (MaximalMove(),), "match": (MatchMove(128),), "redraw": (RedrawMove(1.0),) * 200
-}  # fmt: skip
+    "maximal": (MaximalMove(),),
+    "match": (MatchMove(128),),
+    "redraw": (RedrawMove(1.0),) * 200,
+}
 
 
 @pytest.mark.parametrize("name", DIVERGENCES)
@@ -172,8 +174,11 @@ def test_redrawing_near_stays_nearer_than_redrawing_anew() -> None:
 
 
 MOVES: dict[str, tuple[Move, ...]] = {
-    "maximal": (MaximalMove(),), "shift": SHIFTS, "redraw": REDRAWS, "project": (ProjectMove(steps=5),)
-}  # fmt: skip
+    "maximal": (MaximalMove(),),
+    "shift": SHIFTS,
+    "redraw": REDRAWS,
+    "project": (ProjectMove(steps=5),),
+}
 
 
 @pytest.mark.parametrize("name", MOVES)

@@ -9,19 +9,21 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from unflow.bundle import load
+from unflow.disk.bundle import load
 from unflow.energies import CallableEnergy, Energy
-from unflow.errors import InputError
-from unflow.files import read_json_lines, read_tensors
-from unflow.methods import LatentFlow, LatentTransport, Problem
+from unflow.ground.errors import InputError
+from unflow.ground.files import read_json_lines, read_tensors
+from unflow.ground.streams import derive_seed, stream
+from unflow.methods import LatentFlow, LatentTransport
 from unflow.methods.latent_couplings import FlowMove, LatentLaw
 from unflow.methods.latent_transport import LATENT_COUPLINGS
 from unflow.models import Chain, Flow, FlowMap, Generator
 from unflow.nets import MLP
 from unflow.target import Target
-from unflow.testing import check_method
-from unflow.training import EARLIER, METRICS, PREPARED, derive_seed, fit, stream
-from unflow.unlearning import unlearn
+from unflow.training.checks import check_method
+from unflow.training.loop import EARLIER, METRICS, PREPARED, fit
+from unflow.training.method import Problem
+from unflow.unlearning.unlearn import unlearn
 
 
 def right(x: Tensor) -> Tensor:
@@ -111,7 +113,7 @@ def mean_energy(model: nn.Module, n: int = 4000) -> float:
         LatentFlow(**LONGER, width=64, learning_rate=8e-3),
     ],
     ids=["shift", "flow_redraw", "chain"],
-)  # fmt: skip
+)
 def test_a_black_box_is_forgotten_in_the_plane(method: LatentTransport | LatentFlow) -> None:
     """Mean energy 1.9 before, about 0.15 under q*: most of the way, without a gradient of the energy."""
     asked = problem(black_box=True)
@@ -193,8 +195,10 @@ def test_stages_keep_their_own_folders_until_the_model_is_saved(tmp_path: Path) 
     fit(method, problem(), tmp_path / "a", on_step=counted.append)
     assert counted == list(range(1, 23))
     assert {file.name for file in (tmp_path / "a" / EARLIER).iterdir()} == {
-        "checkpoint.safetensors", "prepared.safetensors", "metrics.jsonl"
-    }  # fmt: skip
+        "checkpoint.safetensors",
+        "prepared.safetensors",
+        "metrics.jsonl",
+    }
     result = unlearn(target, method, tmp_path / "b")
     assert {file.name for file in (tmp_path / "b" / EARLIER).iterdir()} == {"metrics.jsonl"}
     assert result.lineage["steps"] == 22

@@ -6,11 +6,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from unflow.errors import InputError
-from unflow.methods import OTFM, Problem
+from unflow.ground.errors import InputError
+from unflow.ground.streams import stream
+from unflow.methods import OTFM
 from unflow.models import Chain, Flow
 from unflow.nets import MLP
-from unflow.training import fit, stream
+from unflow.training.loop import fit
+from unflow.training.method import Problem
 
 
 def flow() -> Flow:

@@ -11,34 +11,38 @@ from typing import Any
 import torch
 from jsonargparse import ArgumentParser
 
-from unflow.auditing import Attacks, Gate, audit, failed
-from unflow.bundle import check_own, write_card
-from unflow.card import audited_row
 from unflow.commands.groups import add_run
 from unflow.commands.options import add_batch_rows, first_word_as
+from unflow.commands.runs import run_folder
 from unflow.commands.shared import Request, Rows
-from unflow.costs import guided_cost
+from unflow.disk.bundle import check_own, write_card
+from unflow.disk.card import audited_row
 from unflow.energies import check_classes
-from unflow.errors import InputError
-from unflow.foreign import (
-    guide_behind,
-    guide_of,
-    lineage_of,
-    load_classifier_for,
-    load_whole,
-)  # fmt: skip
-from unflow.judges import judge_folders
+from unflow.evidence.auditing import Attacks, Gate, audit, failed
+from unflow.evidence.auditing.costs import guided_cost
+from unflow.evidence.auditing.judge_training import judge_folders
+from unflow.evidence.report import write_report
+from unflow.evidence.report.terminal import guard_lines, print_audit
+from unflow.foreign import guide_behind, guide_of, lineage_of, load_classifier_for, load_whole
+from unflow.ground.errors import InputError
+from unflow.ground.streams import check_seed
 from unflow.models import GenerativeModel
-from unflow.report import write_report
-from unflow.runs import run_folder
-from unflow.table import guard_lines, print_audit
-from unflow.training import check_seed
 
 DEFAULT = Attacks()
 _SAME = (
-    "parent", "architecture", "family", "method", "settings", "seed", "data", "teacher", "energy",
-    "train_only", "adapters", "precision",
-)  # fmt: skip
+    "parent",
+    "architecture",
+    "family",
+    "method",
+    "settings",
+    "seed",
+    "data",
+    "teacher",
+    "energy",
+    "train_only",
+    "adapters",
+    "precision",
+)
 """What bundles that differ in strength alone have in common, beside the words of the request."""
 
 
@@ -114,24 +118,46 @@ def run(
     lineage = lineage_of(model)
     held_out, training = rows.parts("held_out", "train")
     record = {
-        "command": "audit", "model": str(model), "original": str(original), "judge": str(judge),
+        "command": "audit",
+        "model": str(model),
+        "original": str(original),
+        "judge": str(judge),
         "second_judge": None if second_judge is None else str(second_judge),
-        "strengths": strengths, "autoencoder": None if autoencoder is None else str(autoencoder),
+        "strengths": strengths,
+        "autoencoder": None if autoencoder is None else str(autoencoder),
         "attack": dataclasses.asdict(attacks) if attack else None,
         "retrained": None if retrained is None else str(retrained),
-        **request.record(), **rows.record(), "n": n, "resolve": resolve, "seed": seed,
-    }  # fmt: skip
+        **request.record(),
+        **rows.record(),
+        "n": n,
+        "resolve": resolve,
+        "seed": seed,
+    }
     with run_folder(out, record):
         result = audit(
-            after, original=before, judge=referee, forget=classes, held_out=held_out,
-            training=training, target=target, retrained=again, n=n, resolve=resolve / 100, seed=seed, out=out,
-            guide=guide_behind(None if target is None else target.energy), judge_data=data_hash(judge),
-            second_judge=second, second_judge_data=None if second_judge is None else data_hash(second_judge),
-            attacks=attacks if attack else None, strengths=others,
+            after,
+            original=before,
+            judge=referee,
+            forget=classes,
+            held_out=held_out,
+            training=training,
+            target=target,
+            retrained=again,
+            n=n,
+            resolve=resolve / 100,
+            seed=seed,
+            out=out,
+            guide=guide_behind(None if target is None else target.energy),
+            judge_data=data_hash(judge),
+            second_judge=second,
+            second_judge_data=None if second_judge is None else data_hash(second_judge),
+            attacks=attacks if attack else None,
+            strengths=others,
             guide_data=None if guide is None else data_hash(guide),
-            method=str(lineage.get("method", "unlearned")), data_used=lineage.get("data_used") or (),
+            method=str(lineage.get("method", "unlearned")),
+            data_used=lineage.get("data_used") or (),
             cost=cost_of(lineage, after, guide),
-        )  # fmt: skip
+        )
         print_audit(result.as_dict())
         print("\n".join(["", *guard_lines(result.as_dict()), "", *result.verdict(), ""]))
         print(f"audit:  {out / 'audit.json'}")

@@ -8,15 +8,15 @@ from typing import Any, Literal
 
 import torch
 
-from unflow.auditing import Audit
 from unflow.commands.options import parse_classes
-from unflow.demo import Demo, DemoConfig
-from unflow.errors import InputError
-from unflow.files import write_bytes, write_json
-from unflow.report import write_report
-from unflow.report.poster import write_poster
-from unflow.runs import open_run
-from unflow.table import mean_table_markdown, print_audit, print_mean_table, summarise
+from unflow.commands.runs import open_run
+from unflow.evidence.auditing import Audit
+from unflow.evidence.report import write_report
+from unflow.evidence.report.poster import write_poster
+from unflow.evidence.report.terminal import mean_table_markdown, print_audit, print_mean_table, summarise
+from unflow.evidence.reproduce.demo import Demo, DemoConfig
+from unflow.ground.errors import InputError
+from unflow.ground.files import write_bytes, write_json
 
 
 def run(
@@ -52,17 +52,31 @@ def run(
         raise InputError(f"got seeds={seeds}; expected 1 or more")
     configs = [
         DemoConfig(
-            forget=parse_classes(forget), seed=seed + k, margin=margin, strength=strength,
-            divergence=divergence, flow_map=flow_map, n=n, full=full, device=device,
+            forget=parse_classes(forget),
+            seed=seed + k,
+            margin=margin,
+            strength=strength,
+            divergence=divergence,
+            flow_map=flow_map,
+            n=n,
+            full=full,
+            device=device,
         )
         for k in range(seeds)
-    ]  # fmt: skip
+    ]
     folders = [out if seeds == 1 else out / f"seed-{config.seed}" for config in configs]
     demos = [Demo(config, folder) for config, folder in zip(configs, folders, strict=True)]
     record: dict[str, Any] = {
-        "command": "demo", "forget": list(configs[0].forget), "seed": seed, "margin": margin,
-        "strength": strength, "divergence": divergence, "flow_map": flow_map, "n": n, "full": full,
-    }  # fmt: skip
+        "command": "demo",
+        "forget": list(configs[0].forget),
+        "seed": seed,
+        "margin": margin,
+        "strength": strength,
+        "divergence": divergence,
+        "flow_map": flow_map,
+        "n": n,
+        "full": full,
+    }
     if seeds > 1:
         open_run(out, record | {"seeds": seeds})
     audits = []

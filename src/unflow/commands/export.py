@@ -9,9 +9,9 @@ import torch
 from jsonargparse import ArgumentParser
 
 from unflow.commands.options import first_word_as
+from unflow.disk.weights import write_weights
 from unflow.foreign import load_model
 from unflow.models import plain_module
-from unflow.weights import write_weights
 
 
 def add_arguments(parser: ArgumentParser, arguments: Sequence[str]) -> list[str]:

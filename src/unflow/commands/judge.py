@@ -8,14 +8,14 @@ from pathlib import Path
 import torch
 from jsonargparse import ArgumentParser
 
-from unflow import bundle
 from unflow.commands.groups import add_run
+from unflow.commands.runs import run_folder
 from unflow.commands.shared import Rows
-from unflow.compute import check_device
-from unflow.judges import FIRST, SECOND, train_judges
-from unflow.methods.classification import Classification
-from unflow.runs import run_folder
-from unflow.training import check_seed
+from unflow.disk import bundle
+from unflow.evidence.auditing.judge_training import FIRST, SECOND, train_judges
+from unflow.ground.streams import check_seed
+from unflow.training.compute import check_device
+from unflow.training.originals.classification import Classification
 
 
 def add_arguments(parser: ArgumentParser, arguments: Sequence[str]) -> list[str]:
@@ -51,9 +51,13 @@ def run(
     seen, held_out = rows.parts("judge", "held_out")
     known = None if guide is None else bundle.load_classifier(guide)
     record = {
-        "command": "judge", **rows.record(), "guide": None if guide is None else str(guide), "steps": steps,
-        "aside": aside, "seed": seed,
-    }  # fmt: skip
+        "command": "judge",
+        **rows.record(),
+        "guide": None if guide is None else str(guide),
+        "steps": steps,
+        "aside": aside,
+        "seed": seed,
+    }
     with run_folder(out, record):
         found = train_judges(seen, held_out, out, method=method, seed=seed, guide=known, device=device)
     for name in (FIRST, SECOND):

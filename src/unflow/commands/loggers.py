@@ -6,8 +6,8 @@ import importlib
 from pathlib import Path
 from typing import Any, Literal
 
-from unflow.errors import InputError
-from unflow.runs import LOGS, is_first_process
+from unflow.commands.runs import LOGS, is_first_process
+from unflow.ground.errors import InputError
 
 Name = Literal["csv", "tensorboard", "wandb", "none"]
 PROJECT = "unflow"

@@ -11,8 +11,8 @@ from typing import Any
 import yaml
 from jsonargparse import ArgumentParser
 
-from unflow.errors import InputError, meant
-from unflow.methods import Method
+from unflow.ground.errors import InputError, meant
+from unflow.training.method import Method
 
 
 def first_word_as(option: str, arguments: Sequence[str]) -> list[str]:
@@ -30,7 +30,9 @@ def recipe_path(name: str) -> str:
     """
     if Path(name).is_file():
         return name
-    shipped = {entry.name.removesuffix(".yaml"): entry for entry in files("unflow.recipes").iterdir()}
+    shipped = {
+        entry.name.removesuffix(".yaml"): entry for entry in files("unflow.commands.recipes").iterdir()
+    }
     known = sorted(key for key, entry in shipped.items() if entry.name.endswith(".yaml"))
     if name in known:
         return str(shipped[name])
@@ -78,10 +80,12 @@ def add_settings(parser: ArgumentParser, name: str | None, methods: Mapping[str,
 def add_batch_rows(parser: ArgumentParser) -> None:
     """Add `--batch_rows`, which holds while the command runs: see ``batches.batch_rows``."""
     parser.add_argument(
-        "--batch_rows", type=int | None, default=None,
+        "--batch_rows",
+        type=int | None,
+        default=None,
         help="samples that are pushed, decoded or scored at once, at most, for large networks; by default "
         "2,048 and more. It changes no result but for rounding",
-    )  # fmt: skip
+    )
 
 
 def parse_classes(text: str | Sequence[int], option: str = "--forget") -> tuple[int, ...]:

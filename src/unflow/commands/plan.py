@@ -14,11 +14,11 @@ from jsonargparse import ArgumentParser
 from unflow.commands.groups import add_run
 from unflow.commands.options import add_batch_rows
 from unflow.commands.shared import Computing, Original, Request, Rows
-from unflow.errors import InputError, choose
-from unflow.files import write_json
+from unflow.ground.errors import InputError, choose
+from unflow.ground.files import write_json
+from unflow.ground.streams import check_seed
 from unflow.methods import INSTALLED, UNLEARNERS
-from unflow.planning import Plan, plan
-from unflow.training import check_seed
+from unflow.unlearning.planning import Plan, plan
 
 
 def add_arguments(parser: ArgumentParser, arguments: Sequence[str]) -> list[str]:
@@ -50,9 +50,11 @@ def run(
     """
     torch.set_num_threads(1)
     check_seed(seed)
-    chosen = UNLEARNERS if methods is None else {
-        name: choose(INSTALLED, name, "method") for name in methods.split(",")
-    }  # fmt: skip
+    chosen = (
+        UNLEARNERS
+        if methods is None
+        else {name: choose(INSTALLED, name, "method") for name in methods.split(",")}
+    )
     if out is not None and out.exists():
         raise InputError(f"{out} is there already; expected a new file: choose another --out")
     if out is not None:

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from jsonargparse import ArgumentParser
 
-from unflow.errors import InputError
-from unflow.report import write_comparison, write_report
+from unflow.evidence.report import write_comparison, write_report
+from unflow.ground.errors import InputError
 
 
 def add_arguments(parser: ArgumentParser, arguments: Sequence[str]) -> list[str]:

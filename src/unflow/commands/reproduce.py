@@ -9,13 +9,13 @@ from pathlib import Path
 import torch
 from jsonargparse import ArgumentParser
 
-from unflow.auditing import Attacks
 from unflow.commands.options import first_word_as, parse_classes
-from unflow.compute import check_device
-from unflow.errors import InputError, choose
-from unflow.reproduce import EXPERIMENTS
-from unflow.runs import run_folder
-from unflow.training import check_seed
+from unflow.commands.runs import run_folder
+from unflow.evidence.auditing import Attacks
+from unflow.evidence.reproduce import EXPERIMENTS
+from unflow.ground.errors import InputError, choose
+from unflow.ground.streams import check_seed
+from unflow.training.compute import check_device
 
 DEFAULT = Attacks()
 
@@ -73,9 +73,14 @@ def run(
     if classes is not None:
         only = kind.of_classes(parse_classes(classes, "--classes"))
     experiment = kind(
-        out=out, seeds=range(seed, seed + seeds), only=only, data=data, device=device, jobs=jobs,
+        out=out,
+        seeds=range(seed, seed + seeds),
+        only=only,
+        data=data,
+        device=device,
+        jobs=jobs,
         attacks=attacks if attack else None,
-    )  # fmt: skip
+    )
     experiment.check()
     record = {"command": "reproduce", "name": name, "seeds": seeds, "seed": seed, "dataset": dataset}
     if classes is not None:

@@ -11,10 +11,10 @@ from jsonargparse import ArgumentParser
 
 from unflow.commands.groups import add_run
 from unflow.commands.options import add_batch_rows, first_word_as
-from unflow.errors import InputError
+from unflow.commands.runs import open_run
 from unflow.foreign import load_whole
-from unflow.runs import open_run
-from unflow.training import check_seed, stream
+from unflow.ground.errors import InputError
+from unflow.ground.streams import Stream, check_seed, stream
 
 
 def add_arguments(parser: ArgumentParser, arguments: Sequence[str]) -> list[str]:
@@ -25,9 +25,13 @@ def add_arguments(parser: ArgumentParser, arguments: Sequence[str]) -> list[str]
 
 
 def run(
-    model: str, out: Path, n: int = 64, seed: int = 0, autoencoder: Path | None = None,
+    model: str,
+    out: Path,
+    n: int = 64,
+    seed: int = 0,
+    autoencoder: Path | None = None,
     trust_code: bool = False,
-) -> None:  # fmt: skip
+) -> None:
     """Draw samples from a model into samples.npz, and a picture of the first 64 images.
 
     Args:
@@ -43,7 +47,7 @@ def run(
     if n < 1:
         raise InputError(f"got n={n}; expected 1 or more samples")
     generator = load_whole(model, autoencoder, trust_code)
-    z = generator.prior(n, stream(seed, 99))
+    z = generator.prior(n, stream(seed, Stream.LATENTS))
     x = generator.push_batches(z)
     decoder = None if autoencoder is None else str(autoencoder)
     open_run(out, {"command": "sample", "model": str(model), "autoencoder": decoder, "n": n, "seed": seed})

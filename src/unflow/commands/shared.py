@@ -6,18 +6,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from unflow.base_models import load_parts, load_rows
 from unflow.commands.groups import Group
 from unflow.commands.options import parse_classes
-from unflow.compute import Precision, check_device
 from unflow.data import LabelledData
-from unflow.divergences import DIVERGENCES
-from unflow.errors import InputError
 from unflow.foreign import load_energy, load_model, with_options
 from unflow.foreign.line import split_options
-from unflow.methods import LowRank
+from unflow.ground.errors import InputError
+from unflow.mathematics.divergences import DIVERGENCES
 from unflow.models import GenerativeModel
 from unflow.target import Target
+from unflow.training.compute import Precision, check_device
+from unflow.training.low_rank import LowRank
+from unflow.training.originals.base_models import load_parts, load_rows
 
 
 @dataclass(frozen=True)
@@ -102,9 +102,12 @@ class Request(Group):
     def record(self) -> dict[str, Any]:
         """Return what belongs into the configuration of a run."""
         return {
-            "energy": self.energy, "forget": None if self.classes is None else list(self.classes),
-            "margin": self.margin, "strength": self.strength, "divergence": self.divergence,
-        }  # fmt: skip
+            "energy": self.energy,
+            "forget": None if self.classes is None else list(self.classes),
+            "margin": self.margin,
+            "strength": self.strength,
+            "divergence": self.divergence,
+        }
 
 
 @dataclass(frozen=True)
@@ -177,18 +180,21 @@ class Computing(Group):
     def options(self) -> dict[str, Any]:
         """Return the arguments that ``unlearn`` and ``plan`` have for it."""
         return {
-            "device": self.device, "precision": self.precision,
+            "device": self.device,
+            "precision": self.precision,
             "train_only": None if self.train_only is None else patterns(self.train_only),
             "adapters": None if self.rank is None else LowRank(self.rank),
-            "micro_batches": self.micro_batches, "compile": self.compile,
-        }  # fmt: skip
+            "micro_batches": self.micro_batches,
+            "compile": self.compile,
+        }
 
     def record(self) -> dict[str, Any]:
         """Return what belongs into the configuration of a run: what changes more than rounding."""
         return {
-            "train_only": self.train_only, "rank": self.rank,
+            "train_only": self.train_only,
+            "rank": self.rank,
             "precision": None if self.precision == "32-true" else self.precision,
-        }  # fmt: skip
+        }
 
 
 def patterns(text: str) -> list[str]:

@@ -11,8 +11,8 @@ from jsonargparse import ArgumentParser
 from unflow.commands.groups import add_run
 from unflow.commands.shared import Rows
 from unflow.data import Split, read_split, split_data, write_split
-from unflow.errors import InputError
-from unflow.training import check_seed
+from unflow.ground.errors import InputError
+from unflow.ground.streams import check_seed
 
 
 def add_arguments(parser: ArgumentParser, arguments: Sequence[str]) -> list[str]:
@@ -21,12 +21,7 @@ def add_arguments(parser: ArgumentParser, arguments: Sequence[str]) -> list[str]
     return list(arguments)
 
 
-def run(
-    rows: Rows,
-    out: Path,
-    shares: tuple[float, float, float] = (0.5, 0.25, 0.25),
-    seed: int = 0,
-) -> None:
+def run(rows: Rows, out: Path, shares: tuple[float, float, float] = (0.5, 0.25, 0.25), seed: int = 0) -> None:
     """Write down which samples train the models, which the judges, and which only measure.
 
     Args:

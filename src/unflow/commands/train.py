@@ -9,17 +9,18 @@ from typing import Any, Literal
 import torch
 from jsonargparse import ArgumentParser
 
-from unflow import bundle
-from unflow.base_models import train_model
 from unflow.commands.groups import add_run
 from unflow.commands.options import add_settings, peek, with_recipe
+from unflow.commands.runs import is_first_process, run_folder
 from unflow.commands.shared import Rows
-from unflow.compute import check_device
-from unflow.errors import InputError
-from unflow.methods import TRAINERS, Method
-from unflow.methods.base import settings as plain_settings
-from unflow.runs import is_first_process, run_folder
-from unflow.training import check_seed
+from unflow.disk import bundle
+from unflow.ground.errors import InputError
+from unflow.ground.streams import check_seed
+from unflow.training.compute import check_device
+from unflow.training.method import Method
+from unflow.training.method import settings as plain_settings
+from unflow.training.originals import TRAINERS
+from unflow.training.originals.base_models import train_model
 
 
 def add_arguments(parser: ArgumentParser, arguments: Sequence[str]) -> list[str]:
@@ -69,16 +70,32 @@ def run(
     flow = bundle.load(teacher) if teacher is not None else None
     eye = bundle.load_classifier(critic) if critic is not None else None
     record = {
-        "command": "train", "kind": kind, "net": net, "method": method,
-        "settings": plain_settings(settings), **rows.record(), "part": part,
-        "teacher": None if teacher is None else str(teacher), "seed": seed,
-    }  # fmt: skip
+        "command": "train",
+        "kind": kind,
+        "net": net,
+        "method": method,
+        "settings": plain_settings(settings),
+        **rows.record(),
+        "part": part,
+        "teacher": None if teacher is None else str(teacher),
+        "seed": seed,
+    }
     if critic is not None:
         record["critic"] = str(critic)
     with run_folder(out, record):
         train_model(
-            kind, net, settings, samples, out, seed=seed, teacher=flow, critic=eye, part=part, device=device,
-            devices=devices, label=f"{kind} ({method})",
-        )  # fmt: skip
+            kind,
+            net,
+            settings,
+            samples,
+            out,
+            seed=seed,
+            teacher=flow,
+            critic=eye,
+            part=part,
+            device=device,
+            devices=devices,
+            label=f"{kind} ({method})",
+        )
     if is_first_process():
         print(f"model: {out}")

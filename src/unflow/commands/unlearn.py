@@ -9,21 +9,22 @@ from typing import Any
 import torch
 from jsonargparse import ArgumentParser
 
-from unflow.bundle import CONFIG, folder_of
 from unflow.commands.groups import add_run
 from unflow.commands.loggers import Name, loggers
 from unflow.commands.options import add_batch_rows, add_settings, peek, with_recipe
+from unflow.commands.runs import is_first_process, run_folder
 from unflow.commands.shared import Computing, Original, Request, Rows
-from unflow.errors import InputError
-from unflow.files import read_json
+from unflow.disk.bundle import CONFIG, folder_of
 from unflow.foreign import load_model, read_line, seen_by
-from unflow.methods import INSTALLED, Method, Problem
-from unflow.methods.base import settings as plain_settings
+from unflow.ground.errors import InputError
+from unflow.ground.files import read_json
+from unflow.ground.streams import check_seed
+from unflow.methods import INSTALLED
 from unflow.models import GenerativeModel, inner_model
-from unflow.runs import is_first_process, run_folder
 from unflow.target import Target
-from unflow.training import check_seed
-from unflow.unlearning import rows_read, unlearn
+from unflow.training.method import Method, Problem
+from unflow.training.method import settings as plain_settings
+from unflow.unlearning.unlearn import rows_read, unlearn
 
 
 def add_arguments(parser: ArgumentParser, arguments: Sequence[str]) -> list[str]:
@@ -110,17 +111,30 @@ def run(
     check_teacher(settings, target, method, retrained)
     real = real_samples(settings, target, request, rows, method, retrained)
     record = {
-        "command": "unlearn", "model": original.named, **request.record(), "method": method,
-        "settings": plain_settings(settings), **rows.record(),
-        "teacher": None if teacher is None else str(teacher), "seed": seed,
+        "command": "unlearn",
+        "model": original.named,
+        **request.record(),
+        "method": method,
+        "settings": plain_settings(settings),
+        **rows.record(),
+        "teacher": None if teacher is None else str(teacher),
+        "seed": seed,
         **computing.record(),
-    }  # fmt: skip
+    }
     with run_folder(out, record):
         result = unlearn(
-            target, settings, out, seed=seed, devices=devices, name=method, teacher=retrained,
-            guide_data=seen_by(str(request.energy)), loggers=loggers(logger, out), **computing.options(),
+            target,
+            settings,
+            out,
+            seed=seed,
+            devices=devices,
+            name=method,
+            teacher=retrained,
+            guide_data=seen_by(str(request.energy)),
+            loggers=loggers(logger, out),
+            **computing.options(),
             **real,
-        )  # fmt: skip
+        )
     if is_first_process():
         print(f"model: {out} ({result.lineage['seconds']:.1f} s)")
 
@@ -136,9 +150,13 @@ def check_teacher(settings: Method, target: Target, method: str, teacher: Genera
 
 
 def real_samples(
-    settings: Method, target: Target, request: Request, rows: Rows, method: str,
+    settings: Method,
+    target: Target,
+    request: Request,
+    rows: Rows,
+    method: str,
     teacher: GenerativeModel | None,
-) -> dict[str, Any]:  # fmt: skip
+) -> dict[str, Any]:
     """Return the real samples that a method reads, by the names that ``unlearn`` has for them.
 
     Raises:

@@ -17,20 +17,41 @@ from unflow.data.image_folder import image_folder
 from unflow.data.names import DATASETS, IN_FOLDERS, SOURCES, Source, forms, load_data
 from unflow.data.npz import read_npz, write_npz
 from unflow.data.split import PARTS, Split, read_split, split_data, write_split
-from unflow.data.toy import (
-    PLANAR_SETS,
-    Checkerboard,
-    Circles,
-    Gaussians,
-    GeometryJudge,
-    Moons,
-    PlanarSet,
-)
+from unflow.data.toy import PLANAR_SETS, Checkerboard, Circles, Gaussians, GeometryJudge, Moons, PlanarSet
 
 __all__ = [
-    "CIFAR10_CLASSES", "DATASETS", "IN_FOLDERS", "PARTS", "PLANAR_SETS", "SOURCES", "Checkerboard", "Circles",
-    "Gaussians", "GeometryJudge", "LabelledData", "Moons", "PlanarSet", "Source", "Split", "cached",
-    "cifar10", "cifar100", "digits", "features_of", "forms", "from_dataset", "from_hf", "idx_pairs",
-    "image_files", "image_folder", "load_data", "mnist", "read_idx", "read_npz", "read_split", "split_data",
-    "write_npz", "write_split",
-]  # fmt: skip
+    "CIFAR10_CLASSES",
+    "DATASETS",
+    "IN_FOLDERS",
+    "PARTS",
+    "PLANAR_SETS",
+    "SOURCES",
+    "Checkerboard",
+    "Circles",
+    "Gaussians",
+    "GeometryJudge",
+    "LabelledData",
+    "Moons",
+    "PlanarSet",
+    "Source",
+    "Split",
+    "cached",
+    "cifar10",
+    "cifar100",
+    "digits",
+    "features_of",
+    "forms",
+    "from_dataset",
+    "from_hf",
+    "idx_pairs",
+    "image_files",
+    "image_folder",
+    "load_data",
+    "mnist",
+    "read_idx",
+    "read_npz",
+    "read_split",
+    "split_data",
+    "write_npz",
+    "write_split",
+]

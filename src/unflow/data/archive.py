@@ -8,7 +8,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from unflow.errors import InputError
+from unflow.ground.errors import InputError
 
 
 def members(

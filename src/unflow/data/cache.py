@@ -12,8 +12,8 @@ from torch import Tensor
 
 from unflow.data.dataset import LabelledData
 from unflow.data.values import from_bytes, packed
-from unflow.errors import InputError
-from unflow.files import read_tensors, sha256_text, write_tensors
+from unflow.ground.errors import InputError
+from unflow.ground.files import read_tensors, sha256_text, write_tensors
 
 _DATA, FEATURES = "data-", "features-"
 """How the names of entries start."""

@@ -17,11 +17,9 @@ from unflow.data.archive import members
 from unflow.data.cifar_binary import CIFAR10, find_binary, records
 from unflow.data.dataset import LabelledData
 from unflow.data.values import from_bytes
-from unflow.errors import InputError, choose
+from unflow.ground.errors import InputError, choose
 
-CIFAR10_CLASSES = (
-    "airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck",
-)  # fmt: skip
+CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 """In the order of the original labels."""
 
 _ARCHIVE = "cifar10-images.tar.gz"

@@ -13,7 +13,7 @@ from unflow.data.archive import members
 from unflow.data.dataset import LabelledData
 from unflow.data.labels import labelled
 from unflow.data.values import scaled
-from unflow.errors import InputError
+from unflow.ground.errors import InputError
 
 _PIXELS = 3 * 32 * 32
 
@@ -42,14 +42,23 @@ class BinaryVersion:
 
 
 CIFAR10 = BinaryVersion(
-    "CIFAR-10", "cifar-10-batches-bin", "cifar-10-binary.tar.gz",
-    (*(f"data_batch_{k}.bin" for k in range(1, 6)), "test_batch.bin"), "", 1,
+    "CIFAR-10",
+    "cifar-10-batches-bin",
+    "cifar-10-binary.tar.gz",
+    (*(f"data_batch_{k}.bin" for k in range(1, 6)), "test_batch.bin"),
+    "",
+    1,
     ("cifar-10-python.tar.gz", "cifar-10-batches-py", "data_batch_1"),
-)  # fmt: skip
+)
 CIFAR100 = BinaryVersion(
-    "CIFAR-100", "cifar-100-binary", "cifar-100-binary.tar.gz", ("train.bin", "test.bin"),
-    "fine_label_names.txt", 2, ("cifar-100-python.tar.gz", "cifar-100-python", "meta"),
-)  # fmt: skip
+    "CIFAR-100",
+    "cifar-100-binary",
+    "cifar-100-binary.tar.gz",
+    ("train.bin", "test.bin"),
+    "fine_label_names.txt",
+    2,
+    ("cifar-100-python.tar.gz", "cifar-100-python", "meta"),
+)
 
 
 def cifar100(folder: str | Path) -> LabelledData:

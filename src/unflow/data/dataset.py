@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from unflow.files import sha256_tensors
+from unflow.ground.files import sha256_tensors
 
 
 @dataclass(frozen=True)

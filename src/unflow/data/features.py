@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from unflow.data.cache import FEATURES, keep
 from unflow.data.dataset import LabelledData
-from unflow.errors import InputError
-from unflow.files import read_tensors, sha256_module, sha256_text
+from unflow.ground.errors import InputError
+from unflow.ground.files import read_tensors, sha256_module, sha256_text
 from unflow.nets.modes import evaluating
 
 

@@ -12,7 +12,7 @@ from unflow.data.dataset import LabelledData
 from unflow.data.labels import labelled
 from unflow.data.pixels import check_size, pixels, stacked
 from unflow.data.values import scaled
-from unflow.errors import InputError
+from unflow.ground.errors import InputError
 
 
 def from_dataset(

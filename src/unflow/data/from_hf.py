@@ -8,7 +8,7 @@ from typing import Any
 
 from unflow.data.dataset import LabelledData
 from unflow.data.from_dataset import of_pairs
-from unflow.errors import InputError
+from unflow.ground.errors import InputError
 
 
 def from_hf(

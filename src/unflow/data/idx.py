@@ -14,7 +14,7 @@ from torch import Tensor
 
 from unflow.data.dataset import LabelledData
 from unflow.data.values import from_bytes
-from unflow.errors import InputError
+from unflow.ground.errors import InputError
 
 _GZIP = b"\x1f\x8b"
 _UNSIGNED_BYTES = 0x08

@@ -13,7 +13,7 @@ from unflow.data.idx import read_idx
 from unflow.data.labels import labelled
 from unflow.data.pixels import channels_first
 from unflow.data.values import scaled
-from unflow.errors import InputError
+from unflow.ground.errors import InputError
 
 _FILE = re.compile(r"(.*?)[-_.]?(images|labels)[-.]idx\d[-.]ubyte(?:\.gz)?")
 _PART = re.compile(r"(.*?)[-_.]?(train|t10k|test|)")

@@ -10,7 +10,7 @@ from torch import Tensor
 from unflow.data.image_folder import ENDINGS, decoded, is_image, visible
 from unflow.data.pixels import stacked
 from unflow.data.values import scaled
-from unflow.errors import InputError
+from unflow.ground.errors import InputError
 
 
 def image_files(place: str | Path, shape: Sequence[int]) -> Tensor:

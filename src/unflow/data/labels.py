@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from unflow.data.dataset import LabelledData
-from unflow.errors import InputError
+from unflow.ground.errors import InputError
 
 
 def labelled(

@@ -17,7 +17,7 @@ from unflow.data.idx import mnist
 from unflow.data.idx_pairs import idx_pairs
 from unflow.data.image_folder import image_folder
 from unflow.data.npz import read_npz
-from unflow.errors import InputError
+from unflow.ground.errors import InputError
 
 _SIZED = re.compile(r"(.+)@(\d+)")
 

@@ -14,8 +14,8 @@ from unflow.data.dataset import LabelledData
 from unflow.data.labels import labelled
 from unflow.data.pixels import channels_first
 from unflow.data.values import RANGES, numbers, packed, scaled
-from unflow.errors import InputError
-from unflow.files import write_arrays
+from unflow.ground.errors import InputError
+from unflow.ground.files import write_arrays
 
 _OPTIONAL = ("class_names", "range")
 

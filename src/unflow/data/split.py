@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from unflow.data.dataset import LabelledData
-from unflow.errors import InputError
-from unflow.files import read_json, write_json
+from unflow.ground.errors import InputError
+from unflow.ground.files import read_json, write_json
 
 PARTS = ("train", "judge", "held_out")
 """train: generators and the guide; judge: the judge alone; held_out: statistics, never trained on."""

@@ -12,7 +12,7 @@ import torch.nn.functional as nnf
 from torch import Tensor
 
 from unflow.data.dataset import LabelledData
-from unflow.errors import InputError
+from unflow.ground.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -239,8 +239,11 @@ class Checkerboard(PlanarSet):
 
 
 PLANAR_SETS: dict[str, PlanarSet] = {
-    "circles": Circles(), "moons": Moons(), "gaussians": Gaussians(), "checkerboard": Checkerboard(),
-}  # fmt: skip
+    "circles": Circles(),
+    "moons": Moons(),
+    "gaussians": Gaussians(),
+    "checkerboard": Checkerboard(),
+}
 
 
 class GeometryJudge:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from unflow.errors import InputError
+from unflow.ground.errors import InputError
 
 RANGES = ((0, 255), (0, 1), (-1, 1))
 """Black and white, in the ways that images are stored."""

@@ -11,16 +11,26 @@ Sums of *raw* log-odds cancel (a sure A is a sure not-B), so the union refuses u
 bound them first with ``Softplus`` or the ``margin`` of ``ClassLogOdds``.
 """
 
-from unflow.energies.algebra import Minimum, Negative, Scaled, Softplus, Sum, check_margin
 from unflow.energies.anchor import Anchor, AnchorLogOdds, features_of
 from unflow.energies.attribute import AttributeLogOdds
 from unflow.energies.balanced import Balanced, retained_probabilities
-from unflow.energies.base import Energy, frozen
+from unflow.energies.base import (
+    Energy,
+    Minimum,
+    Negative,
+    Scaled,
+    Softplus,
+    Sum,
+    check_margin,
+    evaluate,
+    frozen,
+    require_bounded,
+    require_finite,
+)
 from unflow.energies.black_box import BlackBox
 from unflow.energies.class_log_odds import ClassLogOdds, check_classes
 from unflow.energies.decoded import Decoded, Decoder
 from unflow.energies.estimator import EstimatorLogOdds
-from unflow.energies.evaluation import evaluate, require_bounded, require_finite
 from unflow.energies.functions import CallableEnergy, Region
 from unflow.energies.imagenet import ImageNetClassifier
 from unflow.energies.linear import LinearClassifier

@@ -8,11 +8,10 @@ import torch
 import torch.nn.functional as nnf
 from torch import Tensor, nn
 
-from unflow.batches import in_batches
-from unflow.energies.algebra import check_margin
 from unflow.energies.anchor import features_of
-from unflow.energies.base import Energy, frozen
-from unflow.errors import InputError
+from unflow.energies.base import Energy, check_margin, frozen
+from unflow.ground.batches import in_batches
+from unflow.ground.errors import InputError
 
 
 class AttributeLogOdds(Energy):

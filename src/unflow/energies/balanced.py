@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from unflow.energies.base import Energy, frozen
-from unflow.errors import InputError
+from unflow.ground.errors import InputError
 
 
 class Balanced(Energy):

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from unflow.errors import InputError
+from unflow.ground.errors import InputError
 
 Reads = Literal["array", "uint8", "tensor"]
 

@@ -14,7 +14,7 @@ from unflow.energies.base import frozen
 from unflow.energies.fingerprint import fingerprint
 from unflow.energies.opaque import Opaque
 from unflow.energies.probabilities import FLOOR, check_floor, log_probabilities, two_logits
-from unflow.errors import InputError
+from unflow.ground.errors import InputError
 
 Output = Literal["predict_proba", "decision_function"]
 

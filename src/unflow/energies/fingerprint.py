@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from unflow.errors import InputError
+from unflow.ground.errors import InputError
 
 Write = Callable[[bytes], object]
 

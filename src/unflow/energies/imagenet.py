@@ -9,7 +9,7 @@ import torch.nn.functional as nnf
 from torch import Tensor, nn
 
 from unflow.energies.optional import imported
-from unflow.errors import InputError
+from unflow.ground.errors import InputError
 
 EXTRA = "imagenet"
 SIZE = 224

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from unflow.errors import InputError
+from unflow.ground.errors import InputError
 
 
 class LinearClassifier(nn.Module):

@@ -6,10 +6,9 @@ import torch
 import torch.nn.functional as nnf
 from torch import Tensor, nn
 
-from unflow.energies.algebra import check_margin
 from unflow.energies.anchor import features_of
-from unflow.energies.base import Energy, frozen
-from unflow.errors import InputError
+from unflow.energies.base import Energy, check_margin, frozen
+from unflow.ground.errors import InputError
 
 
 class MixtureLogOdds(Energy):

@@ -14,14 +14,8 @@ from unflow.energies.base import frozen
 from unflow.energies.fingerprint import fingerprint
 from unflow.energies.opaque import Opaque
 from unflow.energies.optional import imported
-from unflow.energies.probabilities import (
-    FLOOR,
-    check_floor,
-    log_probabilities,
-    two_logits,
-    two_probabilities,
-)
-from unflow.errors import InputError
+from unflow.energies.probabilities import FLOOR, check_floor, log_probabilities, two_logits, two_probabilities
+from unflow.ground.errors import InputError
 
 EXTRA = "onnx"
 CPU = "CPUExecutionProvider"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-from unflow.errors import InputError
+from unflow.ground.errors import InputError
 
 
 def imported(package: str, extra: str) -> Any:

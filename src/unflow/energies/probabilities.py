@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from unflow.errors import InputError
+from unflow.ground.errors import InputError
 
 FLOOR = 1e-6
 """Least probability that is believed: 13.8 nats, more than any margin asks for."""

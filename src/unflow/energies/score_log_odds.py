@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from unflow.energies.base import frozen
 from unflow.energies.opaque import Opaque
 from unflow.energies.probabilities import FLOOR, check_floor, log_probabilities, two_probabilities
-from unflow.errors import InputError
+from unflow.ground.errors import InputError
 
 
 class ScoreLogOdds(Opaque):

@@ -16,6 +16,17 @@ from unflow.foreign.line import Foreign, read_line
 from unflow.foreign.models import lineage_of, load_model, load_whole, with_options
 
 __all__ = [
-    "Foreign", "check_reads", "guide_behind", "guide_of", "lineage_of", "load_classifier",
-    "load_classifier_for", "load_energy", "load_model", "load_whole", "read_line", "seen_by", "with_options",
-]  # fmt: skip
+    "Foreign",
+    "check_reads",
+    "guide_behind",
+    "guide_of",
+    "lineage_of",
+    "load_classifier",
+    "load_classifier_for",
+    "load_energy",
+    "load_model",
+    "load_whole",
+    "read_line",
+    "seen_by",
+    "with_options",
+]

@@ -7,15 +7,15 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from unflow import bundle
-from unflow.classifiers import Classifier
-from unflow.errors import InputError, one_sentence
+from unflow.disk import bundle
 from unflow.foreign.line import Foreign, Readers, find_beside_the_shell, read_line, read_range, read_shape
+from unflow.ground.errors import InputError, one_sentence
+from unflow.ground.streams import stream
 from unflow.models import GenerativeModel
+from unflow.models.classifier import Classifier
 from unflow.nets import ReadsAs, WritesAs
 from unflow.nets.adapters import last_linear
 from unflow.nets.modes import evaluating
-from unflow.training import stream
 
 
 def load_classifier(text: str | Path, trust_code: bool = False) -> Classifier:
@@ -86,8 +86,11 @@ def check_reads(classifier: Classifier, model: GenerativeModel) -> None:
 
 def _classifier(line: Foreign) -> Classifier:
     known: Readers = {
-        "range": read_range, "shape": read_shape, "key": str, "names": lambda text: text.split("/")
-    }  # fmt: skip
+        "range": read_range,
+        "shape": read_shape,
+        "key": str,
+        "names": lambda text: text.split("/"),
+    }
     ours, theirs = line.take(known)
     net = ReadsAs(line.network(theirs, ours.get("key"), known), ours.get("range"), ours.get("shape"))
     return Classifier(net, ours.get("names") or _numbers(net, line)).eval()

@@ -7,20 +7,20 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from unflow.bundle import CONFIG, on_hub
-from unflow.classifiers import Classifier
+from unflow.disk.bundle import CONFIG, on_hub
 from unflow.energies import BlackBox, ClassLogOdds, Energy, OnnxLogOdds, ScoreLogOdds, check_classes
-from unflow.errors import InputError, one_sentence
 from unflow.foreign.classifiers import check_range_said, load_classifier_for
 from unflow.foreign.estimators import energy_of_estimator
 from unflow.foreign.images import energy_of_images
 from unflow.foreign.line import KINDS, Foreign, read_line, read_range, read_shape
 from unflow.foreign.packages import FromLine, of_package
 from unflow.foreign.wanted import Wanted
+from unflow.ground.errors import InputError, one_sentence
+from unflow.ground.plugins import Installed
+from unflow.ground.streams import stream
 from unflow.models import GenerativeModel
+from unflow.models.classifier import Classifier
 from unflow.nets import ReadsAs
-from unflow.plugins import Installed
-from unflow.training import stream
 
 FORMS = (
     "classifier:DIR, classifier:pretrained:ORG/NAME, classifier:PACKAGE.MODULE:FUNCTION@WEIGHTS, onnx:FILE, "
@@ -132,9 +132,7 @@ def _images(line: Foreign, wanted: Wanted) -> Energy:
     return energy_of_images(line, wanted.margin, wanted.model, wanted.trust_code)
 
 
-ENERGIES: dict[str, FromLine] = {
-    "onnx": _onnx, "estimator": _estimator, "score": _score, "images": _images,
-}  # fmt: skip
+ENERGIES: dict[str, FromLine] = {"onnx": _onnx, "estimator": _estimator, "score": _score, "images": _images}
 """Kind -> how its line becomes an energy; a classifier's is ``ClassLogOdds``."""
 INSTALLED = Installed("unflow.energies", ENERGIES, of_package, reserved=(*KINDS, "pretrained"))
 """``ENERGIES``, and those of installed packages."""

@@ -8,8 +8,8 @@ from typing import Any
 from torch import nn
 
 from unflow.energies import ClassLogOdds, Energy, EstimatorLogOdds, LinearClassifier, check_classes
-from unflow.errors import InputError, said
 from unflow.foreign.line import FUNCTION, Foreign, Readers, read_range, read_shape
+from unflow.ground.errors import InputError, said
 from unflow.nets import ReadsAs
 
 FILES = (".joblib", ".pkl", ".pickle")

@@ -7,19 +7,19 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from unflow import bundle
-from unflow.anchoring import anchored, grown, thresholded
-from unflow.autoencoders import Autoencoder, Encoding
-from unflow.classifiers import Classifier, Features
 from unflow.data import image_files
+from unflow.disk import bundle
 from unflow.energies import Energy, ImageNetClassifier
 from unflow.energies.anchor import features_of
-from unflow.errors import InputError, one_sentence
+from unflow.energies.anchoring import anchored, grown, thresholded
 from unflow.foreign.classifiers import check_range_said
 from unflow.foreign.line import FUNCTION, Foreign, Readers, read_range, read_shape
+from unflow.ground.errors import InputError, one_sentence
+from unflow.ground.streams import Stream, stream
 from unflow.models import GenerativeModel
+from unflow.models.autoencoder import Autoencoder, Encoding
+from unflow.models.classifier import Classifier, Features
 from unflow.nets import ReadsAs
-from unflow.training import stream
 
 NUM_FIT = 8000
 """Samples of the model to which the energy is fitted."""
@@ -61,9 +61,9 @@ def energy_of_images(line: Foreign, margin: float, model: GenerativeModel, trust
         check_range_said(line, model)
     images = image_files(line.what, model.sample_shape).to(model.device, model.dtype)
     _check_extractor(phi, images)
-    x = model.sample(ours.get("samples", NUM_FIT), stream(0, 71))
+    x = model.sample(ours.get("samples", NUM_FIT), stream(0, Stream.IMAGE_ENERGY))
     if way == "grown":
-        return grown(phi, images, x, stream(0, 72), margin=margin, **settings)
+        return grown(phi, images, x, stream(0, Stream.WALK), margin=margin, **settings)
     return thresholded(anchored(phi, images, x, **settings), x, margin)
 
 

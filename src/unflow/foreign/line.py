@@ -21,10 +21,10 @@ from typing import Any, Literal, cast
 import yaml
 from torch import nn
 
-from unflow.errors import InputError, said
+from unflow.disk.weights import load_weights
+from unflow.ground.errors import InputError, said
 from unflow.nets import build_net, named_function, trust
 from unflow.nets.adapters import Range, checked_range
-from unflow.weights import load_weights
 
 KINDS = ("generator", "flow", "flow_map", "diffusers", "classifier", "onnx", "estimator", "score", "images")
 """What a line may begin with; anything else is the path of a bundle."""

@@ -10,9 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from unflow import bundle
-from unflow.autoencoders import Autoencoder
-from unflow.errors import InputError
+from unflow.disk import bundle
 from unflow.foreign.line import (
     Foreign,
     Readers,
@@ -23,10 +21,12 @@ from unflow.foreign.line import (
     read_range,
     read_shape,
 )
+from unflow.ground.errors import InputError
+from unflow.ground.streams import stream
 from unflow.models import Flow, FlowMap, GenerativeModel, Generator, Labelled, Latent, inner_model
+from unflow.models.autoencoder import Autoencoder
 from unflow.nets import AdaptedAverageVelocity, AdaptedVelocity, WritesAs
 from unflow.nets.adapters import Range
-from unflow.training import stream
 
 PROBED = 64
 """Samples that are looked at before a model is believed to write what was said."""
@@ -135,8 +135,13 @@ def _written(net: nn.Module, ours: Mapping[str, Any]) -> nn.Module:
 
 def _flow(line: Foreign) -> GenerativeModel:
     known: Readers = {
-        **_OF_FLOWS, "predicts": str, "null_label": int, "guidance": float, "integrator": str, "steps": int,
-    }  # fmt: skip
+        **_OF_FLOWS,
+        "predicts": str,
+        "null_label": int,
+        "guidance": float,
+        "integrator": str,
+        "steps": int,
+    }
     ours, net, shape = _velocity(line, known)
     sampling = {name: ours.pop(name) for name in ("integrator", "steps") if name in ours}
     model = Flow(AdaptedVelocity(net, shape, ours.pop("call", "x, t"), **ours), shape, **sampling)
@@ -159,9 +164,14 @@ def _label(text: str) -> int:
 
 
 _OF_FLOWS: Readers = {
-    "shape": read_shape, "key": str, "call": read_call, "noise_at": int, "time_scale": float,
-    "time_shape": str, "label": _label,
-}  # fmt: skip
+    "shape": read_shape,
+    "key": str,
+    "call": read_call,
+    "noise_at": int,
+    "time_scale": float,
+    "time_shape": str,
+    "label": _label,
+}
 
 
 def _velocity(line: Foreign, known: Readers) -> tuple[dict[str, Any], nn.Module, tuple[int, ...]]:
@@ -187,7 +197,7 @@ def _labelled(model: Flow | FlowMap, line: Foreign) -> GenerativeModel:
 
 
 def _diffusers(line: Foreign) -> GenerativeModel:
-    from unflow.hub import load_diffusers
+    from unflow.disk.diffusers import load_diffusers
 
     known: Readers = {"kind": str, "label": int, "sample_size": int, "integrator": str, "steps": int}
     ours = line.take_all(known)

@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from unflow.energies import Energy
-from unflow.errors import InputError
 from unflow.foreign.line import Foreign
 from unflow.foreign.wanted import Wanted
+from unflow.ground.errors import InputError
 
 FromLine = Callable[[Foreign, Wanted], Energy]
 """A line, and what is asked of it -> an energy."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from unflow.errors import InputError
+from unflow.ground.errors import InputError
 from unflow.models import GenerativeModel
 
 

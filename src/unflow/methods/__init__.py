@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from unflow.methods.autoencoding import Autoencoding
-from unflow.methods.base import Method, Problem, Trained, Training, Untrained, as_method, settings
+from unflow.ground.plugins import Installed
 from unflow.methods.baselines.fine_tune import FineTune
 from unflow.methods.baselines.gradient_ascent import GradientAscent
 from unflow.methods.baselines.neg_grad_plus import NegGradPlus
@@ -13,24 +12,46 @@ from unflow.methods.baselines.retrain import Retrain
 from unflow.methods.baselines.saliency import Saliency
 from unflow.methods.baselines.selective_amnesia import SelectiveAmnesia
 from unflow.methods.baselines.weight_extrapolation import WeightExtrapolation
-from unflow.methods.classification import Classification
-from unflow.methods.distill import Distill
 from unflow.methods.erfm import ERFM
-from unflow.methods.flow_matching import FlowMatching
 from unflow.methods.latent_flow import LatentFlow
 from unflow.methods.latent_transport import LatentTransport
-from unflow.methods.low_rank import LowRank
-from unflow.methods.mean_flow import MeanFlow
 from unflow.methods.ot_fm import OTFM
 from unflow.methods.uot import UOT
-from unflow.plugins import Installed
+from unflow.training.low_rank import LowRank
+from unflow.training.method import Method, Problem, Trained, Training, Untrained, as_method, settings
+from unflow.training.originals import TRAINERS, Autoencoding, Classification, Distill, FlowMatching, MeanFlow
 
 __all__ = [
-    "ERFM", "INSTALLED", "OTFM", "TRAINERS", "UNLEARNERS", "UOT", "Autoencoding", "Classification", "Distill",
-    "FineTune", "FlowMatching", "GradientAscent", "LatentFlow", "LatentTransport", "LowRank", "MeanFlow",
-    "Method", "NegGradPlus", "Problem", "Reject", "Relabel", "Retrain", "Saliency", "SelectiveAmnesia",
-    "Trained", "Training", "Untrained", "WeightExtrapolation", "settings",
-]  # fmt: skip
+    "ERFM",
+    "INSTALLED",
+    "OTFM",
+    "TRAINERS",
+    "UNLEARNERS",
+    "UOT",
+    "Autoencoding",
+    "Classification",
+    "Distill",
+    "FineTune",
+    "FlowMatching",
+    "GradientAscent",
+    "LatentFlow",
+    "LatentTransport",
+    "LowRank",
+    "MeanFlow",
+    "Method",
+    "NegGradPlus",
+    "Problem",
+    "Reject",
+    "Relabel",
+    "Retrain",
+    "Saliency",
+    "SelectiveAmnesia",
+    "Trained",
+    "Training",
+    "Untrained",
+    "WeightExtrapolation",
+    "settings",
+]
 
 UNLEARNERS: dict[str, Method] = {
     "erfm": ERFM(),
@@ -57,12 +78,3 @@ UNLEARNERS: dict[str, Method] = {
 
 INSTALLED = Installed("unflow.methods", UNLEARNERS, as_method)
 """``UNLEARNERS``, and the methods of installed packages: what a command knows by name."""
-
-TRAINERS: dict[str, Method] = {
-    "flow_matching": FlowMatching(),
-    "mean_flow": MeanFlow(),
-    "distill": Distill(),
-    "classification": Classification(),
-    "autoencoding": Autoencoding(),
-}
-"""What makes base models and classifiers."""

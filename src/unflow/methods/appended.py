@@ -7,10 +7,10 @@ from typing import Any
 
 from torch import nn
 
-from unflow.errors import InputError
-from unflow.methods.base import Problem, model_of
+from unflow.ground.errors import InputError
 from unflow.models import Chain, Flow, GenerativeModel, Labelled
 from unflow.nets import net_config, new_net, plain_velocity
+from unflow.training.method import Problem, model_of
 
 
 def appended_net(problem: Problem, width: int | None, depth: int | None, seed: int) -> nn.Module:

@@ -8,10 +8,13 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from unflow.couplings import COUPLINGS
-from unflow.errors import InputError, choose
+from unflow.ground.errors import InputError, choose
+from unflow.mathematics.couplings import COUPLINGS
+from unflow.mathematics.paths import new_path
 from unflow.methods.appended import appended_config, appended_net, chained
-from unflow.methods.base import (
+from unflow.models import Flow
+from unflow.target import Bank, Target
+from unflow.training.method import (
     Descend,
     Parts,
     Problem,
@@ -23,10 +26,7 @@ from unflow.methods.base import (
     require_unlabelled,
     target_of,
 )
-from unflow.methods.flow_matching import flow_of, velocity_part
-from unflow.models import Flow
-from unflow.paths import new_path
-from unflow.target import Bank, Target
+from unflow.training.originals.flow_matching import flow_of, velocity_part
 
 
 @dataclass(frozen=True, kw_only=True)

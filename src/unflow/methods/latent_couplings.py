@@ -10,13 +10,13 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from unflow.batches import in_batches
-from unflow.couplings import ExactOT, pair_blocks
 from unflow.energies import require_bounded, require_finite
-from unflow.methods.base import draw_weighted
+from unflow.ground.batches import in_batches
+from unflow.mathematics.couplings import ExactOT, pair_blocks
 from unflow.models import Flow, latent_norm
 from unflow.nets.modes import evaluating
 from unflow.target import Bank, Target
+from unflow.training.method import draw_weighted
 
 
 class LatentLaw:

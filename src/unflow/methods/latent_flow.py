@@ -9,9 +9,13 @@ from typing import ClassVar, Literal
 import torch
 from torch import nn
 
-from unflow.couplings import ExactOT, pair_blocks
-from unflow.errors import InputError
-from unflow.methods.base import (
+from unflow.ground.errors import InputError
+from unflow.mathematics.couplings import ExactOT, pair_blocks
+from unflow.mathematics.paths import LinearPath
+from unflow.methods.latent_couplings import SHIFTS, LatentLaw, MaximalMove, couple
+from unflow.models import Chain, Flow, Generator
+from unflow.nets import new_net
+from unflow.training.method import (
     Descend,
     Parts,
     Problem,
@@ -21,11 +25,7 @@ from unflow.methods.base import (
     require_batch,
     target_of,
 )
-from unflow.methods.flow_matching import draw_flow_batch, velocity_part
-from unflow.methods.latent_couplings import SHIFTS, LatentLaw, MaximalMove, couple
-from unflow.models import Chain, Flow, Generator
-from unflow.nets import new_net
-from unflow.paths import LinearPath
+from unflow.training.originals.flow_matching import draw_flow_batch, velocity_part
 
 
 @dataclass(frozen=True, kw_only=True)

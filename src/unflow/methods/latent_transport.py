@@ -8,20 +8,7 @@ from typing import ClassVar
 import torch
 from torch import nn
 
-from unflow.errors import InputError, choose
-from unflow.methods.base import (
-    Descend,
-    Part,
-    Parts,
-    Problem,
-    Tensors,
-    Training,
-    draw_rows,
-    model_of,
-    require_batch,
-    target_of,
-    trainable_copy,
-)  # fmt: skip
+from unflow.ground.errors import InputError, choose
 from unflow.methods.latent_couplings import (
     REDRAWS,
     SHIFTS,
@@ -34,8 +21,21 @@ from unflow.methods.latent_couplings import (
     couple,
 )
 from unflow.methods.latent_flow import LatentFlow, latent_flow_of, require_normal
-from unflow.methods.losses import OutputLoss
 from unflow.models import latent_norm
+from unflow.training.losses import OutputLoss
+from unflow.training.method import (
+    Descend,
+    Part,
+    Parts,
+    Problem,
+    Tensors,
+    Training,
+    draw_rows,
+    model_of,
+    require_batch,
+    target_of,
+    trainable_copy,
+)
 
 LATENT_COUPLINGS: dict[str, tuple[Move, ...]] = {
     "maximal": (MaximalMove(),),
@@ -111,9 +111,11 @@ class LatentTransport(Training):
         if not self._begins_with_flow:
             return None
         return LatentFlow(
-            steps=self.flow_steps, batch_size=self.batch_size, block_size=self.batch_size,
+            steps=self.flow_steps,
+            batch_size=self.batch_size,
+            block_size=self.batch_size,
             bank_size=self.bank_size,
-        )  # fmt: skip
+        )
 
     def prepare(self, problem: Problem, generator: torch.Generator) -> Tensors:
         """Return latents z and z' that arrived, the outputs y = G0(z'), and which moved or were matched."""
@@ -124,9 +126,12 @@ class LatentTransport(Training):
         require_batch(int(arrived.sum()), self.batch_size, "latents that arrived")
         partners = coupled.z[arrived]
         return {
-            "z": law.bank.z[arrived], "partner": partners, "y": model_of(problem).push_batches(partners),
-            "moved": coupled.moved[arrived], "matched": coupled.matched[arrived],
-        }  # fmt: skip
+            "z": law.bank.z[arrived],
+            "partner": partners,
+            "y": model_of(problem).push_batches(partners),
+            "moved": coupled.moved[arrived],
+            "matched": coupled.matched[arrived],
+        }
 
     def facts(self, prepared: Tensors) -> dict[str, float | None]:
         """Return the shares that had to move, were matched, did not arrive; mean norms of the moved."""

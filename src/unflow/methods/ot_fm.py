@@ -8,10 +8,11 @@ from typing import ClassVar
 import torch
 from torch import nn
 
-from unflow.couplings import COUPLINGS, pair_blocks
-from unflow.errors import choose
+from unflow.ground.errors import choose
+from unflow.mathematics.couplings import COUPLINGS, pair_blocks
+from unflow.mathematics.paths import LinearPath
 from unflow.methods.appended import appended_config, appended_net, chained
-from unflow.methods.base import (
+from unflow.training.method import (
     Descend,
     Parts,
     Problem,
@@ -21,8 +22,7 @@ from unflow.methods.base import (
     model_of,
     require_batch,
 )
-from unflow.methods.flow_matching import draw_flow_batch, velocity_part
-from unflow.paths import LinearPath
+from unflow.training.originals.flow_matching import draw_flow_batch, velocity_part
 
 
 @dataclass(frozen=True, kw_only=True)

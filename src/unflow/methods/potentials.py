@@ -7,9 +7,9 @@ from typing import Any, cast
 
 from torch import Tensor, nn
 
-from unflow.classifiers import Classifier
 from unflow.energies import Decoded, Energy
-from unflow.errors import InputError
+from unflow.ground.errors import InputError
+from unflow.models.classifier import Classifier
 from unflow.nets import new_net
 
 FeatureMap = Callable[[Tensor], Tensor]

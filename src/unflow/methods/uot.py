@@ -8,10 +8,14 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from unflow.divergences import Divergence
 from unflow.energies import Energy
-from unflow.errors import InputError
-from unflow.methods.base import (
+from unflow.ground.errors import InputError
+from unflow.mathematics.divergences import Divergence
+from unflow.methods.latent_transport import LatentTransport
+from unflow.methods.potentials import FeaturePotential, features_behind
+from unflow.models import GenerativeModel
+from unflow.nets import MLP, new_net
+from unflow.training.method import (
     Descend,
     Part,
     Parts,
@@ -25,11 +29,7 @@ from unflow.methods.base import (
     require_gradient,
     target_of,
     trainable_copy,
-)  # fmt: skip
-from unflow.methods.latent_transport import LatentTransport
-from unflow.methods.potentials import FeaturePotential, features_behind
-from unflow.models import GenerativeModel
-from unflow.nets import MLP, new_net
+)
 
 MAX_RATIO = 1e3
 """Of densities, in the potential's loss. A potential that falls steeply where the pool has hardly a sample

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from unflow.autoencoders import Autoencoder
-from unflow.divergences import DIVERGENCES
-from unflow.errors import InputError, choose
+from unflow.ground.errors import InputError, choose
+from unflow.mathematics.divergences import DIVERGENCES
+from unflow.models.autoencoder import Autoencoder
 from unflow.models.base import GenerativeModel, latent_norm
 from unflow.models.chain import Chain
-from unflow.models.described import energy_from_config
+from unflow.models.components import energy_from_config
 from unflow.models.filtered import Filtered
 from unflow.models.flow import Flow
 from unflow.models.flow_map import FlowMap
@@ -21,9 +21,20 @@ from unflow.models.plain import plain_module
 from unflow.nets import build_net
 
 __all__ = [
-    "MODELS", "Chain", "Filtered", "Flow", "FlowMap", "GenerativeModel", "Generator", "Labelled", "Latent",
-    "from_config", "inner_model", "latent_norm", "plain_module",
-]  # fmt: skip
+    "MODELS",
+    "Chain",
+    "Filtered",
+    "Flow",
+    "FlowMap",
+    "GenerativeModel",
+    "Generator",
+    "Labelled",
+    "Latent",
+    "from_config",
+    "inner_model",
+    "latent_norm",
+    "plain_module",
+]
 
 MODELS: dict[str, Callable[..., GenerativeModel]] = {
     "flow": Flow,

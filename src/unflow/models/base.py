@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from unflow.batches import in_batches
-from unflow.errors import InputError
+from unflow.ground.batches import in_batches
+from unflow.ground.errors import InputError
 from unflow.nets.modes import evaluating
 
 

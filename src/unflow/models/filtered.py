@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unflow.divergences import DIVERGENCES, KL, Divergence
 from unflow.energies import Energy, require_bounded, require_finite
-from unflow.errors import InputError
+from unflow.ground.errors import InputError
+from unflow.mathematics.divergences import DIVERGENCES, KL, Divergence
 from unflow.models.base import GenerativeModel
-from unflow.models.described import energy_config
+from unflow.models.components import energy_config
 
 
 class Filtered(GenerativeModel):

@@ -7,8 +7,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from unflow.errors import choose
-from unflow.integrators import INTEGRATORS
+from unflow.ground.errors import choose
+from unflow.mathematics.integrators import INTEGRATORS
 from unflow.models.base import GenerativeModel
 from unflow.nets import net_config
 

@@ -7,10 +7,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from unflow.errors import InputError
+from unflow.ground.errors import InputError
+from unflow.mathematics.paths import expand
 from unflow.models.base import GenerativeModel
 from unflow.nets import net_config
-from unflow.paths import expand
 
 
 class FlowMap(GenerativeModel):

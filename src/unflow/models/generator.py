@@ -8,7 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from unflow.errors import InputError, one_sentence
+from unflow.ground.errors import InputError, one_sentence
 from unflow.models.base import GenerativeModel
 from unflow.nets import net_config
 from unflow.nets.adapters import check_tensor
@@ -30,10 +30,7 @@ class Generator(GenerativeModel):
     family = "generator"
 
     def __init__(
-        self,
-        net: nn.Module,
-        prior_shape: Sequence[int],
-        prior: Literal["normal", "uniform"] = "normal",
+        self, net: nn.Module, prior_shape: Sequence[int], prior: Literal["normal", "uniform"] = "normal"
     ) -> None:
         if prior not in ("normal", "uniform"):
             raise InputError(f"got prior={prior!r}; expected 'normal' or 'uniform'")

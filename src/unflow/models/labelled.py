@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unflow.errors import InputError
+from unflow.ground.errors import InputError
 from unflow.models.base import GenerativeModel
 from unflow.models.flow import Flow
 from unflow.models.flow_map import FlowMap

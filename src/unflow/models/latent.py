@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unflow.autoencoders import Autoencoder
-from unflow.errors import InputError
+from unflow.ground.errors import InputError
+from unflow.models.autoencoder import Autoencoder
 from unflow.models.base import GenerativeModel
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from unflow.errors import InputError
+from unflow.ground.errors import InputError
 from unflow.models.base import GenerativeModel
 from unflow.models.flow import Flow
 from unflow.models.flow_map import FlowMap

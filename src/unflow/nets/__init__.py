@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -10,9 +9,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from unflow.errors import InputError, choose, said
-from unflow.nets.adapters import ReadsAs, WritesAs, built_around
+from unflow.ground.errors import InputError, choose, said
+from unflow.nets.adapters import ReadsAs, WritesAs
 from unflow.nets.autoencoder import ConvAutoencoder
+from unflow.nets.builders import builders, named_function, net_config, trust, trusted
 from unflow.nets.convnet import ConvNet
 from unflow.nets.dit import DIT_SIZES, DiT
 from unflow.nets.mlp import MLP
@@ -21,10 +21,28 @@ from unflow.nets.unet import UNet
 from unflow.nets.velocity import AdaptedAverageVelocity, AdaptedVelocity, plain_velocity
 
 __all__ = [
-    "ADAPTERS", "DIT_SIZES", "MLP", "NETS", "AdaptedAverageVelocity", "AdaptedVelocity", "ConvAutoencoder",
-    "ConvNet", "DiT", "ReadsAs", "ResNet", "UNet", "WritesAs", "build_net", "builders", "named_function",
-    "net_config", "new_net", "plain_velocity", "trust", "trusted",
-]  # fmt: skip
+    "ADAPTERS",
+    "DIT_SIZES",
+    "MLP",
+    "NETS",
+    "AdaptedAverageVelocity",
+    "AdaptedVelocity",
+    "ConvAutoencoder",
+    "ConvNet",
+    "DiT",
+    "ReadsAs",
+    "ResNet",
+    "UNet",
+    "WritesAs",
+    "build_net",
+    "builders",
+    "named_function",
+    "net_config",
+    "new_net",
+    "plain_velocity",
+    "trust",
+    "trusted",
+]
 
 NETS: dict[str, type[nn.Module]] = {
     "mlp": MLP,
@@ -35,6 +53,16 @@ NETS: dict[str, type[nn.Module]] = {
     "conv_autoencoder": ConvAutoencoder,
 }
 
+
+def built_around(kind: type[nn.Module]) -> Any:
+    """Return what builds an adapter from its description: the network inside first."""
+
+    def build(of: dict[str, Any], **options: Any) -> nn.Module:
+        return kind(build_net(of), **options)
+
+    return build
+
+
 ADAPTERS: dict[str, Callable[..., nn.Module]] = {
     "reads_as": built_around(ReadsAs),
     "writes_as": built_around(WritesAs),
@@ -42,47 +70,6 @@ ADAPTERS: dict[str, Callable[..., nn.Module]] = {
     AdaptedAverageVelocity.name: built_around(AdaptedAverageVelocity),
 }
 """What stands around a network of somebody else's."""
-
-_TRUSTED = {"unflow.hub:FlowUNet", "unflow.hub:ConsistencyUNet", "unflow.hub:KLAutoencoder"}
-
-
-def trust(builder: str) -> None:
-    """Let files that are loaded from now on name this builder: whoever named it has agreed to run it."""
-    _TRUSTED.add(builder)
-
-
-def trusted(builder: str) -> bool:
-    """Return whether a file may have this builder run."""
-    return builder in _TRUSTED
-
-
-def builders(config: Any) -> list[str]:
-    """Return the builders that an architecture's description names, at any depth."""
-    if isinstance(config, list):
-        return [name for each in config for name in builders(each)]
-    if not isinstance(config, dict):
-        return []
-    own = [str(config["builder"])] if "builder" in config else []
-    return own + [name for key, each in config.items() if key != "options" for name in builders(each)]
-
-
-def net_config(net: nn.Module) -> dict[str, Any]:
-    """Return the plain data from which ``build_net`` makes this architecture again.
-
-    A module of one's own takes part by an attribute ``config = {"builder": "package.module:function",
-    "options": {...}}``.
-
-    Raises:
-        InputError: for a module without such a description.
-    """
-    config = getattr(net, "config", None)
-    if not isinstance(config, dict):
-        raise InputError(
-            f"got a {type(net).__name__} that cannot be described in a file; expected one of "
-            f"{', '.join(NETS)}, or set net.config = "
-            '{"builder": "package.module:function", "options": {...}}'
-        )
-    return config
 
 
 def build_net(config: dict[str, Any]) -> nn.Module:
@@ -130,18 +117,3 @@ def initial_weights(seed: int) -> Iterator[None]:
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed every GPU as well
         yield
-
-
-def named_function(path: str) -> Any:
-    """Return the function in "package.module:function".
-
-    Raises:
-        InputError: for one that cannot be imported.
-    """
-    module, _, name = path.partition(":")
-    try:
-        return getattr(importlib.import_module(module), name)
-    except Exception as error:  # what somebody else's module raises is anything
-        raise InputError(
-            f"got {path!r} ({said(error)}); expected package.module:function that can be imported"
-        ) from error

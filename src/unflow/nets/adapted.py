@@ -11,7 +11,8 @@ from typing import Any, ClassVar, TypeVar
 import torch
 from torch import Tensor, nn
 
-from unflow.errors import InputError
+from unflow.ground.errors import InputError
+from unflow.nets.builders import net_config
 from unflow.nets.modes import evaluating
 from unflow.nets.owned import Around
 
@@ -82,17 +83,19 @@ class Adapted(Around):
         Raises:
             InputError: for a network that has none itself.
         """
-        from unflow.nets import net_config  # the table of networks lists what derives from this
-
         return {"net": self.name, "of": net_config(self.net), **self.options}
 
     @property
     def options(self) -> dict[str, Any]:
         """What it was made with, but for the network."""
         return {
-            "shape": list(self.shape), "arguments": self.arguments, "noise_at": self.noise_at,
-            "time_scale": self.time_scale, "time_shape": self.time_shape, "label": self.label,
-        }  # fmt: skip
+            "shape": list(self.shape),
+            "arguments": self.arguments,
+            "noise_at": self.noise_at,
+            "time_scale": self.time_scale,
+            "time_shape": self.time_shape,
+            "label": self.label,
+        }
 
     @property
     def sign(self) -> int:

@@ -9,7 +9,8 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from unflow.errors import InputError
+from unflow.ground.errors import InputError
+from unflow.nets.builders import net_config
 from unflow.nets.owned import Around
 
 Range = tuple[float, float]
@@ -37,13 +38,12 @@ class _Around(Around):
     @property
     def config(self) -> dict[str, Any]:
         """The description from which ``build_net`` makes it again."""
-        from unflow.nets import net_config  # the table of networks lists this file's
-
         return {
-            "net": self.name, "of": net_config(self.net),
+            "net": self.name,
+            "of": net_config(self.net),
             "value_range": None if self.value_range is None else list(self.value_range),
             "shape": None if self.shape is None else list(self.shape),
-        }  # fmt: skip
+        }
 
     def shaped(self, x: Tensor, whose: str) -> Tensor:
         """Return x [batch, ...] in the shape that was declared, if one was."""
@@ -174,14 +174,3 @@ def checked_range(value_range: Sequence[float] | None) -> Range | None:
             f"got the range {list(value_range)}; expected what is black and what is white: (0, 1)"
         )
     return ends[0], ends[1]
-
-
-def built_around(kind: type[nn.Module]) -> Any:
-    """Return what builds an adapter from its description: the network inside first."""
-
-    def build(of: dict[str, Any], **options: Any) -> nn.Module:
-        from unflow.nets import build_net
-
-        return kind(build_net(of), **options)
-
-    return build

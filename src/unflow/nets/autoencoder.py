@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from unflow.errors import InputError
+from unflow.ground.errors import InputError
 
 
 class ConvAutoencoder(nn.Module):
@@ -39,9 +39,12 @@ class ConvAutoencoder(nn.Module):
                 "be halved that often"
             )
         self.config = {
-            "net": "conv_autoencoder", "shape": list(shape), "latent": latent, "width": width,
+            "net": "conv_autoencoder",
+            "shape": list(shape),
+            "latent": latent,
+            "width": width,
             "depth": depth,
-        }  # fmt: skip
+        }
         self.shape, self.latent = tuple(shape), latent
         widths = [width * 2**i for i in range(depth)]
         self._small = (widths[-1], *(side // 2**depth for side in sides))

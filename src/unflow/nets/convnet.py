@@ -19,28 +19,23 @@ class ConvNet(nn.Module):
     """
 
     def __init__(
-        self,
-        shape: Sequence[int],
-        outputs: int,
-        width: int = 32,
-        depth: int = 3,
-        num_features: int = 64,
+        self, shape: Sequence[int], outputs: int, width: int = 32, depth: int = 3, num_features: int = 64
     ) -> None:
         super().__init__()
         self.config = {
-            "net": "convnet", "shape": list(shape), "outputs": outputs, "width": width,
-            "depth": depth, "num_features": num_features,
-        }  # fmt: skip
+            "net": "convnet",
+            "shape": list(shape),
+            "outputs": outputs,
+            "width": width,
+            "depth": depth,
+            "num_features": num_features,
+        }
         channels, height, span = shape
         layers: list[nn.Module] = []
         for i in range(depth):
             out = width * 2 ** min(i, 2)
             stride = 1 if i == 0 else 2
-            layers += [
-                nn.Conv2d(channels, out, 3, stride=stride, padding=1),
-                nn.GroupNorm(8, out),
-                nn.ReLU(),
-            ]
+            layers += [nn.Conv2d(channels, out, 3, stride=stride, padding=1), nn.GroupNorm(8, out), nn.ReLU()]
             channels = out
             if stride == 2:
                 height, span = (height + 1) // 2, (span + 1) // 2

@@ -41,9 +41,14 @@ class MLP(nn.Module):
     ) -> None:
         super().__init__()
         self.config = {
-            "net": "mlp", "shape": list(shape), "width": width, "depth": depth,
-            "num_times": num_times, "outputs": outputs, "frequencies": frequencies,
-        }  # fmt: skip
+            "net": "mlp",
+            "shape": list(shape),
+            "width": width,
+            "depth": depth,
+            "num_times": num_times,
+            "outputs": outputs,
+            "frequencies": frequencies,
+        }
         self.shape, self.outputs, self.num_times = tuple(shape), outputs, num_times
         dim = math.prod(shape)
         self.register_buffer("angles", math.pi * 2.0 ** torch.arange(frequencies), persistent=False)

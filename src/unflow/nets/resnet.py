@@ -26,8 +26,12 @@ class ResNet(nn.Module):
     def __init__(self, shape: Sequence[int], outputs: int, width: int = 16, depth: int = 3) -> None:
         super().__init__()
         self.config = {
-            "net": "resnet", "shape": list(shape), "outputs": outputs, "width": width, "depth": depth,
-        }  # fmt: skip
+            "net": "resnet",
+            "shape": list(shape),
+            "outputs": outputs,
+            "width": width,
+            "depth": depth,
+        }
         widths = [width * 2**i for i in range(depth + 1)]
         self.stem = nn.Sequential(_conv(shape[0], width), nn.BatchNorm2d(width), nn.ReLU())
         self.blocks = nn.ModuleList(
@@ -59,9 +63,12 @@ class ResidualBlock(nn.Module):
     def __init__(self, before: int, after: int) -> None:
         super().__init__()
         self.body = nn.Sequential(
-            _conv(before, after, stride=2), nn.BatchNorm2d(after), nn.ReLU(),
-            _conv(after, after), nn.BatchNorm2d(after),
-        )  # fmt: skip
+            _conv(before, after, stride=2),
+            nn.BatchNorm2d(after),
+            nn.ReLU(),
+            _conv(after, after),
+            nn.BatchNorm2d(after),
+        )
         self.skip = nn.Sequential(_conv(before, after, stride=2, size=1), nn.BatchNorm2d(after))
 
     def forward(self, x: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as nnf
 from torch import Tensor, nn
 
-from unflow.errors import InputError
+from unflow.ground.errors import InputError
 from unflow.nets.embedding import TimeEmbedding
 
 
@@ -46,9 +46,7 @@ class UNet(nn.Module):
         self, shape: Sequence[int], widths: Sequence[int] = (32, 64, 64), num_times: int = 1
     ) -> None:
         super().__init__()
-        self.config = {
-            "net": "unet", "shape": list(shape), "widths": list(widths), "num_times": num_times
-        }  # fmt: skip
+        self.config = {"net": "unet", "shape": list(shape), "widths": list(widths), "num_times": num_times}
         channels, factor = shape[0], 2 ** (len(widths) - 1)
         if any(side % factor for side in shape[1:]) or any(width % 8 for width in widths):
             raise InputError(

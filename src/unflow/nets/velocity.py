@@ -9,9 +9,9 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from unflow.errors import InputError
+from unflow.ground.errors import InputError
+from unflow.mathematics.paths import expand
 from unflow.nets.adapted import Adapted
-from unflow.paths import expand
 
 TimeShape = Literal["batch", "column", "scalar"]
 
@@ -66,9 +66,15 @@ class AdaptedVelocity(Adapted):
         guidance: float = 1.0,
     ) -> None:
         super().__init__(
-            net, shape, arguments, [{"x", "t"}], noise_at=noise_at, time_scale=time_scale,
-            time_shape=time_shape, label=label,
-        )  # fmt: skip
+            net,
+            shape,
+            arguments,
+            [{"x", "t"}],
+            noise_at=noise_at,
+            time_scale=time_scale,
+            time_shape=time_shape,
+            label=label,
+        )
         if predicts not in ("velocity", "data"):
             raise InputError(f"got predicts={predicts!r}; expected 'velocity' or 'data'")
         _check_guidance(guidance, label, null_label)
@@ -144,9 +150,15 @@ class AdaptedAverageVelocity(Adapted):
     ) -> None:
         known = [{"x", "start", "end"}, {"x", "start", "span"}, {"x", "end", "span"}]
         super().__init__(
-            net, shape, arguments, known, noise_at=noise_at, time_scale=time_scale, time_shape=time_shape,
+            net,
+            shape,
+            arguments,
+            known,
+            noise_at=noise_at,
+            time_scale=time_scale,
+            time_shape=time_shape,
             label=label,
-        )  # fmt: skip
+        )
         self.check_runs()
 
     def forward(self, x: Tensor, start: Tensor, end: Tensor) -> Tensor:

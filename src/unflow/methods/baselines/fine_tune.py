@@ -6,8 +6,8 @@ import dataclasses
 from dataclasses import dataclass
 from typing import ClassVar
 
-from unflow.methods.base import Problem, Training
 from unflow.methods.baselines.own_training import OwnTraining
+from unflow.training.method import Problem, Training
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from unflow.energies import Energy
-from unflow.methods.base import (
+from unflow.models import Flow, GenerativeModel
+from unflow.training.losses import VelocityLoss
+from unflow.training.method import (
     Descend,
     Part,
     Parts,
@@ -19,10 +21,8 @@ from unflow.methods.base import (
     require_batch,
     require_gradient,
     trainable_copy,
-)  # fmt: skip
-from unflow.methods.flow_matching import draw_flow_batch
-from unflow.methods.losses import VelocityLoss
-from unflow.models import Flow, GenerativeModel
+)
+from unflow.training.originals.flow_matching import draw_flow_batch
 
 
 class Ascent(nn.Module):

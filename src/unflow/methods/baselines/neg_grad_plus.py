@@ -9,10 +9,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from unflow.errors import InputError
-from unflow.methods.base import Descend, Parts, Problem, Tensors, Training, require_batch, under
+from unflow.ground.errors import InputError
 from unflow.methods.baselines.own_training import OwnTraining
-from unflow.methods.losses import MeanFlowLoss, VelocityLoss
+from unflow.training.losses import MeanFlowLoss, VelocityLoss
+from unflow.training.method import Descend, Parts, Problem, Tensors, Training, require_batch, under
 
 
 class ClippedDifference(nn.Module):
@@ -71,9 +71,13 @@ class NegGradPlus(OwnTraining):
     def training(self, problem: Problem, seed: int) -> tuple[Training, Problem]:
         """Return the training of the model's family, on both kinds of data."""
         loop = AscentDescent(
-            own=self.own_training(problem), strength=self.strength, clip=self.clip, steps=self.steps,
-            batch_size=self.batch_size, learning_rate=self.learning_rate,
-        )  # fmt: skip
+            own=self.own_training(problem),
+            strength=self.strength,
+            clip=self.clip,
+            steps=self.steps,
+            batch_size=self.batch_size,
+            learning_rate=self.learning_rate,
+        )
         return loop, problem
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from unflow.couplings import COUPLINGS
-from unflow.errors import InputError, choose
-from unflow.methods.base import Problem, Trained, Training, require_unlabelled
-from unflow.methods.flow_matching import FlowMatching
-from unflow.methods.mean_flow import MeanFlow
+from unflow.ground.errors import InputError, choose
+from unflow.mathematics.couplings import COUPLINGS
 from unflow.models import Flow, FlowMap
+from unflow.training.method import Problem, Trained, Training, require_unlabelled
+from unflow.training.originals.flow_matching import FlowMatching
+from unflow.training.originals.mean_flow import MeanFlow
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,8 +8,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from unflow.errors import InputError
-from unflow.methods.base import (
+from unflow.ground.errors import InputError
+from unflow.models import GenerativeModel
+from unflow.target import Bank
+from unflow.training.losses import OutputLoss
+from unflow.training.method import (
     Descend,
     Parts,
     Problem,
@@ -20,9 +23,6 @@ from unflow.methods.base import (
     target_of,
     under,
 )
-from unflow.methods.losses import OutputLoss
-from unflow.models import GenerativeModel
-from unflow.target import Bank
 
 
 class TwoSidedLoss(nn.Module):

@@ -9,9 +9,9 @@ from typing import ClassVar
 import torch
 
 from unflow.energies import Energy, frozen
-from unflow.errors import InputError
-from unflow.methods.base import Problem, Untrained, model_of, target_of
+from unflow.ground.errors import InputError
 from unflow.models import Filtered
+from unflow.training.method import Problem, Untrained, model_of, target_of
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,13 +7,8 @@ from typing import ClassVar
 
 import torch
 
-from unflow.methods.base import Part, Parts, Problem, Tensors, draw_rows, model_of, trainable_copy
-from unflow.methods.baselines.regression import (
-    Regression,
-    TwoSidedLoss,
-    check_weight,
-    split_bank,
-)
+from unflow.methods.baselines.regression import Regression, TwoSidedLoss, check_weight, split_bank
+from unflow.training.method import Part, Parts, Problem, Tensors, draw_rows, model_of, trainable_copy
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +57,8 @@ def relabelled(problem: Problem, n: int, generator: torch.Generator) -> Tensors:
     forgotten, retained = split_bank(problem, n, generator)
     partners = draw_rows(len(retained.x), len(forgotten.x), generator)
     return {
-        "forget/z": forgotten.z, "forget/y": retained.x[partners],
-        "retain/z": retained.z, "retain/y": retained.x,
-    }  # fmt: skip
+        "forget/z": forgotten.z,
+        "forget/y": retained.x[partners],
+        "retain/z": retained.z,
+        "retain/y": retained.x,
+    }

@@ -5,11 +5,11 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 
-from unflow.methods.base import Problem, Training
 from unflow.methods.baselines.own_training import OwnTraining
-from unflow.methods.distill import Distill
 from unflow.models import Flow, FlowMap
 from unflow.nets import net_config, new_net
+from unflow.training.method import Problem, Training
+from unflow.training.originals.distill import Distill
 
 
 @dataclass(frozen=True, kw_only=True)

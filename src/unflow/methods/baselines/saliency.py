@@ -8,12 +8,12 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from unflow.errors import InputError
-from unflow.methods.base import Part, Parts, Problem, Tensors, model_of, trainable_copy, under
+from unflow.ground.errors import InputError
 from unflow.methods.baselines.regression import Regression, TwoSidedLoss, check_weight
 from unflow.methods.baselines.relabel import relabelled
-from unflow.methods.losses import squared_error
 from unflow.models import GenerativeModel
+from unflow.training.losses import squared_error
+from unflow.training.method import Part, Parts, Problem, Tensors, model_of, trainable_copy, under
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,15 +9,10 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from unflow.errors import InputError
-from unflow.methods.base import Part, Parts, Problem, Tensors, model_of, trainable_copy, under
-from unflow.methods.baselines.regression import (
-    Regression,
-    TwoSidedLoss,
-    check_weight,
-    split_bank,
-)
+from unflow.ground.errors import InputError
+from unflow.methods.baselines.regression import Regression, TwoSidedLoss, check_weight, split_bank
 from unflow.models import GenerativeModel
+from unflow.training.method import Part, Parts, Problem, Tensors, model_of, trainable_copy, under
 
 
 class ElasticLoss(nn.Module):
@@ -85,10 +80,12 @@ class SelectiveAmnesia(Regression):
         latents = [model_of(problem).prior(self.batch_size, generator) for _ in range(self.fisher_batches)]
         fisher = fisher_information(trainable_copy(model_of(problem)), latents, generator)
         return {
-            "forget/z": forgotten.z, "retain/z": retained.z, "retain/y": retained.x,
+            "forget/z": forgotten.z,
+            "retain/z": retained.z,
+            "retain/y": retained.x,
             "range": torch.stack([retained.x.min(), retained.x.max()]),
             **{f"fisher/{name}": F for name, F in fisher.items()},
-        }  # fmt: skip
+        }
 
     def init(self, problem: Problem, prepared: Tensors, seed: int) -> Parts:
         """Return the model, from the trained weights and held to them."""

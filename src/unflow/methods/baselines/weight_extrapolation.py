@@ -9,9 +9,12 @@ from typing import ClassVar
 import torch
 from torch import nn
 
-from unflow.couplings import COUPLINGS
-from unflow.errors import choose
-from unflow.methods.base import (
+from unflow.ground.errors import choose
+from unflow.mathematics.couplings import COUPLINGS
+from unflow.methods.baselines.regression import check_weight, split_bank
+from unflow.models import Flow, GenerativeModel
+from unflow.training.losses import OutputLoss, VelocityLoss
+from unflow.training.method import (
     Descend,
     Part,
     Parts,
@@ -22,11 +25,8 @@ from unflow.methods.base import (
     model_of,
     require_batch,
     trainable_copy,
-)  # fmt: skip
-from unflow.methods.baselines.regression import check_weight, split_bank
-from unflow.methods.flow_matching import draw_flow_batch, flow_data, require_flow
-from unflow.methods.losses import OutputLoss, VelocityLoss
-from unflow.models import Flow, GenerativeModel
+)
+from unflow.training.originals.flow_matching import draw_flow_batch, flow_data, require_flow
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,116 @@
+"""A run folder belongs to one command with one configuration."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from unflow.ground.errors import InputError, TrainingDivergedError
+from unflow.ground.files import write_bytes
+from unflow.training.loop import CHECKPOINT, EARLIER, METRICS, PREPARED
+
+CONFIG = "config.yaml"
+LOGS = "logs"
+"""The folder of loggers, within a run's."""
+
+
+def is_first_process() -> bool:
+    """Return whether this process writes and prints: not one that `--devices` started."""
+    return int(os.environ.get("LOCAL_RANK", "0")) == 0
+
+
+def open_run(out: str | Path, config: dict[str, Any]) -> Path:
+    """Make (or reopen) a run folder and write its resolved configuration.
+
+    Args:
+        out: the folder; new, empty, or of a run with the same configuration, which is continued.
+        config: plain data; ``command`` names the command.
+
+    Raises:
+        InputError: if the folder holds something else, or a run with another configuration.
+    """
+    out = Path(out)
+    text = yaml.safe_dump(config, sort_keys=False)
+    if not is_first_process():
+        return out  # the first process has checked and written it
+    if out.exists() and not out.is_dir():
+        raise InputError(f"{out} is a file; expected a folder for results: choose another --out")
+    if (out / CONFIG).is_file():
+        _check_same(out, yaml.safe_load((out / CONFIG).read_text()), yaml.safe_load(text))
+    elif out.is_dir() and any(not entry.name.startswith(".") for entry in out.iterdir()):
+        raise InputError(
+            f"{out} is not empty and not a run of unflow; expected a new or empty folder: choose "
+            "another --out"
+        )
+    out.mkdir(parents=True, exist_ok=True)
+    write_bytes(out / CONFIG, text.encode())
+    return out
+
+
+@contextmanager
+def run_folder(out: str | Path, config: dict[str, Any]) -> Iterator[Path]:
+    """``open_run``, taken back when the work inside is refused, or diverges before its first checkpoint.
+
+    Raises:
+        InputError: as ``open_run``, and as the work inside.
+        TrainingDivergedError: as the work inside; it says so where a checkpoint is kept.
+    """
+    out = Path(out)
+    made = [folder for folder in (out, *out.parents) if not folder.exists()]
+    new = not (out / CONFIG).exists()
+    open_run(out, config)
+    try:
+        yield out
+    except InputError:
+        if new:
+            _take_back(out, made, {CONFIG, PREPARED})
+        raise
+    except TrainingDivergedError as error:
+        if any(out.rglob(CHECKPOINT)):
+            raise TrainingDivergedError(
+                f"{error}; {out} keeps a checkpoint from before, so choose another --out"
+            ) from error
+        if new:
+            _take_back(out, made, {CONFIG, PREPARED, METRICS, EARLIER, LOGS})
+        raise
+
+
+def _take_back(out: Path, made: list[Path], written: set[str]) -> None:
+    """Remove what a run has written into its folder, if that is all there is, and the folders it made."""
+    if not is_first_process() or not {entry.name for entry in out.iterdir()} <= written:
+        return
+    for entry in list(out.iterdir()):
+        shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+    for folder in made:
+        folder.rmdir()
+
+
+def _flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in config.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return flat
+
+
+def _check_same(out: Path, found: Any, config: dict[str, Any]) -> None:
+    if not isinstance(found, dict):
+        raise InputError(f"{out / CONFIG} is damaged; expected the configuration of a run")
+    if found.get("command") != config["command"]:
+        raise InputError(
+            f"{out} holds a run of `unflow {found.get('command')}`; expected a new or empty folder: choose "
+            "another --out"
+        )
+    found, config = _flat(found), _flat(config)
+    names = [k for k in config.keys() | found.keys() if config.get(k) != found.get(k)]
+    if names:
+        changes = ", ".join(f"{k}: {found.get(k)} -> {config.get(k)}" for k in sorted(names))
+        raise InputError(
+            f"{out} holds a run with another configuration ({changes}); expected the same one to "
+            "continue it: undo the change, or choose another --out"
+        )

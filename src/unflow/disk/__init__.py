@@ -1,0 +1,1 @@
+"""Models on disk: bundles and their cards, checkpoints of other packages, diffusers, the Hugging Face Hub."""

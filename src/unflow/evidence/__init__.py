@@ -1,0 +1,1 @@
+"""The evidence: metrics, attacks, audits, reports, and the papers made again."""

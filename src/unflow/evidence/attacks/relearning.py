@@ -1,0 +1,146 @@
+"""Relearning: how many steps on a few images bring the forgotten back."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from unflow.ground.errors import InputError
+from unflow.mathematics.couplings import ExactOT
+from unflow.models import Flow, GenerativeModel, Latent
+from unflow.nets.modes import evaluating
+from unflow.training.losses import VelocityLoss, squared_error
+
+Measure = Callable[[GenerativeModel], float]
+
+
+class Point(NamedTuple):
+    """A place on a relearning curve."""
+
+    step: int
+    value: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Relearning:
+    r"""Train a copy of a model on a few images, and measure it as it goes.
+
+    A flow goes on with flow matching. A one-step model is drawn to its nearest images:
+
+        L(G) = E || G(z_i) - x_pi(i) ||^2,    pi the permutation of least cost in a batch
+
+    (a generator trained by minibatch optimal transport, arXiv 1706.00292 without the entropy.) What is
+    still in the weights comes back sooner than it would be learned: hold the curve to that of a retrained
+    model, which never knew it.
+
+    Attributes:
+        steps: of Adam.
+        batch_size: images of a step, drawn with replacement.
+        learning_rate: of Adam, constant; small, so that the curves of models can be told apart.
+        growth: of the steps at which the curve is taken: 1, and then each this many times the last.
+    """
+
+    steps: int = 300
+    batch_size: int = 64
+    learning_rate: float = 1e-5
+    growth: float = 1.5
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch_size"):
+            if getattr(self, name) < 1:
+                raise InputError(f"got {name}={getattr(self, name)}; expected 1 or more")
+        if not (self.learning_rate > 0 and self.growth > 1):
+            raise InputError(
+                f"got learning_rate={self.learning_rate}, growth={self.growth}; expected a rate > 0 and a "
+                "growth > 1"
+            )
+
+    @property
+    def measured_at(self) -> list[int]:
+        """The steps at which the curve is taken: 0, 1, 2, 3, 5, ... and the last."""
+        steps, at = [0], 1.0
+        while round(at) < self.steps:
+            steps.append(max(round(at), steps[-1] + 1))
+            at *= self.growth
+        return [*[step for step in steps if step < self.steps], self.steps]
+
+    def __call__(
+        self, model: GenerativeModel, images: Tensor, measure: Measure, generator: torch.Generator
+    ) -> list[Point]:
+        """Return the curve; the model stays as it is.
+
+        Args:
+            model: to attack.
+            images: what the attacker has, [k, *sample_shape].
+            measure: of a model; the forget rate, say.
+            generator: draws latents, images and times.
+
+        Raises:
+            InputError: for no images, or images of another shape.
+        """
+        _require_images(images, model)
+        attacked = copy.deepcopy(model)
+        trained, data = attacked, images.to(model.device, model.dtype)
+        if isinstance(attacked, Latent):
+            trained, data = attacked.inner, attacked.autoencoder.encode(data)
+        loss = _loss(trained)
+        optimizer = torch.optim.Adam(trained.requires_grad_(True).parameters(), self.learning_rate)
+        at, curve = set(self.measured_at), [Point(0, measure(attacked))]
+        with evaluating(attacked):
+            for step in range(1, self.steps + 1):
+                rows = torch.randint(len(data), (self.batch_size,), generator=generator)
+                optimizer.zero_grad()
+                loss(data[rows.to(data.device)], generator).backward()
+                optimizer.step()
+                if step in at:
+                    curve.append(Point(step, measure(attacked)))
+        return curve
+
+
+def steps_to(curve: Sequence[tuple[int, float]], value: float) -> float | None:
+    """Return the first step at which a curve reaches a value, straight between its points; None if never."""
+    if curve[0][1] >= value:
+        return float(curve[0][0])
+    for (start, low), (end, high) in itertools.pairwise(curve):
+        if high >= value:
+            return start + (value - low) / (high - low) * (end - start)
+    return None
+
+
+def _loss(model: GenerativeModel) -> Callable[[Tensor, torch.Generator], Tensor]:
+    return _FlowMatching(model) if isinstance(model, Flow) else _Nearest(model)
+
+
+class _FlowMatching(nn.Module):
+    def __init__(self, flow: Flow) -> None:
+        super().__init__()
+        self.flow, self.loss = flow, VelocityLoss(flow.net)
+
+    def forward(self, x: Tensor, generator: torch.Generator) -> Tensor:
+        noise = self.flow.prior(len(x), generator)
+        t = torch.rand(len(x), generator=generator).to(x)
+        return self.loss(noise, x, t)
+
+
+class _Nearest(nn.Module):
+    def __init__(self, model: GenerativeModel) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, x: Tensor, generator: torch.Generator) -> Tensor:
+        y = self.model.push(self.model.prior(len(x), generator))
+        return squared_error(y, x[ExactOT().pair(y, x)]).mean()
+
+
+def _require_images(images: Tensor, model: GenerativeModel) -> None:
+    if len(images) == 0 or tuple(images.shape[1:]) != model.sample_shape:
+        raise InputError(
+            f"got {len(images)} images of shape {list(images.shape[1:])} to relearn from; expected 1 or more "
+            f"of {list(model.sample_shape)}"
+        )

@@ -1,0 +1,27 @@
+"""What a row of a table has cost: its own training, and that of the guide behind its energy."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from unflow.models import GenerativeModel
+
+
+def trained_cost(lineage: dict[str, Any], model: GenerativeModel) -> dict[str, Any]:
+    """Return the part of a row's cost that every trained model has."""
+    return {name: lineage[name] for name in ("steps", "peak_rss_mb")} | {"nfe": model.num_evaluations}
+
+
+def guided_cost(lineage: dict[str, Any], model: GenerativeModel, guide_seconds: float) -> dict[str, Any]:
+    """Return a row's cost; a method that follows the energy also pays for the guide.
+
+    Args:
+        lineage: of the unlearned model.
+        model: the unlearned model.
+        guide_seconds: of the training of the guide.
+    """
+    seconds, cost = lineage["seconds"], trained_cost(lineage, model)
+    if lineage["method"] == "retrained":
+        return cost | {"train_seconds": seconds, "retrain_seconds_5pct": lineage.get("seconds_to_5pct")}
+    guided = any(source.startswith("guide") for source in lineage["data_used"])
+    return cost | {"unlearn_seconds": seconds + (guide_seconds if guided else 0.0)}

@@ -1,0 +1,118 @@
+"""What an audit is made of: samples of every row, and what all rows are measured against."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from torch import Tensor
+
+from unflow.data import LabelledData
+from unflow.energies import Energy
+from unflow.evidence.metrics.forgetting import check_request
+from unflow.ground.errors import InputError
+from unflow.ground.streams import Stream, stream
+from unflow.models import GenerativeModel
+from unflow.target import Target
+
+
+@dataclass(frozen=True)
+class Samples:
+    """What a row is measured on.
+
+    Attributes:
+        x: samples, [n, *shape].
+        z: their latents, [n, *prior_shape]; None where there are none.
+        inference_ms: milliseconds per sample, where sampling was timed.
+    """
+
+    x: Tensor
+    z: Tensor | None = None
+    inference_ms: float | None = None
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One row to be: a method's samples and what is known of how they came about."""
+
+    method: str
+    samples: Samples
+    seed: int = 0
+    options: dict[str, Any] = field(default_factory=dict)
+    original_recoverable: bool = False
+    data_used: Sequence[str] = ()
+    cost: dict[str, float | int | None] = field(default_factory=dict)
+
+
+class Judge(Protocol):
+    """What an audit asks of a judge: a ``Classifier``, or exact geometry in the plane."""
+
+    @property
+    def num_classes(self) -> int:
+        """The number of classes."""
+        ...
+
+    def probabilities(self, x: Tensor) -> Tensor:
+        """Return class probabilities [n, num_classes] of samples [n, *shape]."""
+        ...
+
+    def features(self, x: Tensor) -> Tensor:
+        """Return what distances are measured in, [n, num_features]."""
+        ...
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What all rows of an audit are measured against, the same for each.
+
+    Attributes:
+        judge: a classifier (or exact geometry) that had no part in the request.
+        forget: forgotten classes.
+        held_out: real samples that neither generator, guide nor judge has seen.
+        training: real samples that the generators were trained on.
+        energy: F of the request, for the histogram of energies in ``samples/``; None without one.
+        extractor: what to call the judge's features in tables.
+        bandwidth: sigma of the MMD; None: the median distance of the retained held-out features.
+        c2st: a name in ``metrics.CLASSIFIERS``.
+        second: another judge, whose forget rate stands beside the first one's; None without one.
+        repeats: resamples behind the interval of each distance; 0: no intervals, no tests, no classes.
+    """
+
+    judge: Judge
+    forget: Sequence[int]
+    held_out: LabelledData
+    training: LabelledData
+    energy: Energy | None = None
+    extractor: str = "judge features"
+    bandwidth: float | None = None
+    c2st: str = "logistic"
+    second: Judge | None = None
+    repeats: int = 0
+
+    def __post_init__(self) -> None:
+        check_request(self.forget, self.judge.num_classes)
+        if self.second is not None and self.second.num_classes != self.judge.num_classes:
+            raise InputError(
+                f"got judges of {self.judge.num_classes} and {self.second.num_classes} classes; expected the "
+                "same classes for both"
+            )
+
+    @property
+    def retain(self) -> LabelledData:
+        """Held-out samples of the retained classes."""
+        return self.held_out.without_classes(self.forget)
+
+
+def draw_samples(model: GenerativeModel, z: Tensor) -> Samples:
+    """Push latents through a model and time it."""
+    started = time.perf_counter()
+    x = model.push_batches(z)
+    return Samples(x, z, 1000 * (time.perf_counter() - started) / len(z))
+
+
+def target_samples(target: Target, n: int, seed: int, which: int) -> Samples:
+    """Return the ``which``-th independent set of n exact samples of q*."""
+    bank = target.sample(n, stream(seed, Stream.TARGET + which))
+    return Samples(bank.x, bank.z)

@@ -1,0 +1,107 @@
+"""Two judges with no architecture and no seed in common: trained, calibrated and kept."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from unflow.data import LabelledData
+from unflow.disk import bundle
+from unflow.evidence.auditing.judges import JUDGE_SEED_OFFSET, judge_record
+from unflow.evidence.metrics import disagreement
+from unflow.ground.errors import InputError
+from unflow.ground.files import read_json, write_json
+from unflow.models.classifier import Classifier
+from unflow.training.originals.base_models import train_model
+from unflow.training.originals.classification import Classification
+
+RECORD = "judges.json"
+FIRST, SECOND = "first", "second"
+IMAGES: dict[str, dict[str, Any]] = {
+    FIRST: {"net": "convnet", "width": 16},
+    SECOND: {"net": "resnet", "width": 16, "depth": 2},
+}
+POINTS: dict[str, dict[str, Any]] = {
+    FIRST: {"net": "mlp", "width": 64, "depth": 2},
+    SECOND: {"net": "mlp", "width": 128, "depth": 3},
+}
+"""Networks of both judges, for images [c, h, w] and for anything else."""
+
+
+def train_judges(
+    data: LabelledData,
+    held_out: LabelledData,
+    out: str | Path,
+    *,
+    method: Classification,
+    part: str = "judge",
+    seed: int = 0,
+    guide: Classifier | None = None,
+    device: str = "cpu",
+) -> dict[str, Any]:
+    """Train and calibrate two judges into a folder, and record how far each can be trusted.
+
+    Args:
+        data: labelled samples that no generator and no guide was trained on.
+        held_out: others, on which accuracy and calibration are measured.
+        out: folder for ``first/``, ``second/`` and judges.json; finished parts in it are found.
+        method: how; a share ``aside`` of the samples sets the temperature.
+        part: which part of a split ``data`` is, for the record.
+        seed: of the run; the judges' are far from it.
+        guide: the classifier behind the request, if it is known: how often they disagree with it.
+        device: cpu, cuda or mps.
+    """
+    out = Path(out)
+    nets = IMAGES if data.x.ndim == 4 else POINTS
+    judges = {
+        name: _judge(
+            train_model(
+                "classifier",
+                net,
+                method,
+                data,
+                out / name,
+                seed=seed + (k + 1) * JUDGE_SEED_OFFSET,
+                part=part,
+                device=device,
+                label=f"{name} judge",
+            )
+        )
+        for k, (name, net) in enumerate(nets.items())
+    }
+    first, second = (judge.probabilities(held_out.x).argmax(1) for judge in judges.values())
+    record: dict[str, Any] = {
+        name: _record(judge, guide, held_out, nets[name]["net"], data) for name, judge in judges.items()
+    }
+    record["disagreement"] = disagreement(first, second)
+    write_json(out / RECORD, record)
+    return record
+
+
+def _judge(model: bundle.Bundled) -> Classifier:
+    assert isinstance(model, Classifier)
+    return model
+
+
+def _record(
+    judge: Classifier, guide: Classifier | None, held_out: LabelledData, name: str, data: LabelledData
+) -> dict[str, Any]:
+    return judge_record(judge, guide, held_out, name=name, judge_data=data.fingerprint, guide_data=None)
+
+
+def judge_folders(folder: str, second: str | None) -> tuple[str, str | None]:
+    """Return the bundles of the judges that a command was given: one, two, or a folder of two.
+
+    Raises:
+        InputError: for a folder of two judges and a second one beside it.
+    """
+    if not (Path(folder) / RECORD).is_file():
+        return folder, second
+    if second is not None:
+        raise InputError(
+            f"got {folder}, which holds two judges, and --second-judge {second}; expected one or the other"
+        )
+    read: Mapping[str, Any] = read_json(Path(folder) / RECORD)
+    assert {FIRST, SECOND} <= read.keys()
+    return str(Path(folder) / FIRST), str(Path(folder) / SECOND)

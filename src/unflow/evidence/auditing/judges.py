@@ -1,0 +1,92 @@
+"""Who judges: how right, and how independent of the guide."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from unflow.data import LabelledData
+from unflow.evidence import metrics
+from unflow.evidence.metrics.forgetting import is_forgotten
+from unflow.ground.files import sha256_module
+from unflow.models.classifier import Classifier
+
+JUDGE_SEED_OFFSET = 1000
+"""Between the seed of a run and its judge's: the judge's is never the guide's."""
+
+
+def judge_record(
+    judge: Classifier,
+    guide: Classifier | None,
+    held_out: LabelledData,
+    *,
+    name: str,
+    judge_data: str | None,
+    guide_data: str | None,
+    forget: Sequence[int] = (),
+) -> dict[str, Any]:
+    """Return a judge's entry in audit.json: accuracy, calibration, and how independent it is of the guide.
+
+    The correlation of errors is the phi coefficient of "judge is wrong" and "guide is wrong" over the
+    held-out samples, in [-1, 1]; null where one of them makes no error there. Independent means other
+    weights and other training samples; where the samples of one are not known it is false with the same
+    weights, else null.
+
+    Args:
+        judge: the judge.
+        guide: the classifier behind the energy; None without one.
+        held_out: real labelled samples that neither has seen.
+        name: of the judge.
+        judge_data: hash of the samples that the judge was trained on; None if unknown.
+        guide_data: the same for the guide.
+        forget: forgotten classes: how many real retained samples the judge takes for them. None: not asked.
+    """
+    probabilities = judge.probabilities(held_out.x)
+    said = probabilities.argmax(1)
+    wrong = said != held_out.labels
+    correlation, independent, differs = None, None, None
+    if guide is not None:
+        guide_said = guide.probabilities(held_out.x).argmax(1)
+        correlation = _phi(wrong, guide_said != held_out.labels)
+        differs = metrics.disagreement(said, guide_said)
+        independent = _independent(same_judge(judge, guide, held_out.x), judge_data, guide_data)
+    return {
+        "name": name,
+        "accuracy": 1 - float(wrong.float().mean()),
+        "sha256": sha256_module(judge),
+        "calibration_error": metrics.calibration_error(probabilities, held_out.labels),
+        "independent_of_guide": independent,
+        "error_correlation_with_guide": correlation,
+        "disagreement_with_guide": differs,
+        "false_alarm_rate": _false_alarms(probabilities, held_out.labels, forget) if forget else None,
+        "n_held_out": len(held_out),
+    }
+
+
+def same_judge(one: Classifier, other: Classifier, x: Tensor) -> bool:
+    """Return whether two classifiers have the same weights, and say the same of samples x [n, *shape].
+
+    Networks of other code may share weights, or have none.
+    """
+    if sha256_module(one) != sha256_module(other):
+        return False
+    return torch.equal(one.probabilities(x), other.probabilities(x))
+
+
+def _independent(same: bool, judge_data: str | None, guide_data: str | None) -> bool | None:
+    if same:
+        return False  # whatever they were trained on
+    return None if judge_data is None or guide_data is None else judge_data != guide_data
+
+
+def _false_alarms(probabilities: Tensor, labels: Tensor, forget: Sequence[int]) -> float:
+    return metrics.forget_rate(probabilities[~is_forgotten(labels, forget)], forget)
+
+
+def _phi(a: Tensor, b: Tensor) -> float | None:
+    x, y = a.double() - a.double().mean(), b.double() - b.double().mean()
+    norm = float((x.square().sum() * y.square().sum()).sqrt())
+    return float((x * y).sum()) / norm if norm > 0 else None

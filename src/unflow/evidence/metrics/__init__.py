@@ -1,0 +1,91 @@
+"""Evidence: pure functions from features, judged probabilities or labels to numbers.
+
+    forgetting       how much of the forgotten classes is left
+    fidelity         whether samples lie on the data, and the data finds samples
+    distances        how far apart two sets of features are
+    judging          how far the judge can be trusted
+    redistribution   where the forgotten mass went
+    uncertainty      how far any of this is known from a sample of this size
+
+No function knows a file or a model. What cannot be measured raises ``InputError`` or is ``None``.
+All four of fidelity's numbers in one pass: ``metrics.fidelity.fidelity(generated=, reference=)``.
+"""
+
+from unflow.evidence.metrics.distances import (
+    CLASSIFIERS,
+    RepeatedMMD,
+    c2st_auc,
+    frechet_distance,
+    median_bandwidth,
+    mmd,
+    repeated_mmd,
+    total_variation,
+)
+from unflow.evidence.metrics.fidelity import (
+    DensityCoverage,
+    Fidelity,
+    Manifold,
+    PrecisionRecall,
+    coverage,
+    covered,
+    density_coverage,
+    off_data,
+    precision_recall,
+)
+from unflow.evidence.metrics.forgetting import forget_rate, judge_confidence, leakage, pul
+from unflow.evidence.metrics.judging import calibration_error, disagreement
+from unflow.evidence.metrics.redistribution import (
+    class_counts,
+    retained_share_tv,
+    stayed_share,
+    transition_matrix,
+)
+from unflow.evidence.metrics.two_sample import C2ST, held_out_c2st
+from unflow.evidence.metrics.uncertainty import (
+    ChiSquare,
+    Interval,
+    bootstrap_interval,
+    difference_interval,
+    same_shares,
+    samples_to_resolve,
+    share_interval,
+)
+
+__all__ = [
+    "C2ST",
+    "CLASSIFIERS",
+    "ChiSquare",
+    "DensityCoverage",
+    "Fidelity",
+    "Interval",
+    "Manifold",
+    "PrecisionRecall",
+    "RepeatedMMD",
+    "bootstrap_interval",
+    "c2st_auc",
+    "calibration_error",
+    "class_counts",
+    "coverage",
+    "covered",
+    "density_coverage",
+    "difference_interval",
+    "disagreement",
+    "forget_rate",
+    "frechet_distance",
+    "held_out_c2st",
+    "judge_confidence",
+    "leakage",
+    "median_bandwidth",
+    "mmd",
+    "off_data",
+    "precision_recall",
+    "pul",
+    "repeated_mmd",
+    "retained_share_tv",
+    "same_shares",
+    "samples_to_resolve",
+    "share_interval",
+    "stayed_share",
+    "total_variation",
+    "transition_matrix",
+]

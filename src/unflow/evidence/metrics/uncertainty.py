@@ -1,0 +1,203 @@
+"""How far a share, a distance or a redistribution is known from a sample of this size."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import torch
+from numpy.typing import ArrayLike
+from scipy import stats
+from torch import Tensor
+
+from unflow.evidence.metrics.distances import as_double, as_features
+from unflow.ground.errors import InputError
+
+LEVEL = 0.95
+
+
+class Interval(NamedTuple):
+    """A confidence interval."""
+
+    low: float
+    high: float
+
+    def __contains__(self, value: object) -> bool:
+        """Return whether a number lies in it, the ends included."""
+        return isinstance(value, int | float) and self.low <= value <= self.high
+
+
+def share_interval(count: float, n: int, level: float = LEVEL) -> Interval:
+    r"""Wilson's interval of a share: all p for which count is no surprise.
+
+        (k + z^2/2) / (n + z^2)  ±  z sqrt(k (n - k) / n + z^2/4) / (n + z^2)
+
+    (Wilson, JASA 22, 1927.) Unlike a bootstrap it has a width at k = 0, where forgetting ends.
+
+    Args:
+        count: k of the samples, 0 <= k <= n.
+        n: samples, >= 1, independent.
+        level: of confidence, in (0, 1).
+
+    Returns:
+        An interval within [0, 1].
+
+    Raises:
+        InputError: for counts or a level out of range.
+    """
+    _require_count(count, n)
+    z = quantile(level)
+    centre = (count + z**2 / 2) / (n + z**2)
+    half = z * math.sqrt(count * (n - count) / n + z**2 / 4) / (n + z**2)
+    # Rounding must not push an end off the share itself.
+    return Interval(0.0 if count == 0 else centre - half, 1.0 if count == n else centre + half)
+
+
+def difference_interval(
+    count: float, n: int, other_count: float, other_n: int, level: float = LEVEL
+) -> Interval:
+    r"""Newcombe's interval of a difference of two shares p - q of independent samples.
+
+        p - q - sqrt((p - l_p)^2 + (u_q - q)^2),    p - q + sqrt((u_p - p)^2 + (q - l_q)^2)
+
+    with Wilson's ends l, u of each (Newcombe, Statistics in Medicine 17, 1998, method 10).
+
+    Args:
+        count: of the first sample.
+        n: size of the first sample, >= 1.
+        other_count: of the second sample.
+        other_n: size of the second sample, >= 1.
+        level: of confidence, in (0, 1).
+
+    Returns:
+        An interval within [-1, 1]; the shares are told apart where it does not hold 0.
+
+    Raises:
+        InputError: as ``share_interval``.
+    """
+    p, q = count / max(n, 1), other_count / max(other_n, 1)
+    first, second = share_interval(count, n, level), share_interval(other_count, other_n, level)
+    return Interval(
+        p - q - math.hypot(p - first.low, second.high - q), p - q + math.hypot(first.high - p, q - second.low)
+    )
+
+
+def samples_to_resolve(difference: float, share: float, level: float = LEVEL) -> int:
+    r"""Return the samples per row that let a difference of two shares near ``share`` be known that closely.
+
+        n = ceil(2 z^2 p (1 - p) / difference^2)
+
+    Args:
+        difference: half of the interval's width, in (0, 1); 0.005 is half a point.
+        share: p, in [0, 1]; where it is 0 or 1, the share that one sample in a hundred makes is taken.
+        level: of confidence, in (0, 1).
+
+    Raises:
+        InputError: for numbers out of range.
+    """
+    if not 0 < difference < 1 or not 0 <= share <= 1:
+        raise InputError(f"got difference={difference}, share={share}; expected numbers in (0, 1), in [0, 1]")
+    p = min(max(share, 0.01), 0.99)
+    return math.ceil(2 * quantile(level) ** 2 * p * (1 - p) / difference**2)
+
+
+def bootstrap_interval(
+    statistic: Callable[..., float],
+    *samples: ArrayLike,
+    repeats: int = 100,
+    generator: torch.Generator,
+    level: float = LEVEL,
+) -> Interval:
+    r"""Return the normal bootstrap interval of a statistic of independent samples.
+
+        T ± z sd(T*),    T* of rows of each sample, drawn with replacement
+
+    (Efron and Tibshirani, 1993, chapter 13.) Around T, not around the mean of T*: a distance between two
+    samples is biased upwards, that between resamples twice as much.
+
+    Args:
+        statistic: of as many tensors [n, d] as there are samples.
+        samples: rows [n, d] each, resampled by themselves.
+        repeats: resamples, >= 2.
+        generator: draws the rows.
+        level: of confidence, in (0, 1).
+
+    Raises:
+        InputError: for fewer than two repeats, a level out of range, or samples that are no features.
+    """
+    if repeats < 2:
+        raise InputError(f"got repeats={repeats}; expected 2 or more resamples")
+    rows = [as_features(x, "bootstrapped") for x in samples]
+    values = [statistic(*(_resampled(x, generator) for x in rows)) for _ in range(repeats)]
+    value, half = statistic(*rows), quantile(level) * float(torch.tensor(values).double().std())
+    return Interval(value - half, value + half)
+
+
+class ChiSquare(NamedTuple):
+    """A test of homogeneity."""
+
+    statistic: float
+    dof: int
+    p_value: float
+
+
+def same_shares(counts: Sequence[int], reference_counts: Sequence[int], minimum: float = 5.0) -> ChiSquare:
+    """Pearson's chi-square test that two samples have the same shares of classes.
+
+    Classes with fewer than ``minimum`` expected samples on either side are taken together, as the
+    approximation by a chi-square law needs (Cochran, Biometrics 10, 1954).
+
+    Args:
+        counts: of one sample, per class, >= 0, of a positive sum.
+        reference_counts: of an independent sample.
+        minimum: expected samples of a class that stands alone.
+
+    Returns:
+        The statistic, its degrees of freedom, and the probability of as much or more where the shares are
+        the same. Where one class is left, nothing can be told: (0, 0, 1).
+
+    Raises:
+        InputError: for different lengths, negative numbers, or no samples.
+    """
+    if len(counts) != len(reference_counts):
+        raise InputError(
+            f"got counts of {len(counts)} and {len(reference_counts)} classes; expected the same"
+        )
+    table = as_double([counts, reference_counts])
+    if bool((table < 0).any()) or bool((table.sum(1) == 0).any()):
+        raise InputError(
+            f"got counts {table.long().tolist()}; expected numbers >= 0, and samples on both sides"
+        )
+    table = _merged(table[:, table.sum(0) > 0], minimum)
+    if table.shape[1] < 2:
+        return ChiSquare(0.0, 0, 1.0)
+    result = stats.chi2_contingency(table.numpy(), correction=False)
+    return ChiSquare(float(result.statistic), int(result.dof), float(result.pvalue))
+
+
+def _merged(table: Tensor, minimum: float) -> Tensor:
+    """Put the rarest classes of a table [2, classes] together until all that are left are expected often."""
+    table = table[:, table.sum(0).argsort()]
+    smaller = table.sum(1).min() / table.sum()  # the share of samples on the side that has fewer
+    expected = table.sum(0) * smaller
+    rare = int((expected < minimum).sum())
+    while 0 < rare < table.shape[1] and float(expected[:rare].sum()) < minimum:
+        rare += 1
+    return table if rare == 0 else torch.cat([table[:, :rare].sum(1, keepdim=True), table[:, rare:]], 1)
+
+
+def _resampled(x: Tensor, generator: torch.Generator) -> Tensor:
+    return x[torch.randint(len(x), (len(x),), generator=generator)]
+
+
+def quantile(level: float) -> float:
+    """Return z for which a standard normal lies in [-z, z] with probability ``level``."""
+    if not 0 < level < 1:
+        raise InputError(f"got level={level}; expected a confidence between 0 and 1, like 0.95")
+    return float(stats.norm.ppf((1 + level) / 2))
+
+
+def _require_count(count: float, n: int) -> None:
+    if n < 1 or not 0 <= count <= n:
+        raise InputError(f"got {count} of {n} samples; expected a count from 0 to n, and n >= 1")

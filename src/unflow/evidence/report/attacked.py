@@ -1,0 +1,106 @@
+"""What the attacks came to: a table of models, and curves of relearning."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from unflow.evidence.report.read import Run
+from unflow.evidence.report.svg import FORGET, FOURTH, INK, KEEP, MUTED, THIRD, chart
+from unflow.evidence.report.words import MISSING, method_name, number
+
+COLOURS = {"original": MUTED, "retrained": INK}
+OTHERS = (KEEP, FORGET, THIRD, FOURTH)
+
+
+@dataclass(frozen=True)
+class Attacked:
+    """The section of the page.
+
+    Attributes:
+        headings: of the table, after the model's name.
+        rows: name and cells, one per model.
+        half: the forget rate that relearning is to reach, in percent.
+        curves: caption and picture, one per set of images.
+    """
+
+    headings: list[str]
+    rows: list[tuple[str, list[str]]]
+    half: str
+    curves: list[tuple[str, str]]
+
+
+def attacked(run: Run) -> Attacked | None:
+    """Return the section, or None for an audit without attacks."""
+    attacks = run.audit.get("attacks")
+    if not attacks:
+        return None
+    images = attacks["relearning"]["images"]
+    names = list(attacks["inside"])
+    return Attacked(
+        headings=["taken off: % forgotten", "search: % that succeed", *(_steps_heading(k) for k in images)],
+        rows=[(method_name(name), _cells(attacks, name)) for name in names],
+        half=number(100 * attacks["relearning"]["half"], 1),
+        curves=[
+            (_caption(k), _curves(k, record["curves"], attacks["relearning"]["half"], f"relearn{i}"))
+            for i, (k, record) in enumerate(images.items())
+        ],
+    )
+
+
+def _cells(attacks: Mapping[str, Any], name: str) -> list[str]:
+    inside, search = attacks["inside"][name], attacks["latent_search"].get(name)
+    relearning = attacks["relearning"]
+    return [
+        MISSING if inside is None else number(100 * inside["forget_rate"], 1),
+        MISSING if search is None else _share(search),
+        *(_steps(record, name, relearning["steps"]) for record in relearning["images"].values()),
+    ]
+
+
+def _share(search: Mapping[str, Any]) -> str:
+    low, high = (number(100 * end, 1) for end in search["interval"])
+    return f"{number(100 * search['success_share'], 1)} [{low}, {high}]"
+
+
+def _steps(record: Mapping[str, Any], name: str, most: int) -> str:
+    if record["curves"].get(name) is None:
+        return MISSING
+    steps = record["steps_to_half"].get(name)
+    return f"> {most}" if steps is None else number(steps, 0)
+
+
+def _steps_heading(k: str) -> str:
+    return f"steps, {_caption(k)}"
+
+
+def _caption(k: str) -> str:
+    return "retained images only" if k == "retain" else f"{k} image{'' if k == '1' else 's'} of it"
+
+
+def _curves(k: str, curves: Mapping[str, list[Any] | None], half: float, name: str) -> str:
+    known = {row: points for row, points in curves.items() if points}
+    ends = ", ".join(
+        f"{method_name(row)} {number(100 * points[-1][1], 1)} %" for row, points in known.items()
+    )
+    others = iter(OTHERS * 8)
+    with chart(name, f"Forget rate while relearning from {_caption(k)}; at the end: {ends}") as drawn:
+        axes = drawn.axes
+        for row, points in known.items():
+            colour = COLOURS.get(row) or next(others)
+            x, y = [1 + step for step, _ in points], [100 * value for _, value in points]
+            axes.plot(x, y, color=colour, label=method_name(row))
+        axes.axhline(100 * half, color=MUTED, linewidth=0.8, linestyle=(0, (2, 1.5)))
+        axes.set_xscale("log")
+        ticks = [1, 4, 11, 31, 101, 301]
+        shown = [t for t in ticks if t <= max(1 + points[-1][0] for points in known.values())]
+        axes.set_xticks(shown, [str(t - 1) for t in shown])
+        axes.set_xticks([], minor=True)
+        axes.set_ylim(0, None)
+        axes.set_xlabel("step")
+        axes.set_ylabel("% judged forgotten")
+        axes.grid(axis="y")
+        axes.spines["left"].set_visible(False)
+        axes.figure.legend(loc="outside upper left", ncols=3, columnspacing=1.0, borderpad=0.1)
+    return drawn.svg

@@ -1,0 +1,169 @@
+"""The page's charts, one panel each: small multiples on common scales, laid out by the page."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unflow.evidence.report.read import Row, Run
+from unflow.evidence.report.svg import FORGET, FOURTH, INK, KEEP, LINE, MUTED, THIRD, chart
+from unflow.evidence.report.words import method_name, number
+
+Array = NDArray[np.float64]
+CYCLE = (KEEP, FORGET, THIRD, FOURTH, MUTED)
+NOT_LOSSES = ("step", "seconds", "held_out")
+
+
+def class_shares(run: Run, row: Row, original: Row | None, target: Row | None, name: str) -> str:
+    """Draw a row's class shares as bars, the original's as outline, the exact target's as marks."""
+    after = _shares(row)
+    assert after is not None
+    before, goal = (_shares(other) if other is not None else None for other in (original, target))
+    names = [run.class_name(k) for k in range(len(after))]
+    shown = ", ".join(f"{k} {number(v, 1)} %" for k, v in zip(names, after, strict=True))
+    with chart(name, f"Class shares of {method_name(row.method)}: {shown}") as drawn:
+        axes = drawn.axes
+        colours = [FORGET if k in run.forget else KEEP for k in range(len(after))]
+        x = np.arange(len(after))
+        axes.bar(x, after, width=0.72, color=colours)
+        if before is not None and row is not original:
+            axes.bar(x, before, width=0.9, facecolor="none", edgecolor=MUTED, linewidth=0.8)
+        if goal is not None and row is not target:
+            axes.hlines(goal, x - 0.45, x + 0.45, color=INK, linewidth=1.3)
+        if len(after) <= 30:
+            rotation = 90 if max(map(len, names)) > 2 and len(after) > 4 else 0
+            axes.set_xticks(x, names, rotation=rotation)
+        axes.set_ylim(0, 1.08 * _largest_share(run, row.family))
+        axes.locator_params(axis="y", nbins=4)
+        axes.set_ylabel("% of samples")
+        axes.grid(axis="y")
+        axes.spines["left"].set_visible(False)
+    return drawn.svg
+
+
+def has_classes(row: Row) -> bool:
+    """Return whether a row's samples were counted by class."""
+    return _shares(row) is not None
+
+
+def _shares(row: Row) -> Array | None:
+    counts = row.counts("class_counts")
+    return None if counts is None or not counts.sum() else 100 * counts / counts.sum()
+
+
+def _largest_share(run: Run, family: str) -> float:
+    shares = (_shares(row) for row in run.rows_of(family))
+    return max((float(share.max()) for share in shares if share is not None), default=1.0)
+
+
+def energies(run: Run, row: Row, name: str) -> str:
+    """Draw the histogram of a row's energies, the original's as outline, the target's dashed."""
+    of_family = {r.method: _energy(run, r) for r in run.rows_of(row.family)}
+    known = {method: energy for method, energy in of_family.items() if energy is not None}
+    everything = np.concatenate(list(known.values()))
+    low, high = float(everything.min()), float(everything.max())
+    edges = np.linspace(low, high if high > low else low + 1, 31)
+    bottom = 50 / max(map(len, known.values()))
+    after = known[row.method]
+    words = (
+        f"Energies of {method_name(row.method)}: median {number(float(np.median(after)))}, "
+        f"99th percentile {number(float(np.quantile(after, 0.99)))}"
+    )
+    with chart(name, words) as drawn:
+        axes = drawn.axes
+        axes.stairs(_percent(after, edges), edges, baseline=bottom, fill=True, color=KEEP)
+        for method, colour, dash in (("original", FORGET, "-"), ("target", INK, (0, (2, 1.5)))):
+            if method in known and method != row.method:
+                percent = np.maximum(_percent(known[method], edges), bottom)
+                axes.stairs(percent, edges, baseline=bottom, color=colour, linewidth=1.2, linestyle=dash)
+        axes.set_yscale("log")
+        axes.set_ylim(bottom, 130)
+        ticks = [t for t in (0.01, 0.1, 1, 10, 100) if t >= bottom]
+        axes.set_yticks(ticks, [f"{t:g}" for t in ticks])
+        axes.set_yticks([], minor=True)
+        axes.locator_params(axis="x", nbins=6)
+        axes.set_xlabel("energy F(x), nats")
+        axes.set_ylabel("% of samples")
+        axes.grid(axis="y")
+        axes.spines["left"].set_visible(False)
+    return drawn.svg
+
+
+def has_energy(run: Run, row: Row) -> bool:
+    """Return whether a row's samples carry at least one finite energy."""
+    return _energy(run, row) is not None
+
+
+def _energy(run: Run, row: Row) -> Array | None:
+    samples = run.samples.get(row.key)
+    if samples is None or samples.energy is None:
+        return None
+    finite = samples.energy[np.isfinite(samples.energy)].astype(np.float64)
+    return finite if len(finite) else None
+
+
+def _percent(values: Array, edges: Array) -> Array:
+    return 100 * np.histogram(values, edges)[0] / len(values)
+
+
+def loss_names(records: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the names of the losses in a log, in order of appearance."""
+    names = dict.fromkeys(key for record in records for key in record)
+    return [k for k in names if k not in NOT_LOSSES and np.isfinite(_column(records, k)).any()]
+
+
+def curves(folder: str, records: Sequence[Mapping[str, Any]], name: str) -> str:
+    """Draw the losses of one training: faint as logged, bold as moving mean, held-out as dots."""
+    losses, steps = loss_names(records), _column(records, "step")
+    held_out = _column(records, "held_out")
+    finals = ", ".join(f"{k} {number(_last(_column(records, k)), 4)}" for k in losses)
+    with chart(name, f"Training of {folder}: last values {finals}") as drawn:
+        axes = drawn.axes
+        every = max(1, len(records) // 300)
+        for loss, colour in zip(losses, CYCLE, strict=False):
+            values = _column(records, loss)
+            axes.plot(steps[::every], values[::every], color=colour, alpha=0.3, linewidth=0.7)
+            smooth = _moving_mean(values, max(1, len(values) // 25))
+            axes.plot(steps[::every], smooth[::every], color=colour, label=loss)
+        shown = np.isfinite(held_out)
+        if shown.any():
+            axes.plot(steps[shown], held_out[shown], "o", color=INK, markersize=2.4, label="held out")
+        everything = np.concatenate([_column(records, k) for k in [*losses, "held_out"]])
+        finite = everything[np.isfinite(everything)]
+        if finite.min() > 0 and finite.max() > 100 * finite.min():
+            axes.set_yscale("log")
+            axes.yaxis.set_major_formatter("{x:g}")
+            axes.yaxis.set_minor_formatter("")
+        axes.set_xlabel("step")
+        axes.grid(axis="y")
+        axes.spines["left"].set_color(LINE)
+        axes.locator_params(axis="x", nbins=5)
+        axes.figure.legend(loc="outside upper left", ncols=4, columnspacing=1.0, borderpad=0.1)
+    return drawn.svg
+
+
+def _column(records: Sequence[Mapping[str, Any]], key: str) -> Array:
+    values = (record.get(key) for record in records)
+    return np.array(
+        [math.nan if isinstance(v, bool | str | list | dict | None) else v for v in values], dtype=np.float64
+    )
+
+
+def _last(values: Array) -> float | None:
+    finite = values[np.isfinite(values)]
+    return float(finite[-1]) if len(finite) else None
+
+
+def _moving_mean(values: Array, width: int) -> Array:
+    """Return the mean of the finite values among the last ``width``; NaN where there are none."""
+    is_finite = np.isfinite(values)
+    sums = np.cumsum(np.concatenate([[0.0], np.where(is_finite, values, 0.0)]))
+    counts = np.cumsum(np.concatenate([[0], is_finite]))
+    start = np.maximum(np.arange(len(values)) + 1 - width, 0)
+    number_of = counts[1:] - counts[start]
+    total = sums[1:] - sums[start]
+    return np.where(number_of > 0, total / np.maximum(number_of, 1), math.nan)

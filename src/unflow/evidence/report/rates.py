@@ -1,0 +1,60 @@
+"""Forget rates on one axis: what each row leaves, with its sampling error, beside the retrained."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from unflow.evidence.report.read import Run
+from unflow.evidence.report.summary import interval, label, per_thousand, tags
+
+
+@dataclass(frozen=True)
+class Dot:
+    """A row's forget rate per 1,000 samples; places are fractions of the axis."""
+
+    name: str
+    text: str
+    low: float
+    middle: float
+    high: float
+    is_reference: bool
+    is_over: bool
+
+
+@dataclass(frozen=True)
+class Rates:
+    """A family's forget rates on one axis, with the retrained model's as a line across it."""
+
+    dots: Sequence[Dot]
+    ticks: Sequence[tuple[str, float]]
+    retrained: float | None
+
+
+def rates(run: Run, family: str) -> Rates | None:
+    """Return a family's forget rates with 95 % intervals of the sampling; None if none is known."""
+    known = [(row, r) for row in run.rows_of(family) if (r := row.number("forget_rate")) is not None]
+    if not known:
+        return None
+    ranges = [interval(r, row.number("n"), 2.0) for row, r in known]
+    top = math.log1p(1000 * max(high for _, high in ranges))
+
+    def place(rate: float) -> float:
+        return round(math.log1p(1000 * rate) / top, 4) if top else 0.0
+
+    dots = [
+        Dot(
+            label(run, row),
+            per_thousand(r),
+            place(low),
+            place(r),
+            place(high),
+            row.is_reference,
+            "over-forgets" in tags(run, row),
+        )
+        for (row, r), (low, high) in zip(known, ranges, strict=True)
+    ]
+    retrained = [r for row, r in known if row.method == "retrained"]
+    ticks = [(f"{t:,}", place(t / 1000)) for t in (0, 1, 3, 10, 30, 100, 300, 1000)]
+    return Rates(dots, [t for t in ticks if t[1] <= 1], place(retrained[0]) if retrained else None)

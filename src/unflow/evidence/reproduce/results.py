@@ -1,0 +1,152 @@
+"""From audits to table.json (a list of rows) and table.md (means over seeds, the paper's rows beside)."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from importlib.resources import files
+from typing import Any
+
+from unflow.evidence import metrics
+from unflow.evidence.report.terminal import Columns, cell, mean_sd, pipe_table, seconds_of, titles
+
+Row = dict[str, Any]
+
+COLUMNS: Columns = {
+    "forget_rate": ("forgotten left %", 100, 2),
+    "off_data": ("off data %", 100, 2),
+    "c2st_retain": ("c2st retain", 1, 3),
+    "fid_retain": ("FD retain", 1, 4),
+    "mmd_retain": ("MMD retain x 1e3", 1000, 3),
+    "fid_target": ("FD target", 1, 4),
+    "coverage": ("coverage", 1, 3),
+    "share_tv_target": ("share TV target", 1, 3),
+    "share_tv_retrained": ("share TV retrained", 1, 3),
+    "seconds": ("seconds", 1, 1),
+    "seconds_ratio": ("/ retraining", 1, 3),
+}
+"""Key -> title, factor, decimals. FD: Fréchet distance in the features that the row names."""
+
+PAPER_COLUMNS: Columns = {
+    "mmd": ("MMD (biased)", 1, 4),
+    "retain_accuracy": ("retain accuracy", 1, 4),
+    "forget_rate": ("forget rate", 1, 4),
+    "leakage": ("leakage", 1, 4),
+    "train_seconds": ("seconds", 1, 1),
+    "inference_ms": ("ms / 5,000", 1, 3),
+}
+"""What the paper prints, measured its way: by a classifier, and with the biased MMD."""
+
+ONE_STEP_COLUMNS: Columns = {
+    "forget_rate": ("forgotten left %", 100, 2),
+    "pul": ("PUL %", 1, 2),
+    "fid_retain": ("u-FID", 1, 2),
+    "fid_target": ("FD target", 1, 2),
+    "fid_target_ratio": ("/ floor", 1, 2),
+    "coverage": ("coverage", 1, 3),
+    "share_tv_target": ("share TV target", 1, 3),
+    "stayed_share": ("stayed %", 100, 1),
+    "judge_confidence": ("judge sure %", 100, 1),
+    "seconds": ("seconds", 1, 1),
+    "seconds_ratio": ("/ retraining", 1, 3),
+}
+"""Of the experiments with one-step models. u-FID: Fréchet distance to real retained samples."""
+
+REFERENCES = ("original", "target", "retrained")
+
+
+def measured_rows(audit: dict[str, Any], dataset: str) -> list[Row]:
+    """Return an audit's rows for table.json, with the ratios that need the retrained row."""
+    forget = audit["request"]["forget"]
+    retrained = next((row for row in audit["rows"] if row["method"] == "retrained"), None)
+    rows = []
+    for row in audit["rows"]:
+        own = {"dataset": dataset, "source": "measured", **row, "seconds": seconds_of(row)}
+        own["share_tv_target"] = row["retained_share_tv"]
+        floor = audit["floor"][row["family"]]["fid_target"]
+        own["fid_target_ratio"] = row["fid_target"] / floor if floor else None
+        own["share_tv_retrained"] = own["seconds_ratio"] = None
+        if retrained is not None:
+            own["share_tv_retrained"] = _share_tv(row["class_counts"], retrained["class_counts"], forget)
+            if own["seconds"] is not None:
+                own["seconds_ratio"] = own["seconds"] / seconds_of(retrained)
+        rows.append(own)
+    return rows
+
+
+def _share_tv(counts: Sequence[int], reference: Sequence[int], forget: Sequence[int]) -> float | None:
+    kept = [k for k in range(len(counts)) if k not in set(forget)]
+    if not sum(counts[k] for k in kept) or not sum(reference[k] for k in kept):
+        return None  # a wrecked model may have no retained sample left to take shares of
+    return metrics.retained_share_tv(counts, reference, forget)
+
+
+def paper_rows(table: str, datasets: Sequence[str]) -> list[Row]:
+    """Return the paper's rows of some data sets: mean and sd of what it prints.
+
+    Args:
+        table: a file in ``papers/``.
+        datasets: names in its first column.
+    """
+    text = (files("unflow.evidence.reproduce") / "papers" / table).read_text()
+    rows = []
+    for line in csv.DictReader(io.StringIO(text)):
+        if line["dataset"] not in datasets:
+            continue
+        values = {k: float(v) for k, v in line.items() if k not in ("dataset", "method")}
+        method = {"retrain": "retrained"}.get(line["method"], line["method"])
+        rows.append({"dataset": line["dataset"], "source": "paper", "method": method, "as_in_paper": values})
+    return rows
+
+
+def means(rows: Sequence[Row], columns: Columns = COLUMNS) -> list[Row]:
+    """Return one record per data set and method: mean and sd over seeds of every column."""
+    records = []
+    for dataset, method in dict.fromkeys((row["dataset"], row["method"]) for row in rows):
+        own = [row for row in rows if (row["dataset"], row["method"]) == (dataset, method)]
+        record: Row = {"dataset": dataset, "method": method, "seeds": [row["seed"] for row in own]}
+        for key in columns:
+            record |= mean_sd(key, [row[key] for row in own])
+        if "as_in_paper" in own[0]:
+            paper: Row = {}
+            for key in PAPER_COLUMNS:
+                paper |= mean_sd(key, [row["as_in_paper"][key] for row in own])
+            record["as_in_paper"] = paper
+        records.append(record)
+    order = {method: place for place, method in enumerate(REFERENCES)}
+    names = list(dict.fromkeys(record["dataset"] for record in records))
+    return sorted(records, key=lambda r: (names.index(r["dataset"]), order.get(r["method"], len(order))))
+
+
+def mean_rows(rows: Sequence[Row], name: str) -> list[Row]:
+    """Return the rows of several data sets as if they were of one, to be averaged together."""
+    return [row | {"dataset": name} for row in rows]
+
+
+def measured_table(records: Sequence[Row], dataset: str, columns: Columns = COLUMNS) -> str:
+    """Return the means of one data set as Markdown."""
+    own = [record for record in records if record["dataset"] == dataset]
+    lines = [[f"`{r['method']}`", *(cell(r, key, columns) for key in columns)] for r in own]
+    return pipe_table([f"{dataset}, seeds {sorted(set(own[0]['seeds']))}", *titles(columns)], lines)
+
+
+def paper_table(records: Sequence[Row], published: Sequence[Row], dataset: str, as_published: str) -> str:
+    """Return our rows measured the paper's way beside the paper's, as Markdown.
+
+    Args:
+        records: what ``means`` returned.
+        published: what ``paper_rows`` returned.
+        dataset: ours.
+        as_published: the paper's name of it.
+    """
+    lines = []
+    for record in (r for r in records if r["dataset"] == dataset):
+        lines.append(
+            [f"`{record['method']}`", *(cell(record["as_in_paper"], k, PAPER_COLUMNS) for k in PAPER_COLUMNS)]
+        )
+    for row in (r for r in published if r["dataset"] == as_published):
+        lines.append(
+            [f"{row['method']} (paper)", *(cell(row["as_in_paper"], k, PAPER_COLUMNS) for k in PAPER_COLUMNS)]
+        )
+    return pipe_table([dataset, *titles(PAPER_COLUMNS)], lines)

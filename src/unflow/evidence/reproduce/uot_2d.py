@@ -1,0 +1,321 @@
+"""UOT-Unlearn where its law can be seen: on a line and in the plane, beside the exact target."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import torch
+import torch.nn.functional as nnf
+from torch import Tensor
+
+from unflow.data.toy import PLANAR_SETS
+from unflow.energies import CallableEnergy
+from unflow.evidence import metrics
+from unflow.evidence.auditing import Entry, Evidence
+from unflow.evidence.report.terminal import Columns
+from unflow.evidence.reproduce.continualflow_2d import planar_study
+from unflow.evidence.reproduce.experiment import Experiment, records_table
+from unflow.evidence.reproduce.figures import scatter_panels
+from unflow.evidence.reproduce.one_step import OneStepRequest
+from unflow.evidence.reproduce.recipes import ONE_STEP_PLANAR
+from unflow.evidence.reproduce.study import Study
+from unflow.evidence.reproduce.words import ONE_STEP_INTRO, ONE_STEP_NOTES
+from unflow.ground.files import stage
+from unflow.ground.streams import Stream, stream
+from unflow.mathematics.divergences import DIVERGENCES, KL
+from unflow.mathematics.grid import cell_centres, law_on_grid, transport_law
+from unflow.methods import UOT
+from unflow.models import FlowMap, GenerativeModel
+from unflow.nets import new_net
+from unflow.target import Target
+from unflow.unlearning.unlearn import unlearn
+
+Source = Literal["fixed", "relaxed"]
+SOURCES: tuple[Source, ...] = ("fixed", "relaxed")
+SIDE, CELLS = 1.2, 48
+"""Of the grid on which laws are compared: [-1.2, 1.2]^2, 48 cells per axis."""
+NUM_LAW = 500_000
+"""Samples of every law on the grid."""
+TAUS = (0.0, 1.0, 3.0, 10.0)
+PLANAR_COLUMNS: Columns = {
+    "forget_rate": ("forgotten left %", 100, 2),
+    "pul": ("PUL %", 1, 2),
+    "tv_target": ("TV to exact q*", 1, 3),
+    "off_data": ("off data %", 100, 2),
+    "c2st_target": ("c2st target", 1, 3),
+    "fid_retain": ("u-FID", 1, 4),
+    "share_tv_target": ("share TV target", 1, 3),
+    "stayed_share": ("stayed %", 100, 1),
+    "seconds": ("seconds", 1, 1),
+    "seconds_ratio": ("/ retraining", 1, 3),
+}
+
+LINE = {
+    "divergence": ("divergence", -1),
+    "pool": ("pool", -1),
+    "tv": ("TV to exact q*", 4),
+    "floor": ("sampling alone", 4),
+    "left": ("mass right of 0.3", 4),
+    "left_target": ("of exact q*", 4),
+    "seed": ("seed", -1),
+}
+OPTIMA = {
+    "dataset": ("data set", -1),
+    "pool": ("pool", -1),
+    "tau": ("tau", 1),
+    "to_target": ("TV to exact q*", 4),
+    "to_optimum": ("TV to the objective's optimum", 4),
+    "moved": ("TV of that optimum to q*", 4),
+    "floor": ("sampling alone", 4),
+    "left": ("forgotten left %", 2),
+}
+CHOICES = {
+    "dataset": ("data set", -1),
+    "divergence": ("divergence", -1),
+    "pool": ("pool", -1),
+    "source": ("source", -1),
+    "left": ("forgotten left %", 2),
+    "left_target": ("of exact q* %", 2),
+    "tv": ("TV to exact q*", 4),
+    "stayed": ("stayed %", 1),
+}
+
+
+class PlanarRequest(OneStepRequest):
+    """A request in the plane, whose rows are also compared with the exact target on a grid."""
+
+    def law(self, model: GenerativeModel) -> Tensor:
+        """Return a model's law on the grid."""
+        z = model.prior(NUM_LAW, stream(self.study.seed, Stream.LAW))
+        return law_on_grid(model.push_batches(z), SIDE, CELLS)
+
+    def exact_law(self, which: int = 0, target: Target | None = None) -> Tensor:
+        """Return q* on the grid, of the ``which``-th set of the original's samples, weighted."""
+        x, energy = self._cloud(which)
+        return law_on_grid(x, SIDE, CELLS, (target or self.target).density_ratio(energy))
+
+    def floor(self) -> float:
+        """Return the total variation between two sets of as many exact samples."""
+        return metrics.total_variation(self.exact_law(0), self.exact_law(1))
+
+    def optimum(self, tau: float) -> Tensor:
+        """Return the optimum of UOT's objective (fixed source, KL) on the grid."""
+        q0, target = law_on_grid(self._cloud(0)[0], SIDE, CELLS), self.exact_law()
+        there = target > 0
+        cost = -(target[there] / q0[there]).log()  # F of a cell is that of its mean weight
+        law = torch.zeros_like(q0)
+        points = cell_centres(SIDE, CELLS, 2)[there]
+        law[there] = transport_law(
+            q0[there] / q0[there].sum(), points, cost - cost.min(), tau=tau, divergence=KL()
+        )
+        return law
+
+    def _cloud(self, which: int) -> tuple[Tensor, Tensor]:
+        bank = self.target.bank(NUM_LAW, stream(self.study.seed, Stream.GRID_TARGET, which))
+        return bank.x, bank.energy
+
+    def further(self, evidence: Evidence, entry: Entry, row: dict[str, Any]) -> dict[str, Any]:
+        """Return the total variation to exact q* on the grid; that of the target is the floor."""
+        if entry.method == "target":
+            return {"tv_target": self.floor()}
+        law = self.law(self.model_of(entry.method))
+        return {"tv_target": metrics.total_variation(law, self.exact_law())}
+
+    def left(self, x: Tensor) -> float:
+        """Return the share of points that the geometry calls forgotten, in percent."""
+        return 100 * metrics.forget_rate(self.study.judge.probabilities(x), self.forget)
+
+
+class UOT2D(Experiment):
+    """Four sets in the plane: every method beside the exact target, and where tau moves the optimum."""
+
+    name: ClassVar[str] = "uot-2d"
+    title: ClassVar[str] = "UOT-Unlearn in the plane"
+    datasets: ClassVar[tuple[str, ...]] = tuple(PLANAR_SETS)
+    columns: ClassVar[Columns] = PLANAR_COLUMNS
+    intro: ClassVar[Sequence[str]] = ONE_STEP_INTRO
+    notes: ClassVar[Sequence[str]] = ONE_STEP_NOTES
+
+    def check(self) -> None:
+        """Nothing to check: the data is made."""
+
+    def study(self, dataset: str, seed: int) -> Study:
+        """Return the study of one set and seed; its points are drawn anew for every seed."""
+        return self.once(
+            f"{dataset}/seed-{seed}",
+            lambda: planar_study(
+                dataset,
+                seed,
+                self.recipe or ONE_STEP_PLANAR,
+                self.out / dataset / f"seed-{seed}",
+                self.device,
+            ),
+        )
+
+    def groups(self) -> list[list[tuple[str, int]]]:
+        """Return every request alone: each set and seed is a study of its own."""
+        return [[(dataset, seed)] for dataset in self.chosen for seed in self.seeds]
+
+    def request(self, dataset: str, seed: int) -> PlanarRequest:
+        """Return the request of one set with one seed."""
+        return PlanarRequest(self.study(dataset, seed), PLANAR_SETS[dataset].forget, "request")
+
+    def first(self, dataset: str) -> PlanarRequest:
+        """Return the request of the first seed, which makes the figures and the further tables."""
+        return self.request(dataset, self.seeds[0])
+
+    # Tables
+
+    def further_tables(self) -> list[tuple[str, str]]:
+        """Return the laws on the line, the optima on the grid, and the grid of choices."""
+        line = self.line()
+        optima = [record for dataset in self.chosen for record in self.optima(dataset)]
+        choices = [record for dataset in self.chosen for record in self.choices(dataset)]
+        return [
+            ("On a line: N(0, 1) forgets what lies right of 0.3, tau = 0", records_table(line, LINE)),
+            ("The optimum of the objective: uot with settings for laws, KL", records_table(optima, OPTIMA)),
+            ("Divergence x pool x source", records_table(choices, CHOICES)),
+        ]
+
+    def further_stages(self) -> list[tuple[str, ...]]:
+        """Return what takes long: the line, and for every set the optima and the choices."""
+        return [("line",), *((name, dataset) for dataset in self.chosen for name in ("optima", "choices"))]
+
+    def line(self) -> list[dict[str, Any]]:
+        """Return how far the law learned on a line is from q*, for each divergence and pool."""
+        methods = self._laws()
+        return [
+            dict(
+                stage(
+                    self.out / "line" / f"{name}-{method.pool}.json",
+                    partial(on_a_line, name, self.seeds[0], method),
+                )
+            )
+            for name in DIVERGENCES
+            for method in methods
+        ]
+
+    def optima(self, dataset: str) -> list[dict[str, Any]]:
+        """Return how far the learned law is from q*, and from the optimum of its own objective."""
+        file = self.out / dataset / "optima.json"
+        paper, laws = self._laws()
+        methods = [paper, *(replace(laws, tau=tau) for tau in TAUS)]
+        return list(stage(file, lambda: [self._optimum(dataset, method) for method in methods]))
+
+    def _optimum(self, dataset: str, method: UOT) -> dict[str, Any]:
+        request, tau = self.first(dataset), method.tau
+        model = request.carried_out("uot", method, f"optimum/{method.pool}-tau-{tau:g}").model
+        law, exact, optimum = request.law(model), request.exact_law(), request.optimum(tau)
+        return {
+            "dataset": dataset,
+            "pool": method.pool,
+            "tau": tau,
+            "floor": request.floor(),
+            "to_target": metrics.total_variation(law, exact),
+            "to_optimum": metrics.total_variation(law, optimum),
+            "moved": metrics.total_variation(optimum, exact),
+            "left": request.left(model.push_batches(request.z())),
+        }
+
+    def choices(self, dataset: str) -> list[dict[str, Any]]:
+        """Return every divergence, pool and source, otherwise with the defaults of their rows."""
+        file = self.out / dataset / "choices.json"
+        names = [(d, row, source) for d in DIVERGENCES for row in ("uot", "uot_tilted") for source in SOURCES]
+        return list(stage(file, lambda: [self._choice(dataset, *name) for name in names]))
+
+    def _choice(self, dataset: str, divergence: str, row: str, source: Source) -> dict[str, Any]:
+        request = self.first(dataset)
+        method = self.method(row)
+        target = replace(request.target, divergence=DIVERGENCES[divergence]())
+        result = unlearn(
+            target,
+            replace(method, source=source),
+            request.out / "choices" / f"{divergence}-{row}-{source}",
+            seed=request.study.seed,
+            name=row,
+        )
+        z = request.z()
+        before, after = request.model.push_batches(z), result.model.push_batches(z)
+        exact = target.sample(len(z), stream(request.study.seed, Stream.TARGET_FIGURE)).x
+        labels = [request.study.judge.probabilities(x).argmax(1) for x in (before, after)]
+        return {
+            "dataset": dataset,
+            "divergence": divergence,
+            "pool": method.pool,
+            "source": source,
+            "left": request.left(after),
+            "left_target": request.left(exact),
+            "tv": metrics.total_variation(request.law(result.model), request.exact_law(0, target)),
+            "stayed": 100 * metrics.stayed_share(labels[0], labels[1], request.forget),
+        }
+
+    def method(self, row: str) -> UOT:
+        """Return the method of a row of UOT."""
+        method = (self.recipe or ONE_STEP_PLANAR).method(row)
+        assert isinstance(method, UOT)
+        return method
+
+    def _laws(self) -> tuple[UOT, UOT]:
+        """Return the settings for laws with the paper's pool, and with the target's."""
+        laws = self.method("uot_laws")
+        return replace(laws, pool="model", share=1.0), laws
+
+    # Figures
+
+    def draw(self) -> list[tuple[Path, str]]:
+        """Draw the points of every row."""
+        return [self._points(dataset) for dataset in self.chosen]
+
+    def _points(self, dataset: str) -> tuple[Path, str]:
+        request, planar = self.first(dataset), PLANAR_SETS[dataset]
+        z = request.z()[:3000]
+        names = ["original", "target", *request.rows]
+        clouds = [
+            request.target_samples(0).x[:3000] if name == "target" else request.model_of(name).push_batches(z)
+            for name in names
+        ]
+        forgotten = [torch.isin(planar.classify(x), torch.tensor(planar.forget)).numpy() for x in clouds]
+        path = scatter_panels(
+            self.out / f"points-{dataset}.png",
+            [(name, x.numpy()) for name, x in zip(names, clouds, strict=True)],
+            forgotten=forgotten,
+        )
+        return path, f"{dataset}: samples of every row; what the geometry calls forgotten is marked."
+
+
+def energy_on_a_line(x: Tensor) -> Tensor:
+    """Return F = softplus(6 (x - 0.3) + 1) of points [n, 1]."""
+    return nnf.softplus(6 * (x[:, 0] - 0.3) + 1)
+
+
+def on_a_line(divergence: str, seed: int, method: UOT) -> dict[str, Any]:
+    """Return how far UOT's law is from the exact q* of a request made of N(0, 1), tau = 0."""
+    net = new_net({"net": "mlp", "shape": [1], "width": 64, "depth": 2, "num_times": 2}, seed)
+    model = FlowMap(net, [1])  # a fresh average velocity is 0: the identity
+    energy = CallableEnergy(energy_on_a_line, lower_bound=0.0)
+    target = Target(model, energy, divergence=DIVERGENCES[divergence]())
+    centres = cell_centres(4.0, 160, 1)
+    p = torch.exp(-centres[:, 0].square() / 2)
+    p /= p.sum()
+    exact = p * target.density_ratio(energy(centres), p)
+    result = unlearn(target, replace(method, tau=0.0), seed=seed, name=f"line {divergence}")
+    z = model.prior(NUM_LAW, stream(seed, Stream.LINE_LAW))
+    law = law_on_grid(result.model.push_batches(z), 4.0, 160)
+    same = torch.multinomial(exact, NUM_LAW, replacement=True, generator=stream(seed, Stream.LINE_TARGET))
+    right = centres[:, 0] > 0.3
+    return {
+        "divergence": divergence,
+        "pool": method.pool,
+        "seed": seed,
+        "tv": metrics.total_variation(law, exact),
+        "floor": metrics.total_variation(torch.bincount(same, minlength=160) / NUM_LAW, exact),
+        "left": float(law[right].sum()),
+        "left_target": float(exact[right].sum()),
+    }
+
+
+__all__ = ["UOT2D", "PlanarRequest", "on_a_line"]

@@ -1,0 +1,1 @@
+"""What everything stands on: errors, files, batches, progress, plugins and random streams."""

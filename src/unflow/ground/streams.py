@@ -1,0 +1,103 @@
+"""Named random streams: every random number is a function of a seed and of the purpose it is drawn for."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+import numpy as np
+import torch
+
+from unflow.ground.errors import InputError
+
+
+class Stream(IntEnum):
+    """The purposes of random numbers; the value is part of every stored result, so it never changes."""
+
+    PREPARE = 0
+    """Banks, pairs and initial draws of a training."""
+    STEP = 1
+    """The batch of step k: ``stream(seed, Stream.STEP, k)``."""
+    EARLIER = 2
+    """The seed of the training that comes before another one."""
+    ADAPTERS = 3
+    """Initial low-rank adapters."""
+    BANDWIDTH = 7
+    """Pairs whose median distance is the bandwidth of the MMD."""
+    MMD = 8
+    """Subsets of the repeated MMD."""
+    GUIDE_ROWS = 40
+    """Training rows that only the guide's calibration sees."""
+    BALANCE = 41
+    """Samples on which the retained classes are balanced."""
+    IMAGE_ORDER = 45
+    """The order of the k-th part of an image dataset: ``IMAGE_ORDER + k``."""
+    POINTS = 50
+    """The k-th part of a planar dataset: ``POINTS + k``."""
+    TRAJECTORIES = 60
+    """Starting points of drawn trajectories."""
+    TRANSPORT = 61
+    """Latents of a transport figure."""
+    INVERSION = 62
+    """The bank of an inverted request."""
+    LAW = 63
+    """Samples from which a law is counted on a grid."""
+    GRID_TARGET = 65
+    """Banks from which a target is counted on a grid: ``stream(seed, Stream.GRID_TARGET, k)``."""
+    TARGET_FIGURE = 66
+    """Exact target samples of a figure or an ablation."""
+    LINE_LAW = 67
+    """Samples of the model on the line."""
+    LINE_TARGET = 68
+    """Samples of its exact law on the grid."""
+    FEW_IMAGES = 70
+    """The few images that define a request."""
+    IMAGE_ENERGY = 71
+    """Samples of the model to which the energy of a few images is fitted."""
+    WALK = 72
+    """The walk from a few images over the model's samples."""
+    IMAGE_TARGET = 73
+    """The bank on which the energy of a few images is measured."""
+    AGREEMENT = 97
+    """Samples on which judge and guide are compared."""
+    PLAN = 97
+    """Samples that a plan looks at."""
+    PILOT = 98
+    """Samples from which an audit guesses the forget rate."""
+    FIGURE = 98
+    """Latents of a figure."""
+    LATENTS = 99
+    """Latents that all models of an audit share."""
+    TARGET = 100
+    """Exact samples of the target: the k-th set has ``TARGET + k``, k = 0 or 1."""
+    BOOTSTRAP = 110
+    """Resamples behind the interval of the k-th distance: ``stream(seed, Stream.BOOTSTRAP, k)``."""
+    ATTACK_RATE = 120
+    """Samples of a model under attack."""
+    LATENT_SEARCH = 121
+    """Starts of the latent search."""
+    ATTACK_IMAGES = 122
+    """The images that an attacker has."""
+    RELEARNING = 123
+    """Batches of the relearning attack."""
+
+
+def stream(seed: int, *path: int) -> torch.Generator:
+    """Return the CPU generator of one purpose: a function of the seed and the path, nothing else.
+
+    Args:
+        seed: >= 0.
+        path: a member of ``Stream``, and indices below it; none for a generator of your own.
+    """
+    return torch.Generator().manual_seed(derive_seed(seed, *path))
+
+
+def derive_seed(seed: int, *path: int) -> int:
+    """Return the seed of one purpose, >= 0: a function of the seed and the path, nothing else."""
+    words = np.random.SeedSequence(seed, spawn_key=path).generate_state(2, np.uint32)
+    return (int(words[0]) << 31) ^ int(words[1])
+
+
+def check_seed(seed: int) -> None:
+    """Raise InputError for a seed that is negative."""
+    if seed < 0:
+        raise InputError(f"got seed={seed}; expected an integer >= 0")

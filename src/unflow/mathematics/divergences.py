@@ -1,0 +1,209 @@
+r"""f-divergences by their convex conjugates: how hard the target may leave the original law.
+
+For an energy F, a strength lam and a divergence D_phi the target of an unlearning request is
+
+    q* = argmin_q  lam E_q[F] + D_phi(q || q0) = q0(x) tilt(kappa - lam F(x)),    tilt = (phi*)',
+
+where the scalar kappa (the multiplier of the constraint that q* has mass 1) factors out for KL only.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as nnf
+from scipy.optimize import brentq
+from torch import Tensor
+
+from unflow.ground.errors import InputError
+
+
+class Divergence(ABC):
+    """D_phi(q || q0) = E_q0[phi(dq/dq0)], given by phi, its conjugate phi* and tilt = (phi*)'."""
+
+    @abstractmethod
+    def phi(self, ratio: Tensor) -> Tensor:
+        """Return phi(r) for density ratios r >= 0; +inf outside its domain."""
+
+    @abstractmethod
+    def conjugate(self, s: Tensor) -> Tensor:
+        """Return phi*(s) = sup_r (r s - phi(r)), elementwise."""
+
+    @abstractmethod
+    def tilt(self, s: Tensor) -> Tensor:
+        """Return the density ratio (phi*)'(s) >= 0, elementwise."""
+
+    @abstractmethod
+    def inverse_tilt(self, ratio: float) -> float:
+        """Return the smallest s with tilt(s) = ratio, for a ratio in the range of tilt."""
+
+    @property
+    @abstractmethod
+    def max_ratio(self) -> float:
+        """The supremum of q*/q0 that this divergence allows (1/max_ratio is the least mass kept)."""
+
+    def conjugate_up_to(self, s: Tensor, ratio: float) -> Tensor:
+        """Return sup_{0 <= r <= R} (r s - phi(r)): phi*(s) while tilt(s) <= R, and its tangent from there on.
+
+        It is the conjugate of the same divergence with density ratios over R forbidden, and so has the same
+        optimum where no ratio is that large; but it grows no faster than R s.
+
+        Args:
+            s: of any shape; elementwise.
+            ratio: R > 1.
+        """
+        if ratio >= self.max_ratio:
+            return self.conjugate(s)
+        top = self.inverse_tilt(ratio)
+        return self.conjugate(s.clamp(max=top)) + ratio * (s - top).clamp(min=0)
+
+    def acceptance(self, energy: Tensor, lower_bound: float, strength: float, kappa: float) -> Tensor:
+        """Return (q*/q0) / sup(q*/q0) = tilt(kappa - lam F) / tilt(kappa - lam inf F), [batch], in [0, 1].
+
+        Args:
+            energy: F of samples of q0, [batch].
+            lower_bound: a number under every F.
+            strength: lam >= 0.
+            kappa: the multiplier.
+        """
+        tilted = self.tilt(kappa - strength * energy)
+        return tilted / self.tilt(tilted.new_tensor(kappa - strength * lower_bound))
+
+    def multiplier(self, cost: Tensor, probabilities: Tensor | None = None) -> float:
+        """Return kappa with sum_i p_i tilt(kappa - cost_i) = 1, by bracketing root search.
+
+        Args:
+            cost: lam F at the atoms (or samples) of q0, shape [n].
+            probabilities: their masses p_i, shape [n]; uniform when omitted.
+
+        Raises:
+            InputError: where no multiplier exists.
+        """
+        cost = cost.detach().double().flatten()
+        if not torch.isfinite(cost).all():
+            raise InputError(
+                "the energy of the samples has NaN or infinite values; "
+                "expected finite numbers: check the classifier or callable behind it"
+            )
+        p = torch.full_like(cost, 1 / len(cost)) if probabilities is None else probabilities.double()
+
+        def excess(kappa: float) -> float:
+            return float((p * self.tilt(kappa - cost)).sum()) - 1.0
+
+        # tilt is increasing, and tilt(inverse_tilt(1)) = 1: the root lies between the extreme costs.
+        one = self.inverse_tilt(1.0)
+        low, high = one + float(cost.min()), one + float(cost.max())
+        # Masses that add up to 1 only up to rounding may put it at, or just past, one of them.
+        if excess(low) >= 0:
+            return low
+        if excess(high) <= 0:
+            return high
+        return float(brentq(excess, low, high, xtol=1e-13, rtol=1e-14))
+
+
+@dataclass(frozen=True)
+class KL(Divergence):
+    """Kullback-Leibler: phi(r) = r log r - r + 1, phi*(s) = e^s - 1, tilt(s) = e^s.
+
+    The target is q* ∝ q0 exp(-lam F); with F = softplus(G) this is ContinualFlow's reweighting
+    sigmoid(-G) (arXiv 2506.18747, Theorem 4.1), because sigmoid(-s) = exp(-softplus(s)).
+    """
+
+    def phi(self, ratio: Tensor) -> Tensor:
+        """Return r log r - r + 1."""
+        return torch.where(ratio < 0, math.inf, torch.xlogy(ratio, ratio) - ratio + 1)
+
+    def conjugate(self, s: Tensor) -> Tensor:
+        """Return e^s - 1."""
+        return torch.expm1(s)
+
+    def tilt(self, s: Tensor) -> Tensor:
+        """Return e^s."""
+        return torch.exp(s)
+
+    def inverse_tilt(self, ratio: float) -> float:
+        """Return log r."""
+        return math.log(ratio)
+
+    @property
+    def max_ratio(self) -> float:
+        """Unbounded."""
+        return math.inf
+
+    def acceptance(self, energy: Tensor, lower_bound: float, strength: float, kappa: float) -> Tensor:
+        """Return exp(-lam (F - inf F)), whatever kappa."""
+        return torch.exp(strength * (lower_bound - energy))
+
+    def multiplier(self, cost: Tensor, probabilities: Tensor | None = None) -> float:
+        """Return kappa = -log E[exp(-cost)], in closed form."""
+        if not torch.isfinite(cost).all():
+            return super().multiplier(cost, probabilities)
+        log_p = (
+            torch.full_like(cost, -math.log(cost.numel()), dtype=torch.float64)
+            if probabilities is None
+            else probabilities.double().log()
+        )
+        return -float(torch.logsumexp(log_p.flatten() - cost.detach().double().flatten(), 0))
+
+
+@dataclass(frozen=True)
+class Softplus(Divergence):
+    """Softplus: phi*(s) = 2 (softplus(s) - log 2), tilt(s) = 2 sigmoid(s), bounded by 2 (arXiv 2305.14777).
+
+    phi(r) = r log r + (2 - r) log(2 - r) on [0, 2]: the target never exceeds twice the original law,
+    so it cannot remove more than half the mass.
+    """
+
+    def phi(self, ratio: Tensor) -> Tensor:
+        """Return r log r + (2 - r) log(2 - r) on [0, 2]."""
+        value = torch.xlogy(ratio, ratio) + torch.xlogy(2 - ratio, 2 - ratio)
+        return torch.where((ratio < 0) | (ratio > 2), math.inf, value)
+
+    def conjugate(self, s: Tensor) -> Tensor:
+        """Return 2 (softplus(s) - log 2)."""
+        return 2 * (nnf.softplus(s) - math.log(2))
+
+    def tilt(self, s: Tensor) -> Tensor:
+        """Return 2 sigmoid(s)."""
+        return 2 * torch.sigmoid(s)
+
+    def inverse_tilt(self, ratio: float) -> float:
+        """Return logit(r / 2)."""
+        return math.log(ratio / (2 - ratio))
+
+    @property
+    def max_ratio(self) -> float:
+        """2: at most half the mass can be removed."""
+        return 2.0
+
+
+@dataclass(frozen=True)
+class Chi2(Divergence):
+    """Pearson chi-square: phi(r) = (r - 1)^2, phi*(s) = s + s^2/4 for s >= -2, tilt(s) = max(0, 1 + s/2)."""
+
+    def phi(self, ratio: Tensor) -> Tensor:
+        """Return (r - 1)^2 for r >= 0."""
+        return torch.where(ratio < 0, math.inf, (ratio - 1) ** 2)
+
+    def conjugate(self, s: Tensor) -> Tensor:
+        """Return s + s^2/4 where s >= -2, and -1 below."""
+        return torch.where(s >= -2, s + s**2 / 4, -torch.ones_like(s))
+
+    def tilt(self, s: Tensor) -> Tensor:
+        """Return max(0, 1 + s/2)."""
+        return torch.clamp(1 + s / 2, min=0)
+
+    def inverse_tilt(self, ratio: float) -> float:
+        """Return 2 (r - 1)."""
+        return 2 * (ratio - 1)
+
+    @property
+    def max_ratio(self) -> float:
+        """Unbounded."""
+        return math.inf
+
+
+DIVERGENCES: dict[str, type[Divergence]] = {"kl": KL, "softplus": Softplus, "chi2": Chi2}

@@ -1,0 +1,66 @@
+"""Probability paths (x0, x1, t) -> (x_t, dx_t); here and nowhere else: t=0 is source, t=1 is data."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from unflow.ground.errors import choose
+
+
+class PathSample(NamedTuple):
+    """A point of the path and the velocity of its conditional flow."""
+
+    x_t: Tensor
+    dx_t: Tensor
+
+
+def expand(t: Tensor, x: Tensor) -> Tensor:
+    """Reshape times [batch] to broadcast against samples [batch, *shape]."""
+    return t.reshape(-1, *[1] * (x.ndim - 1))
+
+
+class Path(ABC):
+    """An interpolation with x_t = x0 at t=0 and x1 at t=1."""
+
+    @abstractmethod
+    def sample(self, x0: Tensor, x1: Tensor, t: Tensor) -> PathSample:
+        """Return x_t and dx_t/dt for x0, x1 of shape [batch, *shape] and t of shape [batch] in [0, 1]."""
+
+
+@dataclass(frozen=True)
+class LinearPath(Path):
+    """x_t = (1 - t) x0 + t x1, dx_t = x1 - x0 (arXiv 2302.00482; arXiv 2506.18747, Eq. 4)."""
+
+    def sample(self, x0: Tensor, x1: Tensor, t: Tensor) -> PathSample:
+        """Return the straight line and its constant velocity."""
+        dx_t = x1 - x0
+        return PathSample(torch.addcmul(x0, dx_t, expand(t, x0)), dx_t)
+
+
+@dataclass(frozen=True)
+class TrigonometricPath(Path):
+    """x_t = cos(pi t/2) x0 + sin(pi t/2) x1, which keeps the variance of unit-variance ends."""
+
+    def sample(self, x0: Tensor, x1: Tensor, t: Tensor) -> PathSample:
+        """Return the quarter circle and its velocity."""
+        angle = expand(t, x0) * (math.pi / 2)
+        cos, sin = torch.cos(angle), torch.sin(angle)
+        return PathSample(cos * x0 + sin * x1, (math.pi / 2) * (cos * x1 - sin * x0))
+
+
+PATHS: dict[str, type[Path]] = {"linear": LinearPath, "trigonometric": TrigonometricPath}
+
+
+def new_path(name: str) -> Path:
+    """Return a path by name.
+
+    Raises:
+        InputError: for an unknown name.
+    """
+    return choose(PATHS, name, "path")()

@@ -1,0 +1,132 @@
+"""Classifiers: the guide, which becomes the energy, and the judge, which must not be the guide."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as nnf
+from torch import Tensor, nn
+
+from unflow.ground.batches import in_batches
+from unflow.ground.errors import InputError
+from unflow.nets import build_net, net_config
+
+
+class Classifier(nn.Module):
+    """A network with logits and features, and the class names it was trained with.
+
+    Args:
+        net: maps [batch, *shape] to logits [batch, num_classes] and has ``features(x)``.
+        class_names: one per logit.
+    """
+
+    def __init__(self, net: nn.Module, class_names: list[str]) -> None:
+        super().__init__()
+        self.net, self.class_names = net, list(class_names)
+
+    @property
+    def num_classes(self) -> int:
+        """The number of logits."""
+        return len(self.class_names)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return logits, [batch, num_classes]."""
+        return self.net(x)
+
+    @torch.no_grad()
+    def probabilities(self, x: Tensor, batch_size: int = 2048) -> Tensor:
+        """Return class probabilities of many samples, [n, num_classes]."""
+        return torch.cat([self(chunk).softmax(1) for chunk in in_batches(x, batch_size)])
+
+    @torch.no_grad()
+    def features(self, x: Tensor, batch_size: int = 2048) -> Tensor:
+        """Return what the last layer reads, [n, num_features]: distances between images use it."""
+        extract = self.net.features
+        assert callable(extract)
+        return torch.cat([extract(chunk) for chunk in in_batches(x, batch_size)])
+
+    def accuracy(self, x: Tensor, labels: Tensor) -> float:
+        """Return the share of samples whose most probable class is the label."""
+        if len(x) == 0:
+            raise InputError("got no samples to measure a classifier's accuracy on")
+        return float((self.probabilities(x).argmax(1) == labels).float().mean())
+
+    def config(self) -> dict[str, Any]:
+        """Return the architecture as plain data."""
+        return {"classifier": net_config(self.net), "class_names": self.class_names}
+
+    @staticmethod
+    def from_config(config: dict[str, Any]) -> Classifier:
+        """Rebuild the architecture, with fresh weights."""
+        return Classifier(build_net(config["classifier"]), config["class_names"])
+
+
+class Features(nn.Module):
+    """What a classifier's last layer reads, with gradient: an extractor for anchors. Its labels are in it.
+
+    Args:
+        classifier: whose network has ``features``.
+    """
+
+    def __init__(self, classifier: Classifier) -> None:
+        super().__init__()
+        self.classifier = classifier
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the features, [batch, num_features]."""
+        extract = self.classifier.net.features
+        assert callable(extract)
+        return extract(x)
+
+
+class LooksOnce:
+    """A judge that looks at each set of samples once, whatever an audit then asks about it.
+
+    Args:
+        classifier: whose network has ``features`` and a last layer ``last``, as ``nets.ConvNet``.
+        memory: how many sets are remembered; the least recent is forgotten first.
+    """
+
+    def __init__(self, classifier: Classifier, memory: int = 4) -> None:
+        self.classifier, self.memory = classifier, memory
+        self._seen: list[tuple[Tensor, Tensor]] = []
+
+    @property
+    def num_classes(self) -> int:
+        """The number of classes."""
+        return self.classifier.num_classes
+
+    def features(self, x: Tensor) -> Tensor:
+        """Return ``Classifier.features``, [n, num_features]."""
+        for samples, features in self._seen:
+            if samples is x:
+                return features
+        self._seen = [*self._seen, (x, self.classifier.features(x))][-self.memory :]
+        return self._seen[-1][1]
+
+    @torch.no_grad()
+    def probabilities(self, x: Tensor) -> Tensor:
+        """Return ``Classifier.probabilities``, [n, num_classes]."""
+        last = self.classifier.net.last
+        assert isinstance(last, nn.Module)
+        return last(self.features(x)).softmax(1)
+
+
+def random_affine(x: Tensor, numbers: Tensor) -> Tensor:
+    """Turn, scale and shift each image a little: x [batch, c, h, w], numbers [batch, 4] standard normal.
+
+    Standard deviations: 6 degrees, 6 %, and 5 % of the width in each direction; the border continues.
+    """
+    angle, scale = 0.1 * numbers[:, 0], 1 + 0.06 * numbers[:, 1]
+    cos, sin = scale * angle.cos(), scale * angle.sin()
+    shift_x, shift_y = 0.1 * numbers[:, 2], 0.1 * numbers[:, 3]
+    theta = torch.stack([cos, -sin, shift_x, sin, cos, shift_y], dim=1).reshape(-1, 2, 3)
+    grid = nnf.affine_grid(theta, list(x.shape), align_corners=False)
+    return nnf.grid_sample(x, grid, padding_mode="border", align_corners=False)
+
+
+def mirrored(x: Tensor, generator: torch.Generator) -> Tensor:
+    """Return images [batch, c, h, w], each mirrored left to right with probability 1/2."""
+    is_mirrored = torch.rand(len(x), generator=generator) < 0.5
+    return torch.where(is_mirrored.to(x.device)[:, None, None, None], x.flip(3), x)

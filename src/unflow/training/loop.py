@@ -1,0 +1,452 @@
+"""The one training loop: seeded per step, logged as JSON lines, checkpointed atomically, resumed exactly.
+
+Every random number of step k comes from (seed, k) alone. A run that is killed and started again
+therefore continues with the batches that it would have drawn, and ends in the same bits; and every
+device draws the same global batch and takes its own rows of it, so that the number of devices does
+not change the loss curve.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import resource
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from unflow.ground.errors import InputError, TrainingDivergedError
+from unflow.ground.files import append_json_line, read_json_lines, read_tensors, write_bytes, write_tensors
+from unflow.ground.progress import Progress
+from unflow.ground.streams import Stream, check_seed, derive_seed, stream
+from unflow.training.compute import Compute, Precision
+from unflow.training.method import Method, Problem, Tensors, Trained, Training, Untrained, settings, under
+from unflow.training.partly import adapt, is_partial, merge, require_own_weights, train_only
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+CHECKPOINT_SECONDS = 30.0
+CHECKPOINT, PREPARED, METRICS = "checkpoint.safetensors", "prepared.safetensors", "metrics.jsonl"
+EARLIER = "earlier"
+"""The folder of the training that comes before another, within the other's."""
+
+
+@dataclass(frozen=True)
+class Fit:
+    """What a training returns."""
+
+    model: nn.Module
+    seconds: float
+    """Time of preparation and steps, over all restarts."""
+    steps: int
+    peak_rss_mb: float
+    """The process's largest memory so far."""
+    is_first: bool = True
+    """Whether this is the one process that writes files and prints."""
+    facts: dict[str, float | None] = field(default_factory=dict)
+    """What the training reports of its preparation."""
+
+
+class _Loop:
+    """The state of one training: networks wrapped by Fabric, the step number, the clock."""
+
+    def __init__(
+        self, fabric: Fabric, compute: Compute, loop: Training, problem: Problem, prepared: Tensors, seed: int
+    ) -> None:
+        self.fabric, self.compute, self.loop, self.seed = fabric, compute, loop, seed
+        self.prepared = {k: v.to(fabric.device) for k, v in prepared.items()}
+        self.parts = loop.init(problem, self.prepared, seed)
+        self._choose_weights(problem)
+        self.wrapped: dict[str, Any] = {}
+        self.optimizers: dict[str, Any] = {}
+        for name, part in self.parts.items():
+            loss = compute.prepared(part.loss)
+            self.wrapped[name], self.optimizers[name] = fabric.setup(loss, part.optimizer)
+            part.average.to(fabric.device)
+        self.step = 0
+
+    def _choose_weights(self, problem: Problem) -> None:
+        started = [one for one in (problem.model, problem.earlier) if one is not None]
+        if problem.adapters is not None:
+            adapt(
+                self.parts, started, problem.adapters, problem.train_only, stream(self.seed, Stream.ADAPTERS)
+            )
+        elif problem.train_only is not None:
+            train_only(self.parts, started, problem.train_only)
+
+    def descend(self, name: str, /, *args: Tensor | float) -> Tensor:
+        part, optimizer = self.parts[name], self.optimizers[name]
+        optimizer.zero_grad()
+        last = self.compute.micro_batches - 1
+        losses = [self._backward(name, part, k < last) for k, part in enumerate(self.compute.parts(args))]
+        optimizer.step()
+        part.update_average(self.step)
+        return torch.stack(losses).sum()
+
+    def _backward(self, name: str, args: Sequence[Tensor | float], more: bool) -> Tensor:
+        """Add the gradient of a micro-batch's share of the loss; devices meet where no more follow."""
+        wrapped = self.wrapped[name]
+        with self.fabric.no_backward_sync(wrapped, enabled=more):
+            loss = wrapped(*args) / self.compute.micro_batches
+            self.fabric.backward(loss)
+        return loss.detach()
+
+    def advance(self) -> Tensors:
+        """Take one step and return its losses."""
+        loop, world, rank = self.loop, self.fabric.world_size, self.fabric.global_rank
+        rate = loop.schedule(self.step)
+        for part in self.parts.values():
+            for group in part.optimizer.param_groups:
+                group["lr"] = part.learning_rate * rate
+        batch = loop.draw(self.prepared, stream(self.seed, Stream.STEP, self.step))
+        device = self.fabric.device
+        batch = {k: v[rank::world].to(device, non_blocking=True) for k, v in batch.items()}
+        losses = loop.step(self.parts, batch, self.descend, self.step / loop.steps)
+        self.step += 1
+        return losses
+
+    def state(self) -> Tensors:
+        """Return everything that the next step depends on, as tensors by name; not what no step changes."""
+        tensors: Tensors = {}
+        for name, part in self.parts.items():
+            fixed = {k for k, weight in part.net.named_parameters() if not weight.requires_grad}
+            for kind, net in part.networks.items():
+                changing = {k: v for k, v in net.state_dict().items() if k not in fixed}
+                tensors |= {f"{name}/{kind}/{k}": v for k, v in changing.items()}
+            for index, moments in part.optimizer.state_dict()["state"].items():
+                tensors |= {f"{name}/adam/{index}/{k}": v for k, v in moments.items()}
+        return tensors
+
+    def restore(self, tensors: Tensors) -> None:
+        """Set what ``state`` returned."""
+        for name, part in self.parts.items():
+            for kind, net in part.networks.items():
+                net.load_state_dict(net.state_dict() | under(tensors, f"{name}/{kind}/"))
+            moments: dict[int, Tensors] = {}
+            for key, value in under(tensors, f"{name}/adam/").items():
+                index, _, entry = key.partition("/")
+                moments.setdefault(int(index), {})[entry] = value
+            groups = part.optimizer.state_dict()["param_groups"]
+            part.optimizer.load_state_dict({"state": moments, "param_groups": groups})
+
+
+def fit(
+    method: Method,
+    problem: Problem,
+    out: str | Path | None = None,
+    *,
+    seed: int = 0,
+    device: str = "cpu",
+    devices: int = 1,
+    log_every: int = 50,
+    checkpoint_every: int = 500,
+    label: str = "",
+    problem_id: str = "",
+    on_step: Callable[[int], None] | None = None,
+    precision: Precision = "32-true",
+    loggers: Sequence[Any] = (),
+    micro_batches: int = 1,
+    compile: bool = False,
+) -> Fit:
+    """Carry out a method on a problem; the same call continues a run that was killed.
+
+    Args:
+        method: what to do.
+        problem: what to do it on.
+        out: folder for metrics.jsonl and checkpoints, those of an earlier training in a folder within;
+            None keeps nothing.
+        seed: >= 0, of every random number.
+        device: "cpu", "cuda" or "mps".
+        devices: data-parallel processes; a divisor of the batch size.
+        log_every: steps between lines of metrics.jsonl.
+        checkpoint_every: steps between checkpoints (and held-out losses); slow steps are also saved by time.
+        label: what the progress line calls this training.
+        problem_id: names the problem (a hash of model, request and data), so that a folder with another
+            problem's checkpoint is refused.
+        on_step: called with the number of finished steps, an earlier training's among them, after each.
+        precision: of the steps: "32-true", or "bf16-mixed" for matrix products in bfloat16.
+        loggers: of Lightning Fabric (``TensorBoardLogger``, ``CSVLogger``, a ``WandbLogger``); each is given
+            the lines of metrics.jsonl.
+        micro_batches: parts of a device's rows that go forward and backward one after the other, before one
+            step: the same weights up to rounding, with the activations of one part at a time.
+        compile: whether losses and networks go through ``torch.compile``: the same weights up to rounding.
+
+    Raises:
+        InputError: for a problem that the method cannot take, a batch that devices or micro-batches cannot
+            share, a loss that cannot be compiled, or a checkpoint of another method, seed or setting.
+        TrainingDivergedError: when a loss becomes NaN or infinite.
+    """
+    check_seed(seed)
+    method.check(problem)
+    compute = Compute(
+        device=device,
+        devices=devices,
+        precision=precision,
+        micro_batches=micro_batches,
+        compile=compile,
+        loggers=loggers,
+    )
+    if isinstance(method, Untrained):
+        require_own_weights(not is_partial(problem), problem.model)
+        return _make(method, problem, seed, compute)
+    assert isinstance(method, Trained)
+    original = problem.model
+    loop, problem = method.training(problem, seed)
+    require_own_weights(problem.model is original or not is_partial(problem), original)
+    loop.check(problem)
+    first = loop.earlier(problem)
+    trainings = [loop] if first is None else [first, loop]
+    for training in trainings:
+        _check_adapters(training, problem)
+    compute.check(trainings, problem.model)
+    name, folder = label or type(method).__name__, None if out is None else Path(out)
+    train = partial(
+        _train,
+        compute.launch(),
+        compute,
+        log_every=log_every,
+        checkpoint_every=checkpoint_every,
+        problem_id=problem_id,
+        on_step=on_step,
+    )
+    if first is None:
+        return train(loop, problem, folder, seed, name)
+    within = None if folder is None else folder / EARLIER
+    before = train(
+        first, problem, within, derive_seed(seed, Stream.EARLIER), f"{name}, {type(first).__name__}"
+    )
+    problem = replace(problem, earlier=before.model)
+    last = train(loop, problem, folder, seed, name, steps_before=before.steps)
+    return replace(last, seconds=before.seconds + last.seconds, steps=before.steps + last.steps)
+
+
+def _check_adapters(loop: Training, problem: Problem) -> None:
+    """Raise InputError for a training that adapters would hide the weights from."""
+    if problem.adapters is not None and loop.reads_weights:
+        raise InputError(
+            f"got low-rank adapters for {type(loop).__name__}, which weighs every single weight; expected a "
+            "method that does not: write relabel, or leave the rank out"
+        )
+
+
+def _train(
+    fabric: Fabric,
+    compute: Compute,
+    loop: Training,
+    problem: Problem,
+    out: Path | None,
+    seed: int,
+    label: str,
+    *,
+    log_every: int,
+    checkpoint_every: int,
+    problem_id: str,
+    on_step: Callable[[int], None] | None,
+    steps_before: int = 0,
+) -> Fit:
+    """Carry out one training, from where its folder left it."""
+    clock, is_first = _Clock(), fabric.is_global_zero
+    with _on_device(problem, fabric.device):
+        folder = _Folder(out, loop, seed, problem_id, is_first)
+        prepared = folder.prepared(lambda: loop.prepare(problem, stream(seed, Stream.PREPARE)))
+        run = _Loop(fabric, compute, loop, problem, prepared, seed)
+        folder.keep(prepared)
+        clock.seconds_before = folder.resume(run)
+        fabric.barrier()
+        with Progress(label, loop.steps, run.step, is_first) as progress:
+            while run.step < loop.steps:
+                losses = run.advance()
+                if on_step is not None:
+                    on_step(steps_before + run.step)
+                milestone = run.step == loop.steps or run.step % checkpoint_every == 0
+                if milestone or run.step % log_every == 0:
+                    _log(run, problem, losses, folder, clock, milestone)
+                if milestone or folder.is_due():
+                    folder.checkpoint(run, clock.seconds)
+                progress.advance(run.step)
+        merge(run.parts)
+        model, facts = _finished(loop.result(problem, run.parts)), loop.facts(run.prepared)
+        return Fit(model, clock.seconds, loop.steps, peak_rss_mb(), is_first, facts)
+
+
+def _make(method: Untrained, problem: Problem, seed: int, compute: Compute) -> Fit:
+    """Carry out a method without training; there is nothing to continue."""
+    compute.check_untrained(type(method).__name__)
+    clock = _Clock()
+    with _on_device(problem, torch.device(compute.device)):
+        model = method.make(problem, stream(seed, Stream.PREPARE))
+        return Fit(_finished(model), clock.seconds, 0, peak_rss_mb())
+
+
+def _finished(model: nn.Module) -> nn.Module:
+    return model.cpu().eval().requires_grad_(False)
+
+
+def _log(
+    run: _Loop, problem: Problem, losses: Tensors, folder: _Folder, clock: _Clock, milestone: bool
+) -> None:
+    values, seconds = _numbers(run.fabric, losses, run.step), clock.seconds
+    if milestone and problem.held_out is not None:
+        with clock.paused():
+            held_out = run.loop.held_out_loss(problem, run.parts)
+        values |= {} if held_out is None else {"held_out": held_out}
+    folder.log(run.step, seconds, values)
+    run.fabric.log_dict(values, run.step)
+
+
+def peak_rss_mb() -> float:
+    """Return the largest resident memory of this process so far, in MB."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (2**20 if sys.platform == "darwin" else 2**10)
+
+
+class _Clock:
+    """Seconds of work over all restarts of a run."""
+
+    def __init__(self) -> None:
+        self.seconds_before, self._started = 0.0, time.perf_counter()
+
+    @property
+    def seconds(self) -> float:
+        return self.seconds_before + time.perf_counter() - self._started
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Leave out what is measured for the record only, such as a held-out loss."""
+        paused_at = time.perf_counter()
+        yield
+        self._started += time.perf_counter() - paused_at
+
+
+def _modules(problem: Problem) -> list[nn.Module]:
+    """Return every network that a problem brings along."""
+    target = problem.target
+    of_target = (target.model, target.energy) if target else ()
+    found = [problem.model, problem.teacher, problem.critic, problem.earlier, *of_target]
+    return [module for module in found if module is not None]
+
+
+@contextmanager
+def _on_device(problem: Problem, device: torch.device) -> Iterator[None]:
+    """Have a problem's networks on a device, and put each back where it was."""
+    homes = [(module, next(module.parameters(), torch.empty(0)).device) for module in _modules(problem)]
+    for module, _ in homes:
+        module.to(device)
+    try:
+        yield
+    finally:
+        for module, home in homes:
+            module.to(home)
+
+
+def _numbers(fabric: Fabric, losses: Tensors, step: int) -> dict[str, float]:
+    values = {}
+    for name, loss in losses.items():
+        mean = fabric.all_reduce(loss, reduce_op="mean") if fabric.world_size > 1 else loss
+        values[name] = float(torch.as_tensor(mean))
+        if not math.isfinite(values[name]):
+            raise TrainingDivergedError(
+                f"the loss '{name}' became {values[name]} at step {step}; expected finite numbers: write a "
+                "smaller learning_rate (--settings.learning_rate in the shell), or bound the energy"
+            )
+    return values
+
+
+class _Folder:
+    """What a training keeps on disk; every method of it does nothing without a folder."""
+
+    def __init__(self, path: Path | None, loop: Training, seed: int, problem_id: str, writes: bool) -> None:
+        self.path, self.loop, self.writes = path, loop, writes
+        self.identity = {"method": type(loop).__name__, **settings(loop), "seed": seed, "problem": problem_id}
+        self._written = time.monotonic()
+
+    def prepared(self, make: Callable[[], Tensors]) -> Tensors:
+        """Return the fixed tensors, from disk if a killed run left them there."""
+        if self.path is None or not self.loop.keeps_prepared:
+            return make()
+        file = self.path / PREPARED
+        if file.is_file():
+            tensors, identity = read_tensors(file)
+            self._same(identity, file)
+            return tensors
+        return make()
+
+    def keep(self, prepared: Tensors) -> None:
+        """Make the folder, once nothing is left to refuse, and write the fixed tensors."""
+        if self.path is not None and self.writes:
+            self.path.mkdir(parents=True, exist_ok=True)
+            file = self.path / PREPARED
+            if self.loop.keeps_prepared and not file.is_file():
+                write_tensors(file, prepared, self.identity)
+
+    def resume(self, run: _Loop) -> float:
+        """Set a loop to the last checkpoint; return the seconds spent before it."""
+        if self.path is None or not (self.path / CHECKPOINT).is_file():
+            if self.path is not None and self.writes:
+                (self.path / METRICS).unlink(missing_ok=True)
+            return 0.0
+        tensors, metadata = read_tensors(self.path / CHECKPOINT)
+        self._same(metadata["identity"], self.path / CHECKPOINT)
+        run.restore(tensors)
+        run.step = int(metadata["step"])
+        if self.writes:
+            lines = [r for r in read_json_lines(self.path / METRICS) if r["step"] <= run.step]
+            text = "".join(json.dumps(record) + "\n" for record in lines)
+            write_bytes(self.path / METRICS, text.encode())
+        return float(metadata["seconds"])
+
+    def log(self, step: int, seconds: float, values: dict[str, float]) -> None:
+        """Append one line of metrics."""
+        if self.path is not None and self.writes:
+            record = {"step": step, "seconds": round(seconds, 3), **values}
+            append_json_line(self.path / METRICS, record)
+
+    def is_due(self) -> bool:
+        """Return whether a kill now would lose more than ``CHECKPOINT_SECONDS`` of work."""
+        due = self.path is not None and time.monotonic() - self._written > CHECKPOINT_SECONDS
+        return due and self.writes
+
+    def checkpoint(self, run: _Loop, seconds: float) -> None:
+        """Write everything that the next step depends on."""
+        self._written = time.monotonic()
+        if self.path is not None and self.writes:
+            metadata = {"identity": self.identity, "step": run.step, "seconds": seconds}
+            write_tensors(self.path / CHECKPOINT, run.state(), metadata)
+
+    def _same(self, identity: dict[str, Any], file: Path) -> None:
+        ours = json.loads(json.dumps(self.identity))
+        names = sorted(k for k in ours.keys() | identity.keys() if ours.get(k) != identity.get(k))
+        if names:
+            differences = ", ".join(f"{k}: {identity.get(k)} -> {ours.get(k)}" for k in names)
+            raise InputError(
+                f"{file} is from a run with other settings ({differences}); expected the same ones to "
+                "continue it: undo the change, or choose another --out"
+            )
+
+
+def finish(out: str | Path) -> None:
+    """Remove what only a resumed run needs (checkpoints and prepared tensors) once the model is saved."""
+    for folder in (Path(out), Path(out) / EARLIER):
+        for name in (CHECKPOINT, PREPARED):
+            (folder / name).unlink(missing_ok=True)
+
+
+def seconds_to_within(metrics: Path, share: float = 0.05) -> float | None:
+    """Return the seconds to the first checkpoint within ``share`` of the best held-out loss.
+
+    None where no held-out loss was watched.
+    """
+    watched = [r for r in read_json_lines(metrics) if r.get("held_out") is not None]
+    if not watched:
+        return None
+    best = min(r["held_out"] for r in watched)
+    return next(float(r["seconds"]) for r in watched if r["held_out"] <= (1 + share) * best)

@@ -1,0 +1,96 @@
+"""Training losses as modules, so that each is one forward call around the network it trains."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from unflow.mathematics.paths import LinearPath, Path, expand
+from unflow.models import GenerativeModel
+
+
+def squared_error(prediction: Tensor, target: Tensor) -> Tensor:
+    """Return ||prediction - target||^2 / dim per sample, [batch]."""
+    return (prediction - target).square().flatten(1).mean(1)
+
+
+class VelocityLoss(nn.Module):
+    """Flow matching: E[ w ||net(x_t, t) - dx_t||^2 ] / dim (arXiv 2302.00482, Eq. 2).
+
+    Args:
+        net: velocity, (x [batch, *shape], t [batch]) -> [batch, *shape].
+        path: between source and data.
+    """
+
+    def __init__(self, net: nn.Module, path: Path | None = None) -> None:
+        super().__init__()
+        self.net, self.path = net, path or LinearPath()
+
+    def forward(self, x0: Tensor, x1: Tensor, t: Tensor, weight: Tensor | None = None) -> Tensor:
+        """Return the loss of pairs (x0, x1) at times t, each weighted by weight [batch]."""
+        x_t, dx_t = self.path.sample(x0, x1, t)
+        error = squared_error(self.net(x_t, t), dx_t)
+        return (error if weight is None else weight * error).mean()
+
+
+class OutputLoss(nn.Module):
+    """Regression on outputs: E[ w ||G(z) - y||^2 ] / dim.
+
+    Args:
+        model: G, a one-step model.
+    """
+
+    def __init__(self, model: GenerativeModel) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, z: Tensor, y: Tensor, weight: Tensor | None = None) -> Tensor:
+        """Return the loss of latents z with outputs y, each weighted by weight [batch]."""
+        error = squared_error(self.model.push(z), y)
+        return (error if weight is None else weight * error).mean()
+
+
+def mean_flow_target(
+    net: nn.Module, x_s: Tensor, v: Tensor, start: Tensor, end: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Return U(x_s; s, e) and its MeanFlow target v + (e - s) (v . grad_x U + d_s U), detached.
+
+    One forward-mode derivative along (v, 1, 0) gives the bracket (arXiv 2505.13447, Eq. 10, with the
+    source at t=0 here, hence the other sign). Shapes: x_s, v [batch, *shape]; start, end [batch].
+    """
+    tangents = (v, torch.ones_like(start), torch.zeros_like(end))
+    U, dU = torch.func.jvp(net, (x_s, start, end), tangents)[:2]
+    return U, (v + expand(end - start, x_s) * dU).detach()
+
+
+class MeanFlowLoss(nn.Module):
+    """MeanFlow: E[ ||U - target||^2 / (||U - target||^2 + c)^p ], the divisor detached.
+
+    Args:
+        net: average velocity, (x, s, e) -> [batch, *shape].
+        power: p in [0, 1]; 0 is the plain squared error (arXiv 2505.13447, Section 4.3).
+    """
+
+    def __init__(self, net: nn.Module, power: float = 1.0) -> None:
+        super().__init__()
+        self.net, self.power, self.path = net, power, LinearPath()
+
+    def forward(self, x0: Tensor, x1: Tensor, start: Tensor, end: Tensor) -> Tensor:
+        """Return the loss of pairs (x0, x1) for time intervals [start, end]."""
+        x_s, v = self.path.sample(x0, x1, start)
+        U, target = mean_flow_target(self.net, x_s, v, start, end)
+        error = squared_error(U, target)
+        return (error / (error.detach() + 1e-3) ** self.power).mean()
+
+
+class JumpLoss(nn.Module):
+    """Distillation: E ||net(x_s; s, e) - (x_e - x_s)/(e - s)||^2 / dim on a teacher's trajectories."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, x_s: Tensor, x_e: Tensor, start: Tensor, end: Tensor) -> Tensor:
+        """Return the loss of pairs of points of the same trajectory."""
+        slope = (x_e - x_s) / expand(end - start, x_s)
+        return squared_error(self.net(x_s, start, end), slope).mean()

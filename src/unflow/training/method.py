@@ -1,0 +1,379 @@
+"""What a method is: hyper-parameters, the tensors it needs, the networks it trains, and one step."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar, Protocol, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from unflow.ground.errors import InputError
+from unflow.models import Filtered, GenerativeModel, Labelled, Latent
+from unflow.models.classifier import Classifier
+from unflow.target import Target
+from unflow.training.low_rank import LowRank
+
+Tensors = dict[str, Tensor]
+Module = TypeVar("Module", bound=nn.Module)
+
+ANY_ENERGY = {
+    "one-step models": ("latent_transport", "latent_transport_chain", "reject"),
+    "flows": ("erfm", "erfm_resample", "erfm_resample_prior", "reject"),
+}
+"""Methods that need no gradient of the energy, by their names in ``UNLEARNERS``."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Problem:
+    """Everything that a method may be given; each says in ``needs`` what it asks for.
+
+    Args:
+        model: what is trained: a base model with fresh weights, or the model that must forget.
+        target: the request (energy, strength, divergence), for methods that unlearn by it.
+        data: training samples [n, *shape]; with ``labels`` [n] for classifiers.
+        retain: real samples of the classes to keep.
+        forget: real samples of the classes to forget.
+        teacher: a trained flow to distil from.
+        critic: a trained classifier whose eye an autoencoder is trained for.
+        held_out: real samples on which a training loss is watched, never trained on.
+        earlier: what came of the training before this one (``Training.earlier``).
+        train_only: names of the model's weights that are trained (regular expressions); None: all.
+        adapters: what is trained in place of those weights; None: the weights themselves.
+    """
+
+    model: nn.Module
+    target: Target | None = None
+    data: Tensor | None = None
+    labels: Tensor | None = None
+    retain: Tensor | None = None
+    forget: Tensor | None = None
+    teacher: GenerativeModel | None = None
+    critic: Classifier | None = None
+    held_out: Tensor | None = None
+    earlier: nn.Module | None = None
+    train_only: tuple[str, ...] | None = None
+    adapters: LowRank | None = None
+
+
+class Part:
+    """One network in training: the loss around it, its optimizer, and the average of its weights.
+
+    Args:
+        loss: a module that holds ``net`` and whose ``forward`` returns the scalar loss. The loss is
+            computed inside one forward call, because that is where data-parallel wrappers
+            synchronise gradients (``torch.func.jvp`` around the wrapper would skip them).
+        net: the network inside ``loss`` whose parameters are trained.
+        learning_rate: peak learning rate of Adam.
+        betas: of Adam.
+        decay: of the exponential moving average of the weights; 0 for none.
+    """
+
+    def __init__(
+        self,
+        loss: nn.Module,
+        net: nn.Module,
+        learning_rate: float,
+        betas: tuple[float, float] = (0.9, 0.999),
+        decay: float = 0.0,
+    ) -> None:
+        self.loss, self.net, self.learning_rate, self.decay = loss, net, learning_rate, decay
+        self.betas = betas
+        self.start()
+
+    def start(self) -> None:
+        """Make the optimizer and the average, of the parameters that the network has now.
+
+        To be called again when others take gradients. The average shares what is not trained.
+        """
+        self.optimizer = torch.optim.Adam(self.net.parameters(), self.learning_rate, self.betas, fused=True)
+        fixed = {id(weight): weight for weight in self.net.parameters() if not weight.requires_grad}
+        self.average = copy.deepcopy(self.net, fixed).requires_grad_(False) if self.decay else self.net
+        # Listed once: walking the modules for their parameters costs more than the average itself.
+        pairs = zip(self.average.parameters(), self.net.parameters(), strict=True)
+        moving = [pair for pair in pairs if pair[1].requires_grad]
+        self._averaged: list[Tensor] = [average for average, _ in moving]
+        self._current: list[Tensor] = [weight for _, weight in moving]
+        self._buffers = list(zip(self.average.buffers(), self.net.buffers(), strict=True))
+
+    @property
+    def networks(self) -> dict[str, nn.Module]:
+        """The network in training, and its average where there is one."""
+        return {"net": self.net} if self.average is self.net else {"net": self.net, "average": self.average}
+
+    @torch.no_grad()
+    def update_average(self, step: int) -> None:
+        """Move the average towards the weights; early steps are averaged over a shorter window."""
+        if self.average is not self.net:
+            decay = min(self.decay, (1 + step) / (10 + step))
+            torch._foreach_lerp_(self._averaged, self._current, 1 - decay)
+            for old, new in self._buffers:
+                old.copy_(new)
+
+
+Parts = dict[str, Part]
+
+
+class Descend(Protocol):
+    """Evaluate the loss of a part on a batch and take one optimizer step on it."""
+
+    def __call__(self, part: str, /, *args: Tensor | float) -> Tensor:
+        """Return the loss before the step, detached."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Method(ABC):  # noqa: B024 - what is abstract is said by its two kinds
+    """Hyper-parameters of one way to train or unlearn: a ``Trained`` or an ``Untrained`` one."""
+
+    needs: ClassVar[frozenset[str]] = frozenset()
+    """Fields of ``Problem`` without which the method cannot run."""
+    families: ClassVar[frozenset[str]] = frozenset({"flow", "flow_map", "generator"})
+    """Model families it can train."""
+    citation: ClassVar[str] = ""
+    """arXiv number, explained in docs/references.bib."""
+
+    def reads(self, problem: Problem) -> frozenset[str]:
+        """Return the fields of this problem that the method looks at: ``needs``, unless families differ."""
+        return self.needs
+
+    def check(self, problem: Problem) -> None:
+        """Raise InputError if the problem lacks what this method needs, before any training."""
+        self.check_model(problem.model)
+        missing = sorted(name for name in self.reads(problem) if getattr(problem, name) is None)
+        if missing:
+            raise InputError(
+                f"{type(self).__name__} needs {' and '.join(missing)}, and the problem has none; "
+                f"give {missing[0]}=…"
+            )
+
+    def check_model(self, model: nn.Module) -> None:
+        """Raise InputError for a model that this method does not train, whatever else it is given."""
+        if isinstance(model, Filtered):
+            raise InputError(
+                f"got a filtered model for {type(self).__name__}; expected the model inside, which is the "
+                "original: unlearn that, by both energies together (A | B)"
+            )
+        if isinstance(model, Latent):
+            raise InputError(
+                f"got a latent model for {type(self).__name__}; expected its inner model, which `unlearn` "
+                "takes by itself"
+            )
+        if isinstance(model, GenerativeModel) and model.family not in self.families:
+            raise InputError(
+                f"{type(self).__name__} does not train models of the family {model.family}; expected "
+                f"{' or '.join(sorted(self.families))}"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Untrained(Method):
+    """A method without training: nothing is learned, and the model is made at once."""
+
+    @abstractmethod
+    def make(self, problem: Problem, generator: torch.Generator) -> nn.Module:
+        """Return the model."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trained(Method):
+    """A method that trains; the loop belongs to ``training.fit``.
+
+    Attributes:
+        steps: optimizer steps.
+        batch_size: samples per step, over all devices together.
+        learning_rate: peak learning rate; it rises over the first 5 % of the steps and then falls as
+            a cosine to 0.
+    """
+
+    steps: int = 1000
+    batch_size: int = 128
+    learning_rate: float = 1e-3
+
+    shares_batches: ClassVar[bool] = True
+    """Whether its loss is a mean over rows, so that devices or micro-batches may share a batch."""
+    reads_weights: ClassVar[bool] = False
+    """Whether it looks at the model's weights one by one, so that nothing can be trained in their place."""
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch_size"):
+            if getattr(self, name) < 1:
+                raise InputError(f"got {name}={getattr(self, name)}; expected 1 or more")
+        if not (self.learning_rate > 0 and math.isfinite(self.learning_rate)):
+            raise InputError(f"got learning_rate={self.learning_rate}; expected a number > 0")
+
+    @abstractmethod
+    def training(self, problem: Problem, seed: int) -> tuple[Training, Problem]:
+        """Return the training that carries this method out on a model of this family, and its problem."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training(Trained):
+    """A method that is one training loop of its own: what to draw, what to train, one step."""
+
+    keeps_prepared: ClassVar[bool] = False
+    """Whether ``prepare`` is worth keeping on disk for a resumed run."""
+
+    def training(self, problem: Problem, seed: int) -> tuple[Training, Problem]:
+        """Return itself."""
+        return self, problem
+
+    def earlier(self, problem: Problem) -> Training | None:
+        """Return the training that comes before this one and fills ``problem.earlier``: none for most.
+
+        It has a seed, a log and checkpoints of its own, and nothing before it.
+        """
+        return None
+
+    def uncompilable(self) -> str:
+        """Return what in its losses torch.compile cannot take, in words: nothing for most."""
+        return ""
+
+    def schedule(self, step: int) -> float:
+        """Return the learning rate at ``step`` relative to its peak, in (0, 1]."""
+        warmup = max(1, self.steps // 20)
+        if step < warmup:
+            return (step + 1) / warmup
+        return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, self.steps - warmup)))
+
+    @abstractmethod
+    def prepare(self, problem: Problem, generator: torch.Generator) -> Tensors:
+        """Return the fixed tensors that batches are drawn from (banks, pairs, data sets)."""
+
+    @abstractmethod
+    def init(self, problem: Problem, prepared: Tensors, seed: int) -> Parts:
+        """Return the networks to train, by name."""
+
+    @abstractmethod
+    def draw(self, prepared: Tensors, generator: torch.Generator) -> Tensors:
+        """Return one batch over all devices; every tensor has batch_size rows."""
+
+    @abstractmethod
+    def step(self, parts: Parts, batch: Tensors, descend: Descend, progress: float) -> Tensors:
+        """Take the optimizer step(s) on this device's rows, at ``progress`` in [0, 1); return losses."""
+
+    @abstractmethod
+    def result(self, problem: Problem, parts: Parts) -> nn.Module:
+        """Return the trained model."""
+
+    def held_out_loss(self, problem: Problem, parts: Parts) -> float | None:
+        """Return the loss on ``problem.held_out``, or None where it is not watched."""
+        return None
+
+    def facts(self, prepared: Tensors) -> dict[str, float | None]:
+        """Return numbers about what was prepared that belong in the lineage: none for most."""
+        return {}
+
+
+def draw_rows(n: int, batch_size: int, generator: torch.Generator) -> Tensor:
+    """Return batch_size row numbers below n, drawn with replacement."""
+    return torch.randint(n, (batch_size,), generator=generator)
+
+
+def draw_weighted(x: Tensor, weight: Tensor, n: int, generator: torch.Generator) -> Tensor:
+    """Return n rows of x drawn with probability ∝ weight, with replacement."""
+    cumulative = weight.double().cumsum(0).cpu()
+    uniform = torch.rand(n, generator=generator, dtype=torch.float64) * cumulative[-1]
+    return x[torch.searchsorted(cumulative, uniform).clamp(max=len(x) - 1).to(x.device)]
+
+
+def under(tensors: Tensors, prefix: str) -> Tensors:
+    """Return the tensors whose names begin with ``prefix``, named without it."""
+    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+
+
+def target_of(problem: Problem) -> Target:
+    """Return the problem's target, which ``check`` has found to be there."""
+    assert problem.target is not None
+    return problem.target
+
+
+def model_of(problem: Problem) -> GenerativeModel:
+    """Return the problem's model, a generative one."""
+    assert isinstance(problem.model, GenerativeModel)
+    return problem.model
+
+
+def require_gradient(problem: Problem, what: str) -> None:
+    """Raise InputError for an energy without gradient, which ``what`` follows; it names who needs none."""
+    energy = target_of(problem).energy
+    if not energy.differentiable:
+        free = "; ".join(f"{', '.join(names)} for {kind}" for kind, names in ANY_ENERGY.items())
+        raise InputError(
+            f"{what} follows the gradient of the energy, and this energy has none ({energy.describe()}); "
+            f"expected a differentiable one, or a method that takes any energy: write one of {free}"
+        )
+
+
+def require_batch(n: int, batch_size: int, what: str) -> None:
+    """Raise InputError for no data to draw a batch from, and for a batch that is larger than they are."""
+    if n < 1:
+        raise InputError(f"got {n} {what}; expected 1 or more")
+    if batch_size > n:
+        raise InputError(
+            f"got batch_size={batch_size} for {n} {what}; expected a batch no larger than the data: "
+            f"write batch_size={n} or less"
+        )
+
+
+def require_unlabelled(problem: Problem, purpose: str) -> None:
+    """Raise InputError for a labelled model, whose network has a velocity only where a label is given."""
+    if isinstance(problem.model, Labelled):
+        raise InputError(
+            f"got a labelled model for {purpose}, which knows no labels; expected a method that only draws "
+            "its samples: write erfm_resample for a flow, uot_tilted or latent_transport for a flow map"
+        )
+
+
+def trainable_copy(module: Module) -> Module:
+    """Return a copy with parameters that take gradients, in training mode."""
+    return copy.deepcopy(module).requires_grad_(True).train()
+
+
+def as_method(value: object) -> Method:
+    """Return what an entry point of the group unflow.methods names.
+
+    Args:
+        value: a method, or a class or function that returns one when called without arguments.
+
+    Raises:
+        TypeError: for anything else, and a method that has no defaults.
+    """
+    method = value() if callable(value) else value
+    if not isinstance(method, Method):
+        raise TypeError(f"it is a {type(method).__name__}, not a Method")
+    type(method)()  # a finished result is compared with the defaults of its method
+    return method
+
+
+def settings(method: Method) -> dict[str, object]:
+    """Return a method's hyper-parameters as plain data."""
+    return dataclasses.asdict(method)
+
+
+__all__ = [
+    "Descend",
+    "Method",
+    "Part",
+    "Parts",
+    "Problem",
+    "Tensors",
+    "Trained",
+    "Training",
+    "Untrained",
+    "as_method",
+    "draw_rows",
+    "draw_weighted",
+    "model_of",
+    "require_batch",
+    "require_gradient",
+    "require_unlabelled",
+    "settings",
+    "target_of",
+    "trainable_copy",
+    "under",
+]

@@ -1,0 +1,21 @@
+"""What trains a base model, a guide or an autoencoder: one paper, one file."""
+
+from __future__ import annotations
+
+from unflow.training.method import Method
+from unflow.training.originals.autoencoding import Autoencoding
+from unflow.training.originals.classification import Classification
+from unflow.training.originals.distill import Distill
+from unflow.training.originals.flow_matching import FlowMatching
+from unflow.training.originals.mean_flow import MeanFlow
+
+__all__ = ["TRAINERS", "Autoencoding", "Classification", "Distill", "FlowMatching", "MeanFlow"]
+
+TRAINERS: dict[str, Method] = {
+    "flow_matching": FlowMatching(),
+    "mean_flow": MeanFlow(),
+    "distill": Distill(),
+    "classification": Classification(),
+    "autoencoding": Autoencoding(),
+}
+"""What makes base models, classifiers and autoencoders."""

@@ -1,0 +1,143 @@
+"""Autoencoding: train the room in which latent models live."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import nn
+
+from unflow.ground.errors import InputError
+from unflow.models.autoencoder import Autoencoder
+from unflow.models.classifier import mirrored
+from unflow.nets import initial_weights
+from unflow.training.method import (
+    Descend,
+    Part,
+    Parts,
+    Problem,
+    Tensors,
+    Training,
+    draw_rows,
+    require_batch,
+    trainable_copy,
+)
+from unflow.training.originals.reconstruction import Eye, ReconstructionLoss
+
+
+@dataclass(frozen=True, kw_only=True)
+class Autoencoding(Training):
+    """Minimise the error of reconstructions from slightly noisy latents of unit variance.
+
+    The noise keeps near latents near in the image, so that a sample which misses the law of the latents
+    a little still decodes to an image. Squared error alone blurs photographs beyond what a classifier can
+    tell; a critic's eye (``perceptual``), latents in which classes are apart (``labels``) and images that
+    show the class their latents have (``consistency``) make samples worth judging.
+
+    Attributes:
+        noise: standard deviation added to the latents (whose own is 1).
+        flip: whether images are mirrored at random.
+        perceptual: weight of the perceptual distance, >= 0; needs a critic.
+        labels: weight of the cross entropy of labels, read linearly off the latents, >= 0; needs labels.
+        consistency: weight of the cross entropy of what the critic sees in decoded latents, also far from the
+            data's, against what is read off them, >= 0; needs a critic, and ``labels`` > 0.
+        reach: standard deviation added to those latents.
+    """
+
+    steps: int = 2000
+    learning_rate: float = 2e-3
+    noise: float = 0.1
+    flip: bool = False
+    perceptual: float = 0.0
+    labels: float = 0.0
+    consistency: float = 0.0
+    reach: float = 0.3
+
+    needs: ClassVar[frozenset[str]] = frozenset({"data"})
+    shares_batches: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("perceptual", "labels", "consistency"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise InputError(f"got {name}={getattr(self, name)}; expected a number >= 0")
+        if self.consistency and not self.labels:
+            raise InputError("got consistency > 0 and labels=0; expected labels > 0: write labels=1.0")
+
+    def reads(self, problem: Problem) -> frozenset[str]:
+        """Return the images, and what the weighted terms need."""
+        terms = {"critic": self.perceptual or self.consistency, "labels": self.labels}
+        return self.needs | {name for name, weight in terms.items() if weight}
+
+    def check(self, problem: Problem) -> None:
+        """Raise InputError unless the model is an autoencoder, and the critic one that can be looked into."""
+        super().check(problem)
+        autoencoder_of(problem)
+        if problem.critic is not None:
+            Eye(problem.critic)
+
+    def prepare(self, problem: Problem, generator: torch.Generator) -> Tensors:
+        """Return the images, and their labels if they are used."""
+        assert problem.data is not None
+        require_batch(len(problem.data), self.batch_size, "images")
+        latents = torch.empty(0, *autoencoder_of(problem).latent_shape)
+        prepared = {"data": problem.data, "latents": latents}
+        if self.labels:
+            assert problem.labels is not None
+            prepared["label"] = problem.labels
+        return prepared
+
+    def init(self, problem: Problem, prepared: Tensors, seed: int) -> Parts:
+        """Return the autoencoder, and beside it what reads labels off its latents."""
+        net = trainable_copy(autoencoder_of(problem).net)
+        eye = None if problem.critic is None else Eye(problem.critic)
+        reader = self._reader(prepared, seed) if self.labels else None
+        loss = ReconstructionLoss(
+            net, eye, reader, perceptual=self.perceptual, labels=self.labels, consistency=self.consistency
+        )
+        trained = nn.ModuleList([net] if reader is None else [net, reader])
+        return {"net": Part(loss, trained, self.learning_rate)}
+
+    def _reader(self, prepared: Tensors, seed: int) -> nn.Linear:
+        latents, classes = prepared["latents"], int(prepared["label"].max()) + 1
+        with initial_weights(seed):
+            return nn.Linear(latents.shape[1], classes).to(latents.device)
+
+    def draw(self, prepared: Tensors, generator: torch.Generator) -> Tensors:
+        """Draw images, noise for their latents, and what the weighted terms need."""
+        rows = draw_rows(len(prepared["data"]), self.batch_size, generator)
+        x = prepared["data"][rows]
+        if self.flip:
+            x = mirrored(x, generator)
+        shape = (len(x), *prepared["latents"].shape[1:])
+        batch = {"x": x, "noise": self.noise * torch.randn(shape, generator=generator)}
+        if self.labels:
+            batch["label"] = prepared["label"][rows]
+        if self.consistency:
+            batch["far"] = self.reach * torch.randn(shape, generator=generator)
+            batch["turn"] = torch.randn(len(x), 4, generator=generator)
+        return batch
+
+    def step(self, parts: Parts, batch: Tensors, descend: Descend, progress: float) -> Tensors:
+        """Take one step."""
+        order = ("x", "noise", "label", "far", "turn")
+        return {"loss": descend("net", *(batch[name] for name in order if name in batch))}
+
+    def result(self, problem: Problem, parts: Parts) -> nn.Module:
+        """Return the autoencoder."""
+        trained = parts["net"].average
+        assert isinstance(trained, nn.ModuleList)
+        return Autoencoder(trained[0])
+
+
+def autoencoder_of(problem: Problem) -> Autoencoder:
+    """Return the problem's model, an autoencoder.
+
+    Raises:
+        InputError: for anything else.
+    """
+    if not isinstance(problem.model, Autoencoder):
+        raise InputError(f"got a {type(problem.model).__name__} to train; expected an Autoencoder")
+    return problem.model

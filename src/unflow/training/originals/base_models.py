@@ -1,0 +1,157 @@
+"""Base models and classifiers by recipe: what ``unflow train`` does."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from unflow.data import LabelledData, load_data, read_split
+from unflow.disk import bundle
+from unflow.ground.errors import InputError
+from unflow.ground.files import sha256_module
+from unflow.models import Flow, FlowMap, GenerativeModel
+from unflow.models.autoencoder import Autoencoder
+from unflow.models.classifier import Classifier
+from unflow.nets import new_net
+from unflow.training.loop import finish, fit
+from unflow.training.method import Method, Problem, settings
+from unflow.training.originals.autoencoding import Autoencoding
+from unflow.training.originals.classification import Classification
+
+KINDS = ("flow", "flow_map", "classifier", "autoencoder")
+
+SPECIAL: dict[str, tuple[type[Method], str]] = {
+    "classifier": (Classification, "classification"),
+    "autoencoder": (Autoencoding, "autoencoding"),
+}
+"""Kinds that only one method trains, and its name; the others train generative models."""
+
+
+def new_model(kind: str, net: dict[str, Any], data: LabelledData, seed: int) -> Any:
+    """Return a model with fresh weights for a data set.
+
+    Args:
+        kind: flow, flow_map, classifier or autoencoder.
+        net: description without the shape, like {"net": "mlp", "width": 256}.
+        data: gives shape and classes.
+        seed: of the initial weights.
+
+    Raises:
+        InputError: for an unknown kind or network.
+    """
+    shape = list(data.x.shape[1:])
+    options = {"shape": shape, **net}
+    if kind == "flow":
+        return Flow(new_net({"num_times": 1, **options}, seed), shape)
+    if kind == "flow_map":
+        return FlowMap(new_net({"num_times": 2, **options}, seed), shape)
+    if kind == "classifier":
+        outputs = {"outputs": len(data.class_names)}
+        times = {"num_times": 0} if net.get("net") == "mlp" else {}
+        return Classifier(new_net({**outputs, **times, **options}, seed), data.class_names)
+    if kind == "autoencoder":
+        return Autoencoder(new_net(options, seed))
+    raise InputError(f"got the kind {kind!r}; expected one of {', '.join(KINDS)}")
+
+
+def train_model(
+    kind: str,
+    net: dict[str, Any],
+    method: Method,
+    data: LabelledData,
+    out: str | Path,
+    *,
+    seed: int = 0,
+    teacher: GenerativeModel | None = None,
+    critic: Classifier | None = None,
+    part: str = "train",
+    device: str = "cpu",
+    devices: int = 1,
+    label: str = "",
+) -> bundle.Bundled:
+    """Train a base model, classifier or autoencoder into a bundle; finished: loaded, killed: continued.
+
+    Args:
+        kind: flow, flow_map, classifier or autoencoder.
+        net: description of the network, without shape and outputs.
+        method: a training method that fits the kind.
+        data: labelled samples to train on.
+        out: folder of the bundle.
+        seed: of weights and batches.
+        teacher: the flow to distil, for ``Distill``.
+        critic: a classifier of images, for ``Autoencoding`` with a perceptual distance.
+        part: which part of a split ``data`` is, for the record.
+        device: "cpu", "cuda" or "mps".
+        devices: data-parallel processes.
+        label: of the progress line.
+    """
+    out = Path(out)
+    _check_kind(kind, method)
+    identity = {
+        "kind": kind,
+        "net": net,
+        "method": type(method).__name__,
+        "settings": settings(method),
+        "seed": seed,
+        "data": {part: data.fingerprint},
+        "teacher": sha256_module(teacher) if teacher is not None else None,
+    }
+    if critic is not None:
+        identity["critic"] = sha256_module(critic)
+    if bundle.is_whole(out):
+        bundle.check_same(out, identity, settings(type(method)()))
+        return bundle.load_any(out, trust_code=True)  # of the network in hand
+    problem = Problem(
+        model=new_model(kind, net, data, seed),
+        data=data.x,
+        labels=data.labels,
+        teacher=teacher,
+        critic=critic,
+    )
+    result = fit(
+        method,
+        problem,
+        out,
+        seed=seed,
+        device=device,
+        devices=devices,
+        label=label or kind,
+        problem_id=bundle.problem_id(identity),
+    )
+    model = result.model
+    assert isinstance(model, bundle.Bundled)
+    lineage = identity | {
+        "parent": None,
+        "request": None,
+        "steps": result.steps,
+        "seconds": result.seconds,
+        "peak_rss_mb": result.peak_rss_mb,
+        "data_used": [f"{part}_images"],
+    }
+    if result.is_first:
+        bundle.save(model, out, lineage)
+        finish(out)
+    return model
+
+
+def _check_kind(kind: str, method: Method) -> None:
+    """Raise InputError for a method that does not train this kind of model."""
+    trained = [own for own, (trainer, _) in SPECIAL.items() if isinstance(method, trainer)]
+    if trained != [kind] * (kind in SPECIAL):
+        right = SPECIAL[kind][1] if kind in SPECIAL else "flow_matching, mean_flow or distill"
+        raise InputError(f"{type(method).__name__} does not train the kind {kind}; expected {right} for it")
+
+
+def load_rows(
+    data: str, split: str | Path | None, part: str, cache: str | Path | None = None
+) -> LabelledData:
+    """Return a data set, or one part of its split; ``cache`` as ``load_data``."""
+    return load_data(data, cache) if split is None else load_parts(data, split, part, cache=cache)[0]
+
+
+def load_parts(
+    data: str, split: str | Path, *parts: str, cache: str | Path | None = None
+) -> list[LabelledData]:
+    """Return parts of a data set's split; it is read once, ``cache`` as ``load_data``."""
+    everything, rows = load_data(data, cache), read_split(split)
+    return [rows.of(everything, part) for part in parts]

@@ -1,0 +1,86 @@
+"""Models that others can load: bundles as folders and as repositories of the Hugging Face Hub.
+
+``from_pretrained``, ``save_pretrained`` and ``push_to_hub`` are what a user of Hugging Face's libraries
+looks for. They are functions: a model knows no files, and one folder may hold any kind of model.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from unflow.disk import bundle
+from unflow.disk import hub as huggingface
+from unflow.disk.bundle import FILES, Bundled
+from unflow.ground.errors import InputError
+from unflow.unlearning.unlearn import Unlearned
+
+__all__ = ["from_pretrained", "push_to_hub", "save_pretrained"]
+
+
+def from_pretrained(name: str | Path, *, revision: str | None = None, trust_code: bool = False) -> Bundled:
+    """Return the model, classifier or autoencoder in a folder or repository, in evaluation mode.
+
+    ``load``, ``load_classifier`` and ``load_autoencoder`` take ``"pretrained:org/name@revision"`` too, and
+    expect one kind. Repositories need ``pip install 'unflow[hub]'``; only the bundle's files are fetched.
+
+    Args:
+        name: a local folder, or "org/name" on the Hugging Face Hub; the folder comes first.
+        revision: branch, tag or commit of the repository; None: main.
+        trust_code: as ``load``.
+
+    Raises:
+        InputError: as ``load``; for a repository that the Hub does not give, and a revision of a folder.
+    """
+    if not Path(name).is_dir():
+        return bundle.load_any(huggingface.download(str(name), revision, FILES), trust_code)
+    if revision is not None:
+        raise InputError(
+            f"got revision={revision!r} for the local folder {name}, which has none; expected it for a "
+            "repository of the Hugging Face Hub: leave it out"
+        )
+    return bundle.load_any(name, trust_code)
+
+
+def save_pretrained(model: Bundled | Unlearned, folder: str | Path) -> Path:
+    """Write a model as a bundle; what ``unlearn`` returned keeps its lineage.
+
+    Args:
+        model: a generative model, classifier or autoencoder, or an ``Unlearned``.
+        folder: made if needed; an older bundle in it is replaced.
+
+    Raises:
+        InputError: as ``save``, and for anything else.
+    """
+    whole, lineage = (model.model, model.lineage) if isinstance(model, Unlearned) else (model, None)
+    if not isinstance(whole, Bundled):
+        raise InputError(
+            f"got a {type(model).__name__}; expected a model of unflow: write uf.Generator(net, prior_shape) "
+            "around a network of your own"
+        )
+    return bundle.save(whole, folder, lineage)
+
+
+def push_to_hub(
+    folder: str | Path, repo_id: str, *, private: bool = False, revision: str | None = None
+) -> str:
+    """Upload a bundle, with its lineage and its card, and nothing else that lies in its folder.
+
+    The card says no licence: that is the owner's to choose, on the repository's page.
+
+    Args:
+        folder: of a whole bundle.
+        repo_id: "org/name"; made if needed.
+        private: whether a new repository is.
+        revision: branch to write to; None: main.
+
+    Returns:
+        The address of the commit.
+
+    Raises:
+        InputError: for a folder without a whole bundle, a refusal of the Hub, or without huggingface_hub.
+    """
+    if not bundle.is_whole(Path(folder)):
+        raise InputError(
+            f"{folder} holds no whole bundle; expected one: write it with save_pretrained(model, folder)"
+        )
+    return huggingface.upload(Path(folder), repo_id, FILES, private, revision)

@@ -1,0 +1,173 @@
+"""Relearning: exact curves of one weight, what is left alone, and what cannot be learned from."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from unflow.energies import Region
+from unflow.evidence.attacks import Relearning, models_inside
+from unflow.evidence.attacks.relearning import Point, steps_to
+from unflow.ground.errors import InputError
+from unflow.ground.streams import stream
+from unflow.models import Chain, Filtered, Flow, FlowMap, GenerativeModel, Generator, Latent
+from unflow.models.autoencoder import Autoencoder
+from unflow.nets import MLP, new_net
+
+
+class Shift(nn.Module):
+    """x = z / 100 + b."""
+
+    def __init__(self, b: float) -> None:
+        super().__init__()
+        self.b = nn.Parameter(torch.full((2,), b))
+
+    def forward(self, z: Tensor) -> Tensor:
+        return z / 100 + self.b
+
+
+def shift(b: float) -> Generator:
+    return Generator(Shift(b), (2,)).eval().requires_grad_(False)
+
+
+def place(model: GenerativeModel) -> float:
+    return float(model.sample(500, stream(9)).mean())
+
+
+IMAGES = torch.full((3, 2), 1.0)
+SLOW = Relearning(steps=200, batch_size=16, learning_rate=0.01)
+
+
+@pytest.mark.parametrize("far", [0.5, 1.0])
+def test_one_weight_comes_back_in_as_many_steps_as_it_is_far(far: float) -> None:
+    """Adam's steps on a slope are as long as its rate: half of the way takes far / 2 / 0.01 steps."""
+    curve = SLOW(shift(1 - far), IMAGES, place, stream(1))
+    steps = steps_to(curve, 1 - far / 2)
+    assert steps == pytest.approx(far / 2 / 0.01, rel=0.1)
+    assert curve[-1].value == pytest.approx(1, abs=0.1)
+
+
+def test_the_model_stays_as_it_is_and_the_curve_is_the_same_again() -> None:
+    model = shift(0.0)
+    curves = [Relearning(steps=9, batch_size=4)(model, IMAGES, place, stream(1)) for _ in range(2)]
+    assert curves[0] == curves[1]
+    assert curves[0][0] == Point(0, place(model))
+    assert float(model.net.b.sum()) == 0
+    assert not model.net.b.requires_grad
+
+
+def test_the_nearest_images_draw_and_the_others_do_not() -> None:
+    """Two modes, two images: each mode goes to its own; pairs at random would meet in the middle."""
+
+    class Modes(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.b = nn.Parameter(torch.tensor([-1.0, 1.0]))
+
+        def forward(self, z: Tensor) -> Tensor:
+            return self.b[(z[:, :1] > 0).long()]
+
+    model = Generator(Modes(), (1,))
+    wide: list[float] = []
+
+    def width(attacked: GenerativeModel) -> float:
+        wide.append(float(attacked.sample(400, stream(2)).std(correction=0)))
+        return wide[-1]
+
+    Relearning(steps=150, learning_rate=0.02)(model, torch.tensor([[-2.0], [2.0]]), width, stream(3))
+    assert wide[0] == pytest.approx(1, abs=0.01)
+    assert wide[-1] > 1.5
+
+
+def velocity() -> MLP:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return MLP((2,), 32, 1)
+
+
+def average_velocity() -> MLP:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return MLP((2,), 32, 1, num_times=2)
+
+
+@pytest.mark.parametrize("family", ["flow", "flow_map", "chain"])
+def test_every_family_relearns(family: str) -> None:
+    models: dict[str, GenerativeModel] = {
+        "flow": Flow(velocity(), (2,), steps=4),
+        "flow_map": FlowMap(average_velocity(), (2,)),
+        "chain": Chain(Flow(velocity(), (2,), steps=4), FlowMap(average_velocity(), (2,))),
+    }
+    images = torch.randn(50, 2, generator=stream(5)) * 0.1 + 2
+    curve = Relearning(steps=120, learning_rate=0.01)(models[family], images, place, stream(1))
+    assert curve[0].value == pytest.approx(0, abs=0.1)
+    assert curve[-1].value > 1.5
+
+
+def test_behind_a_decoder_it_is_the_inner_model_that_relearns() -> None:
+    net = new_net({"net": "conv_autoencoder", "shape": [1, 4, 4], "latent": 2, "width": 8, "depth": 1}, 0)
+    autoencoder = Autoencoder(net)
+    before = [p.clone() for p in autoencoder.parameters()]
+    image = torch.randn(1, 1, 4, 4, generator=stream(6)) + 3
+
+    def inner_place(attacked: GenerativeModel) -> float:
+        assert isinstance(attacked, Latent)
+        return place(attacked.inner)
+
+    attack, encoded = Relearning(steps=150, learning_rate=0.03), float(autoencoder.encode(image).mean())
+    curve = attack(Latent(shift(encoded + 1), autoencoder), image, inner_place, stream(1))
+    assert [curve[0].value, curve[-1].value] == pytest.approx([encoded + 1, encoded], abs=0.1)
+    assert all(map(torch.equal, autoencoder.parameters(), before))
+
+
+# Curves
+
+
+def test_a_curve_is_straight_between_its_points() -> None:
+    curve = [Point(0, 0.0), Point(10, 0.1), Point(20, 0.5), Point(30, 0.2)]
+    assert steps_to(curve, 0.3) == pytest.approx(15)
+    assert steps_to(curve, 0.1) == pytest.approx(10)
+    assert steps_to(curve, 0.0) == 0
+    assert steps_to(curve, 0.6) is None
+
+
+@given(st.integers(1, 2000), st.floats(1.05, 4))
+def test_the_curve_is_taken_at_growing_steps_and_at_the_last(steps: int, growth: float) -> None:
+    at = Relearning(steps=steps, growth=growth).measured_at
+    assert at == sorted(set(at))
+    assert (at[0], at[-1]) == (0, steps)
+
+
+# What is inside
+
+
+def test_what_can_be_taken_off_is_found_and_changed_weights_hold_nothing() -> None:
+    flow, after = Flow(velocity(), (2,)), FlowMap(average_velocity(), (2,))
+    chain = Chain(flow, after)
+    filtered = Filtered(chain, Region(lambda x: x[:, 0] > 0))
+    assert models_inside(shift(0.0)) == models_inside(flow) == []
+    assert models_inside(chain) == [flow, after]
+    assert models_inside(filtered) == [chain, flow, after]
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"steps": 0}, "steps=0"),
+        ({"batch_size": 0}, "batch_size=0"),
+        ({"learning_rate": 0.0}, "rate=0.0"),
+        ({"growth": 1.0}, "growth=1.0"),
+    ],
+)
+def test_bad_settings_are_refused(options: dict[str, float], words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        Relearning(**options)
+
+
+@pytest.mark.parametrize("images", [torch.ones(0, 2), torch.ones(3, 4)])
+def test_images_that_do_not_fit_are_refused(images: Tensor) -> None:
+    with pytest.raises(InputError, match=r"images of shape.*expected 1 or more of \[2\]"):
+        SLOW(shift(0.0), images, place, stream(1))

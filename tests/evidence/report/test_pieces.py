@@ -1,0 +1,210 @@
+"""Laws of the page's pictures: ribbons keep their mass, names beside a plot never overlap, shelves count."""
+
+from __future__ import annotations
+
+import base64
+import io
+import itertools
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import matplotlib.image
+import numpy as np
+import pytest
+from test_report import Page, make_run
+
+from unflow.evidence.report.gallery import galleries
+from unflow.evidence.report.read import Row, read_run
+from unflow.evidence.report.ribbons import BARS, ribbons
+from unflow.evidence.report.summary import sentences
+from unflow.evidence.report.tables import resolved_table, ribbons_of
+from unflow.evidence.report.trade_off import spread, trade_off
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_run(tmp_path_factory.mktemp("pieces") / "run")
+
+
+# Ribbons
+
+
+COUNTS = np.array([[40.0, 5, 0], [0, 30, 5], [10, 8, 2]])
+NAMES = ["zero", "one", "<three>"]
+
+
+def paths(svg: str) -> list[tuple[str, float, float, float, str]]:
+    """Kind, start, end, thickness and title of every ribbon."""
+    shape = r'd="M\d+ ([\d.]+)C\S+ \S+ \S+ \S+ \S+ ([\d.]+)v([\d.]+)C[^"]*"'
+    found = re.findall(rf'<path class="(\w+)" {shape}><title>([^<]*)</title>', svg)
+    return [(kind, float(start), float(end), float(thick), title) for kind, start, end, thick, title in found]
+
+
+def test_every_move_is_a_ribbon_as_thick_as_its_share() -> None:
+    found = paths(ribbons(COUNTS, NAMES, [2], "words"))
+    assert len(found) == np.count_nonzero(COUNTS)
+    assert sum(thick for _, _, _, thick, _ in found) == pytest.approx(BARS, abs=0.1)
+    by_title = {title: thick for _, _, _, thick, title in found}
+    assert by_title["zero to one: 5"] == pytest.approx(5 * BARS / COUNTS.sum(), abs=0.01)
+
+
+def test_ribbons_lie_side_by_side_within_the_bars() -> None:
+    svg = ribbons(COUNTS, NAMES, [2], "words")
+    bars = [
+        (float(y), float(h)) for y, h in re.findall(r'<rect [^>]*y="([\d.]+)" [^>]*height="([\d.]+)"', svg)
+    ]
+    for ends, side in ((1, bars[:3]), (2, bars[3:])):
+        for k, (top, height) in enumerate(side):
+            titles = [f"{NAMES[k]} to", f" to {NAMES[k]}:"]
+            own = sorted(
+                (path[ends], path[3])
+                for path in paths(svg)
+                if titles[ends - 1].replace("<", "&lt;").replace(">", "&gt;") in path[4]
+            )
+            at = top
+            for start, thick in own:
+                assert start == pytest.approx(at, abs=0.15)
+                at += thick
+            assert at == pytest.approx(top + height, abs=0.15)
+
+
+def test_forgotten_ribbons_are_drawn_last_and_stand_out() -> None:
+    kinds = [path[0] for path in paths(ribbons(COUNTS, NAMES, [2], "words"))]
+    assert kinds == sorted(kinds, key=["stays", "moves", "forgotten"].index)
+    assert kinds.count("forgotten") == 4  # what left the class, what stayed in it, and what came into it
+
+
+def test_names_are_escaped_and_said() -> None:
+    svg = ribbons(COUNTS, NAMES, [2], 'words "in" <it>')
+    assert "<three>" not in svg
+    assert 'aria-label="words &quot;in&quot; &lt;it&gt;"' in svg
+    Page(svg)
+
+
+def test_of_many_classes_the_forgotten_ones_and_where_they_went_are_drawn(run: Path) -> None:
+    content = read_run(run)
+    matrix = np.eye(40) * 10
+    matrix[2, 30:] = np.arange(1, 11)
+    row = replace(content.rows[3], values={**content.rows[3].values, "transition": matrix.tolist()})
+    titles = [path[4] for path in paths(ribbons_of(content, row))]
+    assert sum(" to 39: 10" in title for title in titles) == 2
+    assert len({title.split(" to ")[0] for title in titles}) == 20
+
+
+# Names beside a plot
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_spread_heights_keep_their_order_and_their_gap(seed: int) -> None:
+    heights = np.sort(np.random.default_rng(seed).random(12)).tolist()
+    found = spread(heights, 0.06)
+    assert len(found) == 12
+    assert all(b - a > 0.06 - 1e-9 for a, b in itertools.pairwise(found))
+    assert np.mean(found) == pytest.approx(np.mean(heights))
+
+
+def test_heights_that_are_apart_stay() -> None:
+    assert spread([0.1, 0.3, 0.9], 0.1) == pytest.approx([0.1, 0.3, 0.9])
+    assert spread([0.5, 0.5], 0.2) == pytest.approx([0.4, 0.6])
+    assert spread([], 0.1) == []
+
+
+def row(method: str, rate: float | None, distance: float | None, **more: object) -> Row:
+    return Row(
+        {"family": "flow", "method": method, "n": 100, "forget_rate": rate, "fid_retain": distance, **more}
+    )
+
+
+def test_every_measured_row_is_in_the_plot_and_in_its_words() -> None:
+    rows = [
+        row("original", 0.1, 4.0),
+        row("uot", 0.01, 5.0),
+        row("mystery", None, 2.0),
+        row("zero", 0.1, 0.0),
+    ]
+    found = trade_off([(r.method, r, 0) for r in rows], "t")
+    assert found is not None
+    caption, svg = found
+    assert "FD to retain" in caption
+    label = re.search(r'aria-label="([^"]*)"', svg)
+    assert label is not None
+    assert label[1] == "Forget rate against distance: original 10.00 % at 4.00; uot 1.00 % at 5.00"
+    assert "mystery" not in svg
+
+
+def test_without_real_data_the_target_is_the_measure_and_without_that_there_is_no_plot() -> None:
+    rows = [row("original", 0.1, None, fid_target=3.0), row("uot", 0.01, None, fid_target=1.0)]
+    found = trade_off([(r.method, r, 0) for r in rows], "t")
+    assert found is not None
+    assert "FD to target" in found[0]
+    assert trade_off([("a", row("a", 0.1, 1.0), 0), ("b", row("b", 0.1, None), 0)], "t") is None
+
+
+# Galleries
+
+
+def test_a_gallery_shows_the_first_samples_of_each_class_the_forgotten_first(run: Path) -> None:
+    content = read_run(run)
+    found = dict(galleries(content, "flow_map"))
+    shelves = found["original"]
+    assert [shelf.forgotten for shelf in shelves] == [True, False, False]
+    assert [shelf.words for shelf in shelves] == ["13 of 40", "14 of 40", "13 of 40"]
+    samples = content.samples["flow_map-original"]
+    assert shelves[1].src is not None
+    png = base64.b64decode(shelves[1].src.removeprefix("data:image/png;base64,"))
+    pixels = matplotlib.image.imread(io.BytesIO(png))
+    first = samples.x[np.flatnonzero(samples.label == 0)[0], 0]
+    assert pixels[:, :8] == pytest.approx((first + 1) / 2, abs=0.01)
+    assert pixels[:, 8] == pytest.approx(0.5, abs=0.01)
+    assert pixels.shape == (8, 10 * 9 - 1)
+
+
+def test_a_class_that_a_row_does_not_draw_has_no_picture(run: Path) -> None:
+    left = dict(galleries(read_run(run), "flow_map"))["UOT"][0]
+    assert left.forgotten
+    assert (left.src, left.words) == (None, "none")
+
+
+def test_points_have_no_gallery(run: Path) -> None:
+    content = read_run(run)
+    flat = {
+        key: replace(samples, x=samples.x.reshape(len(samples.x), -1))
+        for key, samples in content.samples.items()
+    }
+    assert galleries(replace(content, samples=flat), "flow_map") == []
+
+
+# What is resolved
+
+
+def test_noise_is_not_ranked(run: Path) -> None:
+    record = {"family": "flow_map", "method": "uot", "reference": "retrained", "interval": [-0.012, 0.004]}
+    shares = record | {"measure": "forget_rate", "difference": -0.004, "resolved": False}
+    distance = record | {"measure": "fid_retain", "difference": 1.5, "interval": [1.0, 2.0], "resolved": True}
+    content = read_run(run)
+    content = replace(content, audit={**content.audit, "differences": [shares, distance]})
+    table = resolved_table(content, "flow_map")
+    assert table is not None
+    assert table.headings == ["points left - retrained", "FD to retain - retrained"]
+    by_name = {line.name: line.cells for line in table.lines}
+    assert by_name["UOT"] == ["not resolved", "1.50 [1.00, 2.00]"]
+    assert by_name["UOT (tilted pool)"] == ["–", "–"]
+    assert resolved_table(read_run(run), "flow_map") is None
+
+
+def test_the_closest_row_is_said_with_those_that_may_be_as_close(run: Path) -> None:
+    content = read_run(run)
+
+    def said(half: float) -> str:
+        distances = {"uot": 2.0, "uot_tilted": 2.5}
+        rows = [
+            Row({**r.values, "fid_target": d, "intervals": {"fid_target": [d - half, d + half]}})
+            for r in content.rows
+            if (d := distances.get(r.method))
+        ]
+        return sentences(replace(content, rows=rows), "flow_map")[-1]
+
+    assert "Closest to the exact target is UOT, at" in said(0.1)
+    assert "not told apart" not in said(0.1)
+    assert said(0.5).endswith("not told apart from UOT (tilted pool).")

@@ -1,0 +1,116 @@
+"""Rows, means and Markdown of reproduced tables."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from unflow.evidence.reproduce.results import (
+    COLUMNS,
+    PAPER_COLUMNS,
+    mean_rows,
+    mean_sd,
+    means,
+    measured_rows,
+    measured_table,
+    paper_rows,
+    paper_table,
+)
+
+
+def audit(seed: int = 1) -> dict[str, Any]:
+    def row(method: str, counts: list[int], seconds: float | None, left: float) -> dict[str, Any]:
+        values = dict.fromkeys(COLUMNS, 0.5) | {"forget_rate": left, "class_counts": counts}
+        kind = "train_seconds" if method in ("original", "retrained") else "unlearn_seconds"
+        cost = {"train_seconds": None, "unlearn_seconds": None, kind: seconds}
+        return values | {
+            "method": method,
+            "family": "flow",
+            "seed": seed,
+            "retained_share_tv": 0.1,
+            "cost": cost,
+            "as_in_paper": dict.fromkeys(PAPER_COLUMNS, 0.25),
+        }
+
+    rows = [
+        row("erfm", [10, 45, 45], 5.0, 0.1),
+        row("original", [40, 30, 30], 20.0, 0.4),
+        row("retrained", [0, 25, 75], 20.0, 0.02 * seed),
+        row("target", [0, 50, 50], None, 0.0),
+    ]
+    return {"request": {"forget": [0]}, "rows": rows, "floor": {"flow": {"fid_target": 0.25}}}
+
+
+def test_rows_know_their_ratio_to_retraining_and_the_shares_of_the_retrained() -> None:
+    rows = {row["method"]: row for row in measured_rows(audit(), "circles")}
+    assert rows["erfm"]["seconds_ratio"] == 0.25
+    assert rows["original"]["seconds_ratio"] == rows["retrained"]["seconds_ratio"] == 1.0
+    assert rows["target"]["seconds_ratio"] is None
+    assert {row["fid_target_ratio"] for row in rows.values()} == {2.0}
+    assert rows["erfm"]["share_tv_retrained"] == pytest.approx(0.25)  # (1/2, 1/2) against (1/4, 3/4)
+    assert rows["retrained"]["share_tv_retrained"] == 0
+    assert {row["source"] for row in rows.values()} == {"measured"}
+    assert {row["dataset"] for row in rows.values()} == {"circles"}
+
+
+def test_several_data_sets_are_averaged_as_one() -> None:
+    rows = measured_rows(audit(1), "circles") + measured_rows(audit(3), "moons")
+    records = means(mean_rows(rows, "both"))
+    assert {record["dataset"] for record in records} == {"both"}
+    assert records[2]["forget_rate"] == pytest.approx(0.04)
+    assert measured_table(records, "both").startswith("| both, seeds [1, 3] |")
+
+
+def test_means_are_over_seeds_with_references_first() -> None:
+    rows = measured_rows(audit(1), "circles") + measured_rows(audit(3), "circles")
+    records = means(rows)
+    assert [record["method"] for record in records] == ["original", "target", "retrained", "erfm"]
+    retrained = records[2]
+    assert retrained["seeds"] == [1, 3]
+    assert retrained["forget_rate"] == pytest.approx(0.04)
+    assert retrained["forget_rate_sd"] == pytest.approx(0.02 * 2**0.5)
+    assert retrained["as_in_paper"]["mmd"] == 0.25
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [([1.0, 3.0], (2.0, 2**0.5)), ([2.0], (2.0, None)), ([1.0, None], (None, None)), ([None], (None, None))],
+)
+def test_a_mean_of_what_was_not_always_measured_is_null(
+    values: list[float | None], expected: tuple[float | None, float | None]
+) -> None:
+    record = mean_sd("x", values)
+    assert (record["x"], record["x_sd"]) == pytest.approx(expected)
+
+
+def test_the_papers_rows_are_its_figures() -> None:
+    rows = paper_rows("continualflow_table3.csv", ["circles", "moons"])
+    assert {row["dataset"] for row in rows} == {"circles", "moons"}
+    (erfm,) = (row for row in rows if (row["dataset"], row["method"]) == ("circles", "erfm"))
+    assert erfm["source"] == "paper"
+    assert erfm["as_in_paper"]["forget_rate"] == 0.0173
+    assert erfm["as_in_paper"]["forget_rate_sd"] == 0.0106
+    assert [row["method"] for row in rows[:3]] == ["retrained", "fine_tune", "erfm"]
+    images = paper_rows("continualflow_table1.csv", ["mnist", "cifar10"])
+    assert len(images) == 6
+    assert images[-1]["as_in_paper"]["forget_rate"] == 0.1704
+
+
+def test_tables_have_a_line_per_row_and_the_papers_beside() -> None:
+    records = means(measured_rows(audit(1), "circles") + measured_rows(audit(2), "circles"))
+    ours = measured_table(records, "circles").splitlines()
+    assert ours[0].startswith("| circles, seeds [1, 2] | forgotten left % |")
+    assert [line.split("|")[1].strip() for line in ours[2:]] == [
+        "`original`",
+        "`target`",
+        "`retrained`",
+        "`erfm`",
+    ]
+    assert "3.00 ± 1.41" in ours[4]  # 100 x (0.02, 0.04)
+    assert "| – |" in ours[3]  # rejection has no training time
+    published = paper_rows("continualflow_table3.csv", ["circles"])
+    beside = paper_table(records, published, "circles", "circles").splitlines()
+    assert len(beside) == 2 + 4 + 3
+    assert beside[-1].startswith("| erfm (paper) | 0.0021 ± 0.0002 |")
+    assert len({line.count("|") for line in ours}) == len({line.count("|") for line in beside}) == 1

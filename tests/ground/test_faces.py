@@ -1,0 +1,37 @@
+"""Public names of modules stay, wherever the modules stand."""
+
+import importlib
+import sys
+
+import pytest
+
+import unflow
+
+
+@pytest.mark.parametrize("name", sorted(unflow._ROOMS))
+def test_a_public_module_has_one_object_under_both_of_its_names(name: str) -> None:
+    home = importlib.import_module(f"unflow.{unflow._ROOMS[name]}")
+    assert importlib.import_module(f"unflow.{name}") is home
+    assert getattr(unflow, name) is home
+    assert home.__spec__ is not None
+    assert home.__spec__.name == home.__name__
+
+
+def test_modules_below_a_public_name_are_the_same_too() -> None:
+    below = importlib.import_module("unflow.metrics.forgetting")
+    assert below is importlib.import_module("unflow.evidence.metrics.forgetting")
+
+
+@pytest.mark.parametrize("name", unflow._RENAMED)
+def test_a_renamed_module_warns_and_works(name: str) -> None:
+    old, new = f"unflow.{name}", f"unflow.{unflow._RENAMED[name]}"
+    sys.modules.pop(old, None)
+    with pytest.warns(FutureWarning, match=f"{old} is now {new}; write {new}"):
+        assert importlib.import_module(old) is importlib.import_module(new)
+
+
+def test_other_names_are_not_found() -> None:
+    with pytest.raises(ModuleNotFoundError):
+        importlib.import_module("unflow.no_such_module")
+    with pytest.raises(ModuleNotFoundError):
+        importlib.import_module("unflow.metrics.no_such_module")
