@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from unflow.data import LabelledData
 from unflow.energies import ClassLogOdds, Energy
-from unflow.energies.calibration import balanced, calibrated
+from unflow.energies.calibration import balance_classes, calibrate
 from unflow.evidence import metrics
 from unflow.evidence.reproduce import EXPERIMENTS
 from unflow.evidence.reproduce.images import ImageExperiment
@@ -71,14 +71,14 @@ class Bench:
 
     def tempered(self, guide: nn.Module) -> nn.Module:
         unseen = self.study.guide_rows[1]
-        return calibrated(guide, unseen.x, unseen.labels)
+        return calibrate(guide, unseen.x, unseen.labels)
 
     def energy(
         self, guide: nn.Module, margin: float = MARGIN, calibrate: bool = True, balance: bool = True
     ) -> Energy:
         guide = self.tempered(guide) if calibrate else guide
         plain = ClassLogOdds(guide, self.forget, margin)
-        return balanced(plain, guide, self.forget, self.bank) if balance else plain
+        return balance_classes(plain, guide, self.forget, self.bank) if balance else plain
 
     def variants(self) -> dict[str, Callable[[], Energy]]:
         guide = self.study.guide

@@ -61,7 +61,7 @@ class Desk:
         if request.startswith("digit"):
             return uf.energies.EstimatorLogOdds(self.guide, forget=QUEUE[request], margin=4.0)
         samples = model.sample(4000, uf.stream(1))
-        return uf.anchoring.grown(nn.Flatten(), self.images, samples, uf.stream(2))
+        return uf.anchoring.grow_request(nn.Flatten(), self.images, samples, uf.stream(2))
 
     def forget(
         self, energies: list[uf.energies.Energy], model: uf.GenerativeModel, name: str

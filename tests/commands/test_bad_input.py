@@ -68,10 +68,10 @@ def refused(line: str, capsys: pytest.CaptureFixture[str], *words: str) -> str:
     before = contents(Path.cwd())
     capsys.readouterr()
     code = main(shlex.split(line))
-    said = capsys.readouterr()
-    assert code == 2, said.err
-    assert said.out == ""
-    sentence = said.err.removesuffix("\n")
+    explain = capsys.readouterr()
+    assert code == 2, explain.err
+    assert explain.out == ""
+    sentence = explain.err.removesuffix("\n")
     assert "\n" not in sentence
     assert sentence.startswith("unflow")
     for word in words:

@@ -18,8 +18,8 @@ def test_it_writes_the_split_of_the_seed_and_says_its_sizes(
     assert main(["split", "--seed", "3", "--out", str(file)]) == 0
     expected, found = split_data(load_data("digits"), 3), read_split(file)
     assert all(found.parts[part].equal(expected.parts[part]) for part in PARTS)
-    said = capsys.readouterr().out
-    assert all(f"{part} {len(expected.parts[part])}" in said for part in PARTS)
+    explain = capsys.readouterr().out
+    assert all(f"{part} {len(expected.parts[part])}" in explain for part in PARTS)
 
 
 def test_the_shares_are_those_asked_for(tmp_path: Path) -> None:

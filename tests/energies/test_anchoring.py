@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 import unflow as uf
 from unflow.energies import Anchor, AnchorLogOdds, CallableEnergy, Energy, MixtureLogOdds, features_of
-from unflow.energies.anchoring import anchored, clusters, grown, nearest, thresholded, walk
+from unflow.energies.anchoring import add_threshold, clusters, grow_request, make_anchor, nearest, walk
 from unflow.ground.errors import InputError
 from unflow.ground.streams import stream
 from unflow.models.classifier import Classifier, Features
@@ -55,20 +55,20 @@ def test_the_similarity_does_not_change_under_shift_scale_and_rotation(kernel: s
     def moved(x: Tensor) -> Tensor:
         return 3 * x @ turn + 5
 
-    before = anchored(FLAT, X[:4], X, kernel)(X)
-    after = anchored(FLAT, moved(X[:4]), moved(X), kernel)(moved(X))
+    before = make_anchor(FLAT, X[:4], X, kernel)(X)
+    after = make_anchor(FLAT, moved(X[:4]), moved(X), kernel)(moved(X))
     torch.testing.assert_close(after, before)
 
 
 def test_the_anchor_is_the_mean_feature_in_any_order() -> None:
-    anchor = anchored(FLAT, X[:5])
+    anchor = make_anchor(FLAT, X[:5])
     torch.testing.assert_close(anchor.anchor, X[:5].mean(0))
-    torch.testing.assert_close(anchored(FLAT, X[:5].flip(0))(X), anchor(X))
+    torch.testing.assert_close(make_anchor(FLAT, X[:5].flip(0))(X), anchor(X))
 
 
 def test_one_image_is_most_similar_to_itself() -> None:
     for kernel in ("cosine", "rbf"):
-        F = anchored(FLAT, X[7:8], X, kernel)(X)
+        F = make_anchor(FLAT, X[7:8], X, kernel)(X)
         assert int(F.argmax()) == 7
         assert float(F.max()) == pytest.approx(1.0)
 
@@ -91,7 +91,7 @@ def test_the_threshold_of_two_equal_normal_laws_is_halfway() -> None:
     anchor = Anchor(FLAT, torch.tensor([0.0, 1.0], dtype=torch.float64))
     cosine = s / s.abs().max()
     x = torch.stack([(1 - cosine.square()).clamp(min=0).sqrt(), cosine], dim=1)
-    energy = thresholded(anchor, x)
+    energy = add_threshold(anchor, x)
     scale = 1 / float(s.abs().max())
     assert float(energy.threshold) == pytest.approx(0.0, abs=1e-3)
     assert float(energy.temperature) == pytest.approx(0.02 * scale, rel=0.02)
@@ -103,14 +103,16 @@ def test_the_threshold_of_two_equal_normal_laws_is_halfway() -> None:
 @pytest.mark.parametrize("k", [1, 2])
 def test_the_target_of_a_grown_request_keeps_the_other_clusters_and_no_more(k: int) -> None:
     x, which = blobs()
-    weight = torch.exp(-grown(FLAT, IMAGES[:k], x, stream(0), share=1 / 6, margin=2.0, parts=4)(x))
+    weight = torch.exp(-grow_request(FLAT, IMAGES[:k], x, stream(0), share=1 / 6, margin=2.0, parts=4)(x))
     assert float(weight[which == 0].max()) < 0.01
     assert float(weight[which != 0].min()) > 0.99
 
 
 def test_a_grown_energy_is_found_again_and_does_not_depend_on_the_order_of_the_images() -> None:
     x, _ = blobs()
-    first, again = (grown(FLAT, images, x, stream(0), parts=4)(x) for images in (IMAGES, IMAGES.flip(0)))
+    first, again = (
+        grow_request(FLAT, images, x, stream(0), parts=4)(x) for images in (IMAGES, IMAGES.flip(0))
+    )
     torch.testing.assert_close(first, again)
 
 
@@ -147,11 +149,11 @@ def test_the_mixture_is_the_log_odds_of_its_gaussians() -> None:
 def test_the_gradients_are_the_derivatives() -> None:
     x = X[:6].clone().requires_grad_()
     for kernel in ("cosine", "rbf"):
-        anchor = anchored(FLAT, X[10:13], X, kernel)
+        anchor = make_anchor(FLAT, X[10:13], X, kernel)
         assert torch.autograd.gradcheck(anchor, x)
         assert torch.autograd.gradcheck(AnchorLogOdds(anchor, 0.1, 0.2, 1.0).double(), x)
     points, _ = blobs()
-    energy = grown(FLAT, IMAGES, points, stream(0), parts=4)
+    energy = grow_request(FLAT, IMAGES, points, stream(0), parts=4)
     assert torch.autograd.gradcheck(energy, points[::100].clone().requires_grad_())
 
 
@@ -173,8 +175,12 @@ def test_the_features_of_a_classifier_have_a_gradient_and_are_its_own() -> None:
 def test_an_energy_of_images_comes_back_from_its_description_and_weights(extractor: nn.Module) -> None:
     x = blobs()[0].float()
     images = IMAGES.float()
-    anchor = anchored(extractor, images, x, "rbf")
-    for energy in (anchor, thresholded(anchor, x, 2.0), grown(extractor, images, x, stream(0), parts=4)):
+    anchor = make_anchor(extractor, images, x, "rbf")
+    for energy in (
+        anchor,
+        add_threshold(anchor, x, 2.0),
+        grow_request(extractor, images, x, stream(0), parts=4),
+    ):
         again = energy_from_config(energy_config(energy))
         again.load_state_dict(energy.state_dict())
         assert torch.equal(again(x), energy(x))
@@ -184,7 +190,7 @@ def test_an_energy_of_images_comes_back_from_its_description_and_weights(extract
 def test_a_filter_by_a_few_images_is_a_bundle(tmp_path: Path) -> None:
     x = blobs()[0].float()
     model = uf.Generator(new_net({"net": "mlp", "shape": (2,), "num_times": 0}, 0), (2,))
-    filtered = uf.Filtered(model, grown(FLAT, IMAGES.float(), x, stream(0), parts=4))
+    filtered = uf.Filtered(model, grow_request(FLAT, IMAGES.float(), x, stream(0), parts=4))
     uf.save(filtered, tmp_path / "filtered")
     again = uf.load(tmp_path / "filtered")
     assert torch.equal(again.sample(50, stream(1)), filtered.sample(50, stream(1)))
@@ -192,7 +198,7 @@ def test_a_filter_by_a_few_images_is_a_bundle(tmp_path: Path) -> None:
 
 def test_another_extractor_cannot_be_described() -> None:
     with pytest.raises(InputError, match=r"behind a Linear.*expected nn.Flatten"):
-        energy_config(anchored(nn.Linear(2, 3).double(), IMAGES))
+        energy_config(make_anchor(nn.Linear(2, 3).double(), IMAGES))
 
 
 # Bad input
@@ -212,13 +218,19 @@ def test_another_extractor_cannot_be_described() -> None:
         (lambda: AnchorLogOdds(Anchor(FLAT, X[0]), math.inf, 1.0), "threshold=inf; expected a finite"),
         (lambda: AnchorLogOdds(Anchor(FLAT, X[0]), 0.0, 0.0), "temperature=0.0; expected a finite"),
         (lambda: AnchorLogOdds(Anchor(FLAT, X[0]), 0.0, 1.0, -1.0), "margin=-1.0; expected a finite"),
-        (lambda: anchored(FLAT, X[:0]), "got 0 images; expected 1 or more"),
-        (lambda: anchored(FLAT, X[:2], X[:0]), "got 0 samples; expected 1 or more"),
-        (lambda: anchored(FLAT, X[:2] * math.nan), "features of the images are NaN or infinite"),
-        (lambda: thresholded(Anchor(FLAT, X[0]), X[:1].expand(9, 3)), "the same number"),
-        (lambda: grown(FLAT, X[:2], X, stream(0), share=0.0), r"share=0.0; expected a number in \(0, 0.5\]"),
-        (lambda: grown(FLAT, X[:2], X, stream(0), parts=0), "parts=0 and rank=16; expected 1 or more"),
-        (lambda: grown(FLAT, X[:2], X, stream(0)), "got 40 samples for 20 parts; expected 400 or more"),
+        (lambda: make_anchor(FLAT, X[:0]), "got 0 images; expected 1 or more"),
+        (lambda: make_anchor(FLAT, X[:2], X[:0]), "got 0 samples; expected 1 or more"),
+        (lambda: make_anchor(FLAT, X[:2] * math.nan), "features of the images are NaN or infinite"),
+        (lambda: add_threshold(Anchor(FLAT, X[0]), X[:1].expand(9, 3)), "the same number"),
+        (
+            lambda: grow_request(FLAT, X[:2], X, stream(0), share=0.0),
+            r"share=0.0; expected a number in \(0, 0.5\]",
+        ),
+        (lambda: grow_request(FLAT, X[:2], X, stream(0), parts=0), "parts=0 and rank=16; expected 1 or more"),
+        (
+            lambda: grow_request(FLAT, X[:2], X, stream(0)),
+            "got 40 samples for 20 parts; expected 400 or more",
+        ),
     ],
 )
 def test_bad_input_is_refused_in_one_sentence(make: object, message: str) -> None:

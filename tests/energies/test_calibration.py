@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from unflow.energies import CallableEnergy, ClassLogOdds, Energy, evaluate
-from unflow.energies.calibration import Tempered, balanced, calibrated
+from unflow.energies.calibration import Tempered, balance_classes, calibrate
 from unflow.ground.errors import InputError
 from unflow.ground.streams import stream
 
@@ -46,7 +46,7 @@ def frequencies() -> tuple[Tensor, Tensor, Tensor]:
 def test_an_overconfident_guides_temperature_is_the_factor_of_its_logits(factor: float) -> None:
     """Labels occur as often as softmax(logits) says: cross entropy is least at logits / T = logits."""
     logits, x, labels = frequencies()
-    found = calibrated(Table(logits, factor), x, labels)
+    found = calibrate(Table(logits, factor), x, labels)
     assert float(found.temperature) == pytest.approx(factor, rel=1e-4)
     torch.testing.assert_close(found(x), Table(logits)(x), rtol=0, atol=1e-3)
 
@@ -54,26 +54,26 @@ def test_an_overconfident_guides_temperature_is_the_factor_of_its_logits(factor:
 def test_labels_drawn_from_the_softmax_of_the_logits_give_their_factor_back() -> None:
     logits = 2 * torch.randn(4000, 5, generator=stream(0)).double()
     labels = torch.multinomial(logits.softmax(1), 1, generator=stream(1))[:, 0]
-    found = calibrated(Table(logits, 3.0), points(4000), labels)
+    found = calibrate(Table(logits, 3.0), points(4000), labels)
     assert float(found.temperature) == pytest.approx(3.0, abs=0.15)
 
 
 @pytest.mark.parametrize("factor", [0.2, 0.5, 1.0])
 def test_a_guide_is_never_made_surer(factor: float) -> None:
     logits, x, labels = frequencies()
-    assert float(calibrated(Table(logits, factor), x, labels).temperature) == pytest.approx(1.0, abs=1e-4)
+    assert float(calibrate(Table(logits, factor), x, labels).temperature) == pytest.approx(1.0, abs=1e-4)
 
 
 def test_a_guide_without_an_error_stays_as_it_is() -> None:
     """Its cross entropy falls all the way to T = 0."""
-    found = calibrated(Table(4 * torch.eye(3)), points(3), torch.arange(3))
+    found = calibrate(Table(4 * torch.eye(3)), points(3), torch.arange(3))
     assert 1.0 <= float(found.temperature) <= 1.0001
 
 
 def test_calibration_leaves_every_answer_and_makes_it_less_sure() -> None:
     logits, x, labels = frequencies()
     guide = Table(logits, 3.0)
-    before, after = guide(x).softmax(1), calibrated(guide, x, labels)(x).softmax(1)
+    before, after = guide(x).softmax(1), calibrate(guide, x, labels)(x).softmax(1)
     assert torch.equal(before.argmax(1), after.argmax(1))
     assert bool((after.amax(1) < before.amax(1)).all())
 
@@ -101,7 +101,7 @@ def test_a_temperature_that_is_not_positive_and_finite_is_refused(temperature: f
 
 def test_nothing_to_calibrate_on_is_refused() -> None:
     with pytest.raises(InputError, match="no samples to calibrate"):
-        calibrated(Table(torch.zeros(3, 3)), points(0), torch.zeros(0, dtype=torch.long))
+        calibrate(Table(torch.zeros(3, 3)), points(0), torch.zeros(0, dtype=torch.long))
 
 
 # The balance
@@ -142,7 +142,7 @@ def wanted(factor: float = 1.0) -> Tensor:
 def test_every_retained_class_keeps_its_share(factor: float, strength: float) -> None:
     F, p, share = request(1.0, factor), retained(factor), wanted(factor)
     before = weights(F, strength) @ p
-    found = weights(balanced(F, guide(factor), FORGET, X, strength), strength) @ p
+    found = weights(balance_classes(F, guide(factor), FORGET, X, strength), strength) @ p
     assert float((before - share).abs().max()) > 2e-3
     torch.testing.assert_close(found, share, rtol=0, atol=1e-4)
 
@@ -151,7 +151,7 @@ def test_every_retained_class_keeps_its_share(factor: float, strength: float) ->
 def test_the_balanced_target_is_the_projection(strength: float) -> None:
     """Pythagoras: KL(r||q0) + lam E_r[F] is that of q* plus KL(r||q*), for all r of the same shares."""
     p, F = retained(), evaluate(request(), X).double()
-    q = weights(balanced(request(), guide(), FORGET, X, strength), strength)
+    q = weights(balance_classes(request(), guide(), FORGET, X, strength), strength)
 
     def objective(r: Tensor) -> float:
         return float((r * (r * POINTS).log()).sum() + strength * (r * F).sum())
@@ -172,14 +172,14 @@ def test_the_balanced_target_is_the_projection(strength: float) -> None:
 
 def test_one_retained_class_needs_no_balance() -> None:
     only = ClassLogOdds(guide(), [0, 1, 2, 3], margin=1.0)
-    torch.testing.assert_close(balanced(only, guide(), [0, 1, 2, 3], X)(X), only(X))
+    torch.testing.assert_close(balance_classes(only, guide(), [0, 1, 2, 3], X)(X), only(X))
 
 
 def test_classes_that_already_have_their_shares_are_left_as_they_are() -> None:
     """The points come in pairs that differ by the names of the two retained classes only."""
     mirror = Table(torch.cat([LOGITS[:, :3], LOGITS[:, [1, 0, 2]]]))
     energy = ClassLogOdds(mirror, [2], margin=1.0)
-    found = balanced(energy, mirror, [2], points(2 * POINTS), strength=2.0)
+    found = balance_classes(energy, mirror, [2], points(2 * POINTS), strength=2.0)
     torch.testing.assert_close(found.offsets, torch.zeros(2), rtol=0, atol=1e-6)
 
 
@@ -192,7 +192,7 @@ def test_a_class_that_looks_like_the_forgotten_one_gets_the_largest_offset() -> 
     f, strength = 1.5, 2.0
     sure = Table(torch.tensor([[30.0, -30.0, -60.0], [-30.0, 30.0, -60.0], [-30.0, 30.0, -60.0]]))
     energy = CallableEnergy(lambda x: f * (x[:, 0] == 1).double(), lower_bound=0.0)
-    found = balanced(energy, sure, [2], points(3), strength)
+    found = balance_classes(energy, sure, [2], points(3), strength)
     gain = math.log(2 / (1 + math.exp(-f * strength))) / strength
     assert (found.offsets[1] - found.offsets[0]).item() == pytest.approx(gain, abs=1e-5)
     assert found.lower_bound == 0.0
@@ -200,7 +200,7 @@ def test_a_class_that_looks_like_the_forgotten_one_gets_the_largest_offset() -> 
 
 def test_balancing_keeps_the_bound_and_still_forgets() -> None:
     energy = request(margin=3.0)
-    result = balanced(energy, guide(), FORGET, X, 2.0)
+    result = balance_classes(energy, guide(), FORGET, X, 2.0)
     assert result.lower_bound == energy.lower_bound == 0.0
     left = weights(result, 2.0) @ LOGITS.softmax(1)[:, list(FORGET)].sum(1)
     assert float(left) < 0.5 * float(LOGITS.softmax(1)[:, list(FORGET)].sum(1).mean())
@@ -209,7 +209,7 @@ def test_balancing_keeps_the_bound_and_still_forgets() -> None:
 @pytest.mark.parametrize("strength", [0.0, -1.0, math.nan])
 def test_a_strength_that_is_not_positive_has_nothing_to_balance(strength: float) -> None:
     with pytest.raises(InputError, match=r"strength=.*to balance a request for; expected a number > 0"):
-        balanced(request(), guide(), FORGET, X, strength)
+        balance_classes(request(), guide(), FORGET, X, strength)
 
 
 # The guide
@@ -226,8 +226,8 @@ def test_the_guide_is_read_in_evaluation_mode_and_left_alone(name: str) -> None:
 
     def ask(guide: nn.Module) -> Tensor:
         if name == "calibrated":
-            return calibrated(guide, X, LOGITS.argmin(1)).temperature
-        return balanced(request(), guide, FORGET, X).offsets
+            return calibrate(guide, X, LOGITS.argmin(1)).temperature
+        return balance_classes(request(), guide, FORGET, X).offsets
 
     before = {key: value.clone() for key, value in asked.state_dict().items()}
     found = ask(asked)

@@ -51,7 +51,7 @@ from unflow.energies import (
     ScoreLogOdds,
     frozen,
 )
-from unflow.energies.anchoring import anchored, grown, thresholded
+from unflow.energies.anchoring import add_threshold, grow_request, make_anchor
 from unflow.energies.fingerprint import fingerprint
 from unflow.energies.optional import imported
 from unflow.energies.probabilities import log_probabilities
@@ -649,12 +649,12 @@ def test_anchors_take_any_module_as_an_extractor() -> None:
     extractor = foreign_extractor()
     before = sha256_module(extractor)
     near = IMAGES[:1] * 0.9
-    anchor = anchored(extractor, near, IMAGES)
+    anchor = make_anchor(extractor, near, IMAGES)
     assert int(anchor(IMAGES).argmax()) == 0
     for energy in (
         anchor,
-        thresholded(anchor, IMAGES, 1.0),
-        grown(extractor, near, IMAGES, stream(0), parts=2),
+        add_threshold(anchor, IMAGES, 1.0),
+        grow_request(extractor, near, IMAGES, stream(0), parts=2),
     ):
         check_energy(energy, IMAGES)
         assert energy.differentiable

@@ -24,7 +24,7 @@ from onnx_models import linear_onnx
 from unflow.commands.cli import main
 from unflow.data import image_files, load_data, split_data, write_split
 from unflow.energies import ClassLogOdds, Energy, EstimatorLogOdds, LinearClassifier
-from unflow.energies.anchoring import anchored, grown, thresholded
+from unflow.energies.anchoring import add_threshold, grow_request, make_anchor
 from unflow.foreign import guide_behind, guide_of, load_energy, load_model, seen_by
 from unflow.ground.errors import InputError
 from unflow.models.autoencoder import Autoencoder, Encoding
@@ -154,20 +154,20 @@ def write_files() -> None:
 def done(line: str, capsys: pytest.CaptureFixture[str]) -> str:
     """Run a command that must succeed; return what it printed."""
     code = main(shlex.split(line))
-    said = capsys.readouterr()
-    assert code == 0, said.err
-    return said.out
+    printed = capsys.readouterr()
+    assert code == 0, printed.err
+    return printed.out
 
 
 def refused(line: str, capsys: pytest.CaptureFixture[str]) -> str:
     """Run a command that must be refused; return the sentence. Nothing is written."""
     before = {str(path) for path in Path.cwd().rglob("*") if "__pycache__" not in path.parts}
     code = main(shlex.split(line))
-    said = capsys.readouterr().err
-    assert code == 2, said
-    assert said.count("\n") == 1
+    printed = capsys.readouterr().err
+    assert code == 2, printed
+    assert printed.count("\n") == 1
     assert {str(path) for path in Path.cwd().rglob("*") if "__pycache__" not in path.parts} == before
-    return said
+    return printed
 
 
 # Energies
@@ -225,10 +225,10 @@ def test_a_line_of_images_is_the_energy_that_is_grown_from_them() -> None:
     shots, drawn = image_files("shots", (1, 8, 8)), model.sample(400, uf.stream(0, 71))
     x, flat = model.sample(20, uf.stream(1)), nn.Flatten()
     found = of("images:shots,extractor=flatten,samples=400,share=0.2,rank=4", None)
-    same = grown(flat, shots, drawn, uf.stream(0, 72), share=0.2, rank=4, margin=1.0)
+    same = grow_request(flat, shots, drawn, uf.stream(0, 72), share=0.2, rank=4, margin=1.0)
     assert torch.equal(found(x), same(x))
     found = of("images:shots,extractor=flatten,samples=400,way=thresholded,kernel=rbf", None)
-    assert torch.equal(found(x), thresholded(anchored(flat, shots, drawn, "rbf"), drawn, 1.0)(x))
+    assert torch.equal(found(x), add_threshold(make_anchor(flat, shots, drawn, "rbf"), drawn, 1.0)(x))
 
 
 def test_images_lead_to_the_half_of_a_model_that_they_are_of() -> None:
@@ -263,7 +263,7 @@ def test_an_extractor_may_be_a_bundle_whose_classifier_is_then_known_as_the_guid
     for name, phi in (("guide", Features(guide)), ("room", Encoding(room))):
         line = f"images:shots,extractor={name},samples=400,way=thresholded"
         found = of(line, None)
-        assert torch.equal(found(x), thresholded(anchored(phi, shots, drawn), drawn, 1.0)(x))
+        assert torch.equal(found(x), add_threshold(make_anchor(phi, shots, drawn), drawn, 1.0)(x))
         assert (guide_behind(found) is not None) == (name == "guide")
     assert guide_of("images:shots,extractor=guide") == "guide"
     assert guide_of("images:shots,extractor=flatten") is None
@@ -461,8 +461,8 @@ WRONG: dict[str, tuple[str, str]] = {
 def test_what_is_wrong_is_said_in_one_sentence_and_nothing_is_written(
     name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words, said = WRONG[name]
-    assert said in refused(f"{UNLEARN} {words}", capsys)
+    words, sentence = WRONG[name]
+    assert sentence in refused(f"{UNLEARN} {words}", capsys)
 
 
 def test_an_audit_says_what_it_needs(capsys: pytest.CaptureFixture[str]) -> None:

@@ -35,3 +35,22 @@ def test_other_names_are_not_found() -> None:
         importlib.import_module("unflow.no_such_module")
     with pytest.raises(ModuleNotFoundError):
         importlib.import_module("unflow.metrics.no_such_module")
+
+
+@pytest.mark.parametrize(
+    ("module", "old", "new"),
+    [
+        ("unflow.anchoring", "anchored", "make_anchor"),
+        ("unflow.anchoring", "thresholded", "add_threshold"),
+        ("unflow.anchoring", "grown", "grow_request"),
+        ("unflow.calibration", "calibrated", "calibrate"),
+        ("unflow.calibration", "balanced", "balance_classes"),
+        ("unflow.training.method", "under", "select_prefix"),
+    ],
+)
+def test_a_renamed_function_warns_and_works(module: str, old: str, new: str) -> None:
+    home = importlib.import_module(module)
+    with pytest.warns(FutureWarning, match=f"{old} is now {new}"):
+        assert getattr(home, old) is getattr(home, new)
+    with pytest.raises(AttributeError):
+        _ = home.no_such_name

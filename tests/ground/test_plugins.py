@@ -265,8 +265,8 @@ def test_a_method_and_an_energy_of_a_package_unlearn_from_the_shell(
     assert main(shlex.split(f"{request} --method missing --out none")) == 2
     assert "missing of the package theirs-more 1.2 cannot be used" in capsys.readouterr().err
     assert main(shlex.split(f"{request} --method zzz --out none")) == 2
-    assert "expected one of erfm," in (said := capsys.readouterr().err)
-    assert "nothing" in said
+    assert "expected one of erfm," in (explain := capsys.readouterr().err)
+    assert "nothing" in explain
     assert not Path("none").exists()
     assert main(shlex.split("plan --model flow --energy far:x --forget 1 --methods nothing")) == 0
     assert "nothing" in capsys.readouterr().out

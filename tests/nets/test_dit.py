@@ -613,7 +613,7 @@ def test_a_label_forgets_its_class_by_an_energy_of_features_and_the_other_moves_
     x, forgotten = model.push_batches(z), first_is_positive(z)
     with initial_weights(0):
         extractor = nn.Sequential(nn.Conv2d(4, 16, 3, stride=2), nn.SiLU(), nn.Flatten())
-    energy = anchoring.thresholded(anchoring.anchored(extractor, x[forgotten][:8], x), x, margin=2.0)
+    energy = anchoring.add_threshold(anchoring.make_anchor(extractor, x[forgotten][:8], x), x, margin=2.0)
     sizes = {"batch_size": 32, "bank_size": 1024, "width": 32, "learning_rate": 2e-3, "average": 0.9}
     method = UOT(pool="tilted", share=0.3, steps=40, **sizes)
     result = fit(method, Problem(model=model, target=Target(model, energy)), seed=0).model

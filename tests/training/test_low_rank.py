@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 import unflow as uf
 from unflow.ground.errors import InputError
+from unflow.ground.files import read_tensors
 from unflow.methods import UNLEARNERS, UOT
 from unflow.models import FlowMap, Generator
 from unflow.nets import MLP

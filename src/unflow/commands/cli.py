@@ -79,9 +79,9 @@ def usage() -> str:
 
 def unknown_command(name: str) -> str:
     """Return the sentence for a command that does not exist."""
-    from unflow.ground.errors import meant
+    from unflow.ground.errors import suggest
 
-    return f"unflow: got the command {name!r}; {meant(name, COMMANDS)}"
+    return f"unflow: got the command {name!r}; {suggest(name, COMMANDS)}"
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 from jsonargparse import ArgumentParser
 
-from unflow.ground.errors import InputError, meant
+from unflow.ground.errors import InputError, suggest
 from unflow.training.method import Method
 
 
@@ -36,7 +36,9 @@ def recipe_path(name: str) -> str:
     known = sorted(key for key, entry in shipped.items() if entry.name.endswith(".yaml"))
     if name in known:
         return str(shipped[name])
-    raise InputError(f"got the recipe {name!r}, which is not there; {meant(name, known, 'a YAML file or ')}")
+    raise InputError(
+        f"got the recipe {name!r}, which is not there; {suggest(name, known, 'a YAML file or ')}"
+    )
 
 
 def with_recipe(arguments: Sequence[str]) -> list[str]:
@@ -70,7 +72,7 @@ def add_settings(parser: ArgumentParser, name: str | None, methods: Mapping[str,
         InputError: for a method that does not exist.
     """
     if name is None or name not in methods:
-        raise InputError(f"got the method {name!r}; {meant(str(name), methods)}")
+        raise InputError(f"got the method {name!r}; {suggest(str(name), methods)}")
     method = methods[name]
     parser.add_class_arguments(type(method), "settings")
     defaults: dict[str, Any] = {f"settings.{f.name}": getattr(method, f.name) for f in fields(method)}

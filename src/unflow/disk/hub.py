@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from unflow.ground.errors import InputError, said
+from unflow.ground.errors import InputError, explain
 
 REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
 REFUSALS = {
@@ -83,7 +83,7 @@ def _asked(words: str, ask: Callable[[], T]) -> T:
         return ask()
     except Exception as error:
         known = [REFUSALS[kind.__name__] for kind in type(error).__mro__ if kind.__name__ in REFUSALS]
-        why = known[0] if known else said(error)
+        why = known[0] if known else explain(error)
         raise InputError(
             f"the Hugging Face Hub does not give {words} ({why}); expected a repository that you may "
             "read, or a local folder"

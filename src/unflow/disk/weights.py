@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from unflow.ground.errors import InputError, said
+from unflow.ground.errors import InputError, explain
 from unflow.ground.files import read_tensors, write_bytes, write_tensors
 
 WRAPPERS = ("module.", "_orig_mod.")
@@ -236,4 +236,4 @@ def _pickled(error: Exception) -> str:
 
 
 def _reason(error: Exception) -> str:
-    return said(error)[:160]
+    return explain(error)[:160]

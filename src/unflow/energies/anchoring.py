@@ -15,6 +15,7 @@ from unflow.energies import Anchor, AnchorLogOdds, MixtureLogOdds, evaluate, fea
 from unflow.energies.anchor import Kernel
 from unflow.ground.batches import in_batches
 from unflow.ground.errors import InputError
+from unflow.ground.faces import renamed
 
 STARTS = (0.5, 0.8, 0.9, 0.95)
 """Quantiles from which two laws of similarities are fitted; the likeliest fit is taken."""
@@ -22,7 +23,7 @@ NEIGHBOURS = 10
 """Of each sample in the graph on which a walk starts from the images."""
 
 
-def anchored(
+def make_anchor(
     extractor: nn.Module, images: Tensor, samples: Tensor | None = None, kernel: Kernel = "cosine"
 ) -> Anchor:
     r"""Return the similarity to the mean feature of k images (arXiv 2603.16489).
@@ -45,7 +46,7 @@ def anchored(
     return Anchor(extractor, anchor.to(images.dtype), kernel, phi.mean(0).to(images.dtype), radius)
 
 
-def thresholded(anchor: Anchor, samples: Tensor, margin: float = 0.0, rounds: int = 200) -> AnchorLogOdds:
+def add_threshold(anchor: Anchor, samples: Tensor, margin: float = 0.0, rounds: int = 200) -> AnchorLogOdds:
     r"""Return the bounded log-odds of a similarity, by two normal laws fitted to the model's own samples.
 
         s ~ w N(m_1, v) + (1 - w) N(m_0, v),    temperature = v / (m_1 - m_0),
@@ -89,7 +90,7 @@ def two_laws(s: Tensor, start: float, rounds: int) -> tuple[float, float, float]
     return float(likelihood), float(threshold), float(temperature)
 
 
-def grown(
+def grow_request(
     extractor: nn.Module,
     images: Tensor,
     samples: Tensor,
@@ -205,3 +206,8 @@ def clusters(points: Tensor, parts: int, generator: torch.Generator, rounds: int
         counts = torch.bincount(part, minlength=len(centres))
         centres = torch.where(counts[:, None] > 0, sums / counts[:, None].clamp(min=1), centres)
     return part
+
+
+__getattr__ = renamed(
+    __name__, {"anchored": "make_anchor", "thresholded": "add_threshold", "grown": "grow_request"}
+)

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from unflow.energies import Balanced, Energy, evaluate, frozen, retained_probabilities
 from unflow.ground.batches import in_batches
 from unflow.ground.errors import InputError
+from unflow.ground.faces import renamed
 
 
 class Tempered(nn.Module):
@@ -44,7 +45,7 @@ class Tempered(nn.Module):
 
 
 @torch.no_grad()
-def calibrated(classifier: nn.Module, x: Tensor, labels: Tensor) -> Tempered:
+def calibrate(classifier: nn.Module, x: Tensor, labels: Tensor) -> Tempered:
     r"""Return the classifier at the temperature that minimises its cross entropy on samples new to it.
 
         T = max(1, argmin_T E[ -log softmax(logits / T)_label ])    (arXiv 1706.04599, Section 4.2)
@@ -73,7 +74,7 @@ def calibrated(classifier: nn.Module, x: Tensor, labels: Tensor) -> Tempered:
 
 
 @torch.no_grad()
-def balanced(
+def balance_classes(
     energy: Energy,
     classifier: nn.Module,
     forget: Sequence[int],
@@ -114,3 +115,6 @@ def balanced(
         weight = (p @ b - strength * F).softmax(0)
         b += wanted - (weight @ p).clamp(min=1e-12).log()
     return Balanced(energy, classifier, forget, ((b - b.max()) / strength).tolist())
+
+
+__getattr__ = renamed(__name__, {"calibrated": "calibrate", "balanced": "balance_classes"})

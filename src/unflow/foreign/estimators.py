@@ -9,7 +9,7 @@ from torch import nn
 
 from unflow.energies import ClassLogOdds, Energy, EstimatorLogOdds, LinearClassifier, check_classes
 from unflow.foreign.line import FUNCTION, Foreign, Readers, read_range, read_shape
-from unflow.ground.errors import InputError, said
+from unflow.ground.errors import InputError, explain
 from unflow.nets import ReadsAs
 
 FILES = (".joblib", ".pkl", ".pickle")
@@ -85,6 +85,6 @@ def _from_file(path: Path, trust_code: bool) -> Any:
         return joblib.load(path)
     except Exception as error:  # what a damaged or foreign file raises is anything
         raise InputError(
-            f"{path} cannot be read ({said(error)}); expected a fitted estimator that joblib.dump wrote with "
-            "the same packages"
+            f"{path} cannot be read ({explain(error)}); expected a fitted estimator that joblib.dump wrote "
+            "with the same packages"
         ) from error

@@ -11,7 +11,7 @@ from unflow.data import image_files
 from unflow.disk import bundle
 from unflow.energies import Energy, ImageNetClassifier
 from unflow.energies.anchor import features_of
-from unflow.energies.anchoring import anchored, grown, thresholded
+from unflow.energies.anchoring import add_threshold, grow_request, make_anchor
 from unflow.foreign.classifiers import check_range_said
 from unflow.foreign.line import FUNCTION, Foreign, Readers, read_range, read_shape
 from unflow.ground.errors import InputError, one_sentence
@@ -63,8 +63,8 @@ def energy_of_images(line: Foreign, margin: float, model: GenerativeModel, trust
     _check_extractor(phi, images)
     x = model.sample(ours.get("samples", NUM_FIT), stream(0, Stream.IMAGE_ENERGY))
     if way == "grown":
-        return grown(phi, images, x, stream(0, Stream.WALK), margin=margin, **settings)
-    return thresholded(anchored(phi, images, x, **settings), x, margin)
+        return grow_request(phi, images, x, stream(0, Stream.WALK), margin=margin, **settings)
+    return add_threshold(make_anchor(phi, images, x, **settings), x, margin)
 
 
 def _extractor(line: Foreign, known: Readers, trust_code: bool) -> nn.Module:

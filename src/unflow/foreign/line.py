@@ -22,7 +22,7 @@ import yaml
 from torch import nn
 
 from unflow.disk.weights import load_weights
-from unflow.ground.errors import InputError, said
+from unflow.ground.errors import InputError, explain
 from unflow.nets import build_net, named_function, trust
 from unflow.nets.adapters import Range, checked_range
 
@@ -137,7 +137,9 @@ class Foreign:
         try:
             return function(*given, **options)
         except Exception as error:  # what somebody else's code raises is anything
-            raise InputError(f"{self.what} fails ({said(error)}); expected it to return something") from error
+            raise InputError(
+                f"{self.what} fails ({explain(error)}); expected it to return something"
+            ) from error
 
     def _check_options(
         self, function: Callable[..., Any], given: Sequence[Any], options: dict[str, Any], known: Readers
@@ -148,8 +150,8 @@ class Foreign:
         except ValueError:
             return  # functions written in C have no signature
         except TypeError as error:
-            meant = [near for name in options for near in difflib.get_close_matches(name, known, 1, 0.7)]
-            hint = f"; did you mean {meant[0]}=?" if meant else ""
+            close = [near for name in options for near in difflib.get_close_matches(name, known, 1, 0.7)]
+            hint = f"; did you mean {close[0]}=?" if close else ""
             raise InputError(f"{self.what} does not take these options: {error}{hint}") from error
 
     def check_function(self) -> None:

@@ -21,7 +21,7 @@ class TrainingDivergedError(RuntimeError):
     """A loss became NaN or infinite; nothing is saved from such a run."""
 
 
-def said(error: Exception) -> str:
+def explain(error: Exception) -> str:
     """Return what somebody else's error says, in one line."""
     lines = str(error).strip().splitlines()
     return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
@@ -39,10 +39,10 @@ def one_sentence(what: str, expected: str) -> Iterator[None]:
     except InputError:
         raise
     except Exception as error:  # somebody else's code raises anything
-        raise InputError(f"{what} ({said(error)}); expected {expected}") from error
+        raise InputError(f"{what} ({explain(error)}); expected {expected}") from error
 
 
-def meant(name: str, known: Collection[str], expected: str = "") -> str:
+def suggest(name: str, known: Collection[str], expected: str = "") -> str:
     """Return "did you mean ...?" with the nearest of the known names; if none is near, what is expected.
 
     Args:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import importlib
 import sys
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
+from typing import Any
 
 
 class _Face(Loader):
@@ -68,3 +69,20 @@ def install(package: str, homes: Mapping[str, str], renamed: Mapping[str, str]) 
         renamed: older public name -> where the module stands; importing it warns what to write.
     """
     sys.meta_path.insert(0, _Faces(package, homes, renamed))
+
+
+def renamed(module: str, names: Mapping[str, str]) -> Callable[[str], Any]:
+    """Return the ``__getattr__`` of a module some of whose names have changed; the old ones work and warn.
+
+    Args:
+        module: its ``__name__``.
+        names: old name -> new name, both of the module.
+    """
+
+    def find(name: str) -> Any:
+        if name not in names:
+            raise AttributeError(f"module {module!r} has no attribute {name!r}")
+        warnings.warn(f"{module}.{name} is now {names[name]}; write that", FutureWarning, stacklevel=2)
+        return getattr(sys.modules[module], names[name])
+
+    return find

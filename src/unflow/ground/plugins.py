@@ -17,7 +17,7 @@ from typing import Any, Generic, TypeVar
 
 from torch import nn
 
-from unflow.ground.errors import InputError, said
+from unflow.ground.errors import InputError, explain
 
 T = TypeVar("T")
 
@@ -93,8 +93,8 @@ class Installed(Mapping[str, T], Generic[T]):
             member = self.read(entry.load())
         except Exception as error:  # whatever somebody else's package does at its import
             raise InputError(
-                f"{entry.name} of the package {package_of(entry)} cannot be used ({said(error)}); expected "
-                f"{entry.value} to be a member of {self.group}: mend or uninstall that package"
+                f"{entry.name} of the package {package_of(entry)} cannot be used ({explain(error)}); "
+                f"expected {entry.value} to be a member of {self.group}: mend or uninstall that package"
             ) from error
         if entry.dist is not None:
             USED[entry.dist.name] = entry.dist.version

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from unflow.ground.errors import InputError, choose, said
+from unflow.ground.errors import InputError, choose, explain
 from unflow.nets.adapters import ReadsAs, WritesAs
 from unflow.nets.autoencoder import ConvAutoencoder
 from unflow.nets.builders import builders, named_function, net_config, trust, trusted
@@ -94,7 +94,7 @@ def build_net(config: dict[str, Any]) -> nn.Module:
     except Exception as error:  # what somebody else's code raises is anything
         if "builder" not in config or isinstance(error, InputError):
             raise
-        raise InputError(f"{name} fails ({said(error)}); expected it to return the network") from error
+        raise InputError(f"{name} fails ({explain(error)}); expected it to return the network") from error
     if not isinstance(net, nn.Module):
         raise InputError(
             f"{name} returned a {type(net).__name__}; expected a torch.nn.Module: name the function "

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from unflow.ground.errors import InputError, said
+from unflow.ground.errors import InputError, explain
 
 OWN_BUILDERS = {
     f"unflow.hub:{name}": f"unflow.disk.diffusers:{name}"
@@ -67,5 +67,5 @@ def named_function(path: str) -> Any:
         return getattr(importlib.import_module(module), name)
     except Exception as error:  # what somebody else's module raises is anything
         raise InputError(
-            f"got {path!r} ({said(error)}); expected package.module:function that can be imported"
+            f"got {path!r} ({explain(error)}); expected package.module:function that can be imported"
         ) from error

@@ -28,7 +28,16 @@ from unflow.ground.files import append_json_line, read_json_lines, read_tensors,
 from unflow.ground.progress import Progress
 from unflow.ground.streams import Stream, check_seed, derive_seed, stream
 from unflow.training.compute import Compute, Precision
-from unflow.training.method import Method, Problem, Tensors, Trained, Training, Untrained, settings, under
+from unflow.training.method import (
+    Method,
+    Problem,
+    Tensors,
+    Trained,
+    Training,
+    Untrained,
+    select_prefix,
+    settings,
+)
 from unflow.training.partly import adapt, is_partial, merge, require_own_weights, train_only
 
 if TYPE_CHECKING:
@@ -130,9 +139,9 @@ class _Loop:
         """Set what ``state`` returned."""
         for name, part in self.parts.items():
             for kind, net in part.networks.items():
-                net.load_state_dict(net.state_dict() | under(tensors, f"{name}/{kind}/"))
+                net.load_state_dict(net.state_dict() | select_prefix(tensors, f"{name}/{kind}/"))
             moments: dict[int, Tensors] = {}
-            for key, value in under(tensors, f"{name}/adam/").items():
+            for key, value in select_prefix(tensors, f"{name}/adam/").items():
                 index, _, entry = key.partition("/")
                 moments.setdefault(int(index), {})[entry] = value
             groups = part.optimizer.state_dict()["param_groups"]

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from unflow.ground.errors import InputError
+from unflow.ground.faces import renamed
 from unflow.models import Filtered, GenerativeModel, Labelled, Latent
 from unflow.models.classifier import Classifier
 from unflow.target import Target
@@ -281,7 +282,7 @@ def draw_weighted(x: Tensor, weight: Tensor, n: int, generator: torch.Generator)
     return x[torch.searchsorted(cumulative, uniform).clamp(max=len(x) - 1).to(x.device)]
 
 
-def under(tensors: Tensors, prefix: str) -> Tensors:
+def select_prefix(tensors: Tensors, prefix: str) -> Tensors:
     """Return the tensors whose names begin with ``prefix``, named without it."""
     return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
 
@@ -372,8 +373,11 @@ __all__ = [
     "require_batch",
     "require_gradient",
     "require_unlabelled",
+    "select_prefix",
     "settings",
     "target_of",
     "trainable_copy",
-    "under",
 ]
+
+
+__getattr__ = renamed(__name__, {"under": "select_prefix"})

@@ -11,7 +11,7 @@ import torch.nn.functional as nnf
 from unflow.commands.cli import main
 from unflow.data import LabelledData, load_data, split_data, write_split
 from unflow.disk import bundle
-from unflow.energies.calibration import calibrated
+from unflow.energies.calibration import calibrate
 from unflow.evidence.auditing.judge_training import judge_folders, train_judges
 from unflow.ground.errors import InputError
 from unflow.ground.files import read_json
@@ -63,7 +63,7 @@ def test_what_is_aside_sets_the_temperature_and_is_not_trained_on() -> None:
     for name in first.net.state_dict():
         if not name.startswith("last"):
             assert torch.equal(first.net.state_dict()[name], second.net.state_dict()[name])
-    assert float(calibrated(first, data.x[rows], data.labels[rows]).temperature) == pytest.approx(1, abs=0.02)
+    assert float(calibrate(first, data.x[rows], data.labels[rows]).temperature) == pytest.approx(1, abs=0.02)
 
 
 def test_without_a_share_aside_nothing_is_set_aside() -> None:

@@ -196,7 +196,7 @@ def test_noise_is_not_ranked(run: Path) -> None:
 def test_the_closest_row_is_said_with_those_that_may_be_as_close(run: Path) -> None:
     content = read_run(run)
 
-    def said(half: float) -> str:
+    def explain(half: float) -> str:
         distances = {"uot": 2.0, "uot_tilted": 2.5}
         rows = [
             Row({**r.values, "fid_target": d, "intervals": {"fid_target": [d - half, d + half]}})
@@ -205,6 +205,6 @@ def test_the_closest_row_is_said_with_those_that_may_be_as_close(run: Path) -> N
         ]
         return sentences(replace(content, rows=rows), "flow_map")[-1]
 
-    assert "Closest to the exact target is UOT, at" in said(0.1)
-    assert "not told apart" not in said(0.1)
-    assert said(0.5).endswith("not told apart from UOT (tilted pool).")
+    assert "Closest to the exact target is UOT, at" in explain(0.1)
+    assert "not told apart" not in explain(0.1)
+    assert explain(0.5).endswith("not told apart from UOT (tilted pool).")

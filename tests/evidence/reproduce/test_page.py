@@ -112,7 +112,7 @@ def test_words_are_words_and_never_markup(tmp_path):
     text = make(tmp_path)
     page = Page(text)
     assert not {"script", "b", "i", "not"} & {tag for tag, _ in page.tags}
-    said = "".join(page.words)
+    listed = "".join(page.words)
     for words in (
         "ContinualFlow <2-D> & more",
         "<script>alert(1)</script>",
@@ -120,7 +120,7 @@ def test_words_are_words_and_never_markup(tmp_path):
         "<not theirs>",
         "--out 'a & b'",
     ):
-        assert words in said
+        assert words in listed
     assert "<b>bold" not in text
 
 
@@ -215,5 +215,5 @@ def test_the_pieces_of_a_text_are_the_text_without_its_backquotes():
     rng = np.random.default_rng(0)
     for _ in range(50):
         text = "".join(rng.choice(list("ab `"), 12))
-        said = "".join(piece for _, piece in split_code(text))
-        assert said.replace("`", "") == text.replace("`", "")
+        listed = "".join(piece for _, piece in split_code(text))
+        assert listed.replace("`", "") == text.replace("`", "")

@@ -12,7 +12,7 @@ verdict    three sentences; gates: conditions under which an audit fails
 record     one model against its original, and audit.json
 """
 
-from unflow.evidence.auditing.attacked import Attacks, attack_one, together
+from unflow.evidence.auditing.attacked import Attacks, attack_one, compare_attacks
 from unflow.evidence.auditing.evidence import Entry, Evidence, Judge, Samples, draw_samples, target_samples
 from unflow.evidence.auditing.family import MMD_ROWS, REFERENCES, FamilyAudit, audit_family
 from unflow.evidence.auditing.gates import Gate, failed
@@ -39,6 +39,7 @@ __all__ = [
     "attack_one",
     "audit",
     "audit_family",
+    "compare_attacks",
     "describe",
     "differences",
     "draw_samples",
@@ -47,5 +48,4 @@ __all__ = [
     "judge_record",
     "samples_needed",
     "target_samples",
-    "together",
 ]

@@ -54,7 +54,7 @@ def attack(models: Models, evidence: Evidence, attacks: Attacks, seed: int) -> d
         As ``together``.
     """
     records = {name: attack_one(model, evidence, attacks, seed, name) for name, model in models.items()}
-    return together(records, attacks)
+    return compare_attacks(records, attacks)
 
 
 def attack_one(
@@ -84,7 +84,7 @@ def attack_one(
     return record
 
 
-def together(records: Mapping[str, Mapping[str, Any]], attacks: Attacks) -> dict[str, Any]:
+def compare_attacks(records: Mapping[str, Mapping[str, Any]], attacks: Attacks) -> dict[str, Any]:
     """Return the attacks on all models side by side.
 
     Args:

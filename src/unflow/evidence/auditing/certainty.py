@@ -63,7 +63,7 @@ def distance_intervals(
     }
 
 
-def told_apart(
+def run_two_sample_tests(
     features: Tensor, references: Mapping[str, Tensor | None], classifier: str, seed: int
 ) -> dict[str, dict[str, Any] | None]:
     """Return a held-out two-sample test against each set: its AUC, with an interval.

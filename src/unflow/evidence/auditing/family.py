@@ -17,8 +17,8 @@ from unflow.evidence.auditing.certainty import (
     distance_intervals,
     pul_interval,
     redistribution_test,
+    run_two_sample_tests,
     share_intervals,
-    told_apart,
 )
 from unflow.evidence.auditing.evidence import Entry, Evidence, Samples
 from unflow.evidence.metrics.fidelity import fidelity
@@ -190,7 +190,7 @@ class FamilyAudit:
         wanted = None if row["method"] == "target" else self._target_counts  # not against itself
         return {
             "intervals": intervals,
-            "told_apart": told_apart(features, asked, evidence.c2st, seed),
+            "told_apart": run_two_sample_tests(features, asked, evidence.c2st, seed),
             "redistribution": redistribution_test(row["class_counts"], wanted, evidence.forget),
             "classes": class_distances(
                 features,

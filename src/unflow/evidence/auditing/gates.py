@@ -11,7 +11,7 @@ from typing import Any
 from unflow.evidence.auditing.family import COST
 from unflow.evidence.metrics.fidelity import Fidelity
 from unflow.evidence.metrics.uncertainty import ChiSquare
-from unflow.ground.errors import InputError, meant
+from unflow.ground.errors import InputError, suggest
 
 COMPARE: dict[str, Callable[[float, float], bool]] = {
     ">": operator.gt,
@@ -81,7 +81,7 @@ class Gate:
             ) from None
         if gate.name not in NUMBERS:
             raise InputError(
-                f"got a gate on {gate.name}, which no audit measures; {meant(gate.name, NUMBERS)}"
+                f"got a gate on {gate.name}, which no audit measures; {suggest(gate.name, NUMBERS)}"
             )
         return gate
 
@@ -102,7 +102,7 @@ class Gate:
         numbers = numbers_of(row)
         if self.name in numbers:
             return numbers[self.name]
-        hint = meant(self.name, sorted(numbers))
+        hint = suggest(self.name, sorted(numbers))
         raise InputError(f"got a gate on {self.name}, which this audit has not measured; {hint}")
 
 

@@ -45,13 +45,13 @@ def judge_record(
         forget: forgotten classes: how many real retained samples the judge takes for them. None: not asked.
     """
     probabilities = judge.probabilities(held_out.x)
-    said = probabilities.argmax(1)
-    wrong = said != held_out.labels
+    judged = probabilities.argmax(1)
+    wrong = judged != held_out.labels
     correlation, independent, differs = None, None, None
     if guide is not None:
         guide_said = guide.probabilities(held_out.x).argmax(1)
         correlation = _phi(wrong, guide_said != held_out.labels)
-        differs = metrics.disagreement(said, guide_said)
+        differs = metrics.disagreement(judged, guide_said)
         independent = _independent(same_judge(judge, guide, held_out.x), judge_data, guide_data)
     return {
         "name": name,

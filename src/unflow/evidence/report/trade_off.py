@@ -65,8 +65,8 @@ def _spot(name: str, row: Row, run: int, quality: str) -> Spot | None:
 
 
 def _drawn(spots: Sequence[Spot], quality: str, name: str) -> str:
-    said = "; ".join(f"{s.name} {number(s.left[0], 2)} % at {number(s.distance, 2)}" for s in spots)
-    with chart(name, f"Forget rate against distance: {said}", (5.6, max(2.6, 0.17 * len(spots)))) as drawn:
+    listed = "; ".join(f"{s.name} {number(s.left[0], 2)} % at {number(s.distance, 2)}" for s in spots)
+    with chart(name, f"Forget rate against distance: {listed}", (5.6, max(2.6, 0.17 * len(spots)))) as drawn:
         axes, several = drawn.axes, len({spot.run for spot in spots}) > 1
         for spot in spots:
             colour = COLOURS[spot.run % len(COLOURS)] if several or not spot.is_reference else INK

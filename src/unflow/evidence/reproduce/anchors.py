@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from unflow.energies import Energy
-from unflow.energies.anchoring import anchored, grown, thresholded
+from unflow.energies.anchoring import add_threshold, grow_request, make_anchor
 from unflow.evidence.reproduce.glance import glance
 from unflow.evidence.reproduce.one_step import OneStepRequest
 from unflow.evidence.reproduce.study import Study
@@ -26,11 +26,13 @@ ROW = "uot_tilted"
 
 Maker = Callable[[nn.Module, Tensor, Tensor, int], Energy]
 KINDS: dict[str, Maker] = {
-    "cosine": lambda phi, images, x, seed: anchored(phi, images, x, "cosine"),
-    "rbf": lambda phi, images, x, seed: anchored(phi, images, x, "rbf"),
-    "cosine, log-odds": lambda phi, images, x, seed: thresholded(anchored(phi, images, x, "cosine"), x, 2.0),
-    "rbf, log-odds": lambda phi, images, x, seed: thresholded(anchored(phi, images, x, "rbf"), x, 2.0),
-    "grown": lambda phi, images, x, seed: grown(phi, images, x, stream(seed, Stream.WALK)),
+    "cosine": lambda phi, images, x, seed: make_anchor(phi, images, x, "cosine"),
+    "rbf": lambda phi, images, x, seed: make_anchor(phi, images, x, "rbf"),
+    "cosine, log-odds": lambda phi, images, x, seed: add_threshold(
+        make_anchor(phi, images, x, "cosine"), x, 2.0
+    ),
+    "rbf, log-odds": lambda phi, images, x, seed: add_threshold(make_anchor(phi, images, x, "rbf"), x, 2.0),
+    "grown": lambda phi, images, x, seed: grow_request(phi, images, x, stream(seed, Stream.WALK)),
 }
 """Energy -> how it is made of an extractor, k images, samples of the model, and a seed."""
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from unflow.evidence.auditing import Attacks, Evidence, attack_one, together
+from unflow.evidence.auditing import Attacks, Evidence, attack_one, compare_attacks
 from unflow.evidence.report.terminal import cell, mean_sd, pipe_table
 from unflow.evidence.reproduce.request import Request
 from unflow.ground.files import stage
@@ -23,7 +23,7 @@ def attacked(request: Request, attacks: Attacks) -> dict[str, Any]:
         name: stage(request.out / "attacks" / f"{name}.json", partial(_one, request, name, evidence, attacks))
         for name in ("original", *request.rows)
     }
-    return together(records, attacks)
+    return compare_attacks(records, attacks)
 
 
 def attack_evidence(request: Request) -> Evidence:

@@ -13,7 +13,7 @@ from torch import Tensor
 from unflow.data import LabelledData
 from unflow.data.idx import mnist
 from unflow.energies import ClassLogOdds, Energy, Softplus
-from unflow.energies.calibration import balanced
+from unflow.energies.calibration import balance_classes
 from unflow.evidence import metrics
 from unflow.evidence.reproduce.experiment import records_table
 from unflow.evidence.reproduce.figures import bars, image_rows, strength_sweep
@@ -169,7 +169,9 @@ class ContinualFlowMNIST(ImageExperiment):
         """Return -F for F of the odd digits, bounded and balanced like any request."""
         guide = study.calibrated_guide
         plain = Softplus(-ClassLogOdds(guide, ODD, margin=None), INVERSE_MARGIN)
-        return balanced(plain, guide, EVEN, model.sample(NUM_BALANCE, stream(study.seed, Stream.BALANCE)))
+        return balance_classes(
+            plain, guide, EVEN, model.sample(NUM_BALANCE, stream(study.seed, Stream.BALANCE))
+        )
 
     @cached_property
     def _inversions(self) -> list[tuple[str, Request]]:

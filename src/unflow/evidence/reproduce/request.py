@@ -15,7 +15,7 @@ from unflow.data import LabelledData
 from unflow.data.toy import GeometryJudge
 from unflow.disk import bundle
 from unflow.energies import Balanced, ClassLogOdds, Energy
-from unflow.energies.calibration import Tempered, balanced
+from unflow.energies.calibration import Tempered, balance_classes
 from unflow.evidence import metrics
 from unflow.evidence.auditing import (
     MMD_ROWS,
@@ -111,7 +111,7 @@ class Request:
         if len(self.study.class_names) - len(self.forget) > 1:
             x = self.model.sample(NUM_BALANCE, stream(self.study.seed, Stream.BALANCE))
             plain = ClassLogOdds(guide, self.forget, margin)
-            offsets = balanced(plain, guide, self.forget, x, strength).offsets.tolist()
+            offsets = balance_classes(plain, guide, self.forget, x, strength).offsets.tolist()
         return {
             "temperature": float(guide.temperature),
             "margin": margin,

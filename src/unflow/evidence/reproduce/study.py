@@ -14,7 +14,7 @@ from torch import Tensor
 from unflow.data import LabelledData
 from unflow.data.toy import GeometryJudge, PlanarSet
 from unflow.disk import bundle
-from unflow.energies.calibration import Tempered, calibrated
+from unflow.energies.calibration import Tempered, calibrate
 from unflow.evidence.auditing import JUDGE_SEED_OFFSET, Judge
 from unflow.evidence.auditing.judge_training import IMAGES, SECOND
 from unflow.ground.streams import Stream, stream
@@ -173,7 +173,7 @@ class Study:
     def calibrated_guide(self) -> Tempered:
         """The guide, no surer than it is right on the tenth that it has not seen."""
         unseen = self.guide_rows[1]
-        return calibrated(self.guide, unseen.x, unseen.labels)
+        return calibrate(self.guide, unseen.x, unseen.labels)
 
     @cached_property
     def flow(self) -> Flow:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from unflow.ground.errors import InputError
 from unflow.methods.baselines.own_training import OwnTraining
 from unflow.training.losses import MeanFlowLoss, VelocityLoss
-from unflow.training.method import Descend, Parts, Problem, Tensors, Training, require_batch, under
+from unflow.training.method import Descend, Parts, Problem, Tensors, Training, require_batch, select_prefix
 
 
 class ClippedDifference(nn.Module):
@@ -114,7 +114,7 @@ class AscentDescent(Training):
 
     def init(self, problem: Problem, prepared: Tensors, seed: int) -> Parts:
         """Return the velocity, or average velocity, from the trained weights."""
-        parts = self.own.init(problem, under(prepared, "retain/"), seed)
+        parts = self.own.init(problem, select_prefix(prepared, "retain/"), seed)
         (part,) = parts.values()
         assert isinstance(part.loss, VelocityLoss | MeanFlowLoss)
         part.loss = ClippedDifference(part.loss, self.strength, self.clip)
@@ -124,7 +124,7 @@ class AscentDescent(Training):
         """Draw what the training draws, of retain data and then of forget data."""
         batch: Tensors = {}
         for kind in ("retain", "forget"):
-            batch |= _named(kind, self.own.draw(under(prepared, f"{kind}/"), generator))
+            batch |= _named(kind, self.own.draw(select_prefix(prepared, f"{kind}/"), generator))
         return batch
 
     def step(self, parts: Parts, batch: Tensors, descend: Descend, progress: float) -> Tensors:

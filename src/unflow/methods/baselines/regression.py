@@ -20,8 +20,8 @@ from unflow.training.method import (
     Training,
     draw_rows,
     require_batch,
+    select_prefix,
     target_of,
-    under,
 )
 
 
@@ -71,7 +71,9 @@ class Regression(Training):
         return {
             f"{kind}/{name}": rows
             for kind in ("forget", "retain")
-            for name, rows in _draw_together(under(prepared, f"{kind}/"), self.batch_size, generator).items()
+            for name, rows in _draw_together(
+                select_prefix(prepared, f"{kind}/"), self.batch_size, generator
+            ).items()
         }
 
     def step(self, parts: Parts, batch: Tensors, descend: Descend, progress: float) -> Tensors:

@@ -13,7 +13,7 @@ from unflow.methods.baselines.regression import Regression, TwoSidedLoss, check_
 from unflow.methods.baselines.relabel import relabelled
 from unflow.models import GenerativeModel
 from unflow.training.losses import squared_error
-from unflow.training.method import Part, Parts, Problem, Tensors, model_of, trainable_copy, under
+from unflow.training.method import Part, Parts, Problem, Tensors, model_of, select_prefix, trainable_copy
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +52,7 @@ class Saliency(Regression):
 
     def init(self, problem: Problem, prepared: Tensors, seed: int) -> Parts:
         """Return the model, from the trained weights; its gradients pass through the mask."""
-        model, masks = trainable_copy(model_of(problem)), under(prepared, "mask/")
+        model, masks = trainable_copy(model_of(problem)), select_prefix(prepared, "mask/")
         part = Part(TwoSidedLoss(model, self.alpha), model, self.learning_rate, decay=self.average)
         for name, parameter in model.named_parameters():
             # A gradient that was always 0 leaves no moment behind, and so Adam no step: the bits stay.

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from unflow.ground.errors import InputError
 from unflow.methods.baselines.regression import Regression, TwoSidedLoss, check_weight, split_bank
 from unflow.models import GenerativeModel
-from unflow.training.method import Part, Parts, Problem, Tensors, model_of, trainable_copy, under
+from unflow.training.method import Part, Parts, Problem, Tensors, model_of, select_prefix, trainable_copy
 
 
 class ElasticLoss(nn.Module):
@@ -89,7 +89,7 @@ class SelectiveAmnesia(Regression):
 
     def init(self, problem: Problem, prepared: Tensors, seed: int) -> Parts:
         """Return the model, from the trained weights and held to them."""
-        model, fisher = trainable_copy(model_of(problem)), under(prepared, "fisher/")
+        model, fisher = trainable_copy(model_of(problem)), select_prefix(prepared, "fisher/")
         springs = [fisher[name] for name, _ in model.named_parameters()]
         loss = ElasticLoss(TwoSidedLoss(model, 1.0), model, springs, self.lam)
         return {"model": Part(loss, model, self.learning_rate, decay=self.average)}

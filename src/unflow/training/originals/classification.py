@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as nnf
 from torch import Tensor, nn
 
-from unflow.energies.calibration import calibrated
+from unflow.energies.calibration import calibrate
 from unflow.ground.errors import InputError
 from unflow.models.classifier import Classifier, mirrored, random_affine
 from unflow.training.method import (
@@ -104,7 +104,7 @@ class Classification(Training):
         if self.aside > 0:
             data, labels = labelled(problem)
             rows, _ = self._shuffled(len(data))
-            cool(classifier, float(calibrated(classifier, data[rows], labels[rows]).temperature))
+            cool(classifier, float(calibrate(classifier, data[rows], labels[rows]).temperature))
         return classifier
 
 
