@@ -372,7 +372,7 @@ def test_a_bundle_that_names_code_runs_it_only_with_consent(
 ) -> None:
     uf.save(load_model(MODEL), "bundle")
     assert uf.load("bundle").sample_shape == (1, 8, 8)  # named in this process, by the line
-    monkeypatch.setattr("unflow.nets.builders._TRUSTED", set())
+    monkeypatch.setattr("unflow.nets.description._TRUSTED", set())
     with pytest.raises(InputError, match=r"is built by third_party\.nets:build, .*trust_code=True"):
         uf.load("bundle")
     assert main(["sample", "bundle", "--out", "drawn"]) == 2

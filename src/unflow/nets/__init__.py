@@ -12,8 +12,8 @@ from torch import nn
 from unflow.ground.errors import InputError, choose, explain
 from unflow.nets.adapters import ReadsAs, WritesAs
 from unflow.nets.autoencoder import ConvAutoencoder
-from unflow.nets.builders import builders, named_function, net_config, trust, trusted
 from unflow.nets.convnet import ConvNet
+from unflow.nets.description import builders, named_function, net_config, trust, trusted
 from unflow.nets.dit import DIT_SIZES, DiT
 from unflow.nets.mlp import MLP
 from unflow.nets.resnet import ResNet

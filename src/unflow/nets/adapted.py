@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from unflow.ground.errors import InputError
-from unflow.nets.builders import net_config
+from unflow.nets.description import net_config
 from unflow.nets.modes import evaluating
 from unflow.nets.owned import Around
 

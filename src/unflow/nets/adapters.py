@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 
 from unflow.ground.errors import InputError
-from unflow.nets.builders import net_config
+from unflow.nets.description import net_config
 from unflow.nets.owned import Around
 
 Range = tuple[float, float]
