@@ -15,13 +15,22 @@ from unflow.commands.groups import add_run
 from unflow.commands.options import add_batch_rows, first_word_as
 from unflow.commands.runs import run_folder
 from unflow.commands.shared import Request, Rows
-from unflow.disk.bundle import check_own, write_card
-from unflow.disk.card import audited_row
+from unflow.disk.bundle import check_own
 from unflow.energies import check_classes
-from unflow.evidence.auditing import Attacks, Gate, audit, failed
+from unflow.evidence.auditing import (
+    Attacks,
+    Gate,
+    Judges,
+    Provenance,
+    RealData,
+    References,
+    audit,
+    list_failures,
+)
 from unflow.evidence.auditing.costs import guided_cost
 from unflow.evidence.auditing.judge_training import judge_folders
 from unflow.evidence.report import write_report
+from unflow.evidence.report.card import write_card
 from unflow.evidence.report.terminal import guard_lines, print_audit
 from unflow.foreign import guide_behind, guide_of, lineage_of, load_classifier_for, load_whole
 from unflow.ground.errors import InputError
@@ -133,30 +142,33 @@ def run(
         "resolve": resolve,
         "seed": seed,
     }
+    judges = Judges(
+        judge=referee,
+        second_judge=second,
+        guide=guide_behind(None if target is None else target.energy),
+        judge_data=data_hash(judge),
+        second_judge_data=None if second_judge is None else data_hash(second_judge),
+        guide_data=None if guide is None else data_hash(guide),
+    )
+    provenance = Provenance(
+        method=str(lineage.get("method", "unlearned")),
+        data_used=lineage.get("data_used") or (),
+        cost=cost_of(lineage, after, guide),
+    )
     with run_folder(out, record):
         result = audit(
             after,
-            original=before,
-            judge=referee,
+            references=References(original=before, target=target, retrained=again),
+            judges=judges,
+            real=RealData(held_out=held_out, training=training),
             forget=classes,
-            held_out=held_out,
-            training=training,
-            target=target,
-            retrained=again,
+            provenance=provenance,
             n=n,
             resolve=resolve / 100,
             seed=seed,
             out=out,
-            guide=guide_behind(None if target is None else target.energy),
-            judge_data=data_hash(judge),
-            second_judge=second,
-            second_judge_data=None if second_judge is None else data_hash(second_judge),
             attacks=attacks if attack else None,
             strengths=others,
-            guide_data=None if guide is None else data_hash(guide),
-            method=str(lineage.get("method", "unlearned")),
-            data_used=lineage.get("data_used") or (),
-            cost=cost_of(lineage, after, guide),
         )
         print_audit(result.as_dict())
         print("\n".join(["", *guard_lines(result.as_dict()), "", *result.verdict(), ""]))
@@ -164,7 +176,7 @@ def run(
         print(f"report: {write_report(out)}")
         if card:
             print(f"card:   {write_card(model, result.as_dict())}")
-        failures = failed(gates, audited_row(result.as_dict()))
+        failures = list_failures(gates, result.row())
     for failure in failures:
         print(f"failed: {failure}")
     return 1 if failures else 0

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from torch import nn
 
 from unflow.disk import hub as huggingface
-from unflow.disk.card import model_card
+from unflow.disk.card import Audited, model_card
 from unflow.ground import plugins
 from unflow.ground.errors import InputError
 from unflow.ground.files import (
@@ -189,12 +189,12 @@ def problem_id(identity: dict[str, Any]) -> str:
     return sha256_text(json.dumps(identity, sort_keys=True))
 
 
-def write_card(folder: str | Path, audit: dict[str, Any]) -> Path:
-    """Write the model card of a bundle anew, with what an audit found.
+def write_card(folder: str | Path, audited: Audited) -> Path:
+    """Write the model card of a bundle again, with what an audit adds.
 
     Args:
         folder: of the bundle.
-        audit: the content of audit.json.
+        audited: results and sections.
 
     Raises:
         InputError: as ``check_own``.
@@ -202,7 +202,7 @@ def write_card(folder: str | Path, audit: dict[str, Any]) -> Path:
     check_own(folder)
     folder = Path(folder)
     model = load_any(folder, trust_code=True)  # whoever writes into it has loaded it before
-    text = model_card(model, _words(model)[1], read_lineage(folder), audit)
+    text = model_card(model, _words(model)[1], read_lineage(folder), audited)
     write_bytes(folder / CARD, text.encode())
     return folder / CARD
 

@@ -14,13 +14,26 @@ record     one model against its original, and audit.json
 
 from unflow.evidence.auditing.attacked import Attacks, attack_one, compare_attacks
 from unflow.evidence.auditing.evidence import Entry, Evidence, Judge, Samples, draw_samples, target_samples
-from unflow.evidence.auditing.family import MMD_ROWS, REFERENCES, FamilyAudit, audit_family
-from unflow.evidence.auditing.gates import Gate, failed
+from unflow.evidence.auditing.family import FamilyAudit, audit_family
+from unflow.evidence.auditing.gates import Gate, list_failures
 from unflow.evidence.auditing.judges import JUDGE_SEED_OFFSET, judge_record
 from unflow.evidence.auditing.notes import find_notes
-from unflow.evidence.auditing.record import MIN_SAMPLES, Audit, audit, describe
+from unflow.evidence.auditing.record import (
+    MIN_SAMPLES,
+    Audit,
+    Family,
+    Judges,
+    Provenance,
+    RealData,
+    References,
+    assemble_audit,
+    audit,
+    describe,
+)
 from unflow.evidence.auditing.resolution import differences, samples_needed
 from unflow.evidence.auditing.verdict import Verdict
+from unflow.evidence.measures import MMD_ROWS
+from unflow.evidence.row import REFERENCES, AuditRow
 
 __all__ = [
     "JUDGE_SEED_OFFSET",
@@ -29,13 +42,20 @@ __all__ = [
     "REFERENCES",
     "Attacks",
     "Audit",
+    "AuditRow",
     "Entry",
     "Evidence",
+    "Family",
     "FamilyAudit",
     "Gate",
     "Judge",
+    "Judges",
+    "Provenance",
+    "RealData",
+    "References",
     "Samples",
     "Verdict",
+    "assemble_audit",
     "attack_one",
     "audit",
     "audit_family",
@@ -43,9 +63,9 @@ __all__ = [
     "describe",
     "differences",
     "draw_samples",
-    "failed",
     "find_notes",
     "judge_record",
+    "list_failures",
     "samples_needed",
     "target_samples",
 ]

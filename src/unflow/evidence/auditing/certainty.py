@@ -12,11 +12,6 @@ from unflow.evidence.metrics import Interval
 from unflow.ground.streams import Stream, stream
 
 
-def interval_of(row: Mapping[str, Any], name: str) -> list[float] | None:
-    """Return the interval of a row's measure; None where none was measured."""
-    return (row.get("intervals") or {}).get(name)
-
-
 def share_intervals(shares: Mapping[str, tuple[float | None, int]]) -> dict[str, list[float] | None]:
     """Return Wilson's interval of each (share, samples); None where there is no share."""
     return {

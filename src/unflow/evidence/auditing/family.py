@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from unflow.energies import evaluate
 from unflow.evidence import metrics
@@ -21,18 +20,16 @@ from unflow.evidence.auditing.certainty import (
     share_intervals,
 )
 from unflow.evidence.auditing.evidence import Entry, Evidence, Samples
-from unflow.evidence.metrics.fidelity import fidelity
+from unflow.evidence.measures import COSTS, NO_FLOOR, Observed, measure_floor, measure_row
 from unflow.evidence.metrics.forgetting import is_forgotten
+from unflow.evidence.row import REFERENCES, AuditRow, judge_rows
 from unflow.ground.errors import InputError
 from unflow.ground.files import write_arrays
 from unflow.ground.progress import Progress
 from unflow.ground.streams import Stream, stream
 
-REFERENCES = ("original", "target", "retrained")
-"""Rows that are compared with, not judged."""
-MMD_ROWS = 2000
-"""Rows of each side in one MMD, whose cost is quadratic in them."""
-MMD_SIZE, MMD_REPEATS = 300, 10
+NO_COST: Mapping[str, float | int | None] = {measure.key.removeprefix("cost."): None for measure in COSTS}
+"""The cost of a row before anything of it is known."""
 
 
 class FamilyAudit:
@@ -41,7 +38,7 @@ class FamilyAudit:
     Args:
         family: flow, flow_map or generator.
         evidence: judge and reference sets.
-        original: samples of the model before.
+        original: samples of the original model.
         target: two independent sets of exact samples of q*, for the rows and for the floor.
         retrained: samples of the retrained model; None where it was not trained.
     """
@@ -54,13 +51,10 @@ class FamilyAudit:
         target: tuple[Samples, Samples] | None,
         retrained: Samples | None,
     ) -> None:
-        self.family, self.evidence, self.original = family, evidence, original
+        self.family, self.evidence, self.original, self._target_samples = family, evidence, original, target
         judge = evidence.judge
         self._original_labels = judge.probabilities(original.x).argmax(1)
-        self._original_share = float(is_forgotten(self._original_labels, evidence.forget).double().mean())
-        self._kept = [k for k in range(judge.num_classes) if k not in set(evidence.forget)]
-        self._retain = judge.features(evidence.retain.x)
-        self._retain_manifold = metrics.Manifold.from_features(self._retain)
+        self._retain = metrics.Manifold.from_features(judge.features(evidence.retain.x))
         self._training = judge.features(evidence.training.x)
         self._held_out = judge.features(evidence.held_out.x)
         self._target = judge.features(target[0].x) if target else None
@@ -72,154 +66,99 @@ class FamilyAudit:
             else None
         )
         self.bandwidth = evidence.bandwidth or metrics.median_bandwidth(
-            self._retain, stream(0, Stream.BANDWIDTH)
+            self._retain.points, stream(0, Stream.BANDWIDTH)
         )
 
-    @cached_property
-    def _held_out_manifold(self) -> metrics.Manifold:
-        return metrics.Manifold.from_features(self._held_out)
-
-    def floor(self) -> dict[str, float | None]:
-        """Return the distances between two independent exact-target sets: what no method can beat."""
-        if self._target is None or self._second_target is None:
-            return {"fid_target": None, "mmd_target": None, "c2st_target": None}
-        return self._distances(self._second_target, self._target, "target")
-
-    def row(self, entry: Entry) -> dict[str, Any]:
-        """Return one row of audit.json."""
+    def observe(self, entry: Entry) -> Observed:
+        """Return the samples of a row with everything that its measures compare them with."""
         evidence, x = self.evidence, entry.samples.x
-        probabilities, features = evidence.judge.probabilities(x), evidence.judge.features(x)
-        labels = probabilities.argmax(1)
-        forgotten = metrics.forget_rate(probabilities, evidence.forget)
-        counts = metrics.class_counts(labels, evidence.judge.num_classes)
-        near = fidelity(generated=features, reference=self._retain_manifold)
-        # The target's own samples cannot be their own reference: its row uses the second set.
-        target = self._second_target if entry.method == "target" else self._target
-        retrained = None if entry.method == "retrained" else self._retrained
-        # A retrained model maps the same latents by another map: before -> after means nothing there.
-        comparable = entry.method not in REFERENCES and self._same_latents(entry)
-        moved = labels if comparable else None
-        mmd_retain = metrics.repeated_mmd(
-            generated=features,
-            reference=self._retain,
+        return Observed(
+            probabilities=evidence.judge.probabilities(x),
+            features=evidence.judge.features(x),
+            second_probabilities=None if evidence.second is None else evidence.second.probabilities(x),
+            forget=evidence.forget,
+            original_labels=self._original_labels,
+            # A retrained model maps the same latents in its own way: there is no class before and after.
+            same_latents=entry.method not in REFERENCES and self._has_same_latents(entry),
+            retain=self._retain,
+            training=self._training,
+            held_out=self._held_out,
+            # The target's own samples cannot be their own reference: its row uses the second set.
+            target=self._second_target if entry.method == "target" else self._target,
+            target_counts=self._target_counts,
+            retrained=None if entry.method == "retrained" else self._retrained,
             bandwidth=self.bandwidth,
-            size=min(MMD_SIZE, len(self._retain), len(features)),
-            repeats=MMD_REPEATS,
-            generator=stream(entry.seed, Stream.MMD),
+            c2st=evidence.c2st,
+            seed=entry.seed,
         )
-        row = {
-            "method": entry.method,
-            "family": self.family,
-            "seed": entry.seed,
-            "n": len(x),
-            "options": entry.options,
-            "forget_rate": forgotten,
-            **self._second_look(x, labels),
-            "leakage": metrics.leakage(probabilities, evidence.forget),
-            "retention_rate": 1 - forgotten,
-            "pul": metrics.pul(round(self._original_share * len(x)), round(forgotten * len(x))),
-            **self._distances(features, self._retain, "retain"),
-            **self._distances(features, retrained, "retrained"),
-            **self._distances(features, target, "target"),
-            "extractor": evidence.extractor,
-            "mmd_retain": mmd_retain.mean,
-            "mmd_retain_sd": mmd_retain.sd,
-            "mmd_bandwidth": self.bandwidth,
-            "tv_target": None,
-            **near._asdict(),
-            "off_data": metrics.off_data(samples=features, training=self._training, held_out=self._held_out),
-            "judge_confidence": metrics.judge_confidence(probabilities),
-            "class_counts": counts,
-            "retained_share_tv": self._share_tv(counts),
-            "transition": self._transition(moved),
-            "stayed_share": self._stayed(moved),
-            "original_recoverable": entry.original_recoverable,
-            "data_used": list(entry.data_used),
-            "cost": COST | {"inference_ms": entry.samples.inference_ms} | entry.cost,
-        }
-        return row | self._certainty(row, features, labels, target, retrained)
 
-    def _distances(self, generated: Tensor, reference: Tensor | None, name: str) -> dict[str, Any]:
-        if reference is None:
-            return {f"{kind}_{name}": None for kind in ("fid", "mmd", "c2st")}
-        return {
-            f"fid_{name}": metrics.frechet_distance(generated=generated, reference=reference),
-            f"mmd_{name}": metrics.mmd(
-                generated=generated[:MMD_ROWS], reference=reference[:MMD_ROWS], bandwidth=self.bandwidth
-            ),
-            f"c2st_{name}": metrics.c2st_auc(
-                generated=generated, reference=reference, classifier=self.evidence.c2st
-            ),
-        }
+    def floor(self) -> Mapping[str, float | None]:
+        """Return the distances between two independent sets of exact target samples, the least of any row."""
+        if self._target_samples is None:
+            return NO_FLOOR
+        observed = self.observe(Entry("floor", self._target_samples[1]))
+        return measure_floor(observed)
 
-    def _second_look(self, x: Tensor, labels: Tensor) -> dict[str, float | None]:
-        evidence = self.evidence
-        if evidence.second is None:
-            return {"second_forget_rate": None, "judges_disagree": None}
-        probabilities = evidence.second.probabilities(x)
-        return {
-            "second_forget_rate": metrics.forget_rate(probabilities, evidence.forget),
-            "judges_disagree": metrics.disagreement(labels, probabilities.argmax(1), evidence.forget),
-        }
+    def row(self, entry: Entry) -> AuditRow:
+        """Return one row, without the verdicts that other rows give it."""
+        observed = self.observe(entry)
+        measures = measure_row(observed)
+        return AuditRow(
+            family=self.family,
+            method=entry.method,
+            seed=entry.seed,
+            n=len(entry.samples.x),
+            options=entry.options,
+            measures=measures,
+            extractor=self.evidence.extractor,
+            class_counts=observed.class_counts,
+            transition=observed.transition,
+            original_recoverable=entry.original_recoverable,
+            data_used=list(entry.data_used),
+            cost={**NO_COST, "inference_ms": entry.samples.inference_ms, **entry.cost},
+            **self._measure_certainty(entry, observed, measures),
+        )
 
-    def _certainty(
-        self,
-        row: dict[str, Any],
-        features: Tensor,
-        labels: Tensor,
-        target: Tensor | None,
-        retrained: Tensor | None,
+    def _measure_certainty(
+        self, entry: Entry, observed: Observed, measures: Mapping[str, float | None]
     ) -> dict[str, Any]:
-        evidence, seed = self.evidence, row["seed"]
+        evidence = self.evidence
         if evidence.repeats == 0:
-            return dict.fromkeys(("intervals", "told_apart", "redistribution", "classes"))
-        asked = {"target": target, "retrained": retrained}
+            return {}
+        was_retained = ~is_forgotten(self._original_labels, evidence.forget)
+        asked = {"target": observed.target, "retrained": observed.retrained}
         intervals = share_intervals(
             {
-                "forget_rate": (row["forget_rate"], row["n"]),
-                "stayed_share": (
-                    row["stayed_share"],
-                    int((~is_forgotten(self._original_labels, evidence.forget)).sum()),
-                ),
+                "forget_rate": (observed.forget_rate, len(observed.features)),
+                "stayed_share": (measures["stayed_share"], int(was_retained.sum())),
             }
         )
         assert intervals["forget_rate"] is not None
-        intervals["pul"] = pul_interval(intervals["forget_rate"], self._original_share)
-        references = {"retain": self._retain, **asked}
-        intervals |= distance_intervals(features, references, evidence.repeats, seed)
-        wanted = None if row["method"] == "target" else self._target_counts  # not against itself
+        original_share = float((~was_retained).double().mean())
+        intervals["pul"] = pul_interval(intervals["forget_rate"], original_share)
+        references = {"retain": self._retain.points, **asked}
+        intervals |= distance_intervals(observed.features, references, evidence.repeats, entry.seed)
+        wanted = None if entry.method == "target" else self._target_counts  # not against itself
         return {
             "intervals": intervals,
-            "told_apart": run_two_sample_tests(features, asked, evidence.c2st, seed),
-            "redistribution": redistribution_test(row["class_counts"], wanted, evidence.forget),
+            "told_apart": run_two_sample_tests(observed.features, asked, evidence.c2st, entry.seed),
+            "redistribution": redistribution_test(observed.class_counts, wanted, evidence.forget),
             "classes": class_distances(
-                features,
-                labels,
+                observed.features,
+                observed.labels,
                 self._held_out_manifold,
                 evidence.held_out.labels,
                 evidence.judge.num_classes,
             ),
         }
 
-    def _same_latents(self, entry: Entry) -> bool:
+    @cached_property
+    def _held_out_manifold(self) -> metrics.Manifold:
+        return metrics.Manifold.from_features(self._held_out)
+
+    def _has_same_latents(self, entry: Entry) -> bool:
         ours, theirs = self.original.z, entry.samples.z
         return ours is not None and theirs is not None and torch.equal(ours, theirs)
-
-    def _share_tv(self, counts: list[int]) -> float | None:
-        if self._target_counts is None or not sum(counts[k] for k in self._kept):
-            return None  # a wrecked model may have no retained sample left to take shares of
-        return metrics.retained_share_tv(counts, self._target_counts, self.evidence.forget)
-
-    def _transition(self, labels: Tensor | None) -> list[list[int]] | None:
-        if labels is None:
-            return None
-        classes = self.evidence.judge.num_classes
-        return metrics.transition_matrix(self._original_labels, labels, classes).tolist()
-
-    def _stayed(self, labels: Tensor | None) -> float | None:
-        if labels is None or not torch.isin(self._original_labels, torch.tensor(self._kept)).any():
-            return None
-        return metrics.stayed_share(self._original_labels, labels, self.evidence.forget)
 
     def save_samples(self, entry: Entry, folder: Path) -> Path:
         """Write ``<family>-<method>.npz``: x, z where there is one, and what judge and energy say."""
@@ -238,27 +177,13 @@ class FamilyAudit:
         return write_arrays(path, {name: value.numpy() for name, value in arrays.items()})
 
 
-COST: dict[str, float | int | None] = dict.fromkeys(
-    (
-        "train_seconds",
-        "unlearn_seconds",
-        "retrain_seconds_5pct",
-        "steps",
-        "nfe",
-        "inference_ms",
-        "peak_rss_mb",
-    )
-)
-"""Keys of a row's cost; null until measured."""
-
-
 def audit_family(
     family: str,
     evidence: Evidence,
     entries: Sequence[Entry],
     second_target: Samples | None,
     samples_folder: Path | None = None,
-) -> tuple[dict[str, float | None], list[dict[str, Any]]]:
+) -> tuple[Mapping[str, float | None], list[AuditRow]]:
     """Return the floor and the rows of one family; the entry "original" must be among the entries.
 
     Args:
@@ -281,4 +206,4 @@ def audit_family(
             if samples_folder is not None:
                 auditor.save_samples(entry, samples_folder)
             progress.advance(done)
-    return auditor.floor(), rows
+    return auditor.floor(), judge_rows(rows)

@@ -52,7 +52,7 @@ def judge_record(
         guide_said = guide.probabilities(held_out.x).argmax(1)
         correlation = _phi(wrong, guide_said != held_out.labels)
         differs = metrics.disagreement(judged, guide_said)
-        independent = _independent(same_judge(judge, guide, held_out.x), judge_data, guide_data)
+        independent = _independent(is_same_judge(judge, guide, held_out.x), judge_data, guide_data)
     return {
         "name": name,
         "accuracy": 1 - float(wrong.float().mean()),
@@ -66,7 +66,7 @@ def judge_record(
     }
 
 
-def same_judge(one: Classifier, other: Classifier, x: Tensor) -> bool:
+def is_same_judge(one: Classifier, other: Classifier, x: Tensor) -> bool:
     """Return whether two classifiers have the same weights, and say the same of samples x [n, *shape].
 
     Networks of other code may share weights, or have none.

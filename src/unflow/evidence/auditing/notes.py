@@ -1,68 +1,58 @@
-"""What should make a reader of an audit suspicious, in words."""
+"""Notes of an audit: findings that should make its reader suspicious."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from unflow.evidence.auditing.family import REFERENCES
-
-Row = dict[str, Any]
+from unflow.evidence.row import AuditRow, find_reference
 
 
-def find_notes(rows: Sequence[Row], *judges: dict[str, Any]) -> list[str]:
-    """Return warnings in words: what in these rows should make a reader suspicious."""
+def find_notes(rows: Sequence[AuditRow], *judges: Mapping[str, Any]) -> list[str]:
+    """Return the notes on an audit's rows and judges.
+
+    Args:
+        rows: with their verdicts.
+        judges: the records of the judges.
+    """
     notes = [
         "The judge is not independent of the guide: its forget rates prove little."
         for judge in judges
         if judge["independent_of_guide"] is False
     ]
     for row in rows:
-        if row["method"] not in REFERENCES:
-            where, beside = f"{row['family']} {row['method']}", _reference(rows, row["family"])
-            notes += [f"{where} {words}" for words in _about(row, beside) if words]
+        if not row.is_reference:
+            found = (_note_over_forgetting(row, rows), _note_disagreement(row, rows), _note_original(row))
+            notes += [f"{row.family} {row.method} {words}" for words in found if words]
     return notes
 
 
-def _reference(rows: Sequence[Row], family: str) -> Row | None:
-    """Return the retrained row of a family, else that of the exact target."""
-    own = {row["method"]: row for row in rows if row["family"] == family}
-    return own.get("retrained") or own.get("target")
-
-
-def _about(row: Row, beside: Row | None) -> list[str | None]:
-    return [
-        _over_forgetting(row, beside) if beside is not None and beside["method"] == "retrained" else None,
-        _judges_disagree(row, beside) if beside is not None else None,
-        "holds the original inside: suppression that can be taken off."
-        if row["original_recoverable"]
-        else None,
-    ]
-
-
-def over_forgets(row: Mapping[str, Any], retrained: Mapping[str, Any]) -> bool:
-    """Return whether a row leaves less than the retrained model, by two standard errors of the latter."""
-    rate = retrained["forget_rate"]
-    slack = 2 * math.sqrt(max(rate * (1 - rate), 1 / row["n"]) / row["n"])
-    return bool(row["forget_rate"] < rate - slack)
-
-
-def _over_forgetting(row: Row, retrained: Row) -> str | None:
-    if not over_forgets(row, retrained):
+def _note_over_forgetting(row: AuditRow, rows: Sequence[AuditRow]) -> str | None:
+    retrained = find_reference(rows, row.family)
+    if not row.over_forgets or retrained is None:
         return None
-    ours, theirs = row["forget_rate"], retrained["forget_rate"]
+    ours, theirs = row.measures["forget_rate"], retrained.measures["forget_rate"]
     return (
         f"leaves less of the forgotten classes ({ours:.2%}) than retraining does ({theirs:.2%}): "
         "over-forgetting, not a better result."
     )
 
 
-def _judges_disagree(row: Row, beside: Row) -> str | None:
-    disagree, effect = row.get("judges_disagree"), abs(row["forget_rate"] - beside["forget_rate"])
-    if disagree is None or disagree <= effect:
+def _note_disagreement(row: AuditRow, rows: Sequence[AuditRow]) -> str | None:
+    beside = find_reference(rows, row.family)
+    if beside is None:
+        return None
+    disagree = row.number("judges_disagree")
+    ours, theirs = row.number("forget_rate"), beside.number("forget_rate")
+    if disagree is None or ours is None or theirs is None or disagree <= abs(ours - theirs):
         return None
     return (
         f"is judged differently by the two judges in {disagree:.2%} of its samples, more than the "
-        f"{effect:.2%} between it and {beside['method']}: that difference is not resolved."
+        f"{abs(ours - theirs):.2%} between it and {beside.method}: that difference is not resolved."
+    )
+
+
+def _note_original(row: AuditRow) -> str | None:
+    return (
+        "holds the original inside: suppression that can be taken off." if row.original_recoverable else None
     )

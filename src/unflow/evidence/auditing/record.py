@@ -2,77 +2,104 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from unflow.data import LabelledData
 from unflow.disk.bundle import versions
-from unflow.disk.card import audited_row
 from unflow.evidence.auditing.attacked import Attacks, attack
-from unflow.evidence.auditing.evidence import Entry, Evidence, draw_samples, target_samples
-from unflow.evidence.auditing.family import REFERENCES, audit_family
+from unflow.evidence.auditing.evidence import Entry, Evidence, Samples, draw_samples, target_samples
+from unflow.evidence.auditing.family import audit_family
 from unflow.evidence.auditing.guards import guards
-from unflow.evidence.auditing.judges import judge_record, same_judge
+from unflow.evidence.auditing.judges import is_same_judge, judge_record
 from unflow.evidence.auditing.notes import find_notes
 from unflow.evidence.auditing.resolution import differences, samples_needed
 from unflow.evidence.auditing.series import series, write_series
-from unflow.evidence.auditing.verdict import Verdict, verdict, verdicts
+from unflow.evidence.auditing.verdict import Verdict, verdicts
+from unflow.evidence.row import SCHEMA, AuditRow
 from unflow.ground.errors import InputError, choose
 from unflow.ground.files import write_json
+from unflow.ground.records import gathers
 from unflow.ground.streams import Stream, stream
 from unflow.models import GenerativeModel
 from unflow.models.classifier import Classifier
 from unflow.target import Target
 
-SCHEMA = 1
 MIN_SAMPLES = 100
 
 
 @dataclass(frozen=True)
 class Audit:
-    """The content of audit.json (schema 1)."""
+    """The content of audit.json (schema 1).
+
+    Attributes:
+        judge: record of the judge.
+        floor: family -> distances between two sets of exact target samples.
+        rows: with their verdicts.
+        request: "forget", its classes; "words" and what else describes it.
+        class_names: that the judge knows.
+        second_judge: record of the second judge; None without one.
+        attacks: what the attacks came to; None without attacks.
+    """
 
     judge: dict[str, Any]
-    floor: dict[str, dict[str, float | None]]
-    rows: list[dict[str, Any]]
+    floor: Mapping[str, Mapping[str, float | None]]
+    rows: list[AuditRow]
     request: dict[str, Any]
     class_names: list[str]
-    notes: list[str]
     second_judge: dict[str, Any] | None = None
     attacks: dict[str, Any] | None = None
 
+    @property
+    def notes(self) -> list[str]:
+        """What should make a reader suspicious."""
+        return find_notes(
+            self.rows, *(judge for judge in (self.judge, self.second_judge) if judge is not None)
+        )
+
     def as_dict(self) -> dict[str, Any]:
         """Return plain data."""
-        plain = {
+        return {
             "schema": SCHEMA,
             "judge": self.judge,
             "second_judge": self.second_judge,
             "floor": self.floor,
-            "rows": self.rows,
+            "rows": [row.as_dict() for row in self.rows],
             "request": self.request,
             "class_names": self.class_names,
             "differences": differences(self.rows),
             "notes": self.notes,
             "attacks": self.attacks,
             "versions": versions(),
+            "guards": guards(self.rows, self.request, self.judge),
+            "verdicts": self._verdicts(),
         }
-        return plain | {"guards": guards(plain), "verdicts": verdicts(plain)}
+
+    def row(self, method: str | None = None) -> AuditRow:
+        """Return the row of a method; None: of the first that is no reference.
+
+        Raises:
+            InputError: for a method that was not audited.
+        """
+        judged = {row.method: row for row in self.rows if not row.is_reference}
+        return next(iter(judged.values())) if method is None else choose(judged, method, "row")
 
     def verdict(self, method: str | None = None) -> Verdict:
         """Return three sentences about a row: forgotten or not, at what cost, and what could undo it.
 
         Args:
-            method: of the row; None: the first that is no reference.
+            method: as in ``row``.
 
         Raises:
-            InputError: for a method that was not audited.
+            InputError: as ``row``.
         """
-        plain = self.as_dict()
-        judged = {row["method"]: row for row in self.rows if row["method"] not in REFERENCES}
-        row = audited_row(plain) if method is None else choose(judged, method, "row")
-        return verdict(plain, row["method"], row["family"])
+        return Verdict(*self._verdicts()[self.row(method).key])
+
+    def _verdicts(self) -> dict[str, list[str]]:
+        names = [str(self.class_names[k]) for k in self.request["forget"]]
+        return verdicts(self.rows, self.floor, names, self.attacks, self.second_judge is not None)
 
     def write(self, path: Path) -> Path:
         """Write audit.json; NaN is refused."""
@@ -80,90 +107,246 @@ class Audit:
         return path
 
 
+@dataclass(frozen=True)
+class Family:
+    """The part of an audit that one model family makes up.
+
+    Attributes:
+        name: flow, flow_map or generator.
+        entries: rows to be measured, "original" among them.
+        second_target: exact target samples that are independent of the entry "target".
+    """
+
+    name: str
+    entries: Sequence[Entry]
+    second_target: Samples | None = None
+
+
+def assemble_audit(
+    families: Sequence[Family],
+    evidence: Evidence,
+    judges: Sequence[dict[str, Any]],
+    request: dict[str, Any],
+    class_names: Sequence[str],
+    out: Path | None = None,
+    further: Callable[[Entry, AuditRow], Mapping[str, Any]] | None = None,
+) -> Audit:
+    """Measure every row and return the audit; ``unflow audit``, the demo and the reproduced papers call it.
+
+    Args:
+        families: in the order of the audit.
+        evidence: what all rows are measured against.
+        judges: record of the judge, and of the second judge if there is one.
+        request: as in ``Audit``.
+        class_names: that the judge knows.
+        out: folder for audit.json and samples/; None writes nothing.
+        further: what an experiment records of a row beyond an audit's fields.
+    """
+    floors, rows = {}, []
+    for family in families:
+        floors[family.name], found = audit_family(
+            family.name,
+            evidence,
+            family.entries,
+            family.second_target,
+            None if out is None else out / "samples",
+        )
+        if further is not None:
+            found = [
+                replace(row, further=further(entry, row))
+                for entry, row in zip(family.entries, found, strict=True)
+            ]
+        rows += found
+    second = judges[1] if len(judges) > 1 else None
+    result = Audit(judges[0], floors, rows, request, list(class_names), second)
+    if out is not None:
+        result.write(out / "audit.json")
+    return result
+
+
+# One model
+
+
+@dataclass(frozen=True, kw_only=True)
+class References:
+    """The models and the law that an audited model is compared with.
+
+    Attributes:
+        original: before unlearning; shares its latents with the audited model.
+        target: the request, for exact samples of q* by rejection; None without an energy.
+        retrained: a model trained without the forgotten classes.
+    """
+
+    original: GenerativeModel
+    target: Target | None = None
+    retrained: GenerativeModel | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judges:
+    """The classifiers of an audit, and hashes of the data that each was trained on, where they are known.
+
+    Attributes:
+        judge: a classifier that had no part in the request.
+        second_judge: another one, so that no verdict depends on the first one's errors.
+        guide: the classifier behind the energy, for the record of independence.
+        judge_data: hash of the judge's training samples.
+        second_judge_data: hash of the second judge's.
+        guide_data: hash of the guide's.
+    """
+
+    judge: Classifier
+    second_judge: Classifier | None = None
+    guide: Classifier | None = None
+    judge_data: str | None = None
+    second_judge_data: str | None = None
+    guide_data: str | None = None
+
+    def check(self, held_out: LabelledData) -> None:
+        """Raise InputError for a second judge that is the first."""
+        if self.second_judge is not None and is_same_judge(self.judge, self.second_judge, held_out.x):
+            raise InputError(
+                "got a second judge with the weights of the first; expected one that was trained apart: name "
+                "another, or leave it out"
+            )
+
+    def records(self, held_out: LabelledData, forget: Sequence[int]) -> list[dict[str, Any]]:
+        """Return the record of the judge, and of the second judge if there is one."""
+        named = ((self.judge, self.judge_data), (self.second_judge, self.second_judge_data))
+        return [
+            judge_record(
+                one,
+                self.guide,
+                held_out,
+                name=type(one.net).__name__,
+                judge_data=data,
+                guide_data=self.guide_data,
+                forget=forget,
+            )
+            for one, data in named
+            if one is not None
+        ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RealData:
+    """Real labelled samples of an audit.
+
+    Attributes:
+        held_out: for statistics; neither generator, guide nor judge has seen them.
+        training: that the generators were trained on, for ``off_data``.
+    """
+
+    held_out: LabelledData
+    training: LabelledData
+
+
+@dataclass(frozen=True, kw_only=True)
+class Provenance:
+    """How the audited model came about.
+
+    Attributes:
+        method: name of the row.
+        data_used: real data that unlearning has seen.
+        cost: of unlearning, by the keys of ``measures.COSTS`` without "cost.".
+    """
+
+    method: str = "unlearned"
+    data_used: Sequence[str] = ()
+    cost: Mapping[str, float | int | None] = field(default_factory=dict)
+
+
+@gathers(references=References, judges=Judges, real=RealData, provenance=Provenance)
 def audit(
     model: GenerativeModel,
     *,
-    original: GenerativeModel,
-    judge: Classifier,
+    references: References,
+    judges: Judges,
+    real: RealData,
     forget: Sequence[int],
-    held_out: LabelledData,
-    training: LabelledData,
-    target: Target | None = None,
-    retrained: GenerativeModel | None = None,
-    guide: Classifier | None = None,
-    second_judge: Classifier | None = None,
-    judge_data: str | None = None,
-    second_judge_data: str | None = None,
-    guide_data: str | None = None,
-    method: str = "unlearned",
+    provenance: Provenance = Provenance(),
     n: int | None = None,
     resolve: float = 0.005,
     seed: int = 0,
     repeats: int = 50,
     attacks: Attacks | None = None,
     strengths: Mapping[float, GenerativeModel] | None = None,
-    data_used: Sequence[str] = (),
-    cost: Mapping[str, float | int | None] | None = None,
     out: str | Path | None = None,
 ) -> Audit:
     """Compare a model with the original, and with the exact target and a retrained model if given.
 
+    The fields of the four records may also be given as keywords: ``audit(model, original=..., judge=...,
+    held_out=..., training=..., forget=[3])``.
+
     Args:
         model: after unlearning.
-        original: before; shares its latents with ``model``.
-        judge: an independent classifier.
+        references: what it is compared with.
+        judges: who judges it.
+        real: real samples.
         forget: forgotten classes.
-        held_out: real labelled samples for statistics.
-        training: real samples that the models were trained on (for off_data).
-        target: the request, for exact samples of q* by rejection.
-        retrained: trained without the forgotten classes.
-        guide: the classifier behind the energy, for the record of independence.
-        second_judge: another, so that no verdict hangs on the first one's errors.
-        judge_data: hash of the judge's training samples, if known.
-        second_judge_data: hash of the second judge's.
-        guide_data: hash of the guide's.
-        method: name of the row.
+        provenance: how it came about.
         n: samples per row; None: as many as tell forget rates apart that differ by ``resolve``.
         resolve: a difference of shares, in (0, 1); 0.005 is half a point.
         seed: of latents and rejection.
         repeats: resamples behind the interval of each distance, which is then known to a tenth; 0: none.
         attacks: on the model, the original and the retrained one; None: none.
         strengths: models of the same request at other strengths, for the report's slider.
-        data_used: what unlearning has seen, for the record.
-        cost: of unlearning, by the names in ``costs``.
         out: folder for audit.json and samples/; None writes nothing.
 
     Raises:
         InputError: before anything is written, for unknown classes, n under 100, a difference out of range,
             real samples of another shape than the model's, and a second judge that is the first.
     """
-    if (model.family, model.prior_shape) != (original.family, original.prior_shape):
-        raise InputError(
-            f"got a {model.family} with latents {list(model.prior_shape)} to audit against a "
-            f"{original.family} with latents {list(original.prior_shape)}; expected the model that it was "
-            "made from as original"
-        )
+    original, target, judge = references.original, references.target, judges.judge
+    _check_original(model, original)
     if n is not None and n < MIN_SAMPLES:
         raise InputError(f"got n={n} samples to audit; expected {MIN_SAMPLES} or more")
-    _check_shapes(model, held_out, training)
-    if second_judge is not None and same_judge(judge, second_judge, held_out.x):
-        raise InputError(
-            "got a second judge with the weights of the first; expected one that was trained apart: name "
-            "another, or leave it out"
-        )
-    energy = target.energy if target else None
-    evidence = Evidence(judge, forget, held_out, training, energy, second=second_judge, repeats=repeats)
+    _check_shapes(model, real.held_out, real.training)
+    judges.check(real.held_out)
+    evidence = Evidence(
+        judge,
+        forget,
+        real.held_out,
+        real.training,
+        target.energy if target else None,
+        second=judges.second_judge,
+        repeats=repeats,
+    )
     n = n or samples_needed(model, judge, forget, resolve, seed)
+    family = _draw_family(model, references, provenance, n, seed)
+    folder = None if out is None else Path(out)
+    if folder is not None and strengths:
+        at = series({0.0: original, **strengths}, family.entries[0].samples, evidence)
+        write_series(at, original.family, folder / "samples")
+    request = {"forget": list(forget), "words": describe(target, forget)}
+    records = judges.records(real.held_out, forget)
+    result = assemble_audit([family], evidence, records, request, judge.class_names, folder)
+    if attacks is None:
+        return result
+    attacked = {"original": original, provenance.method: model}
+    if references.retrained is not None:
+        attacked["retrained"] = references.retrained
+    result = replace(result, attacks=attack(attacked, evidence, attacks, seed))
+    if folder is not None:  # again: attacks take longest, and a kill during them must not lose the measures
+        result.write(folder / "audit.json")
+    return result
+
+
+def _draw_family(
+    model: GenerativeModel, references: References, provenance: Provenance, n: int, seed: int
+) -> Family:
+    """Return the rows of one model and its references, drawn from the same latents."""
+    original, target, retrained = references.original, references.target, references.retrained
     z = original.prior(n, stream(seed, Stream.LATENTS))
     entries = [
         Entry("original", draw_samples(original, z), seed),
         Entry(
-            method,
+            provenance.method,
             draw_samples(model, z),
             seed,
             original_recoverable=model.original_recoverable,
-            data_used=data_used,
-            cost=dict(cost or {}),
+            data_used=provenance.data_used,
+            cost=dict(provenance.cost),
         ),
     ]
     second = None
@@ -172,47 +355,17 @@ def audit(
         entries.append(Entry("target", first, seed))
     if retrained is not None:
         entries.append(Entry("retrained", draw_samples(retrained, z), seed))
-    folder = None if out is None else Path(out)
-    floor, rows = audit_family(
-        original.family, evidence, entries, second, folder / "samples" if folder else None
-    )
-    judges = [
-        judge_record(
-            one,
-            guide,
-            held_out,
-            name=type(one.net).__name__,
-            judge_data=data,
-            guide_data=guide_data,
-            forget=forget,
+    return Family(original.family, entries, second)
+
+
+def _check_original(model: GenerativeModel, original: GenerativeModel) -> None:
+    """Raise InputError unless a model could have been made from an original."""
+    if (model.family, model.prior_shape) != (original.family, original.prior_shape):
+        raise InputError(
+            f"got a {model.family} with latents {list(model.prior_shape)} to audit against a "
+            f"{original.family} with latents {list(original.prior_shape)}; expected the model that it was "
+            "made from as original"
         )
-        for one, data in ((judge, judge_data), (second_judge, second_judge_data))
-        if one is not None
-    ]
-    attacked = {"original": original, method: model}
-    if retrained is not None:
-        attacked["retrained"] = retrained
-    words = {"forget": list(forget), "words": describe(target, forget)}
-    result = Audit(
-        judges[0],
-        {original.family: floor},
-        rows,
-        words,
-        judge.class_names,
-        find_notes(rows, *judges),
-        judges[1] if len(judges) > 1 else None,
-    )
-    if folder is not None and strengths:
-        at = {0.0: original, **strengths}
-        write_series(series(at, entries[0].samples, evidence), original.family, folder / "samples")
-    if folder is not None:
-        result.write(folder / "audit.json")
-    if attacks is None:
-        return result
-    result = replace(result, attacks=attack(attacked, evidence, attacks, seed))
-    if folder is not None:  # once more: the attacks take longest, and what is measured must outlive them
-        result.write(folder / "audit.json")
-    return result
 
 
 def describe(target: Target | None, forget: Sequence[int]) -> str:

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from unflow.evidence import metrics
-from unflow.evidence.auditing.certainty import interval_of
 from unflow.evidence.auditing.evidence import Judge
-from unflow.evidence.auditing.family import REFERENCES
+from unflow.evidence.row import AuditRow
 from unflow.ground.streams import Stream, stream
 from unflow.models import GenerativeModel
-
-Row = Mapping[str, Any]
 
 PILOT = 1000
 """Samples from which the forget rate is guessed before the audit."""
 FEWEST, MOST = 2000, 20_000
-"""Samples of a row, whatever is to be resolved: distances need some, and nobody waits for more."""
+"""Bounds on the samples of a row: distances need some, and more take too long."""
 DISTANCES = ("fid_retain", "fid_target")
 
 
@@ -47,7 +44,7 @@ def samples_needed(
     return min(max(metrics.samples_to_resolve(difference, rate), FEWEST), MOST)
 
 
-def differences(rows: Sequence[Row]) -> list[dict[str, Any]]:
+def differences(rows: Sequence[AuditRow]) -> list[dict[str, Any]]:
     """Return every method's differences from the references of its family.
 
     Args:
@@ -60,16 +57,14 @@ def differences(rows: Sequence[Row]) -> list[dict[str, Any]]:
     """
     found = []
     for row in rows:
-        if row["method"] in REFERENCES:
-            continue
-        for beside in rows:
-            if beside["family"] == row["family"] and beside["method"] in REFERENCES:
-                found += [_share(row, beside), *_distances(row, beside)]
+        for beside in rows if not row.is_reference else ():
+            if beside.family == row.family and beside.is_reference:
+                found += [_compare_shares(row, beside), *_compare_distances(row, beside)]
     return found
 
 
-def _share(row: Row, beside: Row) -> dict[str, Any]:
-    (ours, n), (theirs, m) = ((round(each["forget_rate"] * each["n"]), each["n"]) for each in (row, beside))
+def _compare_shares(row: AuditRow, beside: AuditRow) -> dict[str, Any]:
+    (ours, n), (theirs, m) = _count_forgotten(row), _count_forgotten(beside)
     interval = metrics.difference_interval(ours, n, theirs, m)
     difference = ours / n - theirs / m
     record = _record(row, beside, "forget_rate", difference, list(interval))
@@ -78,22 +73,29 @@ def _share(row: Row, beside: Row) -> dict[str, Any]:
     return record
 
 
-def _distances(row: Row, beside: Row) -> list[dict[str, Any]]:
+def _count_forgotten(row: AuditRow) -> tuple[int, int]:
+    n = int(row.require("n"))
+    return round(row.require("forget_rate") * n), n
+
+
+def _compare_distances(row: AuditRow, beside: AuditRow) -> list[dict[str, Any]]:
     found = []
     for name in DISTANCES:
-        ours, theirs = interval_of(row, name), interval_of(beside, name)
+        ours, theirs = row.interval(name), beside.interval(name)
         if ours is not None and theirs is not None:
-            difference = row[name] - beside[name]
+            difference = row.require(name) - beside.require(name)
             half = math.hypot((ours[1] - ours[0]) / 2, (theirs[1] - theirs[0]) / 2)  # independent bootstraps
             found.append(_record(row, beside, name, difference, [difference - half, difference + half]))
     return found
 
 
-def _record(row: Row, beside: Row, measure: str, difference: float, interval: list[float]) -> dict[str, Any]:
+def _record(
+    row: AuditRow, beside: AuditRow, measure: str, difference: float, interval: list[float]
+) -> dict[str, Any]:
     return {
-        "family": row["family"],
-        "method": row["method"],
-        "reference": beside["method"],
+        "family": row.family,
+        "method": row.method,
+        "reference": beside.method,
         "measure": measure,
         "difference": difference,
         "interval": interval,

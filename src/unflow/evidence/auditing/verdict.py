@@ -5,10 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from unflow.evidence.auditing.certainty import interval_of
-from unflow.evidence.auditing.family import REFERENCES
-
-Row = Mapping[str, Any]
+from unflow.evidence.row import AuditRow, find_reference, find_row
 
 
 class Verdict(NamedTuple):
@@ -19,105 +16,112 @@ class Verdict(NamedTuple):
     undone: str
 
 
-def verdicts(audit: Mapping[str, Any]) -> dict[str, list[str]]:
-    """Return the three sentences about every row that is no reference, by family and method."""
-    return {
-        f"{row['family']}-{row['method']}": list(verdict(audit, row["method"], row["family"]))
-        for row in audit["rows"]
-        if row["method"] not in REFERENCES
-    }
-
-
-def verdict(audit: Mapping[str, Any], method: str, family: str) -> Verdict:
-    """Return what an audit says about one of its rows.
+def verdicts(
+    rows: Sequence[AuditRow],
+    floors: Mapping[str, Mapping[str, float | None]],
+    names: Sequence[str],
+    attacks: Mapping[str, Any] | None,
+    second_judge: bool,
+) -> dict[str, list[str]]:
+    """Return the three sentences about every row that is no reference, by family and method.
 
     Args:
-        audit: the content of audit.json.
-        method: of the row.
-        family: of the row.
+        rows: of an audit.
+        floors: family -> distances between two sets of exact target samples.
+        names: of the forgotten classes.
+        attacks: record of the attacks; None where there were none.
+        second_judge: whether there is one.
     """
-    rows = {row["method"]: row for row in audit["rows"] if row["family"] == family}
-    row = rows[method]
-    beside = rows.get("retrained") or rows.get("target")
-    names = " or ".join(str(audit["class_names"][k]) for k in audit["request"]["forget"])
-    return Verdict(
-        _forgotten(row, rows["original"], beside, names),
-        _cost(row, rows["original"], audit["floor"].get(row["family"]) or {}),
-        _undone(row, method, audit),
-    )
+    return {
+        row.key: list(
+            Verdict(
+                _describe_forgetting(row, rows, " or ".join(names)),
+                _describe_cost(row, find_row(rows, row.family, "original"), floors.get(row.family) or {}),
+                _describe_undoing(row, attacks, second_judge),
+            )
+        )
+        for row in rows
+        if not row.is_reference
+    }
 
 
 # Forgotten
 
 
-def _forgotten(row: Row, original: Row, beside: Row | None, names: str) -> str:
-    left = (
-        f"{_percent(row['forget_rate'])}{_within(row, 'forget_rate', 100)} of its samples are still {names}"
-    )
-    before = f"the original's {_percent(original['forget_rate'])}"
+def _describe_forgetting(row: AuditRow, rows: Sequence[AuditRow], names: str) -> str:
+    original, beside = find_row(rows, row.family, "original"), find_reference(rows, row.family)
+    assert original is not None  # ``audit_family`` has refused rows without one
+    share = f"{_percent(row.require('forget_rate'))}{_within(row, 'forget_rate', 100)}"
+    left = f"{share} of its samples are still {names}"
+    before = f"the original's {_percent(original.require('forget_rate'))}"
     if beside is None:
-        return f"{_how_far(row, original, None)}: {left}, against {before}."
-    then = f"{_percent(beside['forget_rate'])} of the {_reference(beside)}"
-    return f"{_how_far(row, original, beside)}: {left}, against {before} and {then}."
+        return f"{_judge_forgetting(row, original, None)}: {left}, against {before}."
+    then = f"{_percent(beside.require('forget_rate'))} of the {_reference(beside)}"
+    return f"{_judge_forgetting(row, original, beside)}: {left}, against {before} and {then}."
 
 
-def _how_far(row: Row, original: Row, beside: Row | None) -> str:
-    low, high = _ends(row, "forget_rate")
-    if high >= _ends(original, "forget_rate")[0]:
+def _judge_forgetting(row: AuditRow, original: AuditRow, beside: AuditRow | None) -> str:
+    low, high = row.ends("forget_rate")
+    if high >= original.ends("forget_rate")[0]:
         return "Not forgotten"
     if beside is None:
         return "Less than before"
-    bar_low, bar_high = _ends(beside, "forget_rate")
+    bar_low, bar_high = beside.ends("forget_rate")
     if low > bar_high:
         return "Partly forgotten"
     return "Forgotten, and further than was asked for" if high < bar_low else "Forgotten"
 
 
-def _reference(row: Row) -> str:
-    return {"retrained": "retrained model", "target": "exact target"}[row["method"]]
+def _reference(row: AuditRow) -> str:
+    return {"retrained": "retrained model", "target": "exact target"}[row.method]
 
 
 # Cost
 
 
-def _cost(row: Row, original: Row, floor: Mapping[str, float | None]) -> str:
+def _describe_cost(row: AuditRow, original: AuditRow | None, floor: Mapping[str, float | None]) -> str:
     parts = []
-    if row.get("fid_retain") is not None:
-        before = original.get("fid_retain")
+    retain, target, stayed = (row.number(name) for name in ("fid_retain", "fid_target", "stayed_share"))
+    if retain is not None:
+        before = None if original is None else original.number("fid_retain")
         at = "" if before is None else f" (the original's {before:.3g})"
-        value = f"{row['fid_retain']:.3g}{_within(row, 'fid_retain')}"
+        value = f"{retain:.3g}{_within(row, 'fid_retain')}"
         parts.append(f"the distance to real retained samples is {value}{at}")
-    if row.get("fid_target") is not None:
-        at = "" if floor.get("fid_target") is None else f", the floor {floor['fid_target']:.3g}"
-        parts.append(f"that to the exact target {row['fid_target']:.3g}{_within(row, 'fid_target')}{at}")
-    if row.get("stayed_share") is not None:
-        parts.append(f"{_percent(row['stayed_share'])} of the retained latents keep their class")
-    test = row.get("redistribution")
-    if test is not None:
-        told = "are not" if test["p_value"] < 0.01 else "may be"
-        parts.append(f"the shares of the other classes {told} those of the target ({_p(test['p_value'])})")
+    if target is not None:
+        lowest = floor.get("fid_target")
+        at = "" if lowest is None else f", the floor {lowest:.3g}"
+        parts.append(f"that to the exact target {target:.3g}{_within(row, 'fid_target')}{at}")
+    if stayed is not None:
+        parts.append(f"{_percent(stayed)} of the retained latents keep their class")
+    if row.redistribution is not None:
+        p_value = row.redistribution["p_value"]
+        told = "are not" if p_value < 0.01 else "may be"
+        parts.append(f"the shares of the other classes {told} those of the target ({_p_value(p_value)})")
     return f"Elsewhere {'; '.join(parts)}." if parts else "What it cost elsewhere was not measured."
 
 
 # What could undo it
 
 
-def _undone(row: Row, method: str, audit: Mapping[str, Any]) -> str:
-    attacks = audit.get("attacks")
-    if row.get("original_recoverable"):
-        inside = ((attacks or {}).get("inside") or {}).get(method)
+def _describe_undoing(row: AuditRow, attacks: Mapping[str, Any] | None, second_judge: bool) -> str:
+    if row.original_recoverable:
+        inside = ((attacks or {}).get("inside") or {}).get(row.method)
         rate = f", and gives {_percent(inside['forget_rate'])} of it" if inside else ""
         return (
-            f"The original sits inside{rate}: whoever has the file takes the rest off. This is suppression."
+            f"The original is still inside{rate}: anyone with the file can take it out. This is suppression."
         )
     if attacks is None:
-        how = "without `--attack false`" if audit.get("second_judge") else "with a second judge"
+        how = "without `--attack false`" if second_judge else "with a second judge"
         return f"What could bring it back was not tried: run `unflow audit` {how}."
-    found = [words for words in (_searched(method, attacks), _relearned(method, attacks)) if words]
+    found = [
+        words
+        for words in (_describe_search(row.method, attacks), _describe_relearning(row.method, attacks))
+        if words
+    ]
     return f"{'; '.join(found)}." if found else "No attack was possible on this model."
 
 
-def _searched(method: str, attacks: Mapping[str, Any]) -> str | None:
+def _describe_search(method: str, attacks: Mapping[str, Any]) -> str | None:
     search = attacks["latent_search"].get(method)
     if search is None:
         return None
@@ -129,7 +133,7 @@ def _searched(method: str, attacks: Mapping[str, Any]) -> str | None:
     )
 
 
-def _relearned(method: str, attacks: Mapping[str, Any]) -> str | None:
+def _describe_relearning(method: str, attacks: Mapping[str, Any]) -> str | None:
     relearning = attacks["relearning"]
     known = {
         k: (images["steps_to_half"].get(method), (images["ratio"] or {}).get(method))
@@ -148,13 +152,8 @@ def _relearned(method: str, attacks: Mapping[str, Any]) -> str | None:
 # Words
 
 
-def _ends(row: Row, name: str) -> tuple[float, float]:
-    interval = interval_of(row, name)
-    return (row[name], row[name]) if interval is None else (interval[0], interval[1])
-
-
-def _within(row: Row, name: str, scale: float = 1) -> str:
-    interval = interval_of(row, name)
+def _within(row: AuditRow, name: str, scale: float = 1) -> str:
+    interval = row.interval(name)
     return "" if interval is None else f" [{scale * interval[0]:.3g}, {scale * interval[1]:.3g}]"
 
 
@@ -162,7 +161,7 @@ def _percent(share: float) -> str:
     return f"{100 * share:.3g} %"
 
 
-def _p(value: float) -> str:
+def _p_value(value: float) -> str:
     return "p < 0.001" if value < 0.001 else f"p = {value:.2g}"
 
 

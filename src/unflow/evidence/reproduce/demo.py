@@ -17,10 +17,10 @@ from unflow.evidence.auditing import (
     Audit,
     Entry,
     Evidence,
+    Family,
     Samples,
-    audit_family,
+    assemble_audit,
     draw_samples,
-    find_notes,
     judge_record,
     target_samples,
 )
@@ -125,13 +125,7 @@ class Demo:
             energy,
             extractor="judge features (convnet)",
         )
-        floors, rows = {}, []
-        for model in (flow, flow_map):
-            target = Target(model, energy, self.config.strength, DIVERGENCES[self.config.divergence]())
-            entries, second = self.entries(target)
-            floor, family_rows = audit_family(model.family, evidence, entries, second, self.out / "samples")
-            floors[model.family] = floor
-            rows += family_rows
+        families = [self.family(model, energy) for model in (flow, flow_map)]
         record = judge_record(
             judge,
             guide,
@@ -141,11 +135,15 @@ class Demo:
             guide_data=self.part("train").fingerprint,
             forget=self.config.forget,
         )
-        result = Audit(
-            record, floors, rows, self.request(energy), self.data.class_names, find_notes(rows, record)
+        return assemble_audit(
+            families, evidence, [record], self.request(energy), self.data.class_names, self.out
         )
-        result.write(self.out / "audit.json")
-        return result
+
+    def family(self, model: GenerativeModel, energy: ClassLogOdds) -> Family:
+        """Return the rows of a base model and of every method on it."""
+        divergence = DIVERGENCES[self.config.divergence]()
+        entries, second = self.entries(Target(model, energy, self.config.strength, divergence))
+        return Family(model.family, entries, second)
 
     def request(self, energy: ClassLogOdds) -> dict[str, Any]:
         """Return the request as plain data."""

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from unflow.disk import bundle
 from unflow.energies import Energy
-from unflow.evidence.auditing import Entry, Evidence, draw_samples
+from unflow.evidence.auditing import AuditRow, Entry, Evidence, draw_samples
 from unflow.evidence.auditing.costs import trained_cost
 from unflow.evidence.reproduce.request import Request
 from unflow.evidence.reproduce.study import Study
@@ -126,6 +126,6 @@ class OneStepRequest(Request):
     def _exact(self) -> Tensor:
         return torch.as_tensor(self.target_samples(0).x)
 
-    def further(self, evidence: Evidence, entry: Entry, row: dict[str, Any]) -> dict[str, Any]:
+    def further(self, evidence: Evidence, entry: Entry, row: AuditRow) -> dict[str, Any]:
         """Return nothing beyond an audit's row."""
         return {}

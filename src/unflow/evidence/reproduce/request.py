@@ -19,17 +19,16 @@ from unflow.energies.calibration import Tempered, balance_classes
 from unflow.evidence import metrics
 from unflow.evidence.auditing import (
     MMD_ROWS,
-    Audit,
+    AuditRow,
     Entry,
     Evidence,
-    audit_family,
+    Family,
+    assemble_audit,
     draw_samples,
-    find_notes,
     judge_record,
     target_samples,
 )
 from unflow.evidence.auditing.costs import guided_cost, trained_cost
-from unflow.evidence.report.terminal import seconds_of
 from unflow.evidence.reproduce.study import Study
 from unflow.ground.files import read_json, stage
 from unflow.ground.streams import Stream, stream
@@ -211,22 +210,23 @@ class Request:
         if file.is_file():
             return dict(read_json(file))
         evidence = self.evidence()
-        entries, second = self.entries(), self.target_samples(1)
-        family = self.model.family
-        floor, rows = audit_family(family, evidence, entries, second, self.out / "samples")
-        for row, entry in zip(rows, entries, strict=True):
-            row.update(self.further(evidence, entry, row))
-        record = self.judge_record()
+        family = Family(self.model.family, self.entries(), self.target_samples(1))
         words = {"forget": list(self.forget), "words": self.energy.describe(), "seed": self.study.seed}
-        result = Audit(record, {family: floor}, rows, words, self.study.class_names, find_notes(rows, record))
-        result.write(file)
-        return result.as_dict()
+        return assemble_audit(
+            [family],
+            evidence,
+            [self.judge_record()],
+            words,
+            self.study.class_names,
+            self.out,
+            lambda entry, row: self.further(evidence, entry, row),
+        ).as_dict()
 
-    def further(self, evidence: Evidence, entry: Entry, row: dict[str, Any]) -> dict[str, Any]:
+    def further(self, evidence: Evidence, entry: Entry, row: AuditRow) -> dict[str, Any]:
         """Return what a row of this experiment holds beyond an audit's."""
         return {"as_in_paper": self.as_in_paper(evidence, entry, row)}
 
-    def as_in_paper(self, evidence: Evidence, entry: Entry, row: dict[str, Any]) -> dict[str, Any]:
+    def as_in_paper(self, evidence: Evidence, entry: Entry, row: AuditRow) -> dict[str, Any]:
         """Return what ContinualFlow prints: a classifier's rates, the biased MMD, ms for 5,000 samples."""
         study = self.study
         classifier = evidence.judge if study.planar is None else study.classifier_judge
@@ -234,16 +234,16 @@ class Request:
         biased = metrics.mmd(
             generated=evidence.judge.features(entry.samples.x)[:MMD_ROWS],
             reference=self._retain_features,
-            bandwidth=row["mmd_bandwidth"],
+            bandwidth=row.require("mmd_bandwidth"),
             unbiased=False,
         )
-        milliseconds = row["cost"]["inference_ms"]
+        milliseconds = row.number("cost.inference_ms")
         return {
             "mmd": biased,
             "retain_accuracy": self._retain_accuracy,
             "forget_rate": metrics.forget_rate(judged, self.forget),
             "leakage": metrics.leakage(judged, self.forget),
-            "train_seconds": seconds_of(row),
+            "train_seconds": row.seconds,
             "inference_ms": None if milliseconds is None else 5000 * milliseconds,
         }
 

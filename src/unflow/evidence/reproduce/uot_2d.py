@@ -15,7 +15,7 @@ from torch import Tensor
 from unflow.data.toy import PLANAR_SETS
 from unflow.energies import CallableEnergy
 from unflow.evidence import metrics
-from unflow.evidence.auditing import Entry, Evidence
+from unflow.evidence.auditing import AuditRow, Entry, Evidence
 from unflow.evidence.report.terminal import Columns
 from unflow.evidence.reproduce.continualflow_2d import planar_study
 from unflow.evidence.reproduce.experiment import Experiment, records_table
@@ -118,7 +118,7 @@ class PlanarRequest(OneStepRequest):
         bank = self.target.bank(NUM_LAW, stream(self.study.seed, Stream.GRID_TARGET, which))
         return bank.x, bank.energy
 
-    def further(self, evidence: Evidence, entry: Entry, row: dict[str, Any]) -> dict[str, Any]:
+    def further(self, evidence: Evidence, entry: Entry, row: AuditRow) -> dict[str, Any]:
         """Return the total variation to exact q* on the grid; that of the target is the floor."""
         if entry.method == "target":
             return {"tv_target": self.floor()}

@@ -9,8 +9,8 @@ import pytest
 import yaml
 
 import unflow as uf
-from unflow.disk.bundle import write_card
 from unflow.disk.card import model_card
+from unflow.evidence.report.card import describe_audit, write_card
 from unflow.nets import new_net
 
 LINEAGE = {"method": "uot", "request": {"words": "class 3 (margin 4)"}, "seed": 7}
@@ -63,7 +63,7 @@ def test_without_an_audit_it_says_what_the_model_is_and_how_it_came_about() -> N
 
 
 def test_an_audit_adds_its_verdict_its_numbers_and_its_notes() -> None:
-    card = model_card(flow_map(), "load", LINEAGE, AUDIT)
+    card = model_card(flow_map(), "load", LINEAGE, describe_audit(AUDIT))
     (index,) = front(card)["model-index"]
     assert index["name"] == "FlowMap without class 3 (margin 4)"
     (result,) = index["results"]
