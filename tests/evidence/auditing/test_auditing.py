@@ -27,6 +27,7 @@ from unflow.evidence.auditing import (
 )
 from unflow.evidence.auditing import record as auditing_record
 from unflow.evidence.report.terminal import COLUMNS, mean_table_markdown, summarise
+from unflow.evidence.row import read_rows
 from unflow.ground.errors import InputError
 from unflow.ground.streams import stream
 
@@ -155,18 +156,20 @@ FAIR = {"independent_of_guide": True}
 
 def test_less_than_retraining_leaves_is_called_over_forgetting() -> None:
     """Two standard deviations of a rate of 5 % among 1000 are 1.4 points."""
-    (note,) = find_notes([row("retrained", 0.05), row("erfm", 0.03)], FAIR)
+    (note,) = find_notes(read_rows([row("retrained", 0.05), row("erfm", 0.03)]), FAIR)
     assert "over-forgetting" in note
     assert "flow erfm" in note
     assert "3.00%" in note
     assert "5.00%" in note
-    assert find_notes([row("retrained", 0.05), row("erfm", 0.04), row("uot", 0.07)], FAIR) == []
-    assert find_notes([row("retrained", 0.05), row("target", 0.0)], FAIR) == []
-    assert find_notes([row("erfm", 0.0)], FAIR) == []
+    assert find_notes(read_rows([row("retrained", 0.05), row("erfm", 0.04), row("uot", 0.07)]), FAIR) == []
+    assert find_notes(read_rows([row("retrained", 0.05), row("target", 0.0)]), FAIR) == []
+    assert find_notes(read_rows([row("erfm", 0.0)]), FAIR) == []
 
 
 def test_a_model_with_the_original_inside_is_called_suppression() -> None:
-    (note,) = find_notes([row("erfm", 0.05, recoverable=True), row("original", 0.1, recoverable=True)], FAIR)
+    (note,) = find_notes(
+        read_rows([row("erfm", 0.05, recoverable=True), row("original", 0.1, recoverable=True)]), FAIR
+    )
     assert "holds the original inside" in note
 
 
@@ -358,7 +361,7 @@ def test_judges_that_disagree_by_more_than_the_effect_are_named(disagree: float 
             "judges_disagree": disagree,
         },
     ]
-    notes = find_notes(rows, {"independent_of_guide": True})
+    notes = find_notes(read_rows(rows), {"independent_of_guide": True})
     assert any("2.00% of its samples, more than the 1.00% between it and target" in n for n in notes) == noted
 
 

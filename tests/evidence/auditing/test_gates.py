@@ -6,10 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unflow.evidence.auditing.gates import COMPARE, NUMBERS, Gate, failed, numbers_of
+from unflow.evidence.auditing.gates import COMPARE, NUMBERS, Gate, list_failures
+from unflow.evidence.row import numbers_in, row_from_dict
 from unflow.ground.errors import InputError
 
-ROW = {
+RECORD = {
+    "family": "flow",
     "method": "uot",
     "forget_rate": 0.02,
     "pul": 80,
@@ -19,6 +21,7 @@ ROW = {
     "told_apart": {"target": {"auc": 0.6}},
     "class_counts": [1, 2],
 }
+ROW = row_from_dict(RECORD)
 
 
 @pytest.mark.parametrize(
@@ -81,7 +84,7 @@ def test_a_name_that_no_audit_measures_is_no_gate(text: str, words: str) -> None
 
 
 def test_numbers_are_found_inwards_and_flags_are_none() -> None:
-    assert numbers_of(ROW) == {
+    assert numbers_in(RECORD) == {
         "forget_rate": 0.02,
         "pul": 80.0,
         "intervals.forget_rate.low": 0.015,
@@ -92,4 +95,4 @@ def test_numbers_are_found_inwards_and_flags_are_none() -> None:
 
 def test_failed_gates_are_named_with_their_values() -> None:
     gates = [Gate.parse("forget_rate>0.01"), Gate.parse("pul<50"), Gate.parse("pul<90")]
-    assert failed(gates, ROW) == ["forget_rate>0.01: it is 0.02", "pul<90: it is 80"]
+    assert list_failures(gates, ROW) == ["forget_rate>0.01: it is 0.02", "pul<90: it is 80"]

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from unflow.data import LabelledData
-from unflow.evidence.auditing import differences
 from unflow.evidence.auditing.guards import guards
 from unflow.evidence.auditing.judges import judge_record
 from unflow.evidence.report.terminal import guard_lines
+from unflow.evidence.row import read_rows
 from unflow.models.classifier import Classifier
 
 NAMES = ("target", "over", "data", "time", "judge", "seeds", "false alarms")
@@ -47,13 +47,8 @@ JUDGE = {
 
 
 def found(rows: list[dict[str, Any]] = ROWS, **judge: Any) -> dict[str, dict[str, Any]]:
-    audit = {
-        "rows": rows,
-        "judge": JUDGE | judge,
-        "request": {"words": "class 3 (margin 4)"},
-        "differences": differences(rows),
-    }
-    return dict(zip(NAMES, guards(audit), strict=True))
+    found = guards(read_rows(rows), {"words": "class 3 (margin 4)"}, JUDGE | judge)
+    return dict(zip(NAMES, found, strict=True))
 
 
 def without(method: str) -> list[dict[str, Any]]:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from unflow.evidence import metrics
 from unflow.evidence.auditing.resolution import FEWEST, MOST, PILOT, differences, samples_needed
 from unflow.evidence.report.terminal import difference_lines
+from unflow.evidence.row import read_rows
 from unflow.ground.streams import stream
 from unflow.models import Generator
 from unflow.models.classifier import Classifier
@@ -90,7 +91,9 @@ def row(method: str, count: int, n: int = 1000, fid: tuple[float, float] | None 
 
 
 def found(rows: list[dict[str, Any]], measure: str = "forget_rate") -> dict[str, dict[str, Any]]:
-    return {record["reference"]: record for record in differences(rows) if record["measure"] == measure}
+    return {
+        record["reference"]: record for record in differences(read_rows(rows)) if record["measure"] == measure
+    }
 
 
 def test_a_difference_is_resolved_where_its_interval_leaves_zero_out() -> None:
@@ -139,11 +142,11 @@ def test_a_distance_without_an_interval_and_another_family_are_not_compared() ->
 
 def test_the_terminal_says_it_beside_the_retrained_model_or_else_the_target() -> None:
     rows = [row("original", 100), row("target", 11), row("uot", 10)]
-    (line,) = difference_lines({"rows": rows, "differences": differences(rows)})
+    (line,) = difference_lines({"rows": rows, "differences": differences(read_rows(rows))})
     assert line.startswith("flow uot - target: forgotten left -0.10 points [-1.0")
     needed = metrics.samples_to_resolve(0.001, 0.0105)
     assert line.endswith(f"not resolved; {needed:,} samples a row would tell")
     rows.append(row("retrained", 60))
-    (line,) = difference_lines({"rows": rows, "differences": differences(rows)})
+    (line,) = difference_lines({"rows": rows, "differences": differences(read_rows(rows))})
     assert line.startswith("flow uot - retrained: forgotten left -5.00 points [")
     assert "not resolved" not in line

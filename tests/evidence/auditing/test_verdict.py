@@ -6,7 +6,9 @@ from typing import Any
 
 import pytest
 
-from unflow.evidence.auditing.verdict import verdict, verdicts
+from unflow.evidence.auditing.verdict import Verdict
+from unflow.evidence.auditing.verdict import verdicts as verdicts_of_rows
+from unflow.evidence.row import read_rows
 
 
 def row(method: str, rate: float, half: float | None = 0.002, **options: Any) -> dict[str, Any]:
@@ -31,6 +33,16 @@ def record(*rows: dict[str, Any], **options: Any) -> dict[str, Any]:
         "request": {"forget": [1, 2]},
         "floor": {"flow_map": {"fid_target": 1.1}},
     } | options
+
+
+def verdicts(audit: dict[str, Any]) -> dict[str, list[str]]:
+    names = [audit["class_names"][k] for k in audit["request"]["forget"]]
+    second = audit.get("second_judge") is not None
+    return verdicts_of_rows(read_rows(audit["rows"]), audit["floor"], names, audit.get("attacks"), second)
+
+
+def verdict(audit: dict[str, Any], method: str, family: str) -> Verdict:
+    return Verdict(*verdicts(audit)[f"{family}-{method}"])
 
 
 ORIGINAL, RETRAINED, TARGET = row("original", 0.10), row("retrained", 0.010), row("target", 0.012)
@@ -119,10 +131,10 @@ def test_a_chain_is_suppression_whatever_the_attacks_say() -> None:
     chained = row("uot", 0.0, original_recoverable=True)
     inside = attacks(None, None) | {"inside": {"uot": {"model": "FlowMap", "forget_rate": 0.1}}}
     sentence = verdict(record(ORIGINAL, chained, RETRAINED, attacks=inside), "uot", "flow_map").undone
-    assert sentence.startswith("The original sits inside, and gives 10 % of it: whoever has the file")
+    assert sentence.startswith("The original is still inside, and gives 10 % of it: anyone with the file")
     assert sentence.endswith("This is suppression.")
     assert verdict(record(ORIGINAL, chained), "uot", "flow_map").undone.startswith(
-        "The original sits inside: whoever"
+        "The original is still inside: anyone with the file"
     )
 
 
