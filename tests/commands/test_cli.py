@@ -347,7 +347,7 @@ def test_an_audit_ends_with_its_verdict_and_a_gate_with_code_1(
     assert main(again) == 1
     printed = capsys.readouterr().out
     assert "of its samples are still 3, against the original's" in printed
-    assert "The original sits inside: whoever has the file takes the rest off." in printed
+    assert "The original is still inside: anyone with the file can take it out." in printed
     assert printed.count("failed: ") == 1
     assert "failed: forget_rate>=0: it is " in printed
     again[again.index("--fail-if") + 1] = "forget>0"

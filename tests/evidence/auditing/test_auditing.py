@@ -127,7 +127,7 @@ def test_a_judge_is_independent_only_of_other_data_and_other_weights() -> None:
 
 def test_the_guide_as_its_own_judge_is_a_clear_no() -> None:
     plain = audit(model(0.5), guide=classifier(), repeats=0).as_dict()
-    (guard,) = [one for one in plain["guards"] if one["name"] == "A judge that is the guide praises it"]
+    (guard,) = [one for one in plain["guards"] if one["name"] == "The judge is not the guide"]
     assert guard["holds"] is False
     assert guard["words"].startswith("The judge has the guide's weights, or was trained on the same images")
 

@@ -105,15 +105,15 @@ def test_fewer_than_three_seeds_do_not_show_another_training() -> None:
 
 
 def test_the_judges_own_false_alarms_stand_beside_the_rates() -> None:
-    assert "It does with 0.4 %" in found()["false alarms"]["words"]
+    assert "It assigns 0.4 % of real retained images" in found()["false alarms"]["words"]
     assert found(false_alarm_rate=None)["false alarms"]["holds"] is None
 
 
 def test_the_terminal_says_which() -> None:
     lines = guard_lines({"guards": list(found(without("retrained")).values())})
     assert len(lines) == 8
-    assert lines[1].startswith("  NO  The target is the request's own. ")
-    assert lines[2].startswith("   ?  Less than retraining")
+    assert lines[1].startswith("  NO  The distance to the target is not the only evidence. ")
+    assert lines[2].startswith("   ?  No row forgets more than retraining does")
     assert lines[3].startswith(" yes  ")
 
 

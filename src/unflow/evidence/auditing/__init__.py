@@ -1,15 +1,19 @@
-"""The audit: what is left of the forgotten, what it cost elsewhere, and what could bring it back.
+"""The audit: how much of the forget set is left, what forgetting cost elsewhere, and what could undo it.
 
-evidence   samples of a row, and what all rows are measured against
-family     every row of one model family
-judges     who judges, and how independent of the guide
-notes      what should make a reader suspicious
-resolution how many samples, and which differences are more than noise
-certainty  how far a row is known
-attacked   what attacks come to
-guards     the seven ways in which a good number is false
-verdict    three sentences; gates: conditions under which an audit fails
-record     one model against its original, and audit.json
+evidence        the samples of a row, and the reference sets of all rows
+family          measures every row of one model family
+certainty       confidence intervals of a row, and its two-sample tests
+resolution      the number of samples, and the differences that exceed noise
+judges          accuracy of a judge, and its independence of the guide
+judge_training  trains and calibrates two judges
+attacked        runs the attacks on the models
+series          one request at several strengths
+notes           findings that should make a reader suspicious
+guards          checks for the seven ways in which a good number can be false
+verdict         three sentences about a row
+gates           conditions under which an audit fails
+costs           seconds, steps and memory of a row
+record          assembles an audit and writes audit.json
 """
 
 from unflow.evidence.auditing.attacked import Attacks, attack_one, compare_attacks

@@ -1,4 +1,4 @@
-"""The attacks of an audit: the same on the original, on what was unlearned, and on a retrained model."""
+"""The attacks of an audit, the same on the original, the unlearned and the retrained model."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ Models = Mapping[str, GenerativeModel]
 
 @dataclass(frozen=True, kw_only=True)
 class Attacks:
-    """What an audit attacks with.
+    """Settings of the attacks of an audit.
 
     Attributes:
-        relearning: training on a few images.
-        search: over latents.
-        images: how many images of the forgotten classes the attacker has, one curve each.
-        retained: images of the retained classes, for the curve that has no others.
-        samples: on which a point of a curve is measured.
+        relearning: settings of the training on a few images.
+        search: settings of the search over latents.
+        images: numbers of images of the forgotten classes that the attacker has, one curve each.
+        retained: images of the retained classes, for the curve without forgotten ones.
+        samples: drawn to measure one point of a curve.
     """
 
     relearning: Relearning = field(default_factory=Relearning)
@@ -42,11 +42,11 @@ class Attacks:
 
 
 def attack(models: Models, evidence: Evidence, attacks: Attacks, seed: int) -> dict[str, Any]:
-    """Return what each attack comes to on each model.
+    """Attack every model and return the results side by side.
 
     Args:
-        models: row -> model; "original" must be among them.
-        evidence: judges, request and held-out images, which are what the attacker has.
+        models: row name -> model, "original" among them.
+        evidence: judges, request, and the held-out images, which the attacker has.
         attacks: settings.
         seed: of images, latents and starts.
 
@@ -60,16 +60,16 @@ def attack(models: Models, evidence: Evidence, attacks: Attacks, seed: int) -> d
 def attack_one(
     model: GenerativeModel, evidence: Evidence, attacks: Attacks, seed: int, name: str = ""
 ) -> dict[str, Any]:
-    """Return what each attack comes to on one model: "inside", "latent_search", "curves".
+    """Attack one model; return "rate", "inside", "latent_search" and "curves".
 
-    "rate" is the forget rate without any.
+    "rate" is the forget rate without an attack.
 
     Args:
-        model: to attack; it stays as it is.
+        model: to attack; it is not changed.
         evidence: as in ``attack``.
         attacks: settings.
         seed: as in ``attack``.
-        name: of the row, for the progress.
+        name: row name, for the progress line.
     """
     curves = [*(str(k) for k in attacks.images), "retain"]
     record: dict[str, Any] = {"rate": rate_of(model, evidence, attacks.samples, seed), "curves": {}}
@@ -85,15 +85,15 @@ def attack_one(
 
 
 def compare_attacks(records: Mapping[str, Mapping[str, Any]], attacks: Attacks) -> dict[str, Any]:
-    """Return the attacks on all models side by side.
+    """Return the results of the attacks on all models side by side.
 
     Args:
-        records: row -> ``attack_one``; "original" must be among them.
+        records: row name -> result of ``attack_one``, "original" among them.
         attacks: settings.
 
     Returns:
-        "rate": forget rates without any; "inside": what can be taken off, and the forget rate of it;
-        "latent_search": shares of starts that end in the forgotten, None without a second judge;
+        "rate": forget rates without an attack; "inside": the model inside a chain or filter, and its forget
+        rate; "latent_search": shares of starts that reach a forgotten class, None without a second judge;
         "relearning": curves, and steps until half of the original's rate is back, per number of images.
     """
     half = records["original"]["rate"] / 2
@@ -116,11 +116,11 @@ def rate_of(model: GenerativeModel, evidence: Evidence, n: int, seed: int) -> fl
     return metrics.forget_rate(evidence.judge.probabilities(x), evidence.forget)
 
 
-# What can be taken off
+# Taking off a chain or filter
 
 
 def _inside(model: GenerativeModel, evidence: Evidence, attacks: Attacks, seed: int) -> dict[str, Any] | None:
-    """Return the model inside that gives the most of the forgotten; None where nothing is inside."""
+    """Return the model inside with the largest forget rate; None for a model that contains no other."""
     rates = [(rate_of(inner, evidence, attacks.samples, seed), inner) for inner in models_inside(model)]
     if not rates:
         return None
@@ -136,7 +136,7 @@ def _searched(
 ) -> dict[str, Any] | None:
     judge, second = evidence.judge, evidence.second
     if not isinstance(judge, Classifier) or not isinstance(second, Classifier):
-        return None  # there is nothing to climb, or nobody to confirm
+        return None  # the search follows the judge's gradient, and the second judge confirms it
     search = attacks.search
     found = search(model, judge, second, list(evidence.forget), stream(seed, Stream.LATENT_SEARCH))
     count = round(found.success_share * search.starts)
@@ -163,7 +163,7 @@ def _curve(
     model: GenerativeModel, images: Tensor, evidence: Evidence, attacks: Attacks, seed: int
 ) -> list[Point] | None:
     if isinstance(inner_model(model), Filtered):
-        return None  # its weights are the original's: there is nothing to relearn, only to take off
+        return None  # its weights are the original's: the filter can be taken off, nothing is relearned
     return attacks.relearning(
         model,
         images,
@@ -173,7 +173,7 @@ def _curve(
 
 
 def _ratios(steps: Mapping[str, float | None]) -> dict[str, float] | None:
-    """Return the steps of each model over those of the retrained one; None where that never gets there."""
+    """Return each model's steps divided by the retrained model's; None if the latter never gets there."""
     base = steps.get("retrained")
     if not base:
         return None

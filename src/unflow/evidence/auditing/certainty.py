@@ -1,4 +1,4 @@
-"""How far a row is known: intervals of its shares and distances, and tests against what was asked for."""
+"""Confidence intervals of a row's shares and distances, and its tests against the target."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from unflow.ground.streams import Stream, stream
 
 
 def share_intervals(shares: Mapping[str, tuple[float | None, int]]) -> dict[str, list[float] | None]:
-    """Return Wilson's interval of each (share, samples); None where there is no share."""
+    """Return Wilson's interval of each (share, number of samples); None for a share that is None."""
     return {
         name: None if share is None or n == 0 else list(metrics.share_interval(share * n, n))
         for name, (share, n) in shares.items()
@@ -21,9 +21,9 @@ def share_intervals(shares: Mapping[str, tuple[float | None, int]]) -> dict[str,
 
 
 def pul_interval(forgotten: Interval | list[float], original_share: float) -> list[float] | None:
-    """Return the interval of the percentage of unlearning that one of the forget rate makes.
+    """Return the interval of the PUL that follows from an interval of the forget rate.
 
-    The original's share is taken as it was measured: both are of the same latents.
+    The original's share counts as exact, since both shares are of the same latents.
     """
     if original_share == 0:
         return None
@@ -37,9 +37,9 @@ def distance_intervals(
     """Return the bootstrap interval of the Fréchet distance to each set of features.
 
     Args:
-        features: of a row, [n, d].
-        references: name -> features [m, d]; None where there is none.
-        repeats: resamples of both sets; 0 measures nothing.
+        features: features of the row, [n, d].
+        references: name -> features [m, d], or None without such a reference.
+        repeats: number of resamples; 0 for no intervals.
         seed: of the resamples.
     """
 
@@ -61,11 +61,11 @@ def distance_intervals(
 def run_two_sample_tests(
     features: Tensor, references: Mapping[str, Tensor | None], classifier: str, seed: int
 ) -> dict[str, dict[str, Any] | None]:
-    """Return a held-out two-sample test against each set: its AUC, with an interval.
+    """Return the held-out two-sample test against each reference: its AUC, and the interval of it.
 
     Args:
-        features: of a row, [n, d].
-        references: name -> features [m, d]; None where there is none.
+        features: features of the row, [n, d].
+        references: name -> features [m, d], or None without such a reference.
         classifier: as in ``metrics.c2st_auc``.
         seed: of the halves.
     """
@@ -83,12 +83,12 @@ def run_two_sample_tests(
 def redistribution_test(
     counts: Sequence[int], target_counts: Sequence[int] | None, forget: Sequence[int]
 ) -> dict[str, Any] | None:
-    """Return the test that the retained classes have the shares that the exact target gives them.
+    """Return the chi-square test that the retained classes have the exact target's shares.
 
     Args:
-        counts: of a row, per class.
-        target_counts: of exact target samples; None without a target.
-        forget: forgotten classes, which are left out: how many are left is another question.
+        counts: samples of the row per class.
+        target_counts: exact target samples per class; None without a target.
+        forget: forgotten classes, which the test leaves out.
     """
     if target_counts is None:
         return None
@@ -105,12 +105,12 @@ MIN_OF_A_CLASS = 50
 def class_distances(
     features: Tensor, labels: Tensor, manifold: metrics.Manifold, reference_labels: Tensor, num_classes: int
 ) -> list[dict[str, Any]]:
-    """Return, per class, how near its samples are, and how many of the reference's have one near.
+    """Return, per class, the Fréchet distance to the reference and the coverage of the reference.
 
-    The distance of few samples is biased upwards: hold it to that of another row with as many.
+    The distance of few samples is biased upwards: compare it with a row of as many samples.
 
     Args:
-        features: of a row, [n, d].
+        features: features of the row, [n, d].
         labels: judged classes of the row, [n].
         manifold: of the reference's features, [m, d].
         reference_labels: classes of the reference, [m].

@@ -1,4 +1,4 @@
-"""What a row of a table has cost: its own training, and that of the guide behind its energy."""
+"""The cost of a row: its own training, and the training of the guide behind its energy."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from unflow.models import GenerativeModel
 
 
 def trained_cost(lineage: dict[str, Any], model: GenerativeModel) -> dict[str, Any]:
-    """Return the part of a row's cost that every trained model has."""
+    """Return the steps, memory and network evaluations of a trained model."""
     return {name: lineage[name] for name in ("steps", "peak_rss_mb")} | {"nfe": model.num_evaluations}
 
 
 def guided_cost(lineage: dict[str, Any], model: GenerativeModel, guide_seconds: float) -> dict[str, Any]:
-    """Return a row's cost; a method that follows the energy also pays for the guide.
+    """Return a row's cost, with the guide's seconds for a method that uses the energy.
 
     Args:
         lineage: of the unlearned model.
         model: the unlearned model.
-        guide_seconds: of the training of the guide.
+        guide_seconds: seconds of the guide's training.
     """
     seconds, cost = lineage["seconds"], trained_cost(lineage, model)
     if lineage["method"] == "retrained":

@@ -1,4 +1,4 @@
-"""What an audit is made of: samples of every row, and what all rows are measured against."""
+"""The samples of every row of an audit, and the reference sets of all rows."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from unflow.target import Target
 
 @dataclass(frozen=True)
 class Samples:
-    """What a row is measured on.
+    """The samples of one row.
 
     Attributes:
         x: samples, [n, *shape].
-        z: their latents, [n, *prior_shape]; None where there are none.
-        inference_ms: milliseconds per sample, where sampling was timed.
+        z: their latents, [n, *prior_shape]; None for samples without latents.
+        inference_ms: milliseconds per sample; None if sampling was not timed.
     """
 
     x: Tensor
@@ -35,7 +35,7 @@ class Samples:
 
 @dataclass(frozen=True)
 class Entry:
-    """One row to be: a method's samples and what is known of how they came about."""
+    """A row before it is measured: the samples of a method, its data and its cost."""
 
     method: str
     samples: Samples
@@ -47,7 +47,7 @@ class Entry:
 
 
 class Judge(Protocol):
-    """What an audit asks of a judge: a ``Classifier``, or exact geometry in the plane."""
+    """The interface of a judge: a ``Classifier``, or exact geometry in the plane."""
 
     @property
     def num_classes(self) -> int:
@@ -59,25 +59,25 @@ class Judge(Protocol):
         ...
 
     def features(self, x: Tensor) -> Tensor:
-        """Return what distances are measured in, [n, num_features]."""
+        """Return the features in which distances are measured, [n, num_features]."""
         ...
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """What all rows of an audit are measured against, the same for each.
+    """The judges and the real data that all rows of an audit are measured with.
 
     Attributes:
         judge: a classifier (or exact geometry) that had no part in the request.
         forget: forgotten classes.
-        held_out: real samples that neither generator, guide nor judge has seen.
+        held_out: real samples on which neither generator, guide nor judge was trained.
         training: real samples that the generators were trained on.
-        energy: F of the request, for the histogram of energies in ``samples/``; None without one.
-        extractor: what to call the judge's features in tables.
+        energy: F of the request, stored with the samples for a histogram; None without one.
+        extractor: name of the judge's features in tables.
         bandwidth: sigma of the MMD; None: the median distance of the retained held-out features.
         c2st: a name in ``metrics.CLASSIFIERS``.
-        second: another judge, whose forget rate stands beside the first one's; None without one.
-        repeats: resamples behind the interval of each distance; 0: no intervals, no tests, no classes.
+        second: another judge, for a second forget rate; None without one.
+        repeats: resamples for the interval of each distance; 0 for no intervals, tests and classes.
     """
 
     judge: Judge

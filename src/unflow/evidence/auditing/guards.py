@@ -1,4 +1,4 @@
-"""Seven ways in which a good number is false, and whether an audit is safe from each."""
+"""Checks for the seven ways in which a good number can be false."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from unflow.evidence.row import AuditRow
 
 
 class Guard(NamedTuple):
-    """One of the seven.
+    """One check.
 
     Attributes:
-        name: what may be false.
-        holds: whether the audit is safe from it; None where it cannot know.
-        words: why.
+        name: what holds where the numbers can be trusted.
+        holds: whether it holds; None if it cannot be known.
+        words: the reason.
     """
 
     name: str
@@ -25,7 +25,7 @@ class Guard(NamedTuple):
 def guards(
     rows: Sequence[AuditRow], request: Mapping[str, Any], judge: Mapping[str, Any]
 ) -> list[dict[str, Any]]:
-    """Return the seven as plain data, in the order of this file.
+    """Return the seven checks as plain data, in the order of this file.
 
     Args:
         rows: of an audit, with their verdicts.
@@ -50,52 +50,56 @@ def _families(rows: Sequence[AuditRow], method: str) -> set[str]:
 
 
 def _guard_target(rows: Sequence[AuditRow], methods: Sequence[AuditRow], words: str) -> Guard:
-    name = "The target is the request's own"
+    name = "The distance to the target is not the only evidence"
     if not _families(rows, "target"):
-        return Guard(name, True, "No row was held to a target.")
+        return Guard(name, True, "No row is compared with a target.")
     if {row.family for row in methods} <= _families(rows, "retrained"):
-        return Guard(name, True, f"Besides the target of {words}, every row is held to a retrained model.")
+        return Guard(
+            name, True, f"Besides the target of {words}, every row is compared with a retrained model."
+        )
     return Guard(
         name,
         False,
-        f"The energy of {words} defines the target: an easy request flatters the distance to it, and no "
-        "retrained model stands beside every row.",
+        f"The energy of {words} defines the target: an easy request flatters the distance to it, and not "
+        "every row is compared with a retrained model.",
     )
 
 
 def _guard_over_forgetting(rows: Sequence[AuditRow], methods: Sequence[AuditRow]) -> Guard:
-    name = "Less than retraining leaves is not better"
+    name = "No row forgets more than retraining does"
     if not _families(rows, "retrained"):
-        return Guard(name, None, "Without a retrained model nothing says how little is right.")
+        return Guard(name, None, "Without a retrained model it is not known how little is right.")
     over = [f"{row.family} {row.method}" for row in methods if row.over_forgets]
     if over:
         return Guard(name, False, f"Over-forgetting: {', '.join(over)}.")
-    return Guard(name, True, "No row leaves less than the retrained model, by more than noise.")
+    return Guard(name, True, "No row leaves less than the retrained model by more than noise.")
 
 
 def _guard_data(rows: Sequence[AuditRow]) -> Guard:
-    name = "A guide that was trained on retained images uses them"
+    name = "The data that each method has seen are recorded"
     silent = [row.method for row in rows if not row.data_used]
     if silent:
-        return Guard(name, None, f"What was used is not recorded for {', '.join(dict.fromkeys(silent))}.")
+        return Guard(name, None, f"The data used are not recorded for {', '.join(dict.fromkeys(silent))}.")
     used = dict.fromkeys(f"{row.method}: {', '.join(row.data_used)}" for row in rows)
     return Guard(name, True, f"Recorded: {'; '.join(used)}.")
 
 
 def _guard_time(rows: Sequence[AuditRow]) -> Guard:
-    name = "Unlearning takes guide, bank, rejection and distillation"
+    name = "Unlearning time includes guide, bank, rejection and distillation"
     silent = [row.method for row in rows if row.number("cost.unlearn_seconds") is None]
     if silent:
-        return Guard(name, None, f"The seconds are not known of {', '.join(dict.fromkeys(silent))}.")
+        return Guard(name, None, f"The seconds are not known for {', '.join(dict.fromkeys(silent))}.")
     return Guard(name, True, "The seconds of every row include them.")
 
 
 def _guard_judge(judge: Mapping[str, Any]) -> Guard:
-    name, independent = "A judge that is the guide praises it", judge.get("independent_of_guide")
+    name, independent = "The judge is not the guide", judge.get("independent_of_guide")
     words = "; ".join(_describe_judge(judge))
     if independent is None:
         return Guard(
-            name, None, f"The guide, or what one of them was trained on, is not known{words and ': '}{words}."
+            name,
+            None,
+            f"The guide, or the training data of guide or judge, is not known{words and ': '}{words}.",
         )
     alike = "The judge has the guide's weights, or was trained on the same images"
     start = "Other weights and other images" if independent else alike
@@ -112,18 +116,25 @@ def _describe_judge(judge: Mapping[str, Any]) -> Iterator[str]:
 
 def _guard_seeds(rows: Sequence[AuditRow]) -> Guard:
     name, seeds = (
-        "Settings tuned on the seed that is shown",
+        "Three seeds or more show how much a training varies",
         sorted({int(row.require("seed")) for row in rows}),
     )
     if len(seeds) < 3:
         many = "One seed" if len(seeds) == 1 else "Two seeds"
-        words = "the intervals are those of the sampling, not of another training"
-        return Guard(name, False, f"{many}: {words}. Audit three that chose nothing.")
+        words = "the intervals cover the sampling, not another training"
+        return Guard(
+            name, False, f"{many}: {words}. Audit three seeds that were not used to choose settings."
+        )
     return Guard(name, True, f"Seeds {', '.join(map(str, seeds))}.")
 
 
 def _guard_false_alarms(judge: Mapping[str, Any]) -> Guard:
-    name, rate = "The judge calls real retained images forgotten, too", judge.get("false_alarm_rate")
+    name, rate = "The judge's false alarms are known", judge.get("false_alarm_rate")
     if rate is None:
-        return Guard(name, None, "How many of them it does was not measured.")
-    return Guard(name, True, f"It does with {100 * rate:.3g} %: hold every forget rate to that.")
+        return Guard(name, None, "The share was not measured.")
+    return Guard(
+        name,
+        True,
+        f"It assigns {100 * rate:.3g} % of real retained images to the forgotten classes: compare every "
+        "forget rate with that.",
+    )

@@ -1,4 +1,4 @@
-"""Two judges with no architecture and no seed in common: trained, calibrated and kept."""
+"""Trains and calibrates two judges with different architectures and seeds."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ POINTS: dict[str, dict[str, Any]] = {
     FIRST: {"net": "mlp", "width": 64, "depth": 2},
     SECOND: {"net": "mlp", "width": 128, "depth": 3},
 }
-"""Networks of both judges, for images [c, h, w] and for anything else."""
+"""Networks of both judges for samples that are no images."""
 
 
 def train_judges(
@@ -40,16 +40,16 @@ def train_judges(
     guide: Classifier | None = None,
     device: str = "cpu",
 ) -> dict[str, Any]:
-    """Train and calibrate two judges into a folder, and record how far each can be trusted.
+    """Train and calibrate two judges into a folder, and record their accuracy and independence.
 
     Args:
-        data: labelled samples that no generator and no guide was trained on.
-        held_out: others, on which accuracy and calibration are measured.
-        out: folder for ``first/``, ``second/`` and judges.json; finished parts in it are found.
-        method: how; a share ``aside`` of the samples sets the temperature.
-        part: which part of a split ``data`` is, for the record.
-        seed: of the run; the judges' are far from it.
-        guide: the classifier behind the request, if it is known: how often they disagree with it.
+        data: labelled samples on which no generator and no guide was trained.
+        held_out: other labelled samples, for accuracy and calibration.
+        out: folder for ``first/``, ``second/`` and judges.json; a finished judge in it is loaded.
+        method: training settings; its share ``aside`` of the samples sets the temperature.
+        part: name of the split's part in ``data``, for the record.
+        seed: of the run; the judges' seeds are ``JUDGE_SEED_OFFSET`` and twice that above it.
+        guide: the classifier behind the request, to measure disagreement with it; None if unknown.
         device: cpu, cuda or mps.
     """
     out = Path(out)
@@ -91,10 +91,14 @@ def _record(
 
 
 def judge_folders(folder: str, second: str | None) -> tuple[str, str | None]:
-    """Return the bundles of the judges that a command was given: one, two, or a folder of two.
+    """Return the folders of the first and the second judge.
+
+    Args:
+        folder: bundle of one judge, or a folder that ``train_judges`` wrote.
+        second: bundle of a second judge; None without one.
 
     Raises:
-        InputError: for a folder of two judges and a second one beside it.
+        InputError: for a folder of two judges together with ``second``.
     """
     if not (Path(folder) / RECORD).is_file():
         return folder, second

@@ -1,4 +1,4 @@
-"""Who judges: how right, and how independent of the guide."""
+"""The record of a judge: its accuracy, and its independence of the guide."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from unflow.ground.files import sha256_module
 from unflow.models.classifier import Classifier
 
 JUDGE_SEED_OFFSET = 1000
-"""Between the seed of a run and its judge's: the judge's is never the guide's."""
+"""The judge's seed is the run's plus this, so that it differs from the guide's."""
 
 
 def judge_record(
@@ -28,21 +28,21 @@ def judge_record(
     guide_data: str | None,
     forget: Sequence[int] = (),
 ) -> dict[str, Any]:
-    """Return a judge's entry in audit.json: accuracy, calibration, and how independent it is of the guide.
+    """Return a judge's entry in audit.json: accuracy, calibration and independence of the guide.
 
     The correlation of errors is the phi coefficient of "judge is wrong" and "guide is wrong" over the
-    held-out samples, in [-1, 1]; null where one of them makes no error there. Independent means other
-    weights and other training samples; where the samples of one are not known it is false with the same
-    weights, else null.
+    held-out samples, in [-1, 1]; null if one of them makes no error there. An independent judge has other
+    weights and other training samples than the guide. Where the training samples of one are unknown, the
+    same weights mean false, and other weights mean null.
 
     Args:
         judge: the judge.
         guide: the classifier behind the energy; None without one.
         held_out: real labelled samples that neither has seen.
         name: of the judge.
-        judge_data: hash of the samples that the judge was trained on; None if unknown.
+        judge_data: hash of the judge's training samples; None if unknown.
         guide_data: the same for the guide.
-        forget: forgotten classes: how many real retained samples the judge takes for them. None: not asked.
+        forget: forgotten classes, for the share of real retained samples that the judge assigns to them.
     """
     probabilities = judge.probabilities(held_out.x)
     judged = probabilities.argmax(1)
@@ -67,9 +67,9 @@ def judge_record(
 
 
 def is_same_judge(one: Classifier, other: Classifier, x: Tensor) -> bool:
-    """Return whether two classifiers have the same weights, and say the same of samples x [n, *shape].
+    """Return whether two classifiers have the same weights and the same outputs on samples x [n, *shape].
 
-    Networks of other code may share weights, or have none.
+    Networks of different code may share weights, or have none, so the outputs are compared as well.
     """
     if sha256_module(one) != sha256_module(other):
         return False
@@ -78,7 +78,7 @@ def is_same_judge(one: Classifier, other: Classifier, x: Tensor) -> bool:
 
 def _independent(same: bool, judge_data: str | None, guide_data: str | None) -> bool | None:
     if same:
-        return False  # whatever they were trained on
+        return False  # the training samples do not matter then
     return None if judge_data is None or guide_data is None else judge_data != guide_data
 
 

@@ -1,4 +1,4 @@
-"""The audit: original, unlearned, retrained and exact target side by side, by an independent judge."""
+"""Assembles an audit: original, unlearned, retrained and exact target, measured by an independent judge."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ class Audit:
         judge: record of the judge.
         floor: family -> distances between two sets of exact target samples.
         rows: with their verdicts.
-        request: "forget", its classes; "words" and what else describes it.
+        request: "forget" (classes), "words" (description) and other settings.
         class_names: that the judge knows.
         second_judge: record of the second judge; None without one.
-        attacks: what the attacks came to; None without attacks.
+        attacks: results of the attacks; None without attacks.
     """
 
     judge: dict[str, Any]
@@ -54,7 +54,7 @@ class Audit:
 
     @property
     def notes(self) -> list[str]:
-        """What should make a reader suspicious."""
+        """Findings that should make a reader suspicious."""
         return find_notes(
             self.rows, *(judge for judge in (self.judge, self.second_judge) if judge is not None)
         )

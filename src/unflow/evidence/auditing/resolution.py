@@ -1,4 +1,4 @@
-"""What an audit can tell apart: how many samples it needs, and which differences are no more than noise."""
+"""The number of samples that an audit needs, and the differences that exceed noise."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from unflow.ground.streams import Stream, stream
 from unflow.models import GenerativeModel
 
 PILOT = 1000
-"""Samples from which the forget rate is guessed before the audit."""
+"""Samples from which the forget rate is estimated before the audit."""
 FEWEST, MOST = 2000, 20_000
 """Bounds on the samples of a row: distances need some, and more take too long."""
 DISTANCES = ("fid_retain", "fid_target")
@@ -22,15 +22,15 @@ DISTANCES = ("fid_retain", "fid_target")
 def samples_needed(
     model: GenerativeModel, judge: Judge, forget: Sequence[int], difference: float, seed: int
 ) -> int:
-    """Return the samples per row that tell forget rates apart that differ by so much.
+    """Return the number of samples per row that resolves a difference of two forget rates.
 
-    A pilot guesses the rate; the upper end of its interval is taken, since the guess may be low.
+    A pilot estimates the rate, and the upper end of its interval is used, since the estimate may be low.
 
     Args:
         model: after unlearning.
         judge: of the audit.
         forget: forgotten classes.
-        difference: of two forget rates near the model's, in (0, 1); 0.005 is half a point.
+        difference: between two forget rates near the model's, in (0, 1); 0.005 is half a percentage point.
         seed: of the pilot.
 
     Returns:
@@ -40,20 +40,20 @@ def samples_needed(
     found = metrics.forget_rate(judge.probabilities(x), forget)
     rate = min(
         metrics.share_interval(round(found * PILOT), PILOT).high, 0.5
-    )  # more than half: the widest share
+    )  # a share of one half has the widest interval
     return min(max(metrics.samples_to_resolve(difference, rate), FEWEST), MOST)
 
 
 def differences(rows: Sequence[AuditRow]) -> list[dict[str, Any]]:
-    """Return every method's differences from the references of its family.
+    """Return the differences between every method and the references of its family.
 
     Args:
         rows: of an audit with intervals.
 
     Returns:
         One record per method, reference and measure: "difference" (method minus reference), its 95 %
-        "interval", whether that leaves 0 out ("resolved"), and for a share that does not, the samples per row
-        that would tell these two apart ("n_to_resolve"; None for equal shares and for distances).
+        "interval", whether the interval excludes 0 ("resolved"), and for an unresolved share the samples per
+        row that would resolve it ("n_to_resolve"; None for equal shares and for distances).
     """
     found = []
     for row in rows:

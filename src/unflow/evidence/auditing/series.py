@@ -1,4 +1,4 @@
-"""One request at several strengths, from the same latents: what the slider of a report shows."""
+"""Samples of one request at several strengths, from the same latents, for the slider of a report."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from unflow.ground.files import write_arrays
 from unflow.models import GenerativeModel
 
 EACH = 8
-"""Latents shown of those that gave a forgotten class, and of the others."""
+"""Number of latents shown whose original sample is of a forgotten class, and of the others."""
 
 
 class Series(NamedTuple):
@@ -40,7 +40,7 @@ class Series(NamedTuple):
 
 
 def series(models: Mapping[float, GenerativeModel], original: Samples, evidence: Evidence) -> Series:
-    """Return what models of the same request at several strengths make of the original's latents.
+    """Return the samples of the same request at several strengths, from the original's latents.
 
     Args:
         models: strength -> model; the original belongs in it at strength 0.

@@ -64,10 +64,10 @@ HOLDS = {True: "yes", False: "NO", None: "?"}
 
 
 def guard_lines(audit: dict[str, Any]) -> list[str]:
-    """Return a line for each of the seven ways in which a good number is false, and whether it is here."""
+    """Return a line for each of the seven checks of an audit."""
     found = audit["guards"]
     return [
-        "Safe from what makes a good number false?",
+        "Can the numbers be trusted?",
         *(f"{HOLDS[g['holds']]:>4}  {g['name']}. {g['words']}" for g in found),
     ]
 
