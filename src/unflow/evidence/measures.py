@@ -205,8 +205,8 @@ class Measure:
 MEASURES = (
     Measure(
         "forget_rate", "forgotten left", "target",
-        "Share of samples that the judge assigns to a forgotten class. Near the retrained model is "
-        "right; less is over-forgetting.",
+        "The forget rate: share of samples that the judge assigns to a forgotten class. A value near the "
+        "retrained model's is right; a smaller one is over-forgetting.",
         lambda o: o.forget_rate, unit="%", scale=100, decimals=2, terminal=True, page=True,
     ),
     Measure(
