@@ -3,9 +3,10 @@
     python benchmarks/headline.py
     python benchmarks/headline.py --picture docs/images/forget-3.png
 
-The table has means ± standard deviations over the digits 1, 3 and 8 and the seeds 1, 2 and 3: the nine requests
-that have a retrained model. ``docs/results/uot-mnist/table.json`` contains their rows. The picture contains some
-rows of ``docs/results/uot-mnist/rows-mnist-3.png``. ``unflow reproduce uot-mnist`` makes both files.
+The table has means ± standard deviations over the digits 1, 3 and 8 and the seeds 1, 2 and 3: the nine
+requests that have a retrained model. ``docs/results/uot-mnist/table.json`` contains their rows. The picture
+contains some rows of ``docs/results/uot-mnist/rows-mnist-3.png``. ``unflow reproduce uot-mnist`` makes both
+files.
 """
 
 from __future__ import annotations
@@ -64,11 +65,15 @@ def format_table() -> str:
     """Return the README's table as Markdown."""
     rows = json.loads((RESULTS / "table.json").read_text())
     digits = {row["dataset"] for row in rows if row["method"] == "retrained"}
-    lines = [["", *(heading for heading, _, _ in COLUMNS.values())], ["---", *["---:"] * len(COLUMNS)]]
+    lines = [
+        f"| | {' | '.join(heading for heading, _, _ in COLUMNS.values())} |",
+        "|---" + "|---:" * len(COLUMNS) + "|",
+    ]
     for method, name in ROWS.items():
         own = [row for row in rows if row["method"] == method and row["dataset"] in digits]
-        lines.append([name, *(format_cell([row[key] for row in own], *COLUMNS[key][1:]) for key in COLUMNS)])
-    return "\n".join(f"| {' | '.join(cells)} |".replace("|  |", "| |") for cells in lines)
+        cells = [format_cell([row[key] for row in own], *COLUMNS[key][1:]) for key in COLUMNS]
+        lines.append(f"| {' | '.join([name, *cells])} |")
+    return "\n".join(lines)
 
 
 def format_cell(values: Sequence[float | None], factor: int, decimals: int) -> str:
