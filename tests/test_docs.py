@@ -10,12 +10,15 @@ from typing import Any
 
 import pytest
 import yaml
+from headline import cut_picture, format_table
+from PIL import Image, ImageChops
 
 import unflow
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
 PAGES = sorted(str(file.relative_to(DOCS)) for file in DOCS.rglob("*.md"))
+README_LINKS = re.findall(r"\]\((?!https://)([^)#]+)(?:#([^)]*))?\)", (ROOT / "README.md").read_text())
 MEMBERS = [
     name for page in PAGES for name in re.findall(r"^::: (\S+)$", (DOCS / page).read_text(), re.MULTILINE)
 ]
@@ -44,6 +47,28 @@ def test_every_link_of_a_page_leads_to_a_file_beside_it(page: str) -> None:
     assert all((DOCS / page).parent.joinpath(link).resolve().is_relative_to(DOCS) for link in inside)
 
 
+def anchors(text: str) -> set[str]:
+    """The anchors of a page's headings."""
+    titles = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+@pytest.mark.parametrize(("page", "anchor"), README_LINKS)
+def test_every_link_of_the_readme_leads_to_a_file_and_a_heading_of_the_repository(
+    page: str, anchor: str
+) -> None:
+    assert (ROOT / page).resolve().is_relative_to(ROOT.resolve())
+    assert (ROOT / page).exists()
+    assert not anchor or anchor in anchors((ROOT / page).read_text())
+
+
+def test_the_readme_has_one_picture_and_at_most_120_lines() -> None:
+    text = (ROOT / "README.md").read_text()
+    (alternative,) = re.findall(r"!\[([^]]*)\]\(docs/[^)]+\.png\)", text)
+    assert alternative
+    assert len(text.splitlines()) <= 120
+
+
 # The words
 
 
@@ -54,15 +79,22 @@ def headings(text: str) -> set[str]:
     return {re.sub(r",? %$", "", cell) for cell in cells if cell}
 
 
-def test_the_glossary_has_every_heading_of_the_front_page_s_table() -> None:
+@pytest.mark.parametrize(
+    ("page", "some"),
+    [
+        ("README.md", {"forgotten left", "fd to target", "fd to real retained"}),
+        ("docs/index.md", {"forgotten left", "fd to target", "fd to real retained"}),
+        ("docs/results/demo.md", {"pul", "c2st", "coverage"}),
+    ],
+)
+def test_the_glossary_has_every_heading_of_the_front_pages_tables(page: str, some: set[str]) -> None:
     terms = {
         term.lower() for term in re.findall(r"^## (.+)$", (DOCS / "glossary.md").read_text(), re.MULTILINE)
     }
     asked = {
-        re.sub(r"^c2st to target$", "c2st", each.lower())
-        for each in headings((ROOT / "README.md").read_text())
+        re.sub(r"^c2st to target$", "c2st", each.lower()) for each in headings((ROOT / page).read_text())
     }
-    assert {"pul", "c2st", "coverage"} <= asked
+    assert some <= asked
     assert asked - terms == set()
 
 
@@ -85,6 +117,25 @@ def rows(text: str, heading: str) -> dict[str, set[str]]:
         numbers = {cell.strip().split(" ±")[0].split(" (")[0] for cell in cells.strip().strip("|").split("|")}
         found.setdefault(method, numbers)  # the first table of a section has the means over seeds
     return found
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/index.md"])
+def test_the_table_of_the_front_page_is_what_its_script_prints(page: str) -> None:
+    text = (ROOT / page).read_text()
+    tables = re.findall(r"(?:^\|.*\|\n)+", text, re.MULTILINE)
+    assert [table for table in tables if headings(table)] == [f"{format_table()}\n"]
+
+
+def test_the_table_of_the_front_page_agrees_with_the_results_page() -> None:
+    front = rows(format_table().replace("| |", "## Front\n| |", 1), "Front")
+    measured = rows((DOCS / "results" / "uot.md").read_text(), "All methods")
+    assert set(front) == {"uot", "uot_tilted", "latent_transport", "reject", "gradient_ascent"}
+    assert {name: cells - measured[name] for name, cells in front.items() if cells - measured[name]} == {}
+
+
+def test_the_picture_of_the_front_page_is_what_its_script_cuts() -> None:
+    with Image.open(DOCS / "images" / "forget-3.png") as committed:
+        assert ImageChops.difference(committed, cut_picture()).getbbox() is None
 
 
 @pytest.mark.parametrize(
