@@ -90,13 +90,13 @@ def test_the_correlation_of_errors_is_phi() -> None:
     """Of 8 samples the judge errs on {0, 1, 2, 3} and the guide on {0, 1, 4}: phi by the 2x2 table."""
     judge, guide = classifier(), classifier((1, 2, 0))
     x = CENTRES[torch.tensor([0, 0, 0, 0, 1, 1, 1, 1])]
-    explain, other = torch.tensor([0, 0, 0, 0, 1, 1, 1, 1]), torch.tensor([2, 2, 2, 2, 0, 0, 0, 0])
-    assert torch.equal(judge.probabilities(x).argmax(1), explain)
+    judged, other = torch.tensor([0, 0, 0, 0, 1, 1, 1, 1]), torch.tensor([2, 2, 2, 2, 0, 0, 0, 0])
+    assert torch.equal(judge.probabilities(x).argmax(1), judged)
     assert torch.equal(guide.probabilities(x).argmax(1), other)
     # The labels decide who errs; where neither is right, both err.
     labels = torch.tensor([1, 1, 2, 2, 2, 1, 1, 1])
     data = LabelledData("eight", x, labels, ["a", "b", "c"])
-    judge_wrong, guide_wrong = explain != labels, other != labels
+    judge_wrong, guide_wrong = judged != labels, other != labels
     n11 = int((judge_wrong & guide_wrong).sum())
     n10 = int((judge_wrong & ~guide_wrong).sum())
     n01 = int((~judge_wrong & guide_wrong).sum())
@@ -210,9 +210,9 @@ def test_what_was_not_asked_for_is_null() -> None:
 
 
 def test_pul_is_negative_where_the_class_grew_and_null_where_it_never_was() -> None:
-    grow_request = audit(model(), original=model(0.9)).rows[1]
-    assert grow_request["pul"] < 0
-    assert grow_request["forget_rate"] > 0.2
+    grown = audit(model(), original=model(0.9)).rows[1]
+    assert grown["pul"] < 0
+    assert grown["forget_rate"] > 0.2
     never = audit(model(0.5), original=model(only=1)).rows
     assert never[0]["forget_rate"] == 0
     assert [r["pul"] for r in never] == [None, None]
