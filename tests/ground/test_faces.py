@@ -45,6 +45,7 @@ def test_other_names_are_not_found() -> None:
         ("unflow.anchoring", "grown", "grow_request"),
         ("unflow.calibration", "calibrated", "calibrate"),
         ("unflow.calibration", "balanced", "balance_classes"),
+        ("unflow.divergences", "Softplus", "SoftplusDivergence"),
         ("unflow.training.method", "under", "select_prefix"),
     ],
 )

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy.optimize import minimize
 
 from unflow.ground.errors import InputError
-from unflow.mathematics.divergences import DIVERGENCES, KL, Chi2, Divergence, Softplus
+from unflow.mathematics.divergences import DIVERGENCES, KL, Chi2, Divergence, SoftplusDivergence
 
 S = torch.tensor([-6.0, -3.0, -1.9, -0.5, 0.0, 0.3, 1.0, 2.5], dtype=torch.float64)
 
@@ -102,7 +102,7 @@ def test_tilt_is_nonnegative_increasing_and_reaches_up_to_max_ratio(divergence: 
 def test_softplus_cannot_remove_more_than_half_the_mass() -> None:
     p = torch.tensor([0.9, 0.1], dtype=torch.float64)
     cost = torch.tensor([1000.0, 0.0], dtype=torch.float64)
-    divergence = Softplus()
+    divergence = SoftplusDivergence()
     law = p * divergence.tilt(divergence.multiplier(cost, p) - cost)
     torch.testing.assert_close(law, torch.tensor([0.8, 0.2], dtype=torch.float64))
 
@@ -171,7 +171,7 @@ def test_costs_that_are_not_finite_are_refused(divergence: Divergence, bad: floa
         divergence.multiplier(torch.tensor([0.0, bad]))
 
 
-@pytest.mark.parametrize("divergence", [Softplus(), Chi2()], ids=["softplus", "chi2"])
+@pytest.mark.parametrize("divergence", [SoftplusDivergence(), Chi2()], ids=["softplus", "chi2"])
 def test_the_multiplier_does_not_factor_out_but_for_kl(divergence: Divergence) -> None:
     p = torch.tensor([0.1, 0.9], dtype=torch.float64)
     cost = torch.tensor([0.0, 10.0], dtype=torch.float64)

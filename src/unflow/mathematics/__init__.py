@@ -1,1 +1,1 @@
-"""The mathematics: divergences, paths, couplings, integrators, and the optimum on a finite support."""
+"""The mathematics: divergences, paths, couplings, integrators, and the optimal law on a finite support."""

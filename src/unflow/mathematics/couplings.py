@@ -1,4 +1,4 @@
-"""Who is paired with whom: the plan between a batch of the source and a batch of the data."""
+"""Couplings: how the rows of a source batch are paired with the rows of a data batch."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Float, Int
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
@@ -18,23 +19,23 @@ class Coupling(ABC):
     @property
     @abstractmethod
     def keeps_independence(self) -> bool:
-        """Whether a loss may be multiplied by a weight of x1 without changing the source's law."""
+        """Whether weighting a loss by a function of x1 leaves the law of the source unchanged."""
 
     @abstractmethod
-    def pair(self, x0: Tensor, x1: Tensor) -> Tensor:
-        """Return indices [batch] into x1 for x0, x1 of shape [batch, *shape]."""
+    def pair(self, x0: Float[Tensor, " n *shape"], x1: Float[Tensor, " m *shape"]) -> Int[Tensor, " n"]:
+        """Return the rows of x1 [batch, *shape] that are paired with those of x0 [batch, *shape]: [batch]."""
 
 
 @dataclass(frozen=True)
 class Independent(Coupling):
-    """x0 and x1 as they come."""
+    """Row i of x0 is paired with row i of x1."""
 
     @property
     def keeps_independence(self) -> bool:
         """True."""
         return True
 
-    def pair(self, x0: Tensor, x1: Tensor) -> Tensor:
+    def pair(self, x0: Float[Tensor, " n *shape"], x1: Float[Tensor, " m *shape"]) -> Int[Tensor, " n"]:
         """Return 0, 1, ..., batch - 1."""
         return torch.arange(len(x0), device=x0.device)
 
@@ -45,20 +46,20 @@ class ExactOT(Coupling):
 
     @property
     def keeps_independence(self) -> bool:
-        """False: weighting the loss after the plan would change the marginal of x0."""
+        """False: the plan makes x0 depend on x1, so a weight of x1 would change the marginal of x0."""
         return False
 
-    def pair(self, x0: Tensor, x1: Tensor) -> Tensor:
+    def pair(self, x0: Float[Tensor, " n *shape"], x1: Float[Tensor, " m *shape"]) -> Int[Tensor, " n"]:
         """Return argmin over permutations of sum_i ||x0_i - x1_perm(i)||^2.
 
         Raises:
-            InputError: if the two batches differ in size or have NaN.
+            InputError: if the two batches differ in size or hold NaN or infinite values.
         """
         if len(x0) != len(x1):
             raise InputError(
                 f"got batches of {len(x0)} and {len(x1)} for an exact OT plan; expected equal sizes"
             )
-        # In double precision: single loses the plan of points that are far from the origin.
+        # Single precision finds a wrong plan for points that are far from the origin.
         a, b = (x.detach().flatten(1).cpu().double() for x in (x0, x1))
         cost = torch.cdist(a, b).square_().numpy()
         if cost.size and not bool((cost < float("inf")).all()):
@@ -67,9 +68,11 @@ class ExactOT(Coupling):
         return torch.as_tensor(columns, device=x0.device)
 
 
-def pair_blocks(coupling: Coupling, x0: Tensor, x1: Tensor, block_size: int) -> Tensor:
-    """Return the rows of x1 in the order of their partners in x0, paired block by block."""
-    blocks = zip(x0.split(block_size), x1.split(block_size), strict=True)
+def pair_blocks(
+    coupling: Coupling, x0: Float[Tensor, " n *shape"], x1: Float[Tensor, " n *shape"], block_size: int
+) -> Float[Tensor, " n *shape"]:
+    """Return the rows of x1 in the order of their partners in x0, paired in blocks of ``block_size`` rows."""
+    blocks = zip(torch.split(x0, block_size), torch.split(x1, block_size), strict=True)
     return torch.cat([right[coupling.pair(left, right)] for left, right in blocks])
 
 

@@ -1,4 +1,4 @@
-r"""f-divergences by their convex conjugates: how hard the target may leave the original law.
+r"""f-divergences by their convex conjugates: they penalise the distance of the target from the original law.
 
 For an energy F, a strength lam and a divergence D_phi the target of an unlearning request is
 
@@ -15,25 +15,32 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as nnf
+from jaxtyping import Float
 from scipy.optimize import brentq
 from torch import Tensor
 
 from unflow.ground.errors import InputError
+from unflow.ground.faces import renamed
 
 
 class Divergence(ABC):
     """D_phi(q || q0) = E_q0[phi(dq/dq0)], given by phi, its conjugate phi* and tilt = (phi*)'."""
 
+    @property
+    def name(self) -> str:
+        """Its name in lineage.json."""
+        return type(self).__name__.lower()
+
     @abstractmethod
-    def phi(self, ratio: Tensor) -> Tensor:
+    def phi(self, ratio: Float[Tensor, " *shape"]) -> Float[Tensor, " *shape"]:
         """Return phi(r) for density ratios r >= 0; +inf outside its domain."""
 
     @abstractmethod
-    def conjugate(self, s: Tensor) -> Tensor:
+    def conjugate(self, s: Float[Tensor, " *shape"]) -> Float[Tensor, " *shape"]:
         """Return phi*(s) = sup_r (r s - phi(r)), elementwise."""
 
     @abstractmethod
-    def tilt(self, s: Tensor) -> Tensor:
+    def tilt(self, s: Float[Tensor, " *shape"]) -> Float[Tensor, " *shape"]:
         """Return the density ratio (phi*)'(s) >= 0, elementwise."""
 
     @abstractmethod
@@ -43,13 +50,13 @@ class Divergence(ABC):
     @property
     @abstractmethod
     def max_ratio(self) -> float:
-        """The supremum of q*/q0 that this divergence allows (1/max_ratio is the least mass kept)."""
+        """The supremum of q*/q0; at least a share 1/max_ratio of the original mass is kept."""
 
-    def conjugate_up_to(self, s: Tensor, ratio: float) -> Tensor:
-        """Return sup_{0 <= r <= R} (r s - phi(r)): phi*(s) while tilt(s) <= R, and its tangent from there on.
+    def conjugate_up_to(self, s: Float[Tensor, " *shape"], ratio: float) -> Float[Tensor, " *shape"]:
+        """Return sup_{0 <= r <= R} (r s - phi(r)): phi*(s) while tilt(s) <= R, then a tangent of it.
 
-        It is the conjugate of the same divergence with density ratios over R forbidden, and so has the same
-        optimum where no ratio is that large; but it grows no faster than R s.
+        It is the conjugate of the same divergence with density ratios over R forbidden. The optimum is the
+        same if no ratio exceeds R, but the function grows no faster than R s.
 
         Args:
             s: of any shape; elementwise.
@@ -60,27 +67,31 @@ class Divergence(ABC):
         top = self.inverse_tilt(ratio)
         return self.conjugate(s.clamp(max=top)) + ratio * (s - top).clamp(min=0)
 
-    def acceptance(self, energy: Tensor, lower_bound: float, strength: float, kappa: float) -> Tensor:
-        """Return (q*/q0) / sup(q*/q0) = tilt(kappa - lam F) / tilt(kappa - lam inf F), [batch], in [0, 1].
+    def acceptance(
+        self, energy: Float[Tensor, " n"], lower_bound: float, strength: float, kappa: float
+    ) -> Float[Tensor, " n"]:
+        """Return (q*/q0) / sup(q*/q0) = tilt(kappa - lam F) / tilt(kappa - lam inf F) in [0, 1], [n].
 
         Args:
-            energy: F of samples of q0, [batch].
-            lower_bound: a number under every F.
+            energy: F of samples of q0, [n].
+            lower_bound: a lower bound of F.
             strength: lam >= 0.
             kappa: the multiplier.
         """
         tilted = self.tilt(kappa - strength * energy)
         return tilted / self.tilt(tilted.new_tensor(kappa - strength * lower_bound))
 
-    def multiplier(self, cost: Tensor, probabilities: Tensor | None = None) -> float:
-        """Return kappa with sum_i p_i tilt(kappa - cost_i) = 1, by bracketing root search.
+    def multiplier(
+        self, cost: Float[Tensor, " n"], probabilities: Float[Tensor, " n"] | None = None
+    ) -> float:
+        """Return kappa with sum_i p_i tilt(kappa - cost_i) = 1, by a bracketed root search.
 
         Args:
-            cost: lam F at the atoms (or samples) of q0, shape [n].
-            probabilities: their masses p_i, shape [n]; uniform when omitted.
+            cost: lam F at the atoms (or samples) of q0, [n].
+            probabilities: their masses p_i, [n]; None: uniform.
 
         Raises:
-            InputError: where no multiplier exists.
+            InputError: for a cost that is NaN or infinite.
         """
         cost = cost.detach().double().flatten()
         if not torch.isfinite(cost).all():
@@ -96,7 +107,7 @@ class Divergence(ABC):
         # tilt is increasing, and tilt(inverse_tilt(1)) = 1: the root lies between the extreme costs.
         one = self.inverse_tilt(1.0)
         low, high = one + float(cost.min()), one + float(cost.max())
-        # Masses that add up to 1 only up to rounding may put it at, or just past, one of them.
+        # If the masses add up to 1 only up to rounding, it may lie at one of them or just outside.
         if excess(low) >= 0:
             return low
         if excess(high) <= 0:
@@ -112,15 +123,15 @@ class KL(Divergence):
     sigmoid(-G) (arXiv 2506.18747, Theorem 4.1), because sigmoid(-s) = exp(-softplus(s)).
     """
 
-    def phi(self, ratio: Tensor) -> Tensor:
+    def phi(self, ratio: Float[Tensor, " *shape"]) -> Float[Tensor, " *shape"]:
         """Return r log r - r + 1."""
         return torch.where(ratio < 0, math.inf, torch.xlogy(ratio, ratio) - ratio + 1)
 
-    def conjugate(self, s: Tensor) -> Tensor:
+    def conjugate(self, s: Float[Tensor, " *shape"]) -> Float[Tensor, " *shape"]:
         """Return e^s - 1."""
         return torch.expm1(s)
 
-    def tilt(self, s: Tensor) -> Tensor:
+    def tilt(self, s: Float[Tensor, " *shape"]) -> Float[Tensor, " *shape"]:
         """Return e^s."""
         return torch.exp(s)
 
@@ -133,11 +144,15 @@ class KL(Divergence):
         """Unbounded."""
         return math.inf
 
-    def acceptance(self, energy: Tensor, lower_bound: float, strength: float, kappa: float) -> Tensor:
-        """Return exp(-lam (F - inf F)), whatever kappa."""
+    def acceptance(
+        self, energy: Float[Tensor, " n"], lower_bound: float, strength: float, kappa: float
+    ) -> Float[Tensor, " n"]:
+        """Return exp(-lam (F - inf F)), which does not depend on kappa."""
         return torch.exp(strength * (lower_bound - energy))
 
-    def multiplier(self, cost: Tensor, probabilities: Tensor | None = None) -> float:
+    def multiplier(
+        self, cost: Float[Tensor, " n"], probabilities: Float[Tensor, " n"] | None = None
+    ) -> float:
         """Return kappa = -log E[exp(-cost)], in closed form."""
         if not torch.isfinite(cost).all():
             return super().multiplier(cost, probabilities)
@@ -150,23 +165,25 @@ class KL(Divergence):
 
 
 @dataclass(frozen=True)
-class Softplus(Divergence):
+class SoftplusDivergence(Divergence):
     """Softplus: phi*(s) = 2 (softplus(s) - log 2), tilt(s) = 2 sigmoid(s), bounded by 2 (arXiv 2305.14777).
 
     phi(r) = r log r + (2 - r) log(2 - r) on [0, 2]: the target never exceeds twice the original law,
     so it cannot remove more than half the mass.
     """
 
-    def phi(self, ratio: Tensor) -> Tensor:
+    name = "softplus"
+
+    def phi(self, ratio: Float[Tensor, " *shape"]) -> Float[Tensor, " *shape"]:
         """Return r log r + (2 - r) log(2 - r) on [0, 2]."""
         value = torch.xlogy(ratio, ratio) + torch.xlogy(2 - ratio, 2 - ratio)
         return torch.where((ratio < 0) | (ratio > 2), math.inf, value)
 
-    def conjugate(self, s: Tensor) -> Tensor:
+    def conjugate(self, s: Float[Tensor, " *shape"]) -> Float[Tensor, " *shape"]:
         """Return 2 (softplus(s) - log 2)."""
         return 2 * (nnf.softplus(s) - math.log(2))
 
-    def tilt(self, s: Tensor) -> Tensor:
+    def tilt(self, s: Float[Tensor, " *shape"]) -> Float[Tensor, " *shape"]:
         """Return 2 sigmoid(s)."""
         return 2 * torch.sigmoid(s)
 
@@ -184,15 +201,15 @@ class Softplus(Divergence):
 class Chi2(Divergence):
     """Pearson chi-square: phi(r) = (r - 1)^2, phi*(s) = s + s^2/4 for s >= -2, tilt(s) = max(0, 1 + s/2)."""
 
-    def phi(self, ratio: Tensor) -> Tensor:
+    def phi(self, ratio: Float[Tensor, " *shape"]) -> Float[Tensor, " *shape"]:
         """Return (r - 1)^2 for r >= 0."""
         return torch.where(ratio < 0, math.inf, (ratio - 1) ** 2)
 
-    def conjugate(self, s: Tensor) -> Tensor:
+    def conjugate(self, s: Float[Tensor, " *shape"]) -> Float[Tensor, " *shape"]:
         """Return s + s^2/4 where s >= -2, and -1 below."""
         return torch.where(s >= -2, s + s**2 / 4, -torch.ones_like(s))
 
-    def tilt(self, s: Tensor) -> Tensor:
+    def tilt(self, s: Float[Tensor, " *shape"]) -> Float[Tensor, " *shape"]:
         """Return max(0, 1 + s/2)."""
         return torch.clamp(1 + s / 2, min=0)
 
@@ -206,4 +223,6 @@ class Chi2(Divergence):
         return math.inf
 
 
-DIVERGENCES: dict[str, type[Divergence]] = {"kl": KL, "softplus": Softplus, "chi2": Chi2}
+DIVERGENCES: dict[str, type[Divergence]] = {"kl": KL, "softplus": SoftplusDivergence, "chi2": Chi2}
+
+__getattr__ = renamed(__name__, {"Softplus": "SoftplusDivergence"})

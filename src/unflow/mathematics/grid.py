@@ -1,9 +1,10 @@
-"""Unbalanced transport on a finite support: the optimum that a trained generator can be held to."""
+"""Unbalanced transport on a finite support: the exact optimum, to compare a trained generator with."""
 
 from __future__ import annotations
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from scipy.optimize import minimize
 from torch import Tensor
 
@@ -11,28 +12,28 @@ from unflow.ground.errors import InputError
 from unflow.mathematics.divergences import Divergence
 
 SMOOTHING = (0.3, 0.1, 0.03, 0.01, 0.003)
-"""Entropic smoothing of the inner minimum, as shares of the costs' spread; each warm-starts the next."""
+"""Entropic smoothing of the inner minimum, as shares of the range of the costs; each warm-starts the next."""
 
 MARGINAL_GAP = 1e-4
-"""Total variation between p tilt(u) and where the plan takes p, at which a potential is good enough."""
+"""The search stops when the total variation between p tilt(u) and the plan's second marginal is smaller."""
 
 
 def transport_law(
-    probabilities: Tensor,
-    points: Tensor,
-    cost: Tensor,
+    probabilities: Float[Tensor, " n"],
+    points: Float[Tensor, " m *shape"],
+    cost: Float[Tensor, " k"],
     *,
     tau: float,
     divergence: Divergence,
     smoothing: tuple[float, ...] = SMOOTHING,
-) -> Tensor:
-    r"""Return the law pi_1 that unbalanced transport from q0 reaches, source fixed, on a finite support.
+) -> Float[Tensor, " n"]:
+    r"""Return the second marginal pi_1 of unbalanced transport from q0 on a finite support.
 
         min_pi  E_pi[ tau/2 ||x - y||^2 / s^2 + lam F(y) ] + D_phi(pi_1 || q0),    pi_0 = q0
 
     solved by its concave semi-dual  max_u  sum_x q0(x) min_y [c(x, y) + u(y)] - sum_y q0(y) phi*(u(y)),
-    where u = -v is minus UOT's potential; then pi_1 = q0 tilt(u). For tau = 0 it is q* itself, for
-    tau -> infinity q0. The minimum is smoothed, which moves the law by about the last share in total
+    where u = -v is minus UOT's potential; then pi_1 = q0 tilt(u). For tau = 0 this is q* itself, for
+    tau -> infinity it is q0. The smoothing of the minimum changes the law by about the last share, in total
     variation. Semi-dual: arXiv 2305.14777, Eq. 9; costs as in ``methods.uot``.
 
     Args:
@@ -40,14 +41,14 @@ def transport_law(
         points: the support, [n, d].
         cost: lam F at the points, [n], finite.
         tau: >= 0, weight of the scale-free transport cost.
-        divergence: what holds pi_1 near q0.
-        smoothing: falling shares of the costs' spread, each > 0.
+        divergence: D_phi.
+        smoothing: decreasing shares of the range of the costs, each > 0.
 
     Returns:
         The law, [n], double precision, sum 1.
 
     Raises:
-        InputError: for a tau under 0 or shapes that do not meet.
+        InputError: for a tau under 0 or shapes that do not match.
     """
     if not tau >= 0:
         raise InputError(f"got tau={tau}; expected a number >= 0")
@@ -60,7 +61,7 @@ def transport_law(
     distance = torch.cdist(x, x).square()
     scale = p @ distance @ p
     c = tau / 2 * distance / scale + cost.double()[None, :]
-    # The optimum for tau = 0 is known, and a good start for every other.
+    # The search starts from the optimum for tau = 0, which is known.
     u = divergence.multiplier(cost, p) - cost.double()
     for share in smoothing if tau > 0 else ():
         u = _ascend(u, p, c, divergence, share * max(float(c.max() - c.min()), 1e-12))
@@ -68,16 +69,18 @@ def transport_law(
     return law / law.sum()
 
 
-def law_on_grid(x: Tensor, side: float, cells: int, weight: Tensor | None = None) -> Tensor:
+def law_on_grid(
+    x: Float[Tensor, " n d"], side: float, cells: int, weight: Float[Tensor, " n"] | None = None
+) -> Float[Tensor, " cells"]:
     """Return the share of (weighted) samples in every cell of [-side, side]^d; double precision, sum 1.
 
-    Samples outside are counted in the cell at the edge that is nearest to them.
+    A sample outside the cube counts in the nearest cell.
 
     Args:
         x: samples, [n, d].
         side: half the side of the cube.
-        cells: per axis; the result has cells^d entries, the last axis fastest.
-        weight: >= 0, [n]; None: equal ones.
+        cells: number per axis; the result has cells^d entries, the last axis fastest.
+        weight: >= 0, [n]; None: all equal.
     """
     place = ((x + side) / (2 * side) * cells).floor().long().clamp(0, cells - 1)
     index = place[:, 0]
@@ -88,17 +91,17 @@ def law_on_grid(x: Tensor, side: float, cells: int, weight: Tensor | None = None
     return law / law.sum()
 
 
-def cell_centres(side: float, cells: int, dim: int) -> Tensor:
-    """Return the centres of ``law_on_grid``'s cells in its order, [cells^dim, dim]."""
+def cell_centres(side: float, cells: int, dim: int) -> Float[Tensor, " cells dim"]:
+    """Return the centres of the cells of ``law_on_grid``, in the same order: [cells^dim, dim]."""
     axis = (torch.arange(cells, dtype=torch.float64) + 0.5) * (2 * side / cells) - side
     return torch.stack(torch.meshgrid(*[axis] * dim, indexing="ij"), dim=-1).reshape(-1, dim)
 
 
 def _ascend(u: Tensor, p: Tensor, c: Tensor, divergence: Divergence, epsilon: float) -> Tensor:
-    """Return the potential that maximises the smoothed semi-dual, from ``u``.
+    """Return the potential that maximises the smoothed semi-dual; the search starts from ``u``.
 
-    Its slope is the difference of two laws: p tilt(u), and where the plan takes p for this u. By hand, since
-    the plan is as large as the support squared, and one pass over it gives value and slope.
+    The gradient is the difference of two laws: p tilt(u), and the second marginal of the plan for this u. It
+    is written out here because one pass over the plan [n, n] then gives both value and gradient.
     """
     base, plan = p.log()[None, :] - c / epsilon, torch.empty_like(c)
     gaps: list[float] = []
@@ -115,10 +118,12 @@ def _ascend(u: Tensor, p: Tensor, c: Tensor, divergence: Divergence, epsilon: fl
         value = (p * divergence.conjugate(w)).sum() - (p * inner).sum()
         return float(value), slope.numpy()
 
-    def enough(_: np.ndarray) -> None:
+    def stop_if_close(_: np.ndarray) -> None:
         if gaps[-1] < MARGINAL_GAP:
             raise StopIteration
 
     options = {"maxiter": 2000, "maxfun": 4000, "ftol": 1e-15, "gtol": 1e-10}
-    found = minimize(objective, u.numpy(), jac=True, method="L-BFGS-B", options=options, callback=enough)
+    found = minimize(
+        objective, u.numpy(), jac=True, method="L-BFGS-B", options=options, callback=stop_if_close
+    )
     return torch.from_numpy(found.x)

@@ -1,4 +1,4 @@
-"""Velocity field -> samples: explicit Runge-Kutta methods with a fixed number of equal steps."""
+"""Explicit Runge-Kutta methods with a fixed number of equal steps: from a velocity field to samples."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from jaxtyping import Float
 from torch import Tensor
 
 from unflow.ground.errors import InputError
@@ -28,10 +29,19 @@ class Integrator(ABC):
         """Calls of the velocity per step."""
 
     @abstractmethod
-    def step(self, velocity: Velocity, x: Tensor, t: Tensor, h: float) -> Tensor:
+    def step(
+        self, velocity: Velocity, x: Float[Tensor, " batch *shape"], t: Float[Tensor, " batch"], h: float
+    ) -> Float[Tensor, " batch *shape"]:
         """Return x(t + h) for x of shape [batch, *shape] and t of shape [batch]."""
 
-    def solve(self, velocity: Velocity, x: Tensor, steps: int, t0: float = 0.0, t1: float = 1.0) -> Tensor:
+    def solve(
+        self,
+        velocity: Velocity,
+        x: Float[Tensor, " batch *shape"],
+        steps: int,
+        t0: float = 0.0,
+        t1: float = 1.0,
+    ) -> Float[Tensor, " batch *shape"]:
         """Return x(t1) for dx/dt = velocity(x, t), x(t0) = x, in ``steps`` equal steps.
 
         Raises:
@@ -52,7 +62,9 @@ class Euler(Integrator):
     order = 1
     evaluations = 1
 
-    def step(self, velocity: Velocity, x: Tensor, t: Tensor, h: float) -> Tensor:
+    def step(
+        self, velocity: Velocity, x: Float[Tensor, " batch *shape"], t: Float[Tensor, " batch"], h: float
+    ) -> Float[Tensor, " batch *shape"]:
         """Take one Euler step."""
         return x + h * velocity(x, t)
 
@@ -64,7 +76,9 @@ class Midpoint(Integrator):
     order = 2
     evaluations = 2
 
-    def step(self, velocity: Velocity, x: Tensor, t: Tensor, h: float) -> Tensor:
+    def step(
+        self, velocity: Velocity, x: Float[Tensor, " batch *shape"], t: Float[Tensor, " batch"], h: float
+    ) -> Float[Tensor, " batch *shape"]:
         """Take one midpoint step."""
         half = x + h / 2 * velocity(x, t)
         return x + h * velocity(half, t + h / 2)
@@ -77,7 +91,9 @@ class Heun(Integrator):
     order = 2
     evaluations = 2
 
-    def step(self, velocity: Velocity, x: Tensor, t: Tensor, h: float) -> Tensor:
+    def step(
+        self, velocity: Velocity, x: Float[Tensor, " batch *shape"], t: Float[Tensor, " batch"], h: float
+    ) -> Float[Tensor, " batch *shape"]:
         """Take one Heun step."""
         k1 = velocity(x, t)
         k2 = velocity(x + h * k1, t + h)
@@ -91,7 +107,9 @@ class RK4(Integrator):
     order = 4
     evaluations = 4
 
-    def step(self, velocity: Velocity, x: Tensor, t: Tensor, h: float) -> Tensor:
+    def step(
+        self, velocity: Velocity, x: Float[Tensor, " batch *shape"], t: Float[Tensor, " batch"], h: float
+    ) -> Float[Tensor, " batch *shape"]:
         """Take one RK4 step."""
         k1 = velocity(x, t)
         k2 = velocity(x + h / 2 * k1, t + h / 2)

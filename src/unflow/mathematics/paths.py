@@ -1,4 +1,4 @@
-"""Probability paths (x0, x1, t) -> (x_t, dx_t); here and nowhere else: t=0 is source, t=1 is data."""
+"""Probability paths (x0, x1, t) -> (x_t, dx_t/dt); everywhere in unflow, t=0 is source and t=1 is data."""
 
 from __future__ import annotations
 
@@ -8,20 +8,21 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from unflow.ground.errors import choose
 
 
 class PathSample(NamedTuple):
-    """A point of the path and the velocity of its conditional flow."""
+    """A point of the path and the velocity of its conditional flow, both [batch, *shape]."""
 
-    x_t: Tensor
-    dx_t: Tensor
+    x_t: Float[Tensor, " batch *shape"]
+    dx_t: Float[Tensor, " batch *shape"]
 
 
-def expand(t: Tensor, x: Tensor) -> Tensor:
-    """Reshape times [batch] to broadcast against samples [batch, *shape]."""
+def expand(t: Float[Tensor, " batch"], x: Float[Tensor, " batch *shape"]) -> Float[Tensor, " batch *ones"]:
+    """Reshape times [batch] to [batch, 1, ..., 1], to broadcast against samples [batch, *shape]."""
     return t.reshape(-1, *[1] * (x.ndim - 1))
 
 
@@ -29,7 +30,12 @@ class Path(ABC):
     """An interpolation with x_t = x0 at t=0 and x1 at t=1."""
 
     @abstractmethod
-    def sample(self, x0: Tensor, x1: Tensor, t: Tensor) -> PathSample:
+    def sample(
+        self,
+        x0: Float[Tensor, " batch *shape"],
+        x1: Float[Tensor, " batch *shape"],
+        t: Float[Tensor, " batch"],
+    ) -> PathSample:
         """Return x_t and dx_t/dt for x0, x1 of shape [batch, *shape] and t of shape [batch] in [0, 1]."""
 
 
@@ -37,18 +43,28 @@ class Path(ABC):
 class LinearPath(Path):
     """x_t = (1 - t) x0 + t x1, dx_t = x1 - x0 (arXiv 2302.00482; arXiv 2506.18747, Eq. 4)."""
 
-    def sample(self, x0: Tensor, x1: Tensor, t: Tensor) -> PathSample:
-        """Return the straight line and its constant velocity."""
+    def sample(
+        self,
+        x0: Float[Tensor, " batch *shape"],
+        x1: Float[Tensor, " batch *shape"],
+        t: Float[Tensor, " batch"],
+    ) -> PathSample:
+        """Return a point of the straight line and its constant velocity."""
         dx_t = x1 - x0
         return PathSample(torch.addcmul(x0, dx_t, expand(t, x0)), dx_t)
 
 
 @dataclass(frozen=True)
 class TrigonometricPath(Path):
-    """x_t = cos(pi t/2) x0 + sin(pi t/2) x1, which keeps the variance of unit-variance ends."""
+    """x_t = cos(pi t/2) x0 + sin(pi t/2) x1; unit variance if x0, x1 are independent and have it."""
 
-    def sample(self, x0: Tensor, x1: Tensor, t: Tensor) -> PathSample:
-        """Return the quarter circle and its velocity."""
+    def sample(
+        self,
+        x0: Float[Tensor, " batch *shape"],
+        x1: Float[Tensor, " batch *shape"],
+        t: Float[Tensor, " batch"],
+    ) -> PathSample:
+        """Return a point of the quarter circle and its velocity."""
         angle = expand(t, x0) * (math.pi / 2)
         cos, sin = torch.cos(angle), torch.sin(angle)
         return PathSample(cos * x0 + sin * x1, (math.pi / 2) * (cos * x1 - sin * x0))

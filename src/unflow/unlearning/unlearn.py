@@ -103,7 +103,7 @@ def unlearn(
     request = {
         "words": target.energy.describe(),
         "strength": target.strength,
-        "divergence": type(target.divergence).__name__.lower(),
+        "divergence": target.divergence.name,
     }
     identity: dict[str, Any] = {
         "parent": sha256_module(target.model),
