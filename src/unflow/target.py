@@ -1,4 +1,4 @@
-"""Where the mass must go: the target law of a request, its weights and exact samples of it."""
+"""The target law of a request: its weights and its exact samples."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from unflow.energies import Energy, evaluate, require_bounded
@@ -17,13 +18,13 @@ from unflow.models.base import GenerativeModel
 
 
 class Bank(NamedTuple):
-    """Samples of the original model, drawn and scored once."""
+    """Samples of the original model with their latents and energies."""
 
-    z: Tensor
+    z: Float[Tensor, " n *prior_shape"]
     """Latents, [n, *prior_shape]."""
-    x: Tensor
+    x: Float[Tensor, " n *sample_shape"]
     """Samples x = G0(z), [n, *sample_shape]."""
-    energy: Tensor
+    energy: Float[Tensor, " n"]
     """F(x), [n]."""
 
 
@@ -37,7 +38,7 @@ class Target:
         model: the original model, whose law is q0.
         energy: what to forget, F: [batch, *shape] -> [batch].
         strength: lam >= 0; 0 leaves the law unchanged.
-        divergence: what holds q* near q0.
+        divergence: D_phi, which keeps q* near q0.
 
     Raises:
         InputError: for a strength that is negative or not finite.
@@ -52,38 +53,42 @@ class Target:
         check_strength(self.strength)
 
     def bank(self, n: int, generator: torch.Generator) -> Bank:
-        """Draw n samples of the original model and score them."""
+        """Draw n samples of the original model and compute their energies."""
         z = self.model.prior(n, generator)
         x = self.model.push_batches(z)
         return Bank(z, x, evaluate(self.energy, x))
 
-    def multiplier(self, energy: Tensor, probabilities: Tensor | None = None) -> float:
+    def multiplier(
+        self, energy: Float[Tensor, " n"], probabilities: Float[Tensor, " n"] | None = None
+    ) -> float:
         """Return kappa for energies F [n] of samples (or atoms with ``probabilities``) of q0."""
         return self.divergence.multiplier(self.strength * energy, probabilities)
 
-    def density_ratio(self, energy: Tensor, probabilities: Tensor | None = None) -> Tensor:
+    def density_ratio(
+        self, energy: Float[Tensor, " n"], probabilities: Float[Tensor, " n"] | None = None
+    ) -> Float[Tensor, " n"]:
         """Return q*/q0 = tilt(kappa - lam F) at samples of q0; its mean under q0 is 1. Shape [n]."""
         kappa = self.multiplier(energy, probabilities)
         return self.divergence.tilt(kappa - self.strength * energy)
 
-    def acceptance(self, energy: Tensor, kappa: float | None = None) -> Tensor:
-        """Return (q*/q0) / sup(q*/q0) in [0, 1], the probability to keep a sample; shape [n].
+    def acceptance(self, energy: Float[Tensor, " n"], kappa: float | None = None) -> Float[Tensor, " n"]:
+        """Return (q*/q0) / sup(q*/q0) in [0, 1], the probability to keep a sample, [n].
 
         For KL, F = softplus(G) and lam = 1 this is ContinualFlow's weight sigmoid(-G)
-        (arXiv 2506.18747, Section 4). Other divergences need ``kappa``; None: from these energies.
+        (arXiv 2506.18747, Section 4). Other divergences need ``kappa``; None computes it from ``energy``.
 
         Raises:
-            InputError: for an energy without a lower bound, whose ratio has no supremum.
+            InputError: for an energy without a lower bound, because q*/q0 then has no supremum.
         """
         require_bounded(self.energy, "weights and rejection")
         if kappa is None:
             kappa = 0.0 if isinstance(self.divergence, KL) else self.multiplier(energy)
         return self.divergence.acceptance(energy, self.energy.lower_bound, self.strength, kappa)
 
-    def effective_sample_size(self, energy: Tensor) -> float:
-        """Return (sum w)^2 / (n sum w^2), the share of a bank that its weights leave, in (0, 1].
+    def effective_sample_size(self, energy: Float[Tensor, " n"]) -> float:
+        """Return the effective share of a bank under its weights w, (sum w)^2 / (n sum w^2), in (0, 1].
 
-        Warns under 5 %: the request leaves little of the original law to learn from.
+        Warns under 5 %, because few samples then carry most of the weight.
         """
         ratio = self.density_ratio(energy)
         share = float(ratio.sum() ** 2 / (len(ratio) * (ratio**2).sum()))
@@ -95,16 +100,16 @@ class Target:
             )
         return share
 
-    def accept(self, bank: Bank, generator: torch.Generator) -> Tensor:
-        """Return which rows of a bank rejection keeps, booleans [n]: those are exact samples of q*."""
+    def accept(self, bank: Bank, generator: torch.Generator) -> Bool[Tensor, " n"]:
+        """Return which rows of a bank rejection sampling accepts, [n]; those are exact samples of q*."""
         probability = self.acceptance(bank.energy)
         return torch.rand(len(probability), generator=generator).to(probability) < probability
 
     def sample(self, n: int, generator: torch.Generator) -> Bank:
-        """Return n exact samples of q*, with their latents, by rejection from the original model.
+        """Return n exact samples of q*, with their latents, by rejection sampling from the original model.
 
         Raises:
-            InputError: if n is under 1, or a bank of max(n, 1000) samples has nothing to accept.
+            InputError: if n is under 1, or no sample of a bank of max(n, 1000) is accepted.
         """
         if n < 1:
             raise InputError(f"got {n} samples to draw; expected 1 or more")

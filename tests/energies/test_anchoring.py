@@ -11,7 +11,14 @@ from torch import Tensor, nn
 
 import unflow as uf
 from unflow.energies import Anchor, AnchorLogOdds, CallableEnergy, Energy, MixtureLogOdds, features_of
-from unflow.energies.anchoring import add_threshold, clusters, grow_request, make_anchor, nearest, walk
+from unflow.energies.anchoring import (
+    add_threshold,
+    cluster_points,
+    count_visits,
+    find_nearest,
+    grow_request,
+    make_anchor,
+)
 from unflow.ground.errors import InputError
 from unflow.ground.streams import stream
 from unflow.models.classifier import Classifier, Features
@@ -118,20 +125,20 @@ def test_a_grown_energy_is_found_again_and_does_not_depend_on_the_order_of_the_i
 
 def test_a_walk_does_not_leave_its_cluster_and_conserves_its_mass() -> None:
     x, which = blobs(240)
-    visits = walk(x, IMAGES)
+    visits = count_visits(x, IMAGES)
     assert bool((visits[which == 0] > 0).all())
     assert float(visits[which != 0].abs().sum()) == 0.0
 
 
 def test_the_nearest_point_of_a_point_is_itself() -> None:
-    distance, index = nearest(X, X, 2)
+    distance, index = find_nearest(X, X, 2)
     assert torch.equal(index[:, 0], torch.arange(len(X)))
     assert bool((distance[:, 1] > 0).all())
 
 
 def test_k_means_finds_separate_clusters() -> None:
     x, which = blobs()
-    part = clusters(x, 6, stream(0))
+    part = cluster_points(x, 6, stream(0))
     for k in part.unique():
         assert len(which[part == k].unique()) == 1
 

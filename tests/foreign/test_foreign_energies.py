@@ -53,10 +53,10 @@ from unflow.energies import (
 )
 from unflow.energies.anchoring import add_threshold, grow_request, make_anchor
 from unflow.energies.fingerprint import fingerprint
-from unflow.energies.optional import imported
-from unflow.energies.probabilities import log_probabilities
+from unflow.energies.opaque import log_probabilities
 from unflow.ground.errors import InputError
 from unflow.ground.files import sha256_module
+from unflow.ground.plugins import import_optional
 from unflow.ground.streams import stream
 from unflow.methods import UNLEARNERS, LatentTransport, Reject
 from unflow.nets import MLP, new_net
@@ -435,7 +435,7 @@ def test_a_package_that_is_broken_inside_says_so_itself(
     (tmp_path / "broken_inside.py").write_text("import not_there_at_all")
     monkeypatch.syspath_prepend(str(tmp_path))
     with pytest.raises(ModuleNotFoundError, match="not_there_at_all"):
-        imported("broken_inside", "onnx")
+        import_optional("broken_inside", "onnx")
 
 
 # Any function

@@ -1,20 +1,22 @@
-"""What to forget: an energy F(x), one number per sample, larger where forgetting is wanted more.
+"""Energies state what to forget: F(x) is one number per sample, and is larger for samples to forget.
 
-Energies form an algebra, and the algebra is about requests:
+Energies combine, and a combined energy is a combined request:
 
-    A | B   forget A or B: the sum (weights exp(-F) multiply)
-    A & B   forget only what is both: the minimum
+    A | B   forget A and forget B: the sum (weights exp(-F) multiply)
+    A & B   forget only samples that are both: the minimum
     -A      forget everything but A
-    2 * A   the same request, pressed twice as hard
+    2 * A   the same request at twice the strength
 
-Sums of *raw* log-odds cancel (a sure A is a sure not-B), so the union refuses unbounded energies:
-bound them first with ``Softplus`` or the ``margin`` of ``ClassLogOdds``.
+Raw log-odds cancel in a sum (a sample that is surely A is surely not B), so the union refuses unbounded
+energies: bound them first with ``Softplus`` or the ``margin`` of ``ClassLogOdds``.
 """
 
 from unflow.energies.anchor import Anchor, AnchorLogOdds, features_of
 from unflow.energies.attribute import AttributeLogOdds
 from unflow.energies.balanced import Balanced, retained_probabilities
 from unflow.energies.base import (
+    Decoded,
+    Decoder,
     Energy,
     Minimum,
     Negative,
@@ -27,16 +29,13 @@ from unflow.energies.base import (
     require_bounded,
     require_finite,
 )
-from unflow.energies.black_box import BlackBox
+from unflow.energies.black_box import BlackBox, ScoreLogOdds
 from unflow.energies.class_log_odds import ClassLogOdds, check_classes
-from unflow.energies.decoded import Decoded, Decoder
-from unflow.energies.estimator import EstimatorLogOdds
+from unflow.energies.estimator import EstimatorLogOdds, LinearClassifier
 from unflow.energies.functions import CallableEnergy, Region
 from unflow.energies.imagenet import ImageNetClassifier
-from unflow.energies.linear import LinearClassifier
 from unflow.energies.mixture import MixtureLogOdds
 from unflow.energies.onnx_log_odds import OnnxLogOdds
-from unflow.energies.score_log_odds import ScoreLogOdds
 
 __all__ = [
     "Anchor",

@@ -1,4 +1,4 @@
-"""What is near a few images: similarity of features to their mean."""
+"""Energies of samples near a few images: the similarity of features to their mean."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as nnf
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from unflow.energies.base import Energy, check_margin, frozen
@@ -21,18 +22,18 @@ class Anchor(Energy):
         cosine: F(x) = <u, v> / (||u|| ||v||) in [-1, 1],    u = phi(x) - centre, v = anchor - centre
         rbf:    F(x) = exp(-||u - v||^2 / 2 radius^2) in (0, 1]
 
-    It penalises everything a little and needs a strength of its own: see ``AnchorLogOdds``.
+    It penalises all samples to some degree, so its strength must be tuned: see ``AnchorLogOdds``.
 
     Args:
         extractor: phi, maps [batch, *shape] to features [batch, ...], which are flattened; it is copied
             and frozen.
-        anchor: mean feature of the k images of what is to be forgotten, [d].
+        anchor: mean feature of k images of what to forget, [d].
         kernel: "cosine" or "rbf".
         centre: subtracted from all features before the cosine, [d]; None: 0.
-        radius: > 0, of the rbf kernel.
+        radius: of the rbf kernel, > 0.
 
     Raises:
-        InputError: for an unknown kernel, an anchor that is no finite vector or lies at the centre of a
+        InputError: for an unknown kernel, an anchor that is not a finite vector or equals the centre of a
             cosine, a radius that is not positive, and (on the first call) features of another size.
     """
 
@@ -71,7 +72,7 @@ class Anchor(Energy):
         """-1 for the cosine, 0 for rbf."""
         return -1.0 if self.kernel == "cosine" else 0.0
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Float[Tensor, " batch *shape"]) -> Float[Tensor, " batch"]:
         """Return the similarity, [batch]."""
         u = features_of(self.extractor, x, len(self.anchor)) - self.centre
         v = (self.anchor - self.centre)[None]
@@ -85,16 +86,16 @@ class Anchor(Energy):
 
 
 class AnchorLogOdds(Energy):
-    r"""Log-odds that a similarity belongs to the upper of two laws; with a margin, bounded below by 0.
+    r"""Log-odds that a similarity is drawn from the upper of two laws; with a margin, at least 0.
 
         F(x) = softplus((similarity(x) - threshold) / temperature + margin) >= 0
 
-    For two normal laws of one variance this is exactly the log-odds; ``anchoring.thresholded`` finds
-    threshold and temperature from the model's own samples.
+    For two normal laws of the same variance these are the exact log-odds; ``anchoring.add_threshold``
+    estimates threshold and temperature from the model's own samples.
 
     Args:
         similarity: an anchor, or any energy.
-        threshold: similarity at which both are as likely.
+        threshold: similarity at which both laws are equally likely.
         temperature: > 0; similarity per nat.
         margin: >= 0, in nats.
 
@@ -126,7 +127,7 @@ class AnchorLogOdds(Energy):
         """As the similarity."""
         return self.similarity.differentiable
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Float[Tensor, " batch *shape"]) -> Float[Tensor, " batch"]:
         """Return the bounded log-odds, [batch]."""
         return nnf.softplus((self.similarity(x) - self.threshold) / self.temperature + self.margin)
 
@@ -135,13 +136,15 @@ class AnchorLogOdds(Energy):
         return f"{self.similarity.describe()} (log-odds, margin {self.margin:g})"
 
 
-def features_of(extractor: nn.Module, x: Tensor, size: int | None = None) -> Tensor:
+def features_of(
+    extractor: nn.Module, x: Float[Tensor, " batch *shape"], size: int | None = None
+) -> Float[Tensor, " batch d"]:
     """Return phi(x) flattened, [batch, d].
 
     Raises:
-        InputError: for features that are not one row per sample, or not of the expected size.
+        InputError: for features that are not one row per sample, or not d = ``size`` numbers per row.
     """
-    features = extractor(x)
+    features: Tensor = extractor(x)
     if features.ndim < 2 or len(features) != len(x):
         raise InputError(
             f"the extractor returned shape {list(features.shape)} for {len(x)} samples; "

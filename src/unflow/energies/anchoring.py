@@ -1,13 +1,14 @@
-"""Energies from a few images of what is to be forgotten and the model's own samples, without labels.
+"""Energies from a few images of what to forget and the model's own samples, without labels.
 
-The extractor is any module from samples to features, of one axis or more: a network's trunk, an encoder,
-``nn.Flatten()`` or ``classifiers.Features``. It is copied and frozen, and gradients go through it.
+The extractor is any module from samples to features of one axis or more: a network without its head, an
+encoder, ``nn.Flatten()`` or ``classifiers.Features``. It is copied and frozen; gradients pass through it.
 """
 
 from __future__ import annotations
 
 import numpy as np
 import torch
+from jaxtyping import Float, Int
 from scipy import sparse
 from torch import Tensor, nn
 
@@ -18,13 +19,16 @@ from unflow.ground.errors import InputError
 from unflow.ground.faces import renamed
 
 STARTS = (0.5, 0.8, 0.9, 0.95)
-"""Quantiles from which two laws of similarities are fitted; the likeliest fit is taken."""
+"""Quantiles from which the fit of two normal laws starts; the fit of the highest likelihood is used."""
 NEIGHBOURS = 10
-"""Of each sample in the graph on which a walk starts from the images."""
+"""Number of nearest neighbours of each sample in the graph of the random walk."""
 
 
 def make_anchor(
-    extractor: nn.Module, images: Tensor, samples: Tensor | None = None, kernel: Kernel = "cosine"
+    extractor: nn.Module,
+    images: Float[Tensor, " k *shape"],
+    samples: Float[Tensor, " n *shape"] | None = None,
+    kernel: Kernel = "cosine",
 ) -> Anchor:
     r"""Return the similarity to the mean feature of k images (arXiv 2603.16489).
 
@@ -38,44 +42,46 @@ def make_anchor(
     Raises:
         InputError: for no images or no samples, or features that are not finite.
     """
-    anchor = features(extractor, images, "images").mean(0)
+    anchor = extract_features(extractor, images, "images").mean(0)
     if samples is None:
         return Anchor(extractor, anchor.to(images.dtype), kernel)
-    phi = features(extractor, samples, "samples")
+    phi = extract_features(extractor, samples, "samples")
     radius = float((phi - anchor).norm(dim=1).median())
     return Anchor(extractor, anchor.to(images.dtype), kernel, phi.mean(0).to(images.dtype), radius)
 
 
-def add_threshold(anchor: Anchor, samples: Tensor, margin: float = 0.0, rounds: int = 200) -> AnchorLogOdds:
-    r"""Return the bounded log-odds of a similarity, by two normal laws fitted to the model's own samples.
+def add_threshold(
+    anchor: Anchor, samples: Float[Tensor, " n *shape"], margin: float = 0.0, rounds: int = 200
+) -> AnchorLogOdds:
+    r"""Return the bounded log-odds of a similarity, from two normal laws fitted to the model's own samples.
 
         s ~ w N(m_1, v) + (1 - w) N(m_0, v),    temperature = v / (m_1 - m_0),
         threshold = (m_0 + m_1) / 2 + temperature log((1 - w) / w)
 
-    With one variance the log-odds is linear in s. The fit is the likeliest that expectation-maximisation
-    finds from ``STARTS``.
+    With the same variance v, the log-odds are linear in s. Expectation-maximisation starts from each of
+    ``STARTS``, and the fit of the highest likelihood is used.
 
     Args:
         anchor: the similarity.
         samples: of the original model, [n, *shape].
         margin: >= 0, in nats.
-        rounds: of the fit.
+        rounds: iterations of the fit.
 
     Raises:
-        InputError: for a similarity that cannot tell the samples apart.
+        InputError: for a similarity that is the same for all samples, NaN or infinite.
     """
     s = evaluate(anchor, samples).double()
-    _, threshold, temperature = max(two_laws(s, start, rounds) for start in STARTS)
+    _, threshold, temperature = max(fit_two_normals(s, start, rounds) for start in STARTS)
     return AnchorLogOdds(anchor, threshold, temperature, margin)
 
 
-def two_laws(s: Tensor, start: float, rounds: int) -> tuple[float, float, float]:
-    """Fit two normal laws of one variance to s; return the mean log-likelihood, threshold and temperature.
+def fit_two_normals(s: Float[Tensor, " n"], start: float, rounds: int) -> tuple[float, float, float]:
+    """Fit two normal laws of the same variance to s; return mean log-likelihood, threshold and temperature.
 
     Args:
         s: numbers that differ, [n].
-        start: quantile over which a number counts as one of the upper law at first.
-        rounds: of expectation-maximisation.
+        start: quantile; at first, larger numbers belong to the upper law.
+        rounds: iterations of expectation-maximisation.
     """
     upper = (s >= s.quantile(start)).double()
     for _ in range(rounds):
@@ -92,29 +98,29 @@ def two_laws(s: Tensor, start: float, rounds: int) -> tuple[float, float, float]
 
 def grow_request(
     extractor: nn.Module,
-    images: Tensor,
-    samples: Tensor,
+    images: Float[Tensor, " k *shape"],
+    samples: Float[Tensor, " n *shape"],
     generator: torch.Generator,
     share: float = 0.12,
     margin: float = 5.0,
     parts: int = 20,
     rank: int = 16,
 ) -> MixtureLogOdds:
-    r"""Return Gaussian log-odds of what k images lead to among the model's own samples (ours).
+    r"""Return Gaussian log-odds of the model's own samples that a random walk from k images reaches (ours).
 
     A random walk on the graph of nearest samples starts from the images (label propagation, Zhou et al.,
-    2003). The ``share`` of the samples that it visits most, for their degree, becomes one Gaussian; the
-    others become ``parts`` more, by k-means.
+    2003). The ``share`` of the samples with the most visits per degree is fitted by one Gaussian; the others
+    are split by k-means and fitted by ``parts`` more.
 
     Args:
         extractor: phi, maps [batch, *shape] to features [batch, ...].
         images: of what is to be forgotten, [k, *shape].
         samples: of the original model, [n, *shape], n >= 20 parts.
-        generator: of the first centres.
-        share: about how much of the samples is to be forgotten, in (0, 0.5].
+        generator: draws the initial centres of k-means.
+        share: about the share of the samples to forget, in (0, 0.5].
         margin: >= 0, in nats.
-        parts: >= 1.
-        rank: principal directions of the features that are kept, >= 1.
+        parts: Gaussians of the retained samples, >= 1.
+        rank: number of principal directions of the features that are used, >= 1.
 
     Raises:
         InputError: for too few images or samples, numbers out of range, or features that are not finite.
@@ -123,15 +129,16 @@ def grow_request(
         raise InputError(f"got share={share}; expected a number in (0, 0.5]")
     if parts < 1 or rank < 1:
         raise InputError(f"got parts={parts} and rank={rank}; expected 1 or more")
-    start, phi = features(extractor, images, "images"), features(extractor, samples, "samples")
+    start = extract_features(extractor, images, "images")
+    phi = extract_features(extractor, samples, "samples")
     if len(phi) < 20 * parts:
         raise InputError(f"got {len(phi)} samples for {parts} parts; expected {20 * parts} or more")
     origin = phi.mean(0)
     basis = torch.linalg.eigh(torch.cov(phi.T).reshape(phi.shape[1], -1)).eigenvectors[:, -rank:]
-    visits = walk(phi, start)
+    visits = count_visits(phi, start)
     near = visits >= visits.topk(max(2, round(share * len(phi)))).values[-1].clamp(min=1e-300)
     u = (phi - origin) @ basis
-    others = clusters(u[~near], parts, generator)
+    others = cluster_points(u[~near], parts, generator)
     groups = [u[near], *(group for k in range(parts) if len(group := u[~near][others == k]) > 1)]
     ridge = 0.02 * torch.cov(u.T).reshape(u.shape[1], -1)
     shares = torch.tensor([len(group) / len(u) for group in groups]).to(u)
@@ -143,7 +150,7 @@ def grow_request(
 
 
 @torch.no_grad()
-def features(extractor: nn.Module, x: Tensor, what: str) -> Tensor:
+def extract_features(extractor: nn.Module, x: Float[Tensor, " n *shape"], what: str) -> Float[Tensor, " n d"]:
     """Return phi(x) of many samples without gradient, [n, d], in double precision.
 
     Raises:
@@ -158,23 +165,25 @@ def features(extractor: nn.Module, x: Tensor, what: str) -> Tensor:
     return phi
 
 
-def walk(points: Tensor, start: Tensor, restart: float = 0.01, rounds: int = 300) -> Tensor:
-    r"""Return how often a walk from ``start`` visits each point, for its degree, [n].
+def count_visits(
+    points: Float[Tensor, " n d"], start: Float[Tensor, " k d"], restart: float = 0.01, rounds: int = 300
+) -> Float[Tensor, " n"]:
+    r"""Return how often a random walk from ``start`` visits each point, divided by the point's degree, [n].
 
         f = restart sum_t (1 - restart)^t (P^T)^t b,    visits = f / degree
 
-    P steps along the symmetric graph of ``NEIGHBOURS`` nearest points with the weights
-    exp(-||x_i - x_j||^2 / (r_i r_j)), r_i the distance to the last neighbour; b is spread evenly over the
+    P is the transition matrix of the symmetric graph of ``NEIGHBOURS`` nearest points with the weights
+    exp(-||x_i - x_j||^2 / (r_i r_j)), where r_i is the distance to the last neighbour. b is uniform over the
     nearest points of each start.
 
     Args:
         points: [n, d], n > ``NEIGHBOURS``.
         start: [k, d].
-        restart: in (0, 1].
+        restart: probability of a restart, in (0, 1].
         rounds: terms of the sum.
     """
     n, k = len(points), NEIGHBOURS
-    distance, index = nearest(points, points, k + 1)
+    distance, index = find_nearest(points, points, k + 1)
     distance, index = distance[:, 1:], index[:, 1:]
     radius = distance[:, -1].clamp(min=1e-12)
     weight = torch.exp(-distance.square() / (radius[:, None] * radius[index]))
@@ -183,25 +192,29 @@ def walk(points: Tensor, start: Tensor, restart: float = 0.01, rounds: int = 300
     graph = graph.maximum(graph.T)
     degree = np.asarray(graph.sum(1)).ravel()
     step = graph @ sparse.diags(1 / degree)
-    b = np.bincount(nearest(start, points, k)[1].flatten().cpu().numpy(), minlength=n) / (k * len(start))
+    b = np.bincount(find_nearest(start, points, k)[1].flatten().cpu().numpy(), minlength=n) / (k * len(start))
     f = b.copy()
     for _ in range(rounds):
         f = (1 - restart) * (step @ f) + restart * b
     return torch.from_numpy(f / degree).to(points)
 
 
-def nearest(x: Tensor, points: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """Return distances and rows of the k nearest points to each x, both [n, k]."""
-    found = [torch.cdist(chunk, points).topk(k, largest=False) for chunk in x.split(512)]
+def find_nearest(
+    x: Float[Tensor, " n d"], points: Float[Tensor, " m d"], k: int
+) -> tuple[Float[Tensor, " n k"], Int[Tensor, " n k"]]:
+    """Return the distances and indices of the k points nearest to each x, both [n, k]."""
+    found = [torch.cdist(chunk, points).topk(k, largest=False) for chunk in torch.split(x, 512)]
     return torch.cat([each.values for each in found]), torch.cat([each.indices for each in found])
 
 
-def clusters(points: Tensor, parts: int, generator: torch.Generator, rounds: int = 15) -> Tensor:
-    """Return the part of each point by k-means from random points, [n] in 0 ... parts - 1."""
+def cluster_points(
+    points: Float[Tensor, " n d"], parts: int, generator: torch.Generator, rounds: int = 15
+) -> Int[Tensor, " n"]:
+    """Return the cluster of each point by k-means from random points, [n] in 0 ... parts - 1."""
     rows = torch.randperm(len(points), generator=generator)[:parts].to(points.device)
     centres = points[rows]
     for _ in range(rounds):
-        part = nearest(points, centres, 1)[1][:, 0]
+        part = find_nearest(points, centres, 1)[1][:, 0]
         sums = torch.zeros_like(centres).index_add(0, part, points)
         counts = torch.bincount(part, minlength=len(centres))
         centres = torch.where(counts[:, None] > 0, sums / counts[:, None].clamp(min=1), centres)
@@ -209,5 +222,15 @@ def clusters(points: Tensor, parts: int, generator: torch.Generator, rounds: int
 
 
 __getattr__ = renamed(
-    __name__, {"anchored": "make_anchor", "thresholded": "add_threshold", "grown": "grow_request"}
+    __name__,
+    {
+        "anchored": "make_anchor",
+        "thresholded": "add_threshold",
+        "grown": "grow_request",
+        "two_laws": "fit_two_normals",
+        "features": "extract_features",
+        "walk": "count_visits",
+        "nearest": "find_nearest",
+        "clusters": "cluster_points",
+    },
 )

@@ -1,4 +1,4 @@
-"""An attribute that labelled examples show: a linear probe on the features of any extractor."""
+"""Log-odds of an attribute: a linear probe, on the features of any extractor, fitted to labelled images."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import math
 
 import torch
 import torch.nn.functional as nnf
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from unflow.energies.anchor import features_of
@@ -15,11 +16,11 @@ from unflow.ground.errors import InputError
 
 
 class AttributeLogOdds(Energy):
-    r"""Log-odds of an attribute, linear in the features of a frozen network; bounded below by 0.
+    r"""Log-odds of an attribute, linear in the features of a frozen network; at least 0.
 
         L(x) = <w, phi(x)> + b,    F = softplus(L + margin) >= 0
 
-    ``fitted`` finds w and b from images that have the attribute and images that do not.
+    ``fitted`` estimates w and b from images with the attribute and images without it.
 
     Args:
         extractor: phi, maps [batch, *shape] to features [batch, ...], which are flattened; it is copied
@@ -30,7 +31,7 @@ class AttributeLogOdds(Energy):
         name: of the attribute, for lineage and reports.
 
     Raises:
-        InputError: for a weight that is no finite vector, numbers out of these ranges, and (on the first
+        InputError: for a weight that is not a finite vector, numbers out of these ranges, and (on the first
             call) features of another size.
     """
 
@@ -60,26 +61,26 @@ class AttributeLogOdds(Energy):
     def fitted(
         cls,
         extractor: nn.Module,
-        positive: Tensor,
-        negative: Tensor,
+        positive: Float[Tensor, " n *shape"],
+        negative: Float[Tensor, " m *shape"],
         margin: float = 0.0,
         share: float = 0.5,
         C: float = 1.0,
         name: str = "an attribute",
     ) -> AttributeLogOdds:
-        r"""Return the log-odds that logistic regression finds from two sets of images.
+        r"""Return the log-odds that logistic regression estimates from two sets of images.
 
-        Features are standardised, and both sets weigh the same whatever their sizes, so that
+        Features are standardised, and both sets have the same total weight for any sizes, so that
 
             <w, phi(x)> + b = log p(x | attribute) - log p(x | none) + log(share / (1 - share))
 
         Args:
             extractor: phi.
-            positive: images that have the attribute, [n, *shape].
-            negative: images that do not, [m, *shape].
+            positive: images with the attribute, [n, *shape].
+            negative: images without it, [m, *shape].
             margin: >= 0, in nats.
-            share: of the model's samples that have the attribute, about, in (0, 1).
-            C: > 0, the inverse of the ridge; smaller for few images of many features.
+            share: about the share of the model's samples with the attribute, in (0, 1).
+            C: > 0, the inverse of the ridge penalty; choose it smaller for few images and many features.
             name: of the attribute.
 
         Raises:
@@ -95,7 +96,7 @@ class AttributeLogOdds(Energy):
                 f"got {len(positive)} images with the attribute and {len(negative)} without; expected 1 or "
                 "more of each"
             )
-        phi = torch.cat([_features(extractor, x) for x in (positive, negative)])
+        phi = torch.cat([_extract_features(extractor, x) for x in (positive, negative)])
         if not torch.isfinite(phi).all():
             raise InputError("the features of the images are NaN or infinite; expected finite numbers")
         mean, scale = phi.mean(0), phi.std(0, correction=0)
@@ -112,7 +113,7 @@ class AttributeLogOdds(Energy):
         """0."""
         return 0.0
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Float[Tensor, " batch *shape"]) -> Float[Tensor, " batch"]:
         """Return the bounded log-odds, [batch]."""
         L = features_of(self.extractor, x, len(self.weight)) @ self.weight + self.bias
         return nnf.softplus(L + self.margin)
@@ -123,6 +124,6 @@ class AttributeLogOdds(Energy):
 
 
 @torch.no_grad()
-def _features(extractor: nn.Module, x: Tensor) -> Tensor:
+def _extract_features(extractor: nn.Module, x: Tensor) -> Tensor:
     extractor = frozen(extractor)
     return torch.cat([features_of(extractor, chunk) for chunk in in_batches(x, 256)]).double().cpu()

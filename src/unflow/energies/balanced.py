@@ -1,4 +1,4 @@
-"""Offsets that keep the retained classes in balance."""
+"""An energy with offsets that keep the shares of the retained classes."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from unflow.energies.base import Energy, frozen
@@ -17,14 +18,14 @@ class Balanced(Energy):
 
         F_b(x) = F(x) - sum_k b_k p(k | x, retained)
 
-    A request takes most from the retained classes that look like the forgotten ones. The offsets for
-    which no class loses its share are Lagrange multipliers; ``calibration.balanced`` finds them.
+    A request removes most from those retained classes that look like the forgotten ones. The offsets with
+    which every class keeps its share are Lagrange multipliers; ``calibration.balance_classes`` finds them.
 
     Args:
         energy: F.
         classifier: maps [batch, *shape] to logits [batch, num_classes].
-        forget: classes to forget, over which p(k | x, retained) is conditioned out.
-        offsets: b, one per retained class in their order, in nats.
+        forget: classes to forget; p(k | x, retained) is the probability of k given that x is in none of them.
+        offsets: b, in nats, one per retained class in increasing order.
 
     Raises:
         InputError: for offsets that are not finite, or (on the first call) not one per retained class.
@@ -52,7 +53,7 @@ class Balanced(Energy):
         """As the inner energy."""
         return self.energy.differentiable
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Float[Tensor, " batch *shape"]) -> Float[Tensor, " batch"]:
         """Return F(x) - sum_k b_k p(k | x, retained)."""
         probabilities = retained_probabilities(self.classifier(x), self.forget)
         if probabilities.shape[1] != len(self.offsets):
@@ -60,15 +61,17 @@ class Balanced(Energy):
                 f"got {len(self.offsets)} offsets for {probabilities.shape[1]} retained classes; expected "
                 "one each"
             )
-        F = self.energy(x) - probabilities @ self.offsets.to(probabilities)
-        return F if self.differentiable else F.detach()  # the gradient of the offsets is none of F
+        F: Tensor = self.energy(x) - probabilities @ self.offsets.to(probabilities)
+        return F if self.differentiable else F.detach()  # the offsets' gradient is not that of F
 
     def describe(self) -> str:
-        """Return the inner request, and that classes are balanced."""
+        """Return the inner request, marked as balanced."""
         return f"{self.energy.describe()}, balanced"
 
 
-def retained_probabilities(logits: Tensor, forget: Sequence[int]) -> Tensor:
+def retained_probabilities(
+    logits: Float[Tensor, " batch classes"], forget: Sequence[int]
+) -> Float[Tensor, " batch retained"]:
     """Return p(k | x, retained) for the classes that are not forgotten, [batch, retained classes]."""
     kept = [k for k in range(logits.shape[1]) if k not in set(forget)]
     return logits[:, kept].softmax(1)

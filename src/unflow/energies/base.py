@@ -1,4 +1,4 @@
-"""What an energy is, how energies combine, and their values at many samples."""
+"""The base class of energies, how energies combine, and their values at many samples."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ import copy
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import Protocol, cast
 
 import torch
 import torch.nn.functional as nnf
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from unflow.ground.batches import in_batches
@@ -16,20 +18,20 @@ from unflow.ground.errors import InputError
 
 
 class Energy(nn.Module, ABC):
-    """F: [batch, *shape] -> [batch], in nats; a module, so that it moves between devices with the rest."""
+    """F: [batch, *shape] -> [batch], in nats. It is a module, so ``to(device)`` moves it."""
 
     @property
     @abstractmethod
     def lower_bound(self) -> float:
-        """The largest number known to lie under every F(x); -inf when there is none."""
+        """The largest known lower bound of F; -inf if none is known."""
 
     @property
     def differentiable(self) -> bool:
-        """Whether dF/dx is available (methods that need it say so before training)."""
+        """Whether dF/dx is available. Methods that need it refuse other energies before training."""
         return True
 
     @abstractmethod
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Float[Tensor, " batch *shape"]) -> Float[Tensor, " batch"]:
         """Return F(x), shape [batch]."""
 
     def describe(self) -> str:
@@ -78,7 +80,7 @@ class Softplus(Energy):
         """As the inner energy."""
         return self.energy.differentiable
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Float[Tensor, " batch *shape"]) -> Float[Tensor, " batch"]:
         """Return softplus(F(x) + margin)."""
         return nnf.softplus(self.energy(x) + self.margin)
 
@@ -94,7 +96,7 @@ def check_margin(margin: float) -> None:
 
 
 class Negative(Energy):
-    """-F: forget everything but what F names. Bounded only if F is; see ``Softplus``."""
+    """-F: forget everything but what F asks to forget. It has no lower bound; ``Softplus`` gives it one."""
 
     def __init__(self, energy: Energy) -> None:
         super().__init__()
@@ -102,7 +104,7 @@ class Negative(Energy):
 
     @property
     def lower_bound(self) -> float:
-        """-inf: no upper bound of F is known."""
+        """-inf, because no upper bound of F is known."""
         return -math.inf
 
     @property
@@ -110,9 +112,10 @@ class Negative(Energy):
         """As the inner energy."""
         return self.energy.differentiable
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Float[Tensor, " batch *shape"]) -> Float[Tensor, " batch"]:
         """Return -F(x)."""
-        return -self.energy(x)
+        F: Tensor = self.energy(x)
+        return -F
 
     def describe(self) -> str:
         """Return the inverted request."""
@@ -141,16 +144,17 @@ class Scaled(Energy):
         """As the inner energy."""
         return self.energy.differentiable
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Float[Tensor, " batch *shape"]) -> Float[Tensor, " batch"]:
         """Return factor * F(x)."""
-        return self.factor * self.energy(x)
+        F: Tensor = self.energy(x)
+        return self.factor * F
 
     def describe(self) -> str:
         """Return the factor and the inner request."""
         return f"{self.factor:g} x {self.energy.describe()}"
 
 
-class _Many(Energy):
+class _Combination(Energy):
     """Several energies of the same samples."""
 
     def __init__(self, energies: Sequence[Energy]) -> None:
@@ -167,16 +171,16 @@ class _Many(Energy):
     def differentiable(self) -> bool:
         return all(energy.differentiable for energy in self.parts)
 
-    def values(self, x: Tensor) -> Tensor:
+    def values(self, x: Float[Tensor, " batch *shape"]) -> Float[Tensor, " parts batch"]:
         F = torch.stack([energy(x) for energy in self.parts])
-        return F if self.differentiable else F.detach()  # the gradient of some parts is none of the whole
+        return F if self.differentiable else F.detach()  # the parts' gradients are not that of the whole
 
 
-class Sum(_Many):
+class Sum(_Combination):
     """Union of requests: F = F_1 + ... + F_k, so that the weights exp(-F_i) multiply.
 
     Raises:
-        InputError: for energies without a lower bound, whose sum would cancel.
+        InputError: for energies without a lower bound, which would cancel in the sum.
     """
 
     def __init__(self, energies: Sequence[Energy]) -> None:
@@ -189,7 +193,7 @@ class Sum(_Many):
         """The sum of the bounds."""
         return sum(energy.lower_bound for energy in self.parts)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Float[Tensor, " batch *shape"]) -> Float[Tensor, " batch"]:
         """Return the sum, shape [batch]."""
         return self.values(x).sum(0)
 
@@ -198,21 +202,64 @@ class Sum(_Many):
         return " or ".join(energy.describe() for energy in self.parts)
 
 
-class Minimum(_Many):
-    """Intersection of requests: F = min(F_1, ..., F_k), large only where every part is."""
+class Minimum(_Combination):
+    """Intersection of requests: F = min(F_1, ..., F_k), which is large only where every part is large."""
 
     @property
     def lower_bound(self) -> float:
         """The least of the bounds."""
         return min(energy.lower_bound for energy in self.parts)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Float[Tensor, " batch *shape"]) -> Float[Tensor, " batch"]:
         """Return the minimum, shape [batch]."""
         return self.values(x).amin(0)
 
     def describe(self) -> str:
         """Return the requests joined by 'and'."""
         return " and ".join(energy.describe() for energy in self.parts)
+
+
+# Latents
+
+
+class Decoder(Protocol):
+    """A module that turns latents into samples, such as ``Autoencoder``."""
+
+    def decode(self, latents: Float[Tensor, " batch *latent"]) -> Float[Tensor, " batch *shape"]:
+        """Return the samples [batch, *shape] of latents [batch, *latent_shape]."""
+        ...
+
+
+class Decoded(Energy):
+    """An energy of samples as an energy of latents z: F(decode(z)).
+
+    Args:
+        energy: F, of samples.
+        autoencoder: a module with ``decode``; it is copied and frozen.
+    """
+
+    def __init__(self, energy: Energy, autoencoder: nn.Module) -> None:
+        super().__init__()
+        self.energy, self.autoencoder = energy, frozen(autoencoder)
+
+    @property
+    def lower_bound(self) -> float:
+        """As the inner energy."""
+        return self.energy.lower_bound
+
+    @property
+    def differentiable(self) -> bool:
+        """As the inner energy."""
+        return self.energy.differentiable
+
+    def forward(self, x: Float[Tensor, " batch *shape"]) -> Float[Tensor, " batch"]:
+        """Return F(decode(x)) for latents x."""
+        F: Tensor = self.energy(cast(Decoder, self.autoencoder).decode(x))
+        return F
+
+    def describe(self) -> str:
+        """Return the inner request."""
+        return f"{self.energy.describe()}, decoded"
 
 
 # Values
@@ -227,8 +274,8 @@ def require_bounded(energy: Energy, purpose: str) -> None:
         )
 
 
-def require_finite(F: Tensor) -> None:
-    """Raise InputError if an energy of samples [n] is NaN or infinite for any."""
+def require_finite(F: Float[Tensor, " n"]) -> None:
+    """Raise InputError if any of the energies F [n] of samples is NaN or infinite."""
     if not torch.isfinite(F).all():
         raise InputError(
             f"the energy is NaN or infinite for {int((~torch.isfinite(F)).sum())} of {len(F)} "
@@ -236,12 +283,12 @@ def require_finite(F: Tensor) -> None:
         )
 
 
-def evaluate(energy: Energy, x: Tensor, batch_size: int = 4096) -> Tensor:
-    """Return F at many samples without gradient, and refuse what cannot be an energy.
+def evaluate(energy: Energy, x: Float[Tensor, " n *shape"], batch_size: int = 4096) -> Float[Tensor, " n"]:
+    """Return F at many samples, [n], without gradient, after checking that the values can be an energy.
 
     Raises:
-        InputError: for a wrong shape, NaN or infinite values, a constant (which names nothing), or
-            a value under the stated lower bound.
+        InputError: for values of the wrong shape, NaN or infinite values, the same value for all samples, or
+            a value under the energy's lower bound.
     """
     with torch.no_grad():
         values = [energy(chunk) for chunk in in_batches(x, batch_size)]

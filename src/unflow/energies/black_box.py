@@ -1,4 +1,4 @@
-"""Any score of samples, in numpy or in torch, asked in pieces and never twice."""
+"""Scores of samples by any function, in NumPy or in torch, and their log-odds."""
 
 from __future__ import annotations
 
@@ -8,36 +8,39 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from torch import Tensor
+from jaxtyping import Float
+from torch import Tensor, nn
 
+from unflow.energies.base import frozen
+from unflow.energies.opaque import FLOOR, Opaque, binary_probabilities, check_floor, log_probabilities
 from unflow.ground.errors import InputError
 
 Reads = Literal["array", "uint8", "tensor"]
 
 
 class BlackBox:
-    """A function of samples that somebody else has written, as one of tensors: [batch, *shape] -> [batch].
+    """A third-party function of samples as a function of tensors: [batch, *shape] -> [batch].
 
-    ``CallableEnergy(black_box, lower_bound, differentiable=False)`` takes its numbers as an energy,
-    ``ScoreLogOdds(black_box, margin)`` as probabilities of what is to be forgotten.
+    ``CallableEnergy(black_box, lower_bound, differentiable=False)`` uses its numbers as an energy,
+    ``ScoreLogOdds(black_box, margin)`` as probabilities that a sample is to be forgotten.
 
     Args:
         function: returns one number per sample, as an array, tensor or list.
-        reads: what it is given: "array", [batch, *shape] of numpy as they are; "uint8", images
-            [batch, h, w, c] of 0 ... 255 made of [batch, c, h, w] in [-1, 1]; or "tensor", on the CPU.
+        reads: its input: "array", the samples as a NumPy array [batch, *shape]; "uint8", images
+            [batch, h, w, c] in 0 ... 255, converted from [batch, c, h, w] in [-1, 1]; or "tensor", the
+            samples on the CPU.
         batch_size: samples per call, at most.
-        remembers: whether a sample that was scored is not scored again; 16 bytes and a number are kept of
-            each.
-        name: in lineage and reports, the function's own by default. It stands for the function: give it
-            another one, with a version, when the function changes.
+        remembers: whether each sample is scored only once; 16 bytes and a number per sample are kept.
+        name: in lineage and reports; the function's own by default. It identifies the function: choose
+            another name, for example with a version, when the function changes.
 
     Attributes:
         calls: how often the function was called.
         scored: how many samples it was given.
 
     Raises:
-        InputError: for a batch size under 1, and (on a call) for images that are none or answers that are
-            not one number per sample.
+        InputError: for a batch size under 1, and (on a call) for samples that are not images
+            ("uint8") or results that are not one number per sample.
     """
 
     def __init__(
@@ -58,25 +61,27 @@ class BlackBox:
         self._known: dict[bytes, float] = {}
 
     def __deepcopy__(self, memo: dict[int, Any]) -> BlackBox:
-        """Return itself: what is behind the function may be a connection, and copies share what is known."""
+        """Return itself: the function may hold a connection, and copies share the known scores."""
         return self
 
     @torch.no_grad()
-    def __call__(self, x: Tensor) -> Tensor:
+    def __call__(self, x: Float[Tensor, " batch *shape"]) -> Float[Tensor, " batch"]:
         """Return the scores, [batch]."""
         x_cpu = x.detach().cpu()
         keys = [hashlib.blake2b(row.tobytes(), digest_size=16).digest() for row in x_cpu.numpy()]
         known = self._known if self.remembers else {}
         new = {key: row for row, key in enumerate(keys) if key not in known}
         rows = torch.tensor(list(new.values()), dtype=torch.long)
-        scores = [score for piece in rows.split(self.batch_size) for score in self._scores(x_cpu[piece])]
+        scores = [
+            score for piece in torch.split(rows, self.batch_size) for score in self._score(x_cpu[piece])
+        ]
         known.update(zip(new, scores, strict=True))
         return torch.tensor([known[key] for key in keys], dtype=torch.float64).to(x)
 
-    def _scores(self, x: Tensor) -> list[float]:
+    def _score(self, x: Tensor) -> list[float]:
         if len(x) == 0:
             return []
-        answer = self.function(self._given(x))
+        answer = self.function(self._convert(x))
         self.calls, self.scored = self.calls + 1, self.scored + len(x)
         try:
             numbers = torch.as_tensor(answer).detach().cpu().double()
@@ -92,14 +97,67 @@ class BlackBox:
             )
         return numbers.flatten().tolist()
 
-    def _given(self, x: Tensor) -> np.ndarray | Tensor:
+    def _convert(self, x: Tensor) -> np.ndarray | Tensor:
         if self.reads == "uint8":
-            return _bytes(x)
+            return _to_bytes(x)
         return x if self.reads == "tensor" else x.numpy()
 
 
-def _bytes(x: Tensor) -> np.ndarray:
-    """Return images [batch, c, h, w] in [-1, 1] as [batch, h, w, c] of 0 ... 255."""
+class ScoreLogOdds(Opaque):
+    r"""Log-odds of a score in [0, 1] that a sample is to be forgotten; no gradient.
+
+        L(x) = log p(x) - log (1 - p(x)),    F = softplus(L + margin) >= 0
+
+    Args:
+        score: p, maps [batch, *shape] to [batch] in [0, 1]: a ``BlackBox``, or any function of tensors; a
+            module is copied and frozen.
+        margin: >= 0, in nats; None for the unbounded log-odds.
+        floor: in (0, 0.5), of p and 1 - p.
+
+    Raises:
+        InputError: for numbers out of these ranges, and (on the first call) for scores that are not one
+            number in [0, 1] per sample.
+    """
+
+    floor: Tensor
+
+    def __init__(
+        self, score: Callable[[Tensor], Tensor], margin: float | None = 0.0, floor: float = FLOOR
+    ) -> None:
+        super().__init__([1], margin)
+        check_floor(floor)
+        self.score = frozen(score) if isinstance(score, nn.Module) else score
+        self.register_buffer("floor", torch.tensor(floor, dtype=torch.float64))
+
+    def logits(self, x: Float[Tensor, " batch *shape"]) -> Float[Tensor, " batch 2"]:
+        """Return log (1 - p) and log p, [batch, 2]."""
+        p = self.score(x)
+        if p.shape != (len(x),):
+            raise InputError(
+                f"the score returned shape {list(p.shape)} for {len(x)} samples; expected [{len(x)}], one "
+                "number per sample"
+            )
+        if bool(p.isnan().any()):
+            raise InputError(
+                f"got a score that is NaN for {int(p.isnan().sum())} of {len(p)} samples; expected a number "
+                "in [0, 1] for each: mend the score"
+            )
+        if not bool(((p >= 0) & (p <= 1)).all()):
+            raise InputError(
+                f"got scores from {float(p.min()):.4g} to {float(p.max()):.4g}; expected numbers in [0, 1]: "
+                "divide percents by 100, or in Python give others as an energy, "
+                "CallableEnergy(score, differentiable=False)"
+            )
+        return log_probabilities(binary_probabilities(p), float(self.floor))
+
+    def describe(self) -> str:
+        """Return the name of the score and the margin."""
+        margin, name = self.log_odds.margin, getattr(self.score, "__name__", type(self.score).__name__)
+        return f"score {name} ({'raw log-odds' if margin is None else f'margin {margin:g}'})"
+
+
+def _to_bytes(x: Tensor) -> np.ndarray:
+    """Return images [batch, c, h, w] in [-1, 1] as [batch, h, w, c] in 0 ... 255."""
     if x.ndim != 4:
         raise InputError(
             f"got samples of shape {list(x.shape[1:])} to read as uint8; expected images [c, h, w]: write "

@@ -1,6 +1,6 @@
-"""What makes an energy of a classifier: how sure it may be, and what keeps the classes in balance.
+"""Calibration of the classifier behind an energy, and offsets that keep the retained classes' shares.
 
-Both read labelled samples that the guide has not seen, or the model's own, and no judge.
+Both use labelled samples that the guide was not trained on, or samples of the model. Neither uses a judge.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as nnf
+from jaxtyping import Float, Int
 from scipy.optimize import minimize_scalar
 from torch import Tensor, nn
 
@@ -20,7 +21,7 @@ from unflow.ground.faces import renamed
 
 
 class Tempered(nn.Module):
-    """A classifier whose logits are divided by a temperature: as sure as it is right (arXiv 1706.04599).
+    """A classifier whose logits are divided by a temperature, for calibration (arXiv 1706.04599).
 
     Args:
         classifier: maps [batch, *shape] to logits [batch, num_classes].
@@ -39,23 +40,24 @@ class Tempered(nn.Module):
         self.classifier = classifier
         self.register_buffer("temperature", torch.tensor(temperature))
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Float[Tensor, " batch *shape"]) -> Float[Tensor, " batch classes"]:
         """Return logits / T, [batch, num_classes]."""
-        return self.classifier(x) / self.temperature
+        logits: Tensor = self.classifier(x)
+        return logits / self.temperature
 
 
 @torch.no_grad()
-def calibrate(classifier: nn.Module, x: Tensor, labels: Tensor) -> Tempered:
-    r"""Return the classifier at the temperature that minimises its cross entropy on samples new to it.
+def calibrate(classifier: nn.Module, x: Float[Tensor, " n *shape"], labels: Int[Tensor, " m"]) -> Tempered:
+    r"""Return the classifier at the temperature that minimises its cross entropy on held-out samples.
 
         T = max(1, argmin_T E[ -log softmax(logits / T)_label ])    (arXiv 1706.04599, Section 4.2)
 
-    A guide is only ever made less sure: where it makes no error the minimum would be at T = 0. With the
-    guide calibrated, one margin in nats means the same for every data set.
+    T is at least 1, so a guide only loses confidence: if it makes no error, the minimum is at T = 0. With a
+    calibrated guide, a margin in nats means the same for every dataset.
 
     Args:
         classifier: the guide.
-        x: samples that it was not trained on, [n, *shape].
+        x: samples that the guide was not trained on, [n, *shape].
         labels: their classes, [n].
 
     Raises:
@@ -78,11 +80,11 @@ def balance_classes(
     energy: Energy,
     classifier: nn.Module,
     forget: Sequence[int],
-    x: Tensor,
+    x: Float[Tensor, " n *shape"],
     strength: float = 1.0,
     rounds: int = 500,
 ) -> Balanced:
-    r"""Return the energy under whose KL target every retained class keeps its share.
+    r"""Return the energy with offsets such that every retained class keeps its share under the KL target.
 
         q* = argmin KL(q || q0) + lam E_q[F]    subject to    E_q[p(k | x, retained)] = pi_k
            = q0 exp(-lam F + sum_k b_k p(k | x, retained)) / Z
@@ -96,7 +98,7 @@ def balance_classes(
         classifier: the guide.
         forget: classes to forget.
         x: samples of the original model, [n, *shape].
-        strength: lam > 0, which the result is for.
+        strength: lam > 0; the offsets hold for this strength only.
         rounds: of iterative scaling.
 
     Raises:

@@ -1,4 +1,4 @@
-"""What a classifier says of the classes to forget."""
+"""Log-odds that a classifier gives to the classes to forget."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as nnf
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from unflow.energies.base import Energy, check_margin, frozen
@@ -14,14 +15,14 @@ from unflow.ground.errors import InputError
 
 
 class ClassLogOdds(Energy):
-    r"""Log-odds that a classifier gives to the classes to forget; with a margin, bounded below by 0.
+    r"""Log-odds that a classifier gives to the classes to forget; with a margin, at least 0.
 
         L(x) = log p(forget | x) - log p(rest | x),    F = softplus(L + margin) >= 0
 
     so that exp(-F) = sigmoid(-(L + margin)); ``margin=None`` gives the raw L. For a calibrated
     classifier, margin 0 and strength 1 the KL target is exactly the law of the retained classes
-    (arXiv 2506.18747, Proposition B.1). A margin also drops samples *between* classes, of which the
-    classifier is wrongly sure.
+    (arXiv 2506.18747, Proposition B.1). A margin also removes samples *between* classes, to which the
+    classifier gives a class with too much confidence.
 
     Args:
         classifier: maps [batch, *shape] to logits [batch, num_classes].
@@ -29,7 +30,7 @@ class ClassLogOdds(Energy):
         margin: >= 0, in nats; None for the unbounded log-odds.
 
     Raises:
-        InputError: for an empty or repeated request, and (on the first call) for unknown classes, a
+        InputError: for no class or a class given twice, and (on the first call) for unknown classes, a
             request that names every class, or logits of the wrong shape.
     """
 
@@ -51,7 +52,7 @@ class ClassLogOdds(Energy):
         """0 with a margin, -inf for raw log-odds."""
         return -math.inf if self.margin is None else 0.0
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Float[Tensor, " batch *shape"]) -> Float[Tensor, " batch"]:
         """Return the log-odds, bounded below if there is a margin; shape [batch]."""
         logits = self.classifier(x)
         if logits.ndim != 2 or len(logits) != len(x):
@@ -66,7 +67,7 @@ class ClassLogOdds(Energy):
         return log_odds if self.margin is None else nnf.softplus(log_odds + self.margin)
 
     def describe(self) -> str:
-        """Return which classes are forgotten."""
+        """Return the classes to forget and the margin."""
         bound = "raw log-odds" if self.margin is None else f"margin {self.margin:g}"
         return f"class {' or '.join(map(str, self.forget))} ({bound})"
 

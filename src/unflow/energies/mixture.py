@@ -1,9 +1,10 @@
-"""What is near a few images, by its density: Gaussian log-odds in feature space."""
+"""Energies of samples near a few images: log-odds of Gaussian densities in feature space."""
 
 from __future__ import annotations
 
 import torch
 import torch.nn.functional as nnf
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from unflow.energies.anchor import features_of
@@ -12,25 +13,25 @@ from unflow.ground.errors import InputError
 
 
 class MixtureLogOdds(Energy):
-    r"""Log-odds of the first Gaussian of a mixture against all others; bounded below by 0 (ours).
+    r"""Log-odds of the first Gaussian of a mixture against all others; at least 0 (ours).
 
         L(x) = log s_0 N(u; m_0, C_0) - log sum_{j>0} s_j N(u; m_j, C_j),    u = basis^T (phi(x) - origin)
         F(x) = softplus(L(x) + margin) >= 0
 
-    ``anchoring.grown`` fits it to a model's own samples, part 0 to those near a few images.
+    ``anchoring.grow_request`` fits it to a model's samples, the first Gaussian to those near a few images.
 
     Args:
         extractor: phi, maps [batch, *shape] to features [batch, ...], which are flattened; it is copied
             and frozen.
         origin: subtracted from all features, [d].
-        basis: directions that are kept, [d, r].
+        basis: directions of feature space that are used, [d, r].
         shares: s > 0, [parts], two parts or more.
         means: m, [parts, r].
         covariances: C, [parts, r, r], positive definite.
         margin: >= 0, in nats.
 
     Raises:
-        InputError: for shapes that do not fit each other, shares that are not positive, covariances that
+        InputError: for shapes that do not match, shares that are not positive, covariances that
             are not positive definite, and (on the first call) features of another size.
     """
 
@@ -77,7 +78,7 @@ class MixtureLogOdds(Energy):
         log_volume = lower.diagonal(dim1=1, dim2=2).log().sum(1)
         self.extractor, self.margin = frozen(extractor), margin
         self.register_buffer("origin", origin.detach().clone())
-        # As files hold them: products of other strides round differently, and a copy must be the same energy.
+        # Contiguous, as in a file: products of other strides round differently, and a loaded copy must not.
         self.register_buffer("basis", basis.detach().clone(memory_format=torch.contiguous_format))
         self.register_buffer("means", means.detach().clone())
         whiten = torch.linalg.solve_triangular(lower, identity, upper=False)
@@ -89,7 +90,7 @@ class MixtureLogOdds(Energy):
         """0."""
         return 0.0
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Float[Tensor, " batch *shape"]) -> Float[Tensor, " batch"]:
         """Return the bounded log-odds, [batch]."""
         u = (features_of(self.extractor, x, len(self.origin)) - self.origin) @ self.basis
         deviations = torch.einsum("pij,bpj->bpi", self.whiten, u[:, None] - self.means)

@@ -1,4 +1,4 @@
-"""What a classifier in an ONNX file says of the classes to forget."""
+"""Log-odds of a classifier in an ONNX file."""
 
 from __future__ import annotations
 
@@ -8,14 +8,21 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
 from unflow.energies.base import frozen
 from unflow.energies.fingerprint import fingerprint
-from unflow.energies.opaque import Opaque
-from unflow.energies.optional import imported
-from unflow.energies.probabilities import FLOOR, check_floor, log_probabilities, two_logits, two_probabilities
-from unflow.ground.errors import InputError
+from unflow.energies.opaque import (
+    FLOOR,
+    Opaque,
+    binary_logits,
+    binary_probabilities,
+    check_floor,
+    log_probabilities,
+)
+from unflow.ground.errors import InputError, explain
+from unflow.ground.plugins import import_optional
 
 EXTRA = "onnx"
 CPU = "CPUExecutionProvider"
@@ -28,7 +35,7 @@ TYPES = {
     "tensor(int32)": torch.int32,
     "tensor(int64)": torch.int64,
 }
-"""ONNX's names of the numbers that a model reads or writes."""
+"""ONNX types of inputs and outputs -> torch types."""
 
 
 class OnnxLogOdds(Opaque):
@@ -36,25 +43,25 @@ class OnnxLogOdds(Opaque):
 
         L(x) = log p(forget | x) - log p(rest | x),    F = softplus(L + margin) >= 0
 
-    The file is read once, with weights that lie beside it; later changes of the file change nothing. A model
-    with one number per sample tells class 1 from class 0.
+    The file is read once, with any weight files beside it; later changes of the file have no effect. A model
+    that returns one number per sample is a classifier of the classes 0 and 1.
 
     Args:
-        path: of a model with one input [batch, ...]; a fixed batch is filled up by repeating a sample.
+        path: of a model with one input [batch, ...]; a fixed batch is filled by repeating the last sample.
         forget: class index or indices, at least one, not all.
         margin: >= 0, in nats; None for the unbounded log-odds.
-        output: what the model returns: "logits", or "probabilities" in [0, 1] that sum to 1.
-        output_name: of the output that is read, where the model has several.
+        output: the model's output: "logits", or "probabilities" in [0, 1] that sum to 1.
+        output_name: name of the output to use if the model has several.
         preprocess: maps samples [batch, *shape], images in [-1, 1], to the model's input; a module is copied
             and frozen. None: the samples themselves.
-        batch_size: samples at once, where the model's batch is not fixed.
+        batch_size: samples per call, if the model's batch is not fixed.
         floor: in (0, 0.5), of probabilities.
-        providers: what onnxruntime runs on, the first that can.
+        providers: execution providers of onnxruntime; the first that works is used.
 
     Raises:
-        InputError: without onnx and onnxruntime; for a file that is no ONNX model with one input, an unknown
-            output or provider; and (on the first call) for an input of another shape or type, or outputs
-            that are not what was declared.
+        InputError: without onnx and onnxruntime; for a file that is not an ONNX model with one input, an
+            unknown output or provider; and (on the first call) for an input of another shape or type, or
+            outputs that are not of the declared kind.
     """
 
     identity: Tensor
@@ -80,44 +87,48 @@ class OnnxLogOdds(Opaque):
         self.name, self.output, self.floor, self.batch_size = Path(path).name, output, floor, batch_size
         self.providers = tuple(providers)
         self.preprocess = frozen(preprocess) if isinstance(preprocess, nn.Module) else preprocess
-        self.content, self._session = _read(Path(path)), None
-        self.output_name = _output_name(self.session, output_name)
-        _input_of(self.session)
-        function = None if isinstance(preprocess, nn.Module) else preprocess  # a module's weights are there
-        asked = fingerprint(self.content, output, self.output_name, floor, function)
-        self.register_buffer("identity", asked)
+        self.content, self._session = _read_model(Path(path)), None
+        self.output_name = _choose_output(self.session, output_name)
+        _get_input(self.session)
+        function = (
+            None if isinstance(preprocess, nn.Module) else preprocess
+        )  # a module's weights are in the state anyway
+        identity = fingerprint(self.content, output, self.output_name, floor, function)
+        self.register_buffer("identity", identity)
 
     @property
     def session(self) -> Any:
-        """The model in onnxruntime, made when it is first asked for: it can be neither copied nor sent."""
+        """The onnxruntime session, made on first use: it can be neither copied nor pickled."""
         if self._session is None:
-            self._session = _start(self.content, self.name, self.providers)
+            self._session = _start_session(self.content, self.name, self.providers)
         return self._session
 
     def __getstate__(self) -> dict[str, Any]:
-        """Return all but the session."""
+        """Return the state without the session."""
         return {**self.__dict__, "_session": None}
 
-    def logits(self, x: Tensor) -> Tensor:
+    def logits(self, x: Shaped[Tensor, " batch *shape"]) -> Float[Tensor, " batch *classes"]:
         """Return logits or log-probabilities, [batch, num_classes]."""
-        shape = _input_of(self.session).shape
+        shape = _get_input(self.session).shape
         size = shape[0] if isinstance(shape[0], int) else self.batch_size
-        outputs = torch.cat([self._outputs(piece, size) for piece in x.split(size)])
+        outputs = torch.cat([self._outputs(piece, size) for piece in torch.split(x, size)])
         is_one = outputs.ndim == 1 or outputs.shape[1:] == (1,)
         if self.output == "probabilities":
-            return log_probabilities(two_probabilities(outputs.flatten()) if is_one else outputs, self.floor)
+            return log_probabilities(
+                binary_probabilities(outputs.flatten()) if is_one else outputs, self.floor
+            )
         if is_one:
-            return two_logits(outputs.flatten())
+            return binary_logits(outputs.flatten())
         _check_no_probabilities(outputs)
         return outputs
 
     def _outputs(self, x: Tensor, size: int) -> Tensor:
         """Return the model's outputs of up to ``size`` samples, in double precision."""
-        asked = _input_of(self.session)
-        rows = _as_asked(x if self.preprocess is None else self.preprocess(x), len(x), asked)
-        if isinstance(asked.shape[0], int) and len(rows) < size:
+        node = _get_input(self.session)
+        rows = _to_input(x if self.preprocess is None else self.preprocess(x), len(x), node)
+        if isinstance(node.shape[0], int) and len(rows) < size:
             rows = np.concatenate([rows, rows[-1:].repeat(size - len(rows), axis=0)])
-        (outputs,) = self.session.run([self.output_name], {asked.name: rows})
+        (outputs,) = self.session.run([self.output_name], {node.name: rows})
         if outputs.shape[:1] != rows.shape[:1]:
             raise InputError(
                 f"{self.name} returned shape {list(outputs.shape)} for {len(rows)} samples; expected "
@@ -126,26 +137,27 @@ class OnnxLogOdds(Opaque):
         return torch.as_tensor(outputs[: len(x)]).double()
 
     def describe(self) -> str:
-        """Return which classes are forgotten, and who says what they are."""
+        """Return the classes to forget, the margin and the name of the file."""
         return f"{self.log_odds.describe()} by {self.name}"
 
 
-def _read(path: Path) -> bytes:
-    """Return a model as one string of bytes, with the weights that lie in files beside it."""
-    onnx = imported("onnx", EXTRA)
+def _read_model(path: Path) -> bytes:
+    """Return a serialised model that includes the weights in files beside it."""
+    onnx = import_optional("onnx", EXTRA)
     if not path.is_file():
         raise InputError(f"got no file {path}; expected an ONNX model: write the path of a .onnx file")
     try:
-        return onnx.load_model(path).SerializeToString()
+        content: bytes = onnx.load_model(path).SerializeToString()
     except Exception as error:
         raise InputError(
-            f"{path} cannot be read as an ONNX model ({_reason(error)}); expected a whole .onnx file, its "
-            "weights in it or beside it, under 2 GB together: export the model again"
+            f"{path} cannot be read as an ONNX model ({explain(error)[:120]}); expected a whole .onnx file, "
+            "its weights in it or beside it, under 2 GB together: export the model again"
         ) from error
+    return content
 
 
-def _start(content: bytes, name: str, providers: Sequence[str]) -> Any:
-    onnxruntime = imported("onnxruntime", EXTRA)
+def _start_session(content: bytes, name: str, providers: Sequence[str]) -> Any:
+    onnxruntime = import_optional("onnxruntime", EXTRA)
     known = onnxruntime.get_available_providers()
     unknown = [each for each in providers if each not in known]
     if unknown or not providers:
@@ -156,16 +168,12 @@ def _start(content: bytes, name: str, providers: Sequence[str]) -> Any:
         return onnxruntime.InferenceSession(content, options, providers=list(providers))
     except Exception as error:
         raise InputError(
-            f"onnxruntime cannot run {name} ({_reason(error)}); expected a valid model of operators that it "
-            "knows: export it again, for an older opset"
+            f"onnxruntime cannot run {name} ({explain(error)[:120]}); expected a valid model of operators "
+            "that it knows: export it again, for an older opset"
         ) from error
 
 
-def _reason(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}".splitlines()[0][:120]
-
-
-def _input_of(session: Any) -> Any:
+def _get_input(session: Any) -> Any:
     inputs = session.get_inputs()
     if len(inputs) != 1 or inputs[0].type not in TYPES or not inputs[0].shape:
         found = ", ".join(f"{each.name} {each.type} {each.shape}" for each in inputs)
@@ -173,7 +181,7 @@ def _input_of(session: Any) -> Any:
     return inputs[0]
 
 
-def _output_name(session: Any, wanted: str | None) -> str:
+def _choose_output(session: Any, wanted: str | None) -> str:
     outputs = {each.name: each.type for each in session.get_outputs()}
     if wanted is None and len(outputs) != 1:
         raise InputError(
@@ -190,12 +198,12 @@ def _output_name(session: Any, wanted: str | None) -> str:
     return name
 
 
-def _as_asked(rows: Tensor, n: int, asked: Any) -> np.ndarray:
-    """Return rows in the model's type; only the precision of floating-point numbers is changed."""
-    dtype = TYPES[asked.type]
+def _to_input(rows: Tensor, n: int, node: Any) -> np.ndarray:
+    """Return rows in the model's type; only floating-point numbers are converted."""
+    dtype = TYPES[node.type]
     if rows.is_floating_point() and dtype.is_floating_point:
         rows = rows.to(dtype)
-    shape = [n, *asked.shape[1:]]
+    shape = [n, *node.shape[1:]]
     fits = rows.ndim == len(shape) and all(
         a == b for a, b in zip(rows.shape, shape, strict=True) if isinstance(b, int)
     )
@@ -208,7 +216,7 @@ def _as_asked(rows: Tensor, n: int, asked: Any) -> np.ndarray:
 
 
 def _check_no_probabilities(outputs: Tensor) -> None:
-    """Refuse as logits what are the probabilities of all samples; logits do not sum to 1 by chance."""
+    """Raise InputError if outputs declared as logits are probabilities: in [0, 1], and each row sums to 1."""
     positive = bool((outputs >= 0).all()) and bool((outputs <= 1).all())
     if positive and outputs.ndim == 2 and bool(((outputs.sum(1) - 1).abs() < 1e-3).all()):
         raise InputError(

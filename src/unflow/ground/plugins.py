@@ -10,6 +10,7 @@ clip = "my_package.energies:clip"
 from __future__ import annotations
 
 import functools
+import importlib
 import sys
 from collections.abc import Callable, Collection, Iterator, Mapping
 from importlib.metadata import EntryPoint, entry_points, packages_distributions, version
@@ -99,6 +100,22 @@ class Installed(Mapping[str, T], Generic[T]):
         if entry.dist is not None:
             USED[entry.dist.name] = entry.dist.version
         return member
+
+
+def import_optional(package: str, extra: str) -> Any:
+    """Return a package that only some functions need.
+
+    Raises:
+        InputError: if it is not installed; the message names the extra of unflow that installs it.
+    """
+    try:
+        return importlib.import_module(package)
+    except ModuleNotFoundError as error:
+        if error.name != package:
+            raise
+        raise InputError(
+            f"the package {package} is not installed; expected it: write pip install 'unflow[{extra}]'"
+        ) from error
 
 
 def package_of(entry: EntryPoint) -> str:
