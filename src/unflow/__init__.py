@@ -1,7 +1,7 @@
-"""unflow: make a trained flow or one-step image generator forget, and show the evidence.
+"""unflow makes a trained flow or one-step image generator forget, and shows the evidence.
 
-energy (what to forget) + divergence and strength (how hard)  ->  target (where the mass must go)
-a method moves a model towards the target; an audit measures how far it still is
+An energy states what to forget. With a divergence and a strength it defines the target, the law that the
+model should have. A method trains the model towards the target; an audit measures the remaining distance.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from unflow.ground import faces
 
 __version__ = "0.1.0"
 
-_HOME = {
+_NAMES = {
     "Target": "target",
     "Bank": "target",
     "Flow": "models",
@@ -45,9 +45,9 @@ _HOME = {
     "LowRank": "training.low_rank",
     "batch_rows": "ground.batches",
 }
-"""Name -> the module below unflow that has it."""
+"""Name -> the module below unflow that defines it."""
 
-_ROOMS = {
+_MODULES = {
     "anchoring": "energies.anchoring",
     "attacks": "evidence.attacks",
     "calibration": "energies.calibration",
@@ -65,14 +65,14 @@ _ROOMS = {
     "testing": "training.checks",
     "weights": "disk.weights",
 }
-"""Public name of a module -> where it stands. Its public name stays, wherever it stands."""
+"""Public name of a module -> the module below unflow. Public names do not change when modules move."""
 
 _RENAMED = {"hub": "disk.diffusers", "methods.base": "training.method"}
-"""Public names that have a better one now, which they warn of."""
+"""Deprecated public name of a module -> the module; its import warns."""
 
-__all__ = [*sorted(_HOME), *sorted(_ROOMS)]  # noqa: PLE0604
+__all__ = [*sorted(_NAMES), *sorted(_MODULES)]  # noqa: PLE0604
 
-faces.install(__name__, _ROOMS, _RENAMED)
+faces.install(__name__, _MODULES, _RENAMED)
 
 if TYPE_CHECKING:
     from unflow import data, energies, methods, models, nets
@@ -99,12 +99,12 @@ if TYPE_CHECKING:
 
 
 def __getattr__(name: str) -> Any:
-    """Import on first use, so that ``unflow --help`` need not wait for torch."""
-    if name in _HOME:
-        value = getattr(importlib.import_module(f"unflow.{_HOME[name]}"), name)
+    """Import on first use, so that ``unflow --help`` does not wait for torch."""
+    if name in _NAMES:
+        value = getattr(importlib.import_module(f"unflow.{_NAMES[name]}"), name)
         globals()[name] = value
         return value
-    if name in _ROOMS:
+    if name in _MODULES:
         return importlib.import_module(f"unflow.{name}")
     raise AttributeError(f"module 'unflow' has no attribute {name!r}")
 

@@ -8,9 +8,9 @@ import pytest
 import unflow
 
 
-@pytest.mark.parametrize("name", sorted(unflow._ROOMS))
+@pytest.mark.parametrize("name", sorted(unflow._MODULES))
 def test_a_public_module_has_one_object_under_both_of_its_names(name: str) -> None:
-    home = importlib.import_module(f"unflow.{unflow._ROOMS[name]}")
+    home = importlib.import_module(f"unflow.{unflow._MODULES[name]}")
     assert importlib.import_module(f"unflow.{name}") is home
     assert getattr(unflow, name) is home
     assert home.__spec__ is not None

@@ -45,7 +45,7 @@ def versions(*parts: object) -> dict[str, str]:
     """
     names = ("unflow", "torch", "lightning-fabric", "numpy", "scikit-learn")
     own = {"python": platform.python_version()} | {name: version(name) for name in names}
-    return own | plugins.packages(*parts)
+    return own | plugins.list_packages(*parts)
 
 
 M = TypeVar("M", bound=nn.Module)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from unflow.disk import bundle
 from unflow.foreign.line import Foreign, Readers, find_beside_the_shell, read_line, read_range, read_shape
-from unflow.ground.errors import InputError, one_sentence
+from unflow.ground.errors import InputError, convert_errors
 from unflow.ground.streams import stream
 from unflow.models import GenerativeModel
 from unflow.models.classifier import Classifier
@@ -73,7 +73,7 @@ def check_reads(classifier: Classifier, model: GenerativeModel) -> None:
     x = model.sample(2, stream(0))
     what = f"the classifier does not run on the model's samples of shape {list(model.sample_shape)}"
     expected = "one that does: say what it reads by shape=784"
-    with one_sentence(what, expected), torch.no_grad(), evaluating(classifier):
+    with convert_errors(what, expected), torch.no_grad(), evaluating(classifier):
         logits = classifier(x)
     shape = (len(x), classifier.num_classes)
     if not isinstance(logits, Tensor) or logits.shape != shape:

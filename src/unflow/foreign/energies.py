@@ -15,8 +15,8 @@ from unflow.foreign.images import energy_of_images
 from unflow.foreign.line import KINDS, Foreign, read_line, read_range, read_shape
 from unflow.foreign.packages import FromLine, of_package
 from unflow.foreign.wanted import Wanted
-from unflow.ground.errors import InputError, one_sentence
-from unflow.ground.plugins import Installed
+from unflow.ground.errors import InputError, convert_errors
+from unflow.ground.plugins import Registry
 from unflow.ground.streams import stream
 from unflow.models import GenerativeModel
 from unflow.models.classifier import Classifier
@@ -55,7 +55,7 @@ def load_energy(
         return _classifier(text, wanted)
     line = read_line(text, ("classifier", *INSTALLED))
     if line is None:
-        added = "".join(f", {entry.name}:..." for entry in INSTALLED.added())
+        added = "".join(f", {entry.name}:..." for entry in INSTALLED.list_plugins())
         raise InputError(f"got --energy {text!r}; expected {FORMS}{added}")
     energy = INSTALLED[kind](line, wanted)
     _check_scores(energy, model)
@@ -92,7 +92,7 @@ def _check_scores(energy: Energy, model: GenerativeModel) -> None:
     """Raise InputError unless an energy scores what a model draws."""
     x = model.sample(2, stream(0))
     what = f"the energy does not run on the model's samples of shape {list(model.sample_shape)}"
-    with one_sentence(what, "one that does"), torch.no_grad():
+    with convert_errors(what, "one that does"), torch.no_grad():
         energy(x)
 
 
@@ -134,5 +134,5 @@ def _images(line: Foreign, wanted: Wanted) -> Energy:
 
 ENERGIES: dict[str, FromLine] = {"onnx": _onnx, "estimator": _estimator, "score": _score, "images": _images}
 """Kind -> how its line becomes an energy; a classifier's is ``ClassLogOdds``."""
-INSTALLED = Installed("unflow.energies", ENERGIES, of_package, reserved=(*KINDS, "pretrained"))
+INSTALLED = Registry("unflow.energies", ENERGIES, of_package, reserved=(*KINDS, "pretrained"))
 """``ENERGIES``, and those of installed packages."""

@@ -14,7 +14,7 @@ from unflow.energies.anchor import features_of
 from unflow.energies.anchoring import add_threshold, grow_request, make_anchor
 from unflow.foreign.classifiers import check_range_said
 from unflow.foreign.line import FUNCTION, Foreign, Readers, read_range, read_shape
-from unflow.ground.errors import InputError, one_sentence
+from unflow.ground.errors import InputError, convert_errors
 from unflow.ground.streams import Stream, stream
 from unflow.models import GenerativeModel
 from unflow.models.autoencoder import Autoencoder, Encoding
@@ -117,5 +117,5 @@ def _ready(name: str, trust_code: bool) -> nn.Module:
 
 def _check_extractor(phi: nn.Module, images: Tensor) -> None:
     what = f"the extractor does not run on images of shape {list(images.shape[1:])}"
-    with one_sentence(what, "one that does: say what it reads by shape=784"), torch.no_grad():
+    with convert_errors(what, "one that does: say what it reads by shape=784"), torch.no_grad():
         features_of(phi.eval(), images[:2])

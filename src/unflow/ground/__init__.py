@@ -1,1 +1,1 @@
-"""What everything stands on: errors, files, batches, progress, plugins and random streams."""
+"""Foundations of all packages: errors, files, batches, progress, plugins and random streams."""

@@ -1,4 +1,4 @@
-"""How many samples are pushed, decoded or scored at once."""
+"""The number of samples that are generated, decoded or scored at once."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from unflow.ground.errors import InputError
 
-if TYPE_CHECKING:  # the command line's help needs this file, and no torch
+if TYPE_CHECKING:  # the help of the command line imports this file, and must not wait for torch
     from torch import Tensor
 
 _MOST: ContextVar[int | None] = ContextVar("most", default=None)
@@ -17,14 +17,13 @@ _MOST: ContextVar[int | None] = ContextVar("most", default=None)
 
 @contextmanager
 def batch_rows(most: int | None) -> Iterator[None]:
-    """Push, decode and score no more samples at once while this lasts, for networks that fill the memory.
+    """Within this context, generate, decode and score at most ``most`` samples at once, to limit memory.
 
-    Otherwise models are pushed in batches of 2,048 and energies asked in batches of 4,096, which fits small
-    images. Results are the same up to rounding. The batches of a training are its method's own
-    (``batch_size``).
+    The default is 2,048 samples for models and 4,096 for energies, which fits small images. Results are the
+    same up to rounding. It does not change the batches of a training (``batch_size`` of its method).
 
     Args:
-        most: samples at once, >= 1; None changes nothing.
+        most: samples at once, >= 1; None keeps the present limit.
 
     Raises:
         InputError: for a number under 1.
@@ -39,6 +38,8 @@ def batch_rows(most: int | None) -> Iterator[None]:
 
 
 def in_batches(x: Tensor, size: int) -> tuple[Tensor, ...]:
-    """Return x [n, ...] in batches of ``size`` rows, or of as many as ``batch_rows`` allows."""
+    """Split x [n, ...] into batches of ``size`` rows, or of fewer if ``batch_rows`` asks for fewer."""
+    import torch
+
     most = _MOST.get()
-    return x.split(size if most is None else min(size, most))
+    return torch.split(x, size if most is None else min(size, most))

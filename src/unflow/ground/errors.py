@@ -1,4 +1,4 @@
-"""What goes wrong, in one sentence: bad input, a training that diverges, the choice of a member by name."""
+"""Errors and their messages, and the choice of a member by name."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ T = TypeVar("T")
 
 
 class InputError(ValueError):
-    """One sentence: what we got, what we expected, what to write instead.
+    """Bad input; the message states what we got, what we expected and what to write instead.
 
-    The command line prints the sentence alone and exits with code 2; in Python it is a ``ValueError``.
+    It is a ``ValueError``. The command line prints the message without a traceback and exits with code 2.
     """
 
 
@@ -22,43 +22,43 @@ class TrainingDivergedError(RuntimeError):
 
 
 def explain(error: Exception) -> str:
-    """Return what somebody else's error says, in one line."""
+    """Return the type of an error and the first line of its message."""
     lines = str(error).strip().splitlines()
     return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
 
 
 @contextmanager
-def one_sentence(what: str, expected: str) -> Iterator[None]:
-    """Have whatever somebody else's code raises within said in one sentence, "what (error); expected ...".
+def convert_errors(what: str, expected: str) -> Iterator[None]:
+    """Convert errors of third-party code within this context to an ``InputError``.
 
     Raises:
-        InputError: the sentence; or one that is raised within, as it is.
+        InputError: with the message "what (error); expected ..."; an ``InputError`` passes unchanged.
     """
     try:
         yield
     except InputError:
         raise
-    except Exception as error:  # somebody else's code raises anything
+    except Exception as error:  # third-party code may raise any exception
         raise InputError(f"{what} ({explain(error)}); expected {expected}") from error
 
 
 def suggest(name: str, known: Collection[str], expected: str = "") -> str:
-    """Return "did you mean ...?" with the nearest of the known names; if none is near, what is expected.
+    """Return "did you mean ...?" with the most similar name, or "expected one of ..." if there is none.
 
     Args:
-        name: that was written.
-        known: names that there are.
-        expected: words before the list of the known names.
+        name: the unknown name.
+        known: the valid names.
+        expected: words before "one of".
     """
     near = difflib.get_close_matches(name, known, n=1)
     return f"did you mean {near[0]}?" if near else f"expected {expected}one of {', '.join(known)}"
 
 
 def choose(members: Mapping[str, T], name: object, what: str) -> T:
-    """Return the member of that name from a family's literal dict.
+    """Return the member with this name.
 
     Raises:
-        InputError: for an unknown name, with the known ones; ``what`` says what is chosen.
+        InputError: for an unknown name. The message lists the known names and calls the member ``what``.
     """
     if not isinstance(name, str) or name not in members:
         raise InputError(f"got the {what} {name!r}; expected one of {', '.join(members)}")

@@ -1,4 +1,4 @@
-"""Public names of modules that stand elsewhere: ``unflow.metrics`` is ``unflow.evidence.metrics``."""
+"""Aliases of modules and names: ``unflow.metrics`` is the module ``unflow.evidence.metrics``."""
 
 from __future__ import annotations
 
@@ -12,30 +12,30 @@ from types import ModuleType
 from typing import Any
 
 
-class _Face(Loader):
-    """Loads a module under a second name: both names are one object."""
+class _AliasLoader(Loader):
+    """Loads a module under a second name; both names refer to the same object."""
 
     def __init__(self, home: str) -> None:
-        self.home = home
+        self.home = home  # the module's own name
 
     def create_module(self, spec: ModuleSpec) -> ModuleType:
-        """Return the module that stands elsewhere."""
+        """Return the module, imported by its own name."""
         module = importlib.import_module(self.home)
         self.spec = module.__spec__
         return module
 
     def exec_module(self, module: ModuleType) -> None:
-        """Give the module its own specification back; it has run under its own name."""
+        """Restore the module's own specification; its code has already run."""
         module.__spec__ = self.spec
 
 
-class _Faces(MetaPathFinder):
-    """Finds the second names below one package.
+class _AliasFinder(MetaPathFinder):
+    """Finds aliases of modules below one package.
 
     Args:
         package: "unflow".
-        homes: public name -> home, both below the package; a name stands for all modules below it too.
-        renamed: the same for names that warn.
+        homes: alias -> module, both below the package; an alias covers all modules below it too.
+        renamed: the same for aliases whose import warns.
     """
 
     def __init__(self, package: str, homes: Mapping[str, str], renamed: Mapping[str, str]) -> None:
@@ -44,39 +44,39 @@ class _Faces(MetaPathFinder):
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        """Return the specification of a second name; None for every other name."""
+        """Return the specification of an alias; None for every other name."""
         if not fullname.startswith(f"{self.package}."):
             return None
         name = fullname.removeprefix(f"{self.package}.")
-        for face, home in self.homes.items():
-            if face != home and f"{name}.".startswith(f"{face}."):
+        for alias, home in self.homes.items():
+            if alias != home and f"{name}.".startswith(f"{alias}."):
                 if name in self.renamed:
-                    self._warn(face, home)
-                return ModuleSpec(fullname, _Face(f"{self.package}.{home}{name.removeprefix(face)}"))
+                    self._warn(alias, home)
+                return ModuleSpec(fullname, _AliasLoader(f"{self.package}.{home}{name.removeprefix(alias)}"))
         return None
 
-    def _warn(self, face: str, home: str) -> None:
-        old, new = f"{self.package}.{face}", f"{self.package}.{home}"
+    def _warn(self, alias: str, home: str) -> None:
+        old, new = f"{self.package}.{alias}", f"{self.package}.{home}"
         warnings.warn(f"{old} is now {new}; write {new}", FutureWarning, stacklevel=2)
 
 
 def install(package: str, homes: Mapping[str, str], renamed: Mapping[str, str]) -> None:
-    """Let the modules of a package be imported by their public names.
+    """Make the modules of a package importable by aliases.
 
     Args:
         package: the package.
-        homes: public name -> where the module stands, both below the package.
-        renamed: older public name -> where the module stands; importing it warns what to write.
+        homes: public name -> module, both below the package.
+        renamed: deprecated public name -> module; its import warns and names the module.
     """
-    sys.meta_path.insert(0, _Faces(package, homes, renamed))
+    sys.meta_path.insert(0, _AliasFinder(package, homes, renamed))
 
 
 def renamed(module: str, names: Mapping[str, str]) -> Callable[[str], Any]:
-    """Return the ``__getattr__`` of a module some of whose names have changed; the old ones work and warn.
+    """Return a ``__getattr__`` for a module: its deprecated names work and warn.
 
     Args:
-        module: its ``__name__``.
-        names: old name -> new name, both of the module.
+        module: the module's ``__name__``.
+        names: old name -> new name, both in the module.
     """
 
     def find(name: str) -> Any:

@@ -1,4 +1,4 @@
-"""Files that are either whole or not there: atomic writes, JSON lines, hashes."""
+"""Atomic writes, JSON lines and hashes: a file is either complete or absent."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from unflow.ground.errors import InputError
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write ``content`` so that a reader (or a crash) sees the old file or the new one, never a part."""
+    """Write ``content`` atomically: a reader, also after a crash, sees the old file or the new one."""
     partial = path.with_name(f".{path.name}.partial")
     with partial.open("wb") as file:
         file.write(content)
@@ -29,15 +29,15 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write plain data as indented JSON; NaN is refused, because it is not JSON."""
+    """Write plain data as indented JSON; NaN raises ``ValueError``, because it is not JSON."""
     write_bytes(path, (json.dumps(value, indent=2, allow_nan=False) + "\n").encode())
 
 
 def read_json(path: Path) -> Any:
-    """Return the plain data of a JSON file.
+    """Return the plain data in a JSON file.
 
     Raises:
-        InputError: if it is missing or not JSON.
+        InputError: if the file is missing or not JSON.
     """
     try:
         return json.loads(path.read_text())
@@ -48,7 +48,7 @@ def read_json(path: Path) -> Any:
 
 
 def stage(file: Path, make: Callable[[], Any]) -> Any:
-    """Return the plain data in a file, or make and write it."""
+    """Return the plain data in a JSON file; if the file is missing, compute the data and write it first."""
     if not file.is_file():
         value = make()
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -57,7 +57,7 @@ def stage(file: Path, make: Callable[[], Any]) -> Any:
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Any = None) -> None:
-    """Write tensors (and plain metadata in the header) as one safetensors file."""
+    """Write tensors as one safetensors file, with plain metadata in its header."""
     plain = {
         name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
         for name, tensor in tensors.items()
@@ -80,7 +80,7 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], Any]:
     except SafetensorError as error:
         with path.open("rb") as raw:
             start = raw.read(8)
-        # A safetensors header may start with these bytes too, as its length in eight, the last ones 0.
+        # A safetensors file may start with these bytes too: its length in 8 bytes, of which the last are 0.
         magic = start.startswith((b"\x80\x02", b"\x80\x04", b"\x80\x05", b"PK"))
         kind = "a pickle" if magic and not start.endswith(b"\0\0\0\0") else "truncated"
         raise InputError(
@@ -90,7 +90,7 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], Any]:
 
 
 def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> Path:
-    """Write arrays as a compressed .npz, whole or not at all; its folder is made if needed."""
+    """Write arrays as a compressed .npz atomically; create its folder if needed."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial")
     with partial.open("wb") as file:
@@ -106,7 +106,7 @@ def append_json_line(path: Path, record: Mapping[str, Any]) -> None:
 
 
 def read_json_lines(path: Path) -> list[dict[str, Any]]:
-    """Return the records of a JSON-lines file; a last line cut short by a crash is left out."""
+    """Return the records of a JSON-lines file without a last line that a crash has truncated."""
     records = []
     for line in path.read_text().splitlines() if path.is_file() else []:
         try:
@@ -117,17 +117,17 @@ def read_json_lines(path: Path) -> list[dict[str, Any]]:
 
 
 def sha256_file(path: Path) -> str:
-    """Return the hash of a file's content."""
+    """Return the SHA-256 of a file's content."""
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def sha256_text(text: str) -> str:
-    """Return the hash of a text."""
+    """Return the SHA-256 of a text."""
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def sha256_tensors(*tensors: Tensor) -> str:
-    """Return one hash of the types, shapes and contents of tensors: a data set's fingerprint."""
+    """Return one SHA-256 of the types, shapes and contents of tensors: the fingerprint of a dataset."""
     digest = hashlib.sha256()
     for tensor in tensors:
         plain = tensor.detach().cpu()
@@ -139,7 +139,7 @@ def sha256_tensors(*tensors: Tensor) -> str:
 
 
 def sha256_module(module: torch.nn.Module) -> str:
-    """Return one hash of a module's weights and buffers, by name."""
+    """Return one SHA-256 of a module's parameters and buffers, sorted by name."""
     state = module.state_dict()
     names = sorted(state)
     return sha256_tensors(

@@ -1,4 +1,4 @@
-"""What installed packages add to a family, by their entry points; none is imported before it is asked for.
+"""Installed packages: plugins that add members to a family by entry points, and optional dependencies.
 
 [project.entry-points."unflow.methods"]
 mine = "my_package.methods:Mine"
@@ -23,21 +23,21 @@ from unflow.ground.errors import InputError, explain
 T = TypeVar("T")
 
 USED: dict[str, str] = {}
-"""Packages whose entry points this process has used -> their versions."""
-OWN = {"unflow", "torch", "builtins", "__main__"}
-"""Where classes are that need no record of their own."""
+"""Packages whose entry points this process has loaded -> their versions."""
+UNRECORDED = {"unflow", "torch", "builtins", "__main__"}
+"""Top-level modules whose packages ``list_packages`` leaves out."""
 
 
-class Installed(Mapping[str, T], Generic[T]):
-    """A family's own members, and those that installed packages add to it.
+class Registry(Mapping[str, T], Generic[T]):
+    """The members of a family by name: unflow's own, and those of installed packages (plugins).
 
-    Asking whether a name is there, and listing the names, imports nothing.
+    A plugin is imported when its member is first looked up; ``in`` and iteration import nothing.
 
     Args:
-        group: of the entry points.
-        own: name -> member; no package may take one of these names.
-        read: what an entry point names -> member; whatever it raises is said of the package.
-        reserved: further names that no package may take.
+        group: the group of the entry points.
+        own: name -> member of unflow; no plugin may use one of these names.
+        read: converts the object of an entry point to a member; any exception is reported as the package's.
+        reserved: further names that no plugin may use.
     """
 
     def __init__(
@@ -46,55 +46,56 @@ class Installed(Mapping[str, T], Generic[T]):
         self.group, self.own, self.read, self.reserved = group, own, read, {*own, *reserved}
 
     def __getitem__(self, name: str) -> T:
-        """Return a member; that of a package is imported now.
+        """Return a member; a plugin is imported now.
 
         Raises:
-            InputError: for a name that is given twice, and a member that cannot be used.
+            KeyError: for an unknown name.
+            InputError: for a name that two packages define, or a plugin that cannot be used.
         """
-        found = [entry for entry in self.added() if entry.name == name]
+        found = [entry for entry in self.list_plugins() if entry.name == name]
         if not found:
             return self.own[name]
         if len(found) > 1 or name in self.reserved:
-            givers = [*(["unflow"] if name in self.reserved else []), *map(package_of, found)]
+            givers = [*(["unflow"] if name in self.reserved else []), *map(describe_package, found)]
             raise InputError(
                 f"the name {name} in {self.group} is given by {' and by '.join(givers)}; expected one of "
                 f"them: uninstall {givers[-1]}, or have it choose another name"
             )
-        return self._imported(found[0])
+        return self._load(found[0])
 
     def __contains__(self, name: object) -> bool:
-        """Return whether there is such a name."""
+        """Return whether the name is known."""
         return name in {*self}
 
     def __iter__(self) -> Iterator[str]:
-        """Return the names: the family's own, then those of packages."""
-        return iter(dict.fromkeys([*self.own, *(entry.name for entry in self.added())]))
+        """Return the names: unflow's own, then those of plugins."""
+        return iter(dict.fromkeys([*self.own, *(entry.name for entry in self.list_plugins())]))
 
     def __len__(self) -> int:
         """Return the number of names."""
         return len(list(iter(self)))
 
-    def added(self) -> list[EntryPoint]:
-        """Return the entry points of installed packages, by name."""
+    def list_plugins(self) -> list[EntryPoint]:
+        """Return the entry points of installed packages, sorted by name."""
         return sorted(entry_points(group=self.group), key=lambda entry: entry.name)
 
     def report(self) -> list[tuple[str, str]]:
-        """Return (name, its package, or what is wrong with it) for all that packages add; imports them."""
-        return [(entry.name, self._state(entry)) for entry in self.added()]
+        """Import every plugin and return its name with its package, or with the error message."""
+        return [(entry.name, self._check(entry)) for entry in self.list_plugins()]
 
-    def _state(self, entry: EntryPoint) -> str:
+    def _check(self, entry: EntryPoint) -> str:
         try:
             self[entry.name]
         except InputError as error:
             return str(error)
-        return package_of(entry)
+        return describe_package(entry)
 
-    def _imported(self, entry: EntryPoint) -> T:
+    def _load(self, entry: EntryPoint) -> T:
         try:
             member = self.read(entry.load())
-        except Exception as error:  # whatever somebody else's package does at its import
+        except Exception as error:  # third-party code may raise any exception
             raise InputError(
-                f"{entry.name} of the package {package_of(entry)} cannot be used ({explain(error)}); "
+                f"{entry.name} of the package {describe_package(entry)} cannot be used ({explain(error)}); "
                 f"expected {entry.value} to be a member of {self.group}: mend or uninstall that package"
             ) from error
         if entry.dist is not None:
@@ -118,25 +119,25 @@ def import_optional(package: str, extra: str) -> Any:
         ) from error
 
 
-def package_of(entry: EntryPoint) -> str:
-    """Return the name and version of the package that an entry point belongs to."""
+def describe_package(entry: EntryPoint) -> str:
+    """Return the name and version of the package of an entry point."""
     return "unknown" if entry.dist is None else f"{entry.dist.name} {entry.dist.version}"
 
 
-def packages(*parts: object) -> dict[str, str]:
-    """Return package -> version: those that classes come from, at any depth of modules, and those in use.
+def list_packages(*parts: object) -> dict[str, str]:
+    """Return package -> version for the packages that define the classes of objects, and for ``USED``.
 
     Args:
-        parts: modules, or other objects.
+        parts: torch modules, with all modules inside them, or other objects.
     """
     whole = [each for part in parts for each in (part.modules() if isinstance(part, nn.Module) else [part])]
-    roots = {type(each).__module__.partition(".")[0] for each in whole} - OWN
-    homes = _homes(tuple(sys.path)) if roots else {}
-    names = sorted({name for root in roots for name in homes.get(root, ())})
+    roots = {type(each).__module__.partition(".")[0] for each in whole} - UNRECORDED
+    owners = _find_owners(tuple(sys.path)) if roots else {}
+    names = sorted({name for root in roots for name in owners.get(root, ())})
     return {name: version(name) for name in names} | USED
 
 
 @functools.cache
-def _homes(path: tuple[str, ...]) -> Mapping[str, list[str]]:
-    """Return top-level module -> packages, for what is installed on ``path``."""
+def _find_owners(path: tuple[str, ...]) -> Mapping[str, list[str]]:
+    """Return top-level module -> packages, for the packages installed on ``path`` (the key of the cache)."""
     return packages_distributions()

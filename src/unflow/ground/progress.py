@@ -1,4 +1,4 @@
-"""Progress of long work: a bar in a terminal, plain lines elsewhere."""
+"""Progress of long tasks: a bar in a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -15,32 +15,33 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemaini
 from rich.progress import Progress as RichProgress
 
 LINE_EVERY = 10.0
+"""Seconds between two lines."""
 REFRESH_EVERY = 0.2
-
+"""Seconds between two updates of the bar."""
 
 _shown = ContextVar("_shown", default=True)
 
 
 @contextmanager
-def silent() -> Iterator[None]:
-    """Within, no progress is shown, and what loggers note of their own accord is not either; warnings are."""
-    shown, notes = _shown.set(False), logging.root.manager.disable
-    logging.disable(max(notes, logging.INFO))
+def hide_progress() -> Iterator[None]:
+    """Within this context, show no progress and no log messages below warnings."""
+    shown, level = _shown.set(False), logging.root.manager.disable
+    logging.disable(max(level, logging.INFO))
     try:
         yield
     finally:
         _shown.reset(shown)
-        logging.disable(notes)
+        logging.disable(level)
 
 
 class Progress:
-    """Shows how far a loop is, on standard error, cheaply.
+    """The progress of a loop on standard error.
 
     Args:
-        label: what is being done.
-        total: steps in all.
-        done: steps already done.
-        show: False for silent ranks.
+        label: name of the task.
+        total: number of all steps.
+        done: number of finished steps at the start.
+        show: False on ranks that print nothing.
     """
 
     def __init__(self, label: str, total: int, done: int = 0, show: bool = True) -> None:
@@ -66,7 +67,7 @@ class Progress:
         return self
 
     def advance(self, done: int) -> None:
-        """Say that ``done`` steps are finished; costs a clock reading most of the time."""
+        """Record that ``done`` steps are finished. Most calls only read the clock."""
         self.done = done
         now = time.monotonic()
         if now < self._next or not self.show:
@@ -75,10 +76,10 @@ class Progress:
             self._bar.update(self._task, completed=done, refresh=True)
             self._next = now + REFRESH_EVERY
         else:
-            self._line()
+            self._print_line()
             self._next = now + LINE_EVERY
 
-    def _line(self) -> None:
+    def _print_line(self) -> None:
         seconds = time.monotonic() - self._started
         print(f"{self.label}: {self.done}/{self.total} ({seconds:.0f} s)", file=sys.stderr, flush=True)
 
@@ -89,4 +90,4 @@ class Progress:
             self._bar.update(self._task, completed=self.done, refresh=True)
             self._bar.stop()
         elif self.show and time.monotonic() - self._started > 2:
-            self._line()
+            self._print_line()

@@ -1,4 +1,4 @@
-"""Named random streams: every random number is a function of a seed and of the purpose it is drawn for."""
+"""Named random streams: every random number is a function of a seed and of its purpose."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from unflow.ground.errors import InputError
 
 
 class Stream(IntEnum):
-    """The purposes of random numbers; the value is part of every stored result, so it never changes."""
+    """The purposes of random numbers. Every stored result depends on the values, so they never change."""
 
     PREPARE = 0
     """Banks, pairs and initial draws of a training."""
     STEP = 1
     """The batch of step k: ``stream(seed, Stream.STEP, k)``."""
     EARLIER = 2
-    """The seed of the training that comes before another one."""
+    """The seed of a training stage that precedes another one."""
     ADAPTERS = 3
     """Initial low-rank adapters."""
     BANDWIDTH = 7
-    """Pairs whose median distance is the bandwidth of the MMD."""
+    """Pairs of samples; their median distance is the bandwidth of the MMD."""
     MMD = 8
     """Subsets of the repeated MMD."""
     GUIDE_ROWS = 40
-    """Training rows that only the guide's calibration sees."""
+    """Training rows that are held out for the calibration of the guide."""
     BALANCE = 41
     """Samples on which the retained classes are balanced."""
     IMAGE_ORDER = 45
@@ -40,29 +40,29 @@ class Stream(IntEnum):
     INVERSION = 62
     """The bank of an inverted request."""
     LAW = 63
-    """Samples from which a law is counted on a grid."""
+    """Samples that are counted on a grid to estimate a law."""
     GRID_TARGET = 65
-    """Banks from which a target is counted on a grid: ``stream(seed, Stream.GRID_TARGET, k)``."""
+    """Banks that are counted on a grid to estimate a target: ``stream(seed, Stream.GRID_TARGET, k)``."""
     TARGET_FIGURE = 66
     """Exact target samples of a figure or an ablation."""
     LINE_LAW = 67
     """Samples of the model on the line."""
     LINE_TARGET = 68
-    """Samples of its exact law on the grid."""
+    """Samples of the exact law of that model on the grid."""
     FEW_IMAGES = 70
     """The few images that define a request."""
     IMAGE_ENERGY = 71
-    """Samples of the model to which the energy of a few images is fitted."""
+    """Samples of the model, to which the energy of a few images is fitted."""
     WALK = 72
-    """The walk from a few images over the model's samples."""
+    """The random walk from a few images over the model's samples."""
     IMAGE_TARGET = 73
     """The bank on which the energy of a few images is measured."""
     AGREEMENT = 97
-    """Samples on which judge and guide are compared."""
+    """Samples on which the judge and the guide are compared."""
     PLAN = 97
-    """Samples that a plan looks at."""
+    """Samples that a plan evaluates."""
     PILOT = 98
-    """Samples from which an audit guesses the forget rate."""
+    """Samples from which an audit first estimates the forget rate."""
     FIGURE = 98
     """Latents of a figure."""
     LATENTS = 99
@@ -70,11 +70,11 @@ class Stream(IntEnum):
     TARGET = 100
     """Exact samples of the target: the k-th set has ``TARGET + k``, k = 0 or 1."""
     BOOTSTRAP = 110
-    """Resamples behind the interval of the k-th distance: ``stream(seed, Stream.BOOTSTRAP, k)``."""
+    """Bootstrap resamples for the interval of the k-th distance: ``stream(seed, Stream.BOOTSTRAP, k)``."""
     ATTACK_RATE = 120
     """Samples of a model under attack."""
     LATENT_SEARCH = 121
-    """Starts of the latent search."""
+    """Starting points of the latent search."""
     ATTACK_IMAGES = 122
     """The images that an attacker has."""
     RELEARNING = 123
@@ -82,22 +82,22 @@ class Stream(IntEnum):
 
 
 def stream(seed: int, *path: int) -> torch.Generator:
-    """Return the CPU generator of one purpose: a function of the seed and the path, nothing else.
+    """Return the CPU generator of one purpose; it depends on the seed and the path alone.
 
     Args:
         seed: >= 0.
-        path: a member of ``Stream``, and indices below it; none for a generator of your own.
+        path: a member of ``Stream`` and further indices; an empty path is free for your own use.
     """
     return torch.Generator().manual_seed(derive_seed(seed, *path))
 
 
 def derive_seed(seed: int, *path: int) -> int:
-    """Return the seed of one purpose, >= 0: a function of the seed and the path, nothing else."""
+    """Return the seed of one purpose, >= 0; it depends on the seed and the path alone."""
     words = np.random.SeedSequence(seed, spawn_key=path).generate_state(2, np.uint32)
     return (int(words[0]) << 31) ^ int(words[1])
 
 
 def check_seed(seed: int) -> None:
-    """Raise InputError for a seed that is negative."""
+    """Raise InputError for a negative seed."""
     if seed < 0:
         raise InputError(f"got seed={seed}; expected an integer >= 0")

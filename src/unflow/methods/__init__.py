@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from unflow.ground.plugins import Installed
+from unflow.ground.plugins import Registry
 from unflow.methods.baselines.fine_tune import FineTune
 from unflow.methods.baselines.gradient_ascent import GradientAscent
 from unflow.methods.baselines.neg_grad_plus import NegGradPlus
@@ -76,5 +76,5 @@ UNLEARNERS: dict[str, Method] = {
 }
 """Row name -> method in its one default configuration; a variant carries its own name or options."""
 
-INSTALLED = Installed("unflow.methods", UNLEARNERS, as_method)
+INSTALLED = Registry("unflow.methods", UNLEARNERS, as_method)
 """``UNLEARNERS``, and the methods of installed packages: what a command knows by name."""

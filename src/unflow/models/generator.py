@@ -8,7 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from unflow.ground.errors import InputError, one_sentence
+from unflow.ground.errors import InputError, convert_errors
 from unflow.models.base import GenerativeModel
 from unflow.nets import net_config
 from unflow.nets.adapters import check_tensor
@@ -37,7 +37,7 @@ class Generator(GenerativeModel):
         first = next(net.parameters(), torch.zeros(()))
         what = f"the network does not run on latents of shape {list(prior_shape)}"
         expected = "prior_shape to be the shape of one latent"
-        with one_sentence(what, expected), torch.no_grad(), evaluating(net):
+        with convert_errors(what, expected), torch.no_grad(), evaluating(net):
             x = net(torch.zeros(2, *prior_shape).to(first))
         check_tensor(x)
         super().__init__(prior_shape, x.shape[1:])

@@ -13,7 +13,7 @@ from typing import Any
 from torch import Tensor
 
 from unflow.ground.errors import InputError
-from unflow.ground.progress import silent
+from unflow.ground.progress import hide_progress
 from unflow.ground.streams import Stream, check_seed, stream
 from unflow.methods import UNLEARNERS
 from unflow.models import GenerativeModel
@@ -207,7 +207,7 @@ def _seconds(method: Method, problem: Problem, how: dict[str, Any], steps: int) 
             raise _EnoughError
 
     try:
-        with silent():
+        with hide_progress():
             fit(method, problem, on_step=watch, **how)
     except _EnoughError:
         prepared = times[1] - times[0]
