@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from unflow.ground.errors import InputError
 from unflow.nets import MLP, NETS, ConvAutoencoder, ConvNet, UNet, build_net, net_config, new_net
-from unflow.nets.embedding import TimeEmbedding
+from unflow.nets.mlp import TimeEmbedding
 from unflow.nets.modes import evaluating
 
 CONFIGS = {

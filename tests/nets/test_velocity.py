@@ -382,7 +382,7 @@ def test_a_labelled_model_is_its_inner_model_at_the_label_of_each_latent(family:
     pushed, y = model.push(z), model.labels(z)
     assert set(y.tolist()) == {0, 1, 2}
     for label in range(3):
-        net = model.inner.net.given(torch.full((40,), label))
+        net = model.inner.net.with_labels(torch.full((40,), label))
         inner = model.inner.with_velocity(net) if family == "flow" else FlowMap(net, (2,))
         torch.testing.assert_close(pushed[y == label], inner.push(z[:, :2])[y == label])
     assert (model.prior_shape, model.sample_shape, model.family) == ((3,), (2,), family)

@@ -14,7 +14,7 @@ from unflow.ground.streams import stream
 from unflow.models import GenerativeModel
 from unflow.models.classifier import Classifier
 from unflow.nets import ReadsAs, WritesAs
-from unflow.nets.adapters import last_linear
+from unflow.nets.adapters import find_last_linear
 from unflow.nets.modes import evaluating
 
 
@@ -98,7 +98,7 @@ def _classifier(line: Foreign) -> Classifier:
 
 def _numbers(net: nn.Module, line: Foreign) -> list[str]:
     """Return the classes' numbers as their names: as many as the last linear layer has outputs."""
-    last = last_linear(net)
+    last = find_last_linear(net)
     if last is None:
         raise InputError(
             f"got {line.what}, which has no linear layer to count its classes by; expected their "

@@ -24,7 +24,7 @@ from torch import nn
 from unflow.disk.weights import load_weights
 from unflow.ground.errors import InputError, explain
 from unflow.nets import build_net, named_function, trust
-from unflow.nets.adapters import Range, checked_range
+from unflow.nets.adapters import Range, to_range
 
 KINDS = ("generator", "flow", "flow_map", "diffusers", "classifier", "onnx", "estimator", "score", "images")
 """What a line may begin with; anything else is the path of a bundle."""
@@ -247,7 +247,7 @@ def read_range(text: str) -> Range:
         InputError: for anything but two numbers, the smaller one first.
     """
     try:
-        found = checked_range([float(end) for end in text.split(":")])
+        found = to_range([float(end) for end in text.split(":")])
     except ValueError:
         found = None
     if found is None:

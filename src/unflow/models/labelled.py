@@ -52,7 +52,7 @@ class Labelled(GenerativeModel):
     def push(self, z: Tensor) -> Tensor:
         """Push the noise of each latent, at its label."""
         noise, net = z[:, :-1].reshape(-1, *self.sample_shape), _labelled_net(self.inner)
-        given = net.given(self.labels(z))
+        given = net.with_labels(self.labels(z))
         if isinstance(self.inner, FlowMap):
             return self.inner.with_average_velocity(given).push(noise)
         assert isinstance(self.inner, Flow)

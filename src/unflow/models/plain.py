@@ -11,7 +11,7 @@ from unflow.models.flow_map import FlowMap
 from unflow.models.generator import Generator
 from unflow.models.labelled import Labelled
 from unflow.models.latent import inner_model
-from unflow.nets.owned import owned
+from unflow.nets.adapters import unwrap
 
 
 def plain_module(model: GenerativeModel) -> nn.Module:
@@ -28,4 +28,4 @@ def plain_module(model: GenerativeModel) -> nn.Module:
             f"got a {type(inner).__name__}, which is more than one network; expected a model whose own "
             "weights were changed: unlearn by uot_tilted, latent_transport or erfm_resample_prior"
         )
-    return owned(inner.net)
+    return unwrap(inner.net)

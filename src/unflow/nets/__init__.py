@@ -1,4 +1,4 @@
-"""Networks that unflow ships; any other module works too, if its owner can rebuild it."""
+"""The networks of unflow. Any other module works too if a function can rebuild it."""
 
 from __future__ import annotations
 
@@ -54,8 +54,8 @@ NETS: dict[str, type[nn.Module]] = {
 }
 
 
-def built_around(kind: type[nn.Module]) -> Any:
-    """Return what builds an adapter from its description: the network inside first."""
+def make_builder(kind: type[nn.Module]) -> Callable[..., nn.Module]:
+    """Return a function that builds an adapter, and first the network inside, from its description."""
 
     def build(of: dict[str, Any], **options: Any) -> nn.Module:
         return kind(build_net(of), **options)
@@ -64,16 +64,16 @@ def built_around(kind: type[nn.Module]) -> Any:
 
 
 ADAPTERS: dict[str, Callable[..., nn.Module]] = {
-    "reads_as": built_around(ReadsAs),
-    "writes_as": built_around(WritesAs),
-    AdaptedVelocity.name: built_around(AdaptedVelocity),
-    AdaptedAverageVelocity.name: built_around(AdaptedAverageVelocity),
+    "reads_as": make_builder(ReadsAs),
+    "writes_as": make_builder(WritesAs),
+    AdaptedVelocity.name: make_builder(AdaptedVelocity),
+    AdaptedAverageVelocity.name: make_builder(AdaptedAverageVelocity),
 }
-"""What stands around a network of somebody else's."""
+"""Wrappers of third-party networks, by the names in descriptions."""
 
 
 def build_net(config: dict[str, Any]) -> nn.Module:
-    """Return a fresh network from its description.
+    """Return a new network from its description.
 
     Raises:
         InputError: for an unknown network, builder or option.
@@ -91,7 +91,7 @@ def build_net(config: dict[str, Any]) -> nn.Module:
         net = build(**options)
     except TypeError as error:
         raise InputError(f"the network {name} does not take these options: {error}") from error
-    except Exception as error:  # what somebody else's code raises is anything
+    except Exception as error:  # third-party code may raise any exception
         if "builder" not in config or isinstance(error, InputError):
             raise
         raise InputError(f"{name} fails ({explain(error)}); expected it to return the network") from error
@@ -106,14 +106,14 @@ def build_net(config: dict[str, Any]) -> nn.Module:
 
 
 def new_net(config: dict[str, Any], seed: int) -> nn.Module:
-    """Return ``build_net(config)`` with initial weights from ``seed``; the global stream is untouched."""
+    """Return ``build_net(config)`` with initial weights from ``seed``; the global generator is unchanged."""
     with initial_weights(seed):
         return build_net(config)
 
 
 @contextmanager
 def initial_weights(seed: int) -> Iterator[None]:
-    """Have layers that are made here take their weights from ``seed``; the global stream is untouched."""
+    """Within this context, new layers draw weights from ``seed``; the global generator is unchanged."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed every GPU as well
         yield

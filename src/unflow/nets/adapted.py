@@ -1,4 +1,4 @@
-"""A network that somebody else trained: how it is called, and a trial of it."""
+"""Adapters of third-party networks: the call with their own arguments, and a trial call."""
 
 from __future__ import annotations
 
@@ -12,36 +12,36 @@ import torch
 from torch import Tensor, nn
 
 from unflow.ground.errors import InputError
+from unflow.nets.adapters import Wrapper
 from unflow.nets.description import net_config
 from unflow.nets.modes import evaluating
-from unflow.nets.owned import Around
 
 TIME_SHAPES = ("batch", "column", "scalar")
-"""Shapes of a time that a network may ask for: [batch], [batch, 1], or []."""
+"""Shapes of a time that a network may expect: [batch], [batch, 1], or []."""
 
 Known = TypeVar("Known", bound="Adapted")
 
 
-class Adapted(Around):
-    """A network with the arguments that its owner gave it; the base of what adapts one to us.
+class Adapted(Wrapper):
+    """A third-party network with arguments of its own; the base class of the adapters.
 
     Args:
         net: the network; it returns [batch, *shape], or an object whose ``sample`` is that.
         shape: of one sample.
         arguments: how it is called, for example "x, t", "t, x, label" or "sample=x, timestep=t".
-        known: what may stand there: all of one of these sets, with "label" where there is one.
-        noise_at: which of its times, 0 or 1, is the noise; the data are at the other.
-        time_scale: its times run from 0 to this.
-        time_shape: a name in ``TIME_SHAPES``. A network of one time for all rows ("scalar") is called
-            row by row where times differ, as they do in training.
-        label: class index that every sample gets; None for a network without labels.
+        known: the sets of valid argument names: one of them, and "label" if there is a label.
+        noise_at: its time of the noise, 0 or 1; the data are at the other.
+        time_scale: its times run from 0 to this number.
+        time_shape: a name in ``TIME_SHAPES``. A network with one time for all rows ("scalar") is called
+            row by row if the times of the rows differ, as in training.
+        label: class index for every sample; None for a network without labels.
 
     Raises:
-        InputError: for arguments, times or a label that cannot be.
+        InputError: for invalid arguments, times or labels.
     """
 
     trial: ClassVar[tuple[float, ...]]
-    """Our times at which the network is tried on a few samples."""
+    """The times, in unflow's convention, of the trial on a few samples."""
     name: ClassVar[str]
     """Its key in ``nets.ADAPTERS``."""
 
@@ -72,22 +72,22 @@ class Adapted(Around):
         _check_arguments(arguments, known, labelled=label is not None)
 
     @property
-    def owned(self) -> nn.Module:
+    def wrapped(self) -> nn.Module:
         """The network."""
         return self.net
 
     @property
     def config(self) -> dict[str, Any]:
-        """The description from which ``build_net`` makes it again.
+        """The description from which ``build_net`` rebuilds it.
 
         Raises:
-            InputError: for a network that has none itself.
+            InputError: for a network without a description.
         """
         return {"net": self.name, "of": net_config(self.net), **self.options}
 
     @property
     def options(self) -> dict[str, Any]:
-        """What it was made with, but for the network."""
+        """The arguments of its constructor except the network."""
         return {
             "shape": list(self.shape),
             "arguments": self.arguments,
@@ -99,11 +99,11 @@ class Adapted(Around):
 
     @property
     def sign(self) -> int:
-        """-1 where the network's time runs against ours, and with it every derivative; else 1."""
+        """-1 if the network's time runs from data to noise, which changes the sign of derivatives; else 1."""
         return -1 if self.noise_at == 1 else 1
 
     def own_time(self, t: Tensor) -> Tensor:
-        """Return the network's name for our time t [batch]."""
+        """Convert a time t [batch] of unflow to the network's own time."""
         return self.time_scale * (1 - t if self.noise_at == 1 else t)
 
     def labels(self, x: Tensor) -> Tensor | None:
@@ -112,18 +112,20 @@ class Adapted(Around):
             return torch.full((len(x),), self.label, device=x.device)
         return self.label
 
-    def given(self: Known, labels: Tensor) -> Known:
-        """Return this network at labels [batch] in place of its own one; the weights are shared."""
+    def with_labels(self: Known, labels: Tensor) -> Known:
+        """Return a copy, with shared weights, that uses ``labels`` [batch] in place of its own label."""
         other = copy.copy(self)
         other.label = labels
         return other
 
+    given = with_labels  # its former name
+
     def call(self, x: Tensor, times: Mapping[str, Tensor], labels: Tensor | None) -> Tensor:
-        """Return the network's output [batch, *shape] at its own times, by name, each [batch]."""
+        """Return the network's output [batch, *shape] at its own times: name -> [batch]."""
         if self.time_shape != "scalar" or all(bool((t == t[0]).all()) for t in times.values()):
             return self._call(x, times, labels)
-        rows = zip(x.split(1), *(t.split(1) for t in times.values()), strict=True)
-        own = itertools.repeat(None, len(x)) if labels is None else labels.split(1)
+        rows = zip(*(torch.split(each, 1) for each in (x, *times.values())), strict=True)
+        own = itertools.repeat(None, len(x)) if labels is None else torch.split(labels, 1)
         return torch.cat(
             [
                 self._call(row, dict(zip(times, row_times, strict=True)), label)
@@ -133,19 +135,19 @@ class Adapted(Around):
 
     def _call(self, x: Tensor, times: Mapping[str, Tensor], labels: Tensor | None) -> Tensor:
         values: dict[str, Any] = {"x": x, "label": labels}
-        values |= {name: _shaped(t, self.time_shape) for name, t in times.items()}
-        entries = [_entry(part) for part in self.arguments.split(",")]
+        values |= {name: _reshape_time(t, self.time_shape) for name, t in times.items()}
+        entries = [_parse_argument(part) for part in self.arguments.split(",")]
         positional = [values[name] for keyword, name in entries if not keyword]
-        return _tensor(
+        return _get_tensor(
             self.net(*positional, **{keyword: values[name] for keyword, name in entries if keyword})
         )
 
     def check_runs(self) -> None:
-        """Raise InputError, with the call that works if one does, unless it runs on a few samples."""
-        reason = self._failure()
+        """Raise InputError unless it runs on a few samples; the message names a call that works, if any."""
+        reason = self._find_failure()
         if reason is None:
             return
-        found = next((other for other in self._other_calls() if other._failure() is None), None)
+        found = next((other for other in self._other_calls() if other._find_failure() is None), None)
         if found is None:
             mend = "check shape, arguments and time_shape" + ("" if self.label is None else ", and label")
         else:
@@ -160,31 +162,31 @@ class Adapted(Around):
         )
 
     def check_label(self, label: int) -> None:
-        """Raise InputError unless the network runs with that label in place of its own."""
+        """Raise InputError unless the network runs with this label in place of its own."""
         other = copy.copy(self)
         other.label = label
-        reason = other._failure()
+        reason = other._find_failure()
         if reason is not None:
             raise InputError(
                 f"the {type(self.net).__name__} does not run with label {label} ({reason}); expected no more "
                 "labels than it knows"
             )
 
-    def _failure(self) -> str | None:
-        """Return what goes wrong on a few rows, or None."""
+    def _find_failure(self) -> str | None:
+        """Return the error on a few rows, or None."""
         first = next(self.net.parameters(), torch.zeros(()))
-        # No side of a sample (nor twice as many, with guidance), or times may spread over a wrong axis.
+        # n and 2 n (with guidance) are no side of a sample: times cannot broadcast over a wrong axis.
         n = next(n for n in itertools.count(2) if n not in self.shape and 2 * n not in self.shape)
         x = torch.zeros(n, *self.shape).to(first)
         try:
             with torch.no_grad(), evaluating(self.net):
                 found = self(x, *(x.new_full((n,), t) for t in self.trial)).shape
-        except Exception as error:  # whatever somebody else's network raises
+        except Exception as error:  # third-party code may raise any exception
             return f"{type(error).__name__}: {(str(error).strip() or 'no message').splitlines()[0]}"
         return None if found == x.shape else f"it makes {list(found)} of {list(x.shape)}"
 
     def _other_calls(self: Known) -> Iterator[Known]:
-        """Yield it with the positional arguments in every order, and times of every shape."""
+        """Yield copies with the positional arguments in every order and times of every shape."""
         entries = [part.strip() for part in self.arguments.split(",")]
         positional, named = ([e for e in entries if ("=" in e) == kind] for kind in (False, True))
         for order in itertools.permutations(positional):
@@ -194,17 +196,17 @@ class Adapted(Around):
                 yield other
 
 
-def _entry(part: str) -> tuple[str, str]:
-    """Return keyword ("" for none) and name of one argument."""
+def _parse_argument(part: str) -> tuple[str, str]:
+    """Return the keyword ("" if positional) and the name of one argument."""
     keyword, _, name = part.rpartition("=")
     return keyword.strip(), name.strip()
 
 
 def _check_arguments(arguments: str, known: Sequence[set[str]], *, labelled: bool) -> None:
-    entries = [_entry(part) for part in arguments.split(",")]
+    entries = [_parse_argument(part) for part in arguments.split(",")]
     names, keywords = [name for _, name in entries], [keyword for keyword, _ in entries]
     wanted = [names_known | ({"label"} if labelled else set()) for names_known in known]
-    expected = " or ".join(f'"{", ".join(sorted(each, key=_place))}"' for each in wanted)
+    expected = " or ".join(f'"{", ".join(sorted(each, key=_rank_name))}"' for each in wanted)
     if len(set(names)) != len(names) or set(names) not in wanted:
         why = "with a label" if labelled else "without a label"
         raise InputError(
@@ -218,17 +220,17 @@ def _check_arguments(arguments: str, known: Sequence[set[str]], *, labelled: boo
         )
 
 
-def _place(name: str) -> int:
+def _rank_name(name: str) -> int:
     return ("x", "t", "start", "end", "span", "label").index(name)
 
 
-def _shaped(t: Tensor, time_shape: str) -> Tensor:
+def _reshape_time(t: Tensor, time_shape: str) -> Tensor:
     if time_shape == "column":
         return t[:, None]
     return t[0] if time_shape == "scalar" else t
 
 
-def _tensor(output: Any) -> Tensor:
+def _get_tensor(output: Any) -> Tensor:
     found = output if isinstance(output, Tensor) else getattr(output, "sample", None)
     if not isinstance(found, Tensor):
         raise TypeError(f"it returns a {type(output).__name__}, no tensor and no object whose sample is one")

@@ -1,9 +1,10 @@
-"""What stands around a network of somebody else's, so that its images are unflow's: [c, h, w] in [-1, 1]."""
+"""Wrappers of third-party networks, which convert their images to those of unflow: [c, h, w] in [-1, 1]."""
 
 from __future__ import annotations
 
 import inspect
 import math
+from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
@@ -11,33 +12,48 @@ from torch import Tensor, nn
 
 from unflow.ground.errors import InputError
 from unflow.nets.description import net_config
-from unflow.nets.owned import Around
 
 Range = tuple[float, float]
-"""What is black and what is white, as (-1, 1), (0, 1) or (0, 255)."""
+"""The values of black and of white: (-1, 1), (0, 1) or (0, 255)."""
 
 
-class _Around(Around):
-    """What stands around a network: the range of its images, and their shape."""
+class Wrapper(nn.Module):
+    """Wraps a third-party network to adapt its times, labels, ranges or shapes."""
+
+    @property
+    @abstractmethod
+    def wrapped(self) -> nn.Module:
+        """The third-party network."""
+
+
+def unwrap(net: nn.Module) -> nn.Module:
+    """Return a network without any wrappers."""
+    while isinstance(net, Wrapper):
+        net = net.wrapped
+    return net
+
+
+class _ImageWrapper(Wrapper):
+    """Adapts the range and shape of a network's images."""
 
     name: ClassVar[str]
-    """In ``nets.ADAPTERS``."""
+    """Its key in ``nets.ADAPTERS``."""
 
     def __init__(
         self, net: nn.Module, value_range: Range | None = None, shape: Sequence[int] | None = None
     ) -> None:
         super().__init__()
-        self.net, self.value_range = net, checked_range(value_range)
+        self.net, self.value_range = net, to_range(value_range)
         self.shape = None if shape is None else tuple(shape)
 
     @property
-    def owned(self) -> nn.Module:
+    def wrapped(self) -> nn.Module:
         """The network."""
         return self.net
 
     @property
     def config(self) -> dict[str, Any]:
-        """The description from which ``build_net`` makes it again."""
+        """The description from which ``build_net`` rebuilds it."""
         return {
             "net": self.name,
             "of": net_config(self.net),
@@ -45,8 +61,8 @@ class _Around(Around):
             "shape": None if self.shape is None else list(self.shape),
         }
 
-    def shaped(self, x: Tensor, whose: str) -> Tensor:
-        """Return x [batch, ...] in the shape that was declared, if one was."""
+    def reshape(self, x: Tensor, whose: str) -> Tensor:
+        """Return x [batch, ...] in the declared shape, if any; ``whose`` starts the error message."""
         if self.shape is None:
             return x
         if len(x) and x[:1].numel() != math.prod(self.shape):
@@ -57,13 +73,13 @@ class _Around(Around):
         return x.reshape(len(x), *self.shape)
 
 
-class WritesAs(_Around):
-    """A generator's network that writes samples its own way: y -> 2 (y - low) / (high - low) - 1, reshaped.
+class WritesAs(_ImageWrapper):
+    """Converts the samples y that a generator's network returns: 2 (y - low) / (high - low) - 1, reshaped.
 
     Args:
         net: maps [batch, ...] to [batch, ...].
-        value_range: low and high of what ``net`` returns; None: its numbers are taken as they are.
-        shape: of one sample; None: as ``net`` returns it.
+        value_range: low and high of the samples that ``net`` returns; None: they are not converted.
+        shape: of one sample; None: the shape that ``net`` returns.
 
     Raises:
         InputError: for a range that is empty or not finite; on a call, for another number of entries than
@@ -76,20 +92,20 @@ class WritesAs(_Around):
         """Return samples [batch, *shape] in [-1, 1]."""
         y = self.net(*inputs)
         check_tensor(y)
-        y = self.shaped(y, "the network returned samples")
+        y = self.reshape(y, "the network returned samples")
         if self.value_range is None:
             return y
         low, high = self.value_range
         return 2 * (y - low) / (high - low) - 1
 
 
-class ReadsAs(_Around):
-    """A classifier's network that reads samples its own way: x -> low + (high - low) (x + 1) / 2, reshaped.
+class ReadsAs(_ImageWrapper):
+    """Converts the samples x for a classifier's network: low + (high - low) (x + 1) / 2, reshaped.
 
     Args:
         net: maps [batch, *shape] to logits [batch, num_classes].
-        value_range: low and high of what ``net`` was trained on; None: it is given x as it is.
-        shape: of what it reads, like (784,); None: as x comes.
+        value_range: low and high of the samples that ``net`` was trained on; None: x is not converted.
+        shape: of one sample for ``net``, for example (784,); None: the shape of x.
 
     Raises:
         InputError: for a range that is empty or not finite; on a call, for another number of entries than
@@ -100,21 +116,23 @@ class ReadsAs(_Around):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return logits, [batch, num_classes]."""
-        return self.net(self._read(x))
+        logits: Tensor = self.net(self._convert(x))
+        return logits
 
     def features(self, x: Tensor) -> Tensor:
-        """Return the network's own ``features``, else what its last linear layer reads; [batch, d].
+        """Return the network's own ``features``, or the input of its last linear layer; [batch, d].
 
         Raises:
             InputError: for a network that has neither.
         """
         own = getattr(self.net, "features", None)
         if inspect.ismethod(own):
-            return own(self._read(x)).flatten(1)
-        return read_by_last_linear(self.net, self._read(x))
+            features: Tensor = own(self._convert(x))
+            return features.flatten(1)
+        return read_by_last_linear(self.net, self._convert(x))
 
-    def _read(self, x: Tensor) -> Tensor:
-        x = self.shaped(x, "the classifier was given samples")
+    def _convert(self, x: Tensor) -> Tensor:
+        x = self.reshape(x, "the classifier was given samples")
         if self.value_range is None:
             return x
         low, high = self.value_range
@@ -122,7 +140,7 @@ class ReadsAs(_Around):
 
 
 def check_tensor(samples: object) -> None:
-    """Raise InputError for what a network returned, if it is no tensor of samples."""
+    """Raise InputError if the output of a network is not a tensor."""
     if not isinstance(samples, Tensor):
         raise InputError(
             f"the network returned a {type(samples).__name__}; expected a tensor, one row for each sample: "
@@ -131,12 +149,12 @@ def check_tensor(samples: object) -> None:
 
 
 def read_by_last_linear(net: nn.Module, x: Tensor) -> Tensor:
-    """Return what the last linear layer of a network reads when the network is given x; [batch, d].
+    """Return the input of a network's last linear layer in the network's call with x; [batch, d].
 
     Raises:
-        InputError: for a network without one, or one that is never used.
+        InputError: for a network without a linear layer, or whose last one is never used.
     """
-    last = last_linear(net)
+    last = find_last_linear(net)
     if last is None:
         raise InputError(
             f"got a {type(net).__name__} without a method features and without a linear layer; expected one "
@@ -155,16 +173,16 @@ def read_by_last_linear(net: nn.Module, x: Tensor) -> Tensor:
     return seen[-1].flatten(1)
 
 
-def last_linear(net: nn.Module) -> nn.Linear | None:
-    """Return the linear layer that a network lists last, or None."""
+def find_last_linear(net: nn.Module) -> nn.Linear | None:
+    """Return the last linear layer among a network's modules, or None."""
     return next((part for part in reversed(list(net.modules())) if isinstance(part, nn.Linear)), None)
 
 
-def checked_range(value_range: Sequence[float] | None) -> Range | None:
+def to_range(value_range: Sequence[float] | None) -> Range | None:
     """Return a range as two numbers.
 
     Raises:
-        InputError: for anything but two finite numbers, the smaller one first.
+        InputError: unless it is two finite numbers, the smaller one first.
     """
     if value_range is None:
         return None

@@ -1,4 +1,4 @@
-"""A convolutional autoencoder: images to a short vector of unit variance, and back."""
+"""A convolutional autoencoder between images and short vectors of unit variance."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from unflow.ground.errors import InputError
 
 
 class ConvAutoencoder(nn.Module):
-    """Strided convolutions down to a vector of ``latent`` numbers, and their mirror image back.
+    """Strided convolutions to a vector of ``latent`` numbers, and transposed convolutions back.
 
-    Latents are standardised by running statistics (a BatchNorm without parameters), so that a flow
-    from N(0, 1) finds latents of its own scale. Images are in [-1, 1].
+    Running statistics standardise the latents (BatchNorm without parameters), so that they have the scale of
+    a flow from N(0, 1). Images are in [-1, 1].
 
     Args:
         shape: (channels, height, width) of one image; both sides divisible by 2^depth.
         latent: numbers per image.
-        width: channels after the first halving, a multiple of 8; doubled at each further one.
+        width: channels after the first halving, a multiple of 8; each further halving doubles them.
         depth: halvings, 1 or more.
 
     Raises:
@@ -62,11 +62,13 @@ class ConvAutoencoder(nn.Module):
 
     def encode(self, x: Tensor) -> Tensor:
         """Return latents [batch, latent] of images [batch, *shape]."""
-        return self.standardise(self.encoder(x))
+        z: Tensor = self.standardise(self.encoder(x))
+        return z
 
     def decode(self, z: Tensor) -> Tensor:
         """Return images [batch, *shape] of latents [batch, latent]."""
-        return self.decoder(self.from_latent(z).reshape(len(z), *self._small))
+        x: Tensor = self.decoder(self.from_latent(z).reshape(len(z), *self._small))
+        return x
 
     def forward(self, x: Tensor, noise: Tensor | None = None) -> Tensor:
         """Return the reconstruction, with ``noise`` [batch, latent] added to the latents."""

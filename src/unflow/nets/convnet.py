@@ -15,7 +15,7 @@ class ConvNet(nn.Module):
         outputs: number of classes.
         width: channels of the first layer; a multiple of 8; doubled at the first two halvings.
         depth: convolutions, all but the first of which halve the image.
-        num_features: hidden features before the logits (what distances between images use).
+        num_features: hidden features before the logits; distances between images use them.
     """
 
     def __init__(
@@ -46,8 +46,10 @@ class ConvNet(nn.Module):
 
     def features(self, x: Tensor) -> Tensor:
         """Return the hidden features, [batch, num_features]."""
-        return self.body(x)
+        features: Tensor = self.body(x)
+        return features
 
     def forward(self, x: Tensor) -> Tensor:
         """Return logits [batch, outputs]."""
-        return self.last(self.features(x))
+        logits: Tensor = self.last(self.features(x))
+        return logits

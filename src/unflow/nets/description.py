@@ -1,4 +1,4 @@
-"""The description of a network as plain data, and the functions that a description may name."""
+"""Descriptions of networks as plain data, and the builders (functions) that a description may name."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ OWN_BUILDERS = {
     f"unflow.hub:{name}": f"unflow.disk.diffusers:{name}"
     for name in ("FlowUNet", "ConsistencyUNet", "KLAutoencoder")
 }
-"""Builders that unflow ships, by the names that bundles have for them -> where the functions are."""
+"""Builders that unflow ships: name in bundles -> path of the function."""
 _TRUSTED = set(OWN_BUILDERS)
 
 
 def trust(builder: str) -> None:
-    """Let files that are loaded from now on name this builder: whoever named it has agreed to run it."""
+    """Allow files that are loaded from now on to run this builder."""
     _TRUSTED.add(builder)
 
 
 def trusted(builder: str) -> bool:
-    """Return whether a file may have this builder run."""
+    """Return whether a file may run this builder."""
     return builder in _TRUSTED
 
 
 def builders(config: Any) -> list[str]:
-    """Return the builders that an architecture's description names, at any depth."""
+    """Return the builders that a description names, at any depth."""
     if isinstance(config, list):
         return [name for each in config for name in builders(each)]
     if not isinstance(config, dict):
@@ -38,9 +38,9 @@ def builders(config: Any) -> list[str]:
 
 
 def net_config(net: nn.Module) -> dict[str, Any]:
-    """Return the plain data from which ``build_net`` makes this architecture again.
+    """Return the plain data from which ``build_net`` rebuilds this architecture.
 
-    A module of one's own takes part by an attribute ``config = {"builder": "package.module:function",
+    A third-party module needs an attribute ``config = {"builder": "package.module:function",
     "options": {...}}``.
 
     Raises:
@@ -57,15 +57,15 @@ def net_config(net: nn.Module) -> dict[str, Any]:
 
 
 def named_function(path: str) -> Any:
-    """Return the function in "package.module:function".
+    """Import and return the function "package.module:function".
 
     Raises:
-        InputError: for one that cannot be imported.
+        InputError: if it cannot be imported.
     """
     module, _, name = OWN_BUILDERS.get(path, path).partition(":")
     try:
         return getattr(importlib.import_module(module), name)
-    except Exception as error:  # what somebody else's module raises is anything
+    except Exception as error:  # third-party code may raise any exception
         raise InputError(
             f"got {path!r} ({explain(error)}); expected package.module:function that can be imported"
         ) from error

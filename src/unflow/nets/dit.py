@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as nnf
@@ -14,7 +14,7 @@ from torch.utils.checkpoint import checkpoint as recomputed
 from unflow.ground.errors import InputError
 
 TIME_FEATURES = 256
-"""Cosines and sines of a time."""
+"""Number of cosines and sines of a time."""
 
 DIT_SIZES: dict[str, dict[str, int]] = {
     "B/2": {"patch": 2, "width": 768, "depth": 12, "heads": 12},
@@ -27,9 +27,9 @@ DIT_SIZES: dict[str, dict[str, int]] = {
 class SelfAttention(nn.Module):
     r"""softmax(Q K^T / sqrt(d)) V over tokens, in heads of d = width / heads features (arXiv 1706.03762).
 
-    Outside a forward-mode derivative the same sum is left to PyTorch's fused kernel, which never writes the
-    [tokens, tokens] matrix to memory; the two differ by rounding alone. A gradient of a gradient (R1 on a
-    transformer) is not to be had from that kernel, and PyTorch says so.
+    Outside a forward-mode derivative, PyTorch's fused kernel computes the same sum without the
+    [tokens, tokens] matrix in memory; the two differ by rounding alone. The kernel has no second derivatives
+    (R1 on a transformer needs them), and PyTorch raises an error.
 
     Args:
         width: features of a token.
@@ -45,21 +45,24 @@ class SelfAttention(nn.Module):
     def forward(self, h: Tensor) -> Tensor:
         """Return tokens [batch, n, width] of tokens [batch, n, width]."""
         q, k, v = self.qkv(h).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        # The fused kernels have no forward-mode derivative, which MeanFlow takes.
+        # MeanFlow takes a forward-mode derivative, which the fused kernels do not have.
         attended = (
             explicit_attention(q, k, v) if has_tangent(q) else nnf.scaled_dot_product_attention(q, k, v)
         )
-        return self.out(attended.transpose(1, 2).flatten(2))
+        out: Tensor = self.out(attended.transpose(1, 2).flatten(2))
+        return out
 
 
 def explicit_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """Return softmax(q k^T / sqrt(d)) v, [batch, heads, n, d], for q, k, v of that shape."""
-    return (q @ k.transpose(2, 3) / q.shape[3] ** 0.5).softmax(3) @ v
+    weights: Tensor = (q @ k.transpose(2, 3) / q.shape[3] ** 0.5).softmax(3)
+    return weights @ v
 
 
 def has_tangent(*tensors: Tensor) -> bool:
     """Return whether a forward-mode derivative (``torch.func.jvp``) is being taken along any tensor."""
-    return any(forward_ad.unpack_dual(tensor).tangent is not None for tensor in tensors)
+    unpack: Callable[[Tensor], forward_ad.UnpackedDualTensor] = forward_ad.unpack_dual  # untyped in torch
+    return any(unpack(tensor).tangent is not None for tensor in tensors)
 
 
 class TimeMLP(nn.Module):
@@ -72,11 +75,12 @@ class TimeMLP(nn.Module):
 
     def forward(self, t: Tensor) -> Tensor:
         """Return features [batch, width] of times [batch]."""
-        return self.last(nnf.silu(self.first(wave_features(t))))
+        features: Tensor = self.last(nnf.silu(self.first(wave_features(t))))
+        return features
 
 
 class DiTBlock(nn.Module):
-    """Attention, then an MLP; the condition scales and shifts what enters each, and gates what leaves."""
+    """Attention, then an MLP; the condition scales and shifts the input of each and gates its output."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -92,15 +96,16 @@ class DiTBlock(nn.Module):
         """Return tokens [batch, n, width] for tokens and a condition [batch, width]."""
         shift1, scale1, gate1, shift2, scale2, gate2 = self.modulation(condition)[:, None].chunk(6, dim=2)
         h = h + gate1 * self.attention(self.norm1(h) * (1 + scale1) + shift1)
-        return h + gate2 * self.mlp(self.norm2(h) * (1 + scale2) + shift2)
+        out: Tensor = h + gate2 * self.mlp(self.norm2(h) * (1 + scale2) + shift2)
+        return out
 
 
 class DiT(nn.Module):
     """Blocks of attention on patches, conditioned on times and a class by adaLN-zero (arXiv 2212.09748).
 
-    One time is embedded as it is; of two, (s, e), the first and the length e - s are, as in MeanFlow
-    (arXiv 2505.13447, Table 1c). Times run from noise at 0 to data at 1, like everywhere here. The blocks
-    start as the identity and the last layer at zero, so a fresh velocity is 0.
+    A single time is embedded directly. Of two times (s, e), the network embeds s and the length e - s, as in
+    MeanFlow (arXiv 2505.13447, Table 1c). Noise is at time 0 and data at time 1, as everywhere in unflow. The
+    blocks start as the identity and the last layer at zero, so an untrained velocity is 0.
 
     Args:
         shape: (channels, height, width) of one input; height and width divisible by ``patch``.
@@ -109,12 +114,12 @@ class DiT(nn.Module):
         depth: blocks.
         heads: of the attention.
         num_times: 1 (a velocity) or 2 (an average velocity).
-        num_classes: 0 without classes; otherwise a further "null" class, of index num_classes, stands for
-            no class at all.
+        num_classes: 0 without classes; otherwise there is a further "null" class, of index num_classes, that
+            means no class.
         label: the class of a call without labels; None: the null class.
-        checkpoint: keep only what enters a block for the backward pass, and compute the rest again there
-            (arXiv 1604.06174): a third more time, a fraction of the memory. Not inside a forward-mode
-            derivative, where PyTorch cannot.
+        checkpoint: store only the inputs of the blocks for the backward pass, and recompute the rest there
+            (arXiv 1604.06174): a third more time, a fraction of the memory. It has no effect inside a
+            forward-mode derivative, which PyTorch cannot recompute.
 
     Raises:
         InputError: for sizes that do not divide, other numbers of times, or an unknown label.
@@ -164,26 +169,27 @@ class DiT(nn.Module):
         self._set_initial_weights()
 
     def forward(self, x: Tensor, *conditions: Tensor, labels: Tensor | None = None) -> Tensor:
-        """Return [batch, *shape] for x [batch, *shape], each time [batch], and classes [batch] if any.
+        """Return [batch, *shape] for x [batch, *shape], each time [batch], and labels [batch] if any.
 
         Labels may also follow the times by position: net(x, s, e, labels).
 
         Raises:
-            InputError: for another number of times, or labels that the network does not know or get.
+            InputError: for another number of times, or labels for a network without classes.
         """
-        times, labels = self._split(conditions, labels)
-        c = nnf.silu(self._condition(times, labels, len(x)))
+        times, labels = self._split_conditions(conditions, labels)
+        c = nnf.silu(self._embed_conditions(times, labels, len(x)))
         h = self.patches(x)
         rows, columns = h.shape[2:]
         h = h.flatten(2).transpose(1, 2) + self.positions
         for block in self.blocks:
-            h = self._through(block, h, c)
+            h = self._run_block(block, h, c)
         shift, scale = self.modulation(c)[:, None].chunk(2, dim=2)
         h = self.last(self.norm(h) * (1 + scale) + shift)
         h = h.unflatten(1, (rows, columns)).unflatten(3, (self.patch, self.patch, -1))
-        return h.permute(0, 5, 1, 3, 2, 4).flatten(4, 5).flatten(2, 3)
+        out: Tensor = h.permute(0, 5, 1, 3, 2, 4).flatten(4, 5).flatten(2, 3)
+        return out
 
-    def _split(
+    def _split_conditions(
         self, conditions: tuple[Tensor, ...], labels: Tensor | None
     ) -> tuple[tuple[Tensor, ...], Tensor | None]:
         times, further = conditions[: self.num_times], conditions[self.num_times :]
@@ -197,25 +203,29 @@ class DiT(nn.Module):
             raise InputError("got labels for a DiT without classes; expected num_classes > 0, or no labels")
         return times, labels
 
-    def _condition(self, times: tuple[Tensor, ...], labels: Tensor | None, n: int) -> Tensor:
-        """Return the sum of what times and class are embedded as, [batch, width]."""
+    def _embed_conditions(self, times: tuple[Tensor, ...], labels: Tensor | None, n: int) -> Tensor:
+        """Return the sum of the embeddings of times and class, [batch, width]."""
         start, *ends = times
-        condition = sum(
+        condition: Tensor = sum(
             (mlp(t) for mlp, t in zip(self.times[1:], [e - start for e in ends], strict=True)),
             self.times[0](start),
         )
         if self.classes is None:
             return condition
         labels = torch.full((n,), self.label, device=condition.device) if labels is None else labels
-        return condition + self.classes(labels)
+        embedded: Tensor = condition + self.classes(labels)
+        return embedded
 
-    def _through(self, block: nn.Module, h: Tensor, c: Tensor) -> Tensor:
+    def _run_block(self, block: nn.Module, h: Tensor, c: Tensor) -> Tensor:
+        out: Tensor
         if self.checkpoint and torch.is_grad_enabled() and not has_tangent(h, c):
-            return recomputed(block, h, c, use_reentrant=False, preserve_rng_state=False)
-        return block(h, c)
+            out = recomputed(block, h, c, use_reentrant=False, preserve_rng_state=False)
+        else:
+            out = block(h, c)
+        return out
 
     def _set_initial_weights(self) -> None:
-        """Set weights as the paper does: Xavier, small embeddings, 0 for what changes or ends a block."""
+        """Set weights as in the paper: Xavier, small embeddings, 0 for the modulations and the last layer."""
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 nn.init.xavier_uniform_(module.weight)
@@ -241,7 +251,7 @@ def frequencies(count: int, dtype: torch.dtype, device: torch.device | None = No
 
 
 def wave_positions(rows: int, columns: int, width: int) -> Tensor:
-    """Return sines and cosines of each patch's column, then of its row: [rows * columns, width]."""
+    """Return sines and cosines of each patch's column and then of its row, [rows * columns, width]."""
     w = frequencies(width // 4, torch.float64)
 
     def waves(count: int) -> Tensor:

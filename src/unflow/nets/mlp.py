@@ -9,23 +9,37 @@ import torch
 import torch.nn.functional as nnf
 from torch import Tensor, nn
 
-from unflow.nets.embedding import TimeEmbedding
+
+class TimeEmbedding(nn.Module):
+    """cos(2^k t) and sin(2^k t) of times t, k = 0, 1, ...: [batch] -> [batch, 2 * num_frequencies]."""
+
+    frequencies: Tensor
+
+    def __init__(self, num_frequencies: int = 8) -> None:
+        super().__init__()
+        self.width = 2 * num_frequencies
+        self.register_buffer("frequencies", 2.0 ** torch.arange(num_frequencies), persistent=False)
+
+    def forward(self, t: Tensor) -> Tensor:
+        """Return the features of t."""
+        angle = t[:, None] * self.frequencies
+        return torch.cat([angle.cos(), angle.sin()], dim=1)
 
 
 class MLP(nn.Module):
     """h <- h + W silu(LayerNorm(h)), ``depth`` times, on the flattened input and its times.
 
-    The last layer starts at zero, so that a fresh velocity is 0 and a fresh chain link the identity.
+    The last layer starts at zero, so an untrained velocity is 0 and an untrained chain link the identity.
 
     Args:
         shape: of one input.
         width: hidden features.
         depth: residual layers.
-        num_times: how many time arguments follow x (0: a potential or classifier; 1: a velocity;
+        num_times: number of time arguments after x (0: a potential or classifier; 1: a velocity;
             2: an average velocity).
         outputs: features of the output [batch, outputs]; None for the input's shape.
-        frequencies: how many sines and cosines of 2^k pi x, k = 0, 1, ..., stand beside each entry of x;
-            points in the plane need some, because thin rings and sharp edges are high frequencies.
+        frequencies: number of sines and cosines of 2^k pi x, k = 0, 1, ..., appended for each entry of x;
+            points in the plane need some, because thin rings and sharp edges have high frequencies.
     """
 
     angles: Tensor
@@ -64,13 +78,13 @@ class MLP(nn.Module):
             nn.init.zeros_(linear.bias)
 
     def features(self, x: Tensor, *times: Tensor) -> Tensor:
-        """Return what the last layer reads, [batch, width]."""
-        h = self.first(torch.cat([*self._entries(x.flatten(1)), *map(self.embed, times)], dim=1))
+        """Return the input of the last layer, [batch, width]."""
+        h = self.first(torch.cat([*self._expand_entries(x.flatten(1)), *map(self.embed, times)], dim=1))
         for layer in self.layers:
             h = h + layer(h)
         return nnf.silu(h)
 
-    def _entries(self, x: Tensor) -> list[Tensor]:
+    def _expand_entries(self, x: Tensor) -> list[Tensor]:
         if len(self.angles) == 0:
             return [x]
         angle = (x[:, :, None] * self.angles).flatten(1)
@@ -78,5 +92,5 @@ class MLP(nn.Module):
 
     def forward(self, x: Tensor, *times: Tensor) -> Tensor:
         """Return [batch, *shape], or [batch, outputs]; x [batch, *shape], each time [batch]."""
-        out = self.last(self.features(x, *times))
+        out: Tensor = self.last(self.features(x, *times))
         return out.reshape(len(x), *self.shape) if self.outputs is None else out

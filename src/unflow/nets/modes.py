@@ -1,4 +1,4 @@
-"""Evaluation mode for a while."""
+"""A context in which a module is in evaluation mode."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import nn
 
 @contextmanager
 def evaluating(module: nn.Module) -> Iterator[None]:
-    """Put ``module`` in evaluation mode, and every part of it back in its own mode afterwards."""
+    """Put ``module`` in evaluation mode within this context; afterwards restore the mode of every part."""
     modes = [(part, part.training) for part in module.modules()]
     module.eval()
     try:

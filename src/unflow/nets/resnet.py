@@ -13,8 +13,8 @@ from torch import Tensor, nn
 class ResNet(nn.Module):
     """Residual blocks (arXiv 1512.03385), each of which halves the image: [batch, c, h, w] -> logits.
 
-    It normalises by BatchNorm: statistics are of each device's own rows in training, and fixed in
-    evaluation mode.
+    It uses BatchNorm: in training the statistics are those of each device's own rows, in evaluation mode they
+    are fixed.
 
     Args:
         shape: (channels, height, width) of one image.
@@ -54,7 +54,8 @@ class ResNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return logits [batch, outputs]."""
-        return self.last(self.features(x))
+        logits: Tensor = self.last(self.features(x))
+        return logits
 
 
 class ResidualBlock(nn.Module):

@@ -9,7 +9,7 @@ import torch.nn.functional as nnf
 from torch import Tensor, nn
 
 from unflow.ground.errors import InputError
-from unflow.nets.embedding import TimeEmbedding
+from unflow.nets.mlp import TimeEmbedding
 
 
 class ResidualBlock(nn.Module):
@@ -30,16 +30,17 @@ class ResidualBlock(nn.Module):
         scale, shift = self.times(embedding)[:, :, None, None].chunk(2, dim=1)
         h = self.conv1(nnf.silu(self.norm1(x.contiguous())))
         h = self.norm2(h.contiguous()) * (1 + scale) + shift
-        return self.skip(x) + self.conv2(nnf.silu(h))
+        out: Tensor = self.skip(x) + self.conv2(nnf.silu(h))
+        return out
 
 
 class UNet(nn.Module):
-    """Residual blocks down and up again with skip connections; times enter by scale and shift.
+    """Residual blocks, down and up again, with skip connections; times enter as scales and shifts.
 
     Args:
         shape: (channels, height, width); height and width divisible by 2^(len(widths) - 1).
         widths: channels of each resolution, multiples of 8, finest first.
-        num_times: how many time arguments follow x.
+        num_times: number of time arguments after x.
     """
 
     def __init__(
@@ -87,4 +88,5 @@ class UNet(nn.Module):
         for grow, block in zip(self.grow, self.up, strict=True):
             h = nnf.interpolate(grow(h), scale_factor=2.0, mode="nearest")
             h = block(torch.cat([h, kept.pop()], dim=1), embedding)
-        return self.last(nnf.silu(self.norm(h.contiguous())))
+        out: Tensor = self.last(nnf.silu(self.norm(h.contiguous())))
+        return out

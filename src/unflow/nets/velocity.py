@@ -1,4 +1,4 @@
-"""Velocities of other conventions, as ours: (x, t) -> dx/dt with t=0 noise and t=1 data."""
+"""Velocities of other conventions, converted to (x, t) -> dx/dt with t=0 the noise and t=1 the data."""
 
 from __future__ import annotations
 
@@ -17,34 +17,34 @@ TimeShape = Literal["batch", "column", "scalar"]
 
 
 class AdaptedVelocity(Adapted):
-    r"""v(x, t) for ``Flow``, from a network that somebody else trained with another convention.
+    r"""v(x, t) for ``Flow``, from a third-party network with another convention.
 
         noise_at=0:       v(x, t) = net(x, t)
-        noise_at=1:       v(x, t) = -net(x, 1 - t)                         its time runs against ours
+        noise_at=1:       v(x, t) = -net(x, 1 - t)                         its time runs from data to noise
         predicts="data":  v(x, t) = (D(x, t) - x) / (1 - t)                on the linear path
         guidance=w:       v = v_null + w (v_label - v_null)                arXiv 2207.12598, Eq. 6
 
-    Methods train v as it is sampled, with its guidance. A network that predicts the noise has no velocity at
-    t=0, where sampling starts, and is not taken.
+    Methods train v with its guidance, as it is used for sampling. Networks that predict the noise are not
+    supported, because they have no velocity at t=0, where sampling starts.
 
     Args:
         net: a velocity per unit of its time before ``time_scale``; it returns [batch, *shape], or an object
-            whose ``sample`` is that. Bundles ask it for a description (``nets.net_config``).
+            whose ``sample`` is that. A bundle needs its description (``nets.net_config``).
         shape: of one sample.
-        arguments: how it is called, x, t and, where there is a label, label: "x, t", "t, x, label",
+        arguments: how it is called, with x, t and, if there is a label, label: "x, t", "t, x, label",
             "sample=x, timestep=t, class_labels=label".
-        noise_at: which of its times, 0 or 1, is the noise; the data are at the other.
-        time_scale: its times run from 0 to this (1000 in many codes).
+        noise_at: its time of the noise, 0 or 1; the data are at the other.
+        time_scale: its times run from 0 to this number (often 1000).
         time_shape: "batch" for times [batch], "column" for [batch, 1], "scalar" for one time [] for all
-            rows; where rows differ in time, as in training, that network is called row by row.
+            rows; if the times of the rows differ, as in training, that network is called row by row.
         predicts: "velocity", or the "data" at the end of a linear path.
-        label: class index that every sample gets; None for a network without labels.
+        label: class index for every sample; None for a network without labels.
         null_label: class index that means no class.
-        guidance: w; 1 is the label alone, 0 the null label alone. Other than at 1, both are computed in one
-            call of twice the rows.
+        guidance: w; 1 is the label alone, 0 the null label alone. Unless w = 1, one call computes both with
+            twice the rows.
 
     Raises:
-        InputError: for settings that cannot be, or a network that does not run on a few samples as they say;
+        InputError: for invalid settings, or a network that does not run on a few samples with these settings;
             from ``forward``, at t=1 of a network that predicts data, whose velocity is 0/0 there.
     """
 
@@ -83,7 +83,7 @@ class AdaptedVelocity(Adapted):
 
     @property
     def options(self) -> dict[str, Any]:
-        """What it was made with, but for the network."""
+        """The arguments of its constructor except the network."""
         own = {"predicts": self.predicts, "null_label": self.null_label, "guidance": self.guidance}
         return super().options | own
 
@@ -110,28 +110,28 @@ class AdaptedVelocity(Adapted):
 
 
 class AdaptedAverageVelocity(Adapted):
-    r"""U(x; s, e) for ``FlowMap``, from a MeanFlow network that somebody else trained (arXiv 2505.13447).
+    r"""U(x; s, e) for ``FlowMap``, from a third-party MeanFlow network (arXiv 2505.13447).
 
         noise_at=0:  U(x; s, e) = u(x, s, e)
         noise_at=1:  U(x; s, e) = -u(x, 1 - s, 1 - e),    z_r = z_t - (t - r) u(z_t, r, t)
 
-    In published codes, mostly with the noise at 1, x is at their time t = 1 - s (start), is carried to
-    r = 1 - e (end), and some take the difference h = t - r (span) in place of one of both. There is no
-    guidance: the average of a guided velocity is not what guidance makes of averages.
+    Most published implementations have the noise at 1: x is at their time t = 1 - s (start) and is moved to
+    r = 1 - e (end); some take the difference h = t - r (span) in place of t or r. There is no guidance:
+    applied to average velocities, it does not give the average of a guided velocity.
 
     Args:
         net: an average velocity per unit of its time before ``time_scale``; its output as for
             ``AdaptedVelocity``.
         shape: of one sample.
-        arguments: how it is called, x, two of start, end and span, and, where there is a label, label:
+        arguments: how it is called, with x, two of start, end and span, and, if there is a label, label:
             "x, start, end", "x, end, start" for u(z, r, t), "x, start, span" for u(z, t, t - r).
-        noise_at: which of its times, 0 or 1, is the noise.
-        time_scale: its times run from 0 to this; the span is scaled as well.
+        noise_at: its time of the noise, 0 or 1.
+        time_scale: its times run from 0 to this number; the span is scaled as well.
         time_shape: as for ``AdaptedVelocity``.
-        label: class index that every sample gets; None for a network without labels.
+        label: class index for every sample; None for a network without labels.
 
     Raises:
-        InputError: for settings that cannot be, or a network that does not run on a few samples as they say.
+        InputError: for invalid settings, or a network that does not run on a few samples with these settings.
     """
 
     name: ClassVar[str] = "adapted_average_velocity"
@@ -162,16 +162,16 @@ class AdaptedAverageVelocity(Adapted):
         self.check_runs()
 
     def forward(self, x: Tensor, start: Tensor, end: Tensor) -> Tensor:
-        """Return U [batch, *shape] for x [batch, *shape] at start [batch], to be carried to end [batch]."""
+        """Return U [batch, *shape] for x [batch, *shape] at start [batch], for the step to end [batch]."""
         span = self.time_scale * (end - start)
         times = {"start": self.own_time(start), "end": self.own_time(end), "span": span}
         return self.sign * self.call(x, times, self.labels(x))
 
 
 def plain_velocity(config: dict[str, Any]) -> dict[str, Any]:
-    """Return the description of the same network as a plain velocity of ours, for fresh weights.
+    """Return the description of the same network as a velocity of unflow's convention, for new weights.
 
-    Guidance, prediction and convention are of weights that have been trained so.
+    Guidance, prediction and convention belong to the trained weights, which are not used.
     """
     if config.get("net") != AdaptedVelocity.name:
         return config

@@ -9,12 +9,12 @@ from torch import Tensor, nn
 
 from unflow.disk.diffusers.package import Config
 from unflow.disk.diffusers.unet import LabelledUNet
-from unflow.nets.owned import Around
+from unflow.nets.adapters import Wrapper
 
 CONSISTENCY_SCHEDULER = "CMStochasticIterativeScheduler"
 
 
-class ConsistencyUNet(Around):
+class ConsistencyUNet(Wrapper):
     r"""f(y) = c_skip y + c_out u(c_in y, 250 log s) at y = s z (arXiv 2303.01469, Appendix C).
 
         c_skip = d^2 / ((s - e)^2 + d^2),   c_out = (s - e) d / sqrt(s^2 + d^2),   c_in = 1 / sqrt(s^2 + d^2)
@@ -46,7 +46,7 @@ class ConsistencyUNet(Around):
         self.config: dict[str, Any] = {"builder": "unflow.hub:ConsistencyUNet", "options": options}
 
     @property
-    def owned(self) -> nn.Module:
+    def wrapped(self) -> nn.Module:
         """The UNet2DModel."""
         return self.net.unet
 

@@ -9,12 +9,12 @@ from torch import Tensor, nn
 from unflow.disk.diffusers.package import Config
 from unflow.disk.diffusers.unet import LabelledUNet
 from unflow.ground.errors import InputError
-from unflow.nets.owned import Around
+from unflow.nets.adapters import Wrapper
 
 FLOW_SCHEDULERS = ("FlowMatchEulerDiscreteScheduler", "FlowMatchHeunDiscreteScheduler")
 
 
-class FlowUNet(Around):
+class FlowUNet(Wrapper):
     """v(x, t) = -u(x, T (1 - t)): from noise at t=0 to data at t=1 (rectified flow, arXiv 2209.03003).
 
     diffusers counts the other way: x = sigma noise + (1 - sigma) data, u(x, T sigma) predicts noise - data,
@@ -46,7 +46,7 @@ class FlowUNet(Around):
         self.config: dict[str, Any] = {"builder": "unflow.hub:FlowUNet", "options": options}
 
     @property
-    def owned(self) -> nn.Module:
+    def wrapped(self) -> nn.Module:
         """The UNet2DModel."""
         return self.net.unet
 
