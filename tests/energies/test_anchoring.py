@@ -22,7 +22,7 @@ from unflow.energies.anchoring import (
 from unflow.ground.errors import InputError
 from unflow.ground.streams import stream
 from unflow.models.classifier import Classifier, Features
-from unflow.models.components import energy_config, energy_from_config
+from unflow.models.saved_energies import build_energy, describe_energy
 from unflow.nets import new_net
 
 FLAT = nn.Flatten()
@@ -188,7 +188,7 @@ def test_an_energy_of_images_comes_back_from_its_description_and_weights(extract
         add_threshold(anchor, x, 2.0),
         grow_request(extractor, images, x, stream(0), parts=4),
     ):
-        again = energy_from_config(energy_config(energy))
+        again = build_energy(describe_energy(energy))
         again.load_state_dict(energy.state_dict())
         assert torch.equal(again(x), energy(x))
         assert again.describe() == energy.describe()
@@ -205,7 +205,7 @@ def test_a_filter_by_a_few_images_is_a_bundle(tmp_path: Path) -> None:
 
 def test_another_extractor_cannot_be_described() -> None:
     with pytest.raises(InputError, match=r"behind a Linear.*expected nn.Flatten"):
-        energy_config(make_anchor(nn.Linear(2, 3).double(), IMAGES))
+        describe_energy(make_anchor(nn.Linear(2, 3).double(), IMAGES))
 
 
 # Bad input

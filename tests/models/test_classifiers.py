@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from unflow.ground.streams import stream
-from unflow.models.classifier import Classifier, LooksOnce
+from unflow.models.classifier import CachedJudge, Classifier
 from unflow.nets import ConvNet, new_net
 
 
@@ -31,7 +31,7 @@ def images(seed: int) -> Tensor:
 
 def test_a_judge_that_looks_once_gives_the_classifiers_numbers() -> None:
     classifier, x = Counted(), images(0)
-    judge = LooksOnce(classifier)
+    judge = CachedJudge(classifier)
     torch.testing.assert_close(judge.probabilities(x), classifier.probabilities(x))
     assert torch.equal(judge.features(x), classifier.features(x))
     assert judge.num_classes == classifier.num_classes == 3
@@ -41,7 +41,7 @@ def test_a_judge_that_looks_once_gives_the_classifiers_numbers() -> None:
 @pytest.mark.parametrize("first", ["features", "probabilities"])
 def test_it_looks_at_every_image_once_whatever_it_is_asked_first(first: str) -> None:
     classifier, x = Counted(), images(0)
-    judge = LooksOnce(classifier)
+    judge = CachedJudge(classifier)
     for ask in (getattr(judge, first), judge.features, judge.probabilities, judge.features):
         ask(x)
     assert classifier.seen == len(x)
@@ -50,7 +50,7 @@ def test_it_looks_at_every_image_once_whatever_it_is_asked_first(first: str) -> 
 def test_two_sets_of_equal_images_are_two_sets() -> None:
     """Sets are told apart by identity, so that a set that was never looked at cannot pass for another."""
     classifier, x = Counted(), images(0)
-    judge = LooksOnce(classifier)
+    judge = CachedJudge(classifier)
     judge.features(x)
     judge.features(x.clone())
     assert classifier.seen == 2 * len(x)
@@ -60,7 +60,7 @@ def test_two_sets_of_equal_images_are_two_sets() -> None:
 @pytest.mark.parametrize("memory", [1, 2, 4])
 def test_only_the_latest_sets_are_remembered(memory: int) -> None:
     classifier = Counted()
-    judge, sets = LooksOnce(classifier, memory), [images(seed) for seed in range(memory + 1)]
+    judge, sets = CachedJudge(classifier, memory), [images(seed) for seed in range(memory + 1)]
     for x in sets:
         judge.features(x)
     seen = classifier.seen

@@ -32,8 +32,8 @@ from unflow.mathematics.divergences import DIVERGENCES, KL
 from unflow.methods import ERFM, UOT, FineTune, Reject
 from unflow.models import Filtered, from_config
 from unflow.models.classifier import Features
-from unflow.models.components import energy_config, energy_from_config
-from unflow.models.filtered import latent_key
+from unflow.models.filtered import hash_latent
+from unflow.models.saved_energies import build_energy, describe_energy
 from unflow.nets import MLP, new_net
 from unflow.training.loop import fit
 
@@ -143,8 +143,8 @@ def test_an_accepted_row_is_the_models_and_every_row_comes_from_some_latent() ->
 
 def test_the_key_of_a_latent_is_its_own_and_its_coins_are_uniform() -> None:
     z = torch.randn(4000, 2, generator=stream(0))
-    assert latent_key(z[0]) == latent_key(z[0].clone()) == latent_key(z[0].double())
-    keys = [latent_key(row) for row in z]
+    assert hash_latent(z[0]) == hash_latent(z[0].clone()) == hash_latent(z[0].double())
+    keys = [hash_latent(row) for row in z]
     assert len({seed for _, seed in keys}) == len(z)
     counts = torch.histc(torch.tensor([coin for coin, _ in keys]), 10, 0, 1)
     assert float(((counts - 400) ** 2 / 400).sum()) < 30  # chi-square, 9 degrees of freedom
@@ -305,7 +305,7 @@ def test_a_filtered_model_is_a_bundle_with_its_energy(name: str, tmp_path: Path)
 @pytest.mark.parametrize("name", DESCRIBED)
 def test_an_energy_is_rebuilt_from_plain_data(name: str) -> None:
     energy = DESCRIBED[name]
-    rebuilt = energy_from_config(energy_config(energy))
+    rebuilt = build_energy(describe_energy(energy))
     assert type(rebuilt) is type(energy)
     rebuilt.load_state_dict(energy.state_dict())
     assert rebuilt.lower_bound == energy.lower_bound
@@ -353,7 +353,7 @@ def test_an_energy_that_no_file_can_hold_is_refused_before_anything_is_written(
 ) -> None:
     model = Filtered(atoms(), UNDESCRIBED[name])
     with pytest.raises(InputError, match=r"energy that cannot be described in a file \(callable energies\)"):
-        energy_config(model.energy)
+        describe_energy(model.energy)
     target = uf.Target(flow_map(), CallableEnergy(lambda x: x[:, 0].square(), 0.0))
     with pytest.raises(InputError, match=r"cannot be described in a file.*keep the model in memory"):
         uf.unlearn(target, Reject(bank_size=50), tmp_path / "out")
@@ -362,7 +362,7 @@ def test_an_energy_that_no_file_can_hold_is_refused_before_anything_is_written(
 
 def test_a_classifier_or_divergence_that_no_file_can_hold_is_refused() -> None:
     with pytest.raises(InputError, match=r"Linear that cannot be described.*net.config ="):
-        energy_config(ClassLogOdds(nn.Linear(2, 3), [1]))
+        describe_energy(ClassLogOdds(nn.Linear(2, 3), [1]))
 
     class Mine(KL):
         pass

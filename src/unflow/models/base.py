@@ -1,4 +1,4 @@
-"""A generative model pushes a prior forward."""
+"""GenerativeModel: a network that maps latents of a known prior to samples."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from unflow.ground.batches import in_batches
@@ -16,7 +17,7 @@ from unflow.nets.modes import evaluating
 
 
 class GenerativeModel(nn.Module, ABC):
-    """G: z -> x with z from a known prior; the law of x is what unlearning changes.
+    """G: z -> x with z from a known prior; unlearning changes the law of x.
 
     Args:
         prior_shape: shape of one latent z.
@@ -31,7 +32,7 @@ class GenerativeModel(nn.Module, ABC):
         self.prior_shape, self.sample_shape = tuple(prior_shape), tuple(sample_shape)
 
     @abstractmethod
-    def push(self, z: Tensor) -> Tensor:
+    def push(self, z: Float[Tensor, " batch *prior"]) -> Float[Tensor, " batch *shape"]:
         """Return x = G(z), shape [batch, *sample_shape], for z of shape [batch, *prior_shape]."""
 
     @property
@@ -41,28 +42,30 @@ class GenerativeModel(nn.Module, ABC):
 
     @abstractmethod
     def config(self) -> dict[str, Any]:
-        """Return what ``models.from_config`` needs to rebuild the architecture, as plain data."""
+        """Return the architecture as plain data, from which ``models.from_config`` rebuilds it."""
 
     @property
     def original_recoverable(self) -> bool:
-        """Whether the law before unlearning still sits inside (suppression, not removal)."""
+        """Whether the original model is still inside (suppression, not removal)."""
         return False
 
-    def prior(self, n: int, generator: torch.Generator) -> Tensor:
-        """Draw n latents in the model's precision and place; the stream is the same everywhere."""
+    def prior(self, n: int, generator: torch.Generator) -> Float[Tensor, " n *prior"]:
+        """Draw n latents with the dtype and device of the weights; neither changes the random stream."""
         return torch.randn(n, *self.prior_shape, generator=generator).to(self.device, self.dtype)
 
-    def forward(self, z: Tensor) -> Tensor:
+    def forward(self, z: Float[Tensor, " batch *prior"]) -> Float[Tensor, " batch *shape"]:
         """Return push(z)."""
         return self.push(z)
 
     @torch.no_grad()
-    def push_batches(self, z: Tensor, batch_size: int = 2048) -> Tensor:
+    def push_batches(
+        self, z: Float[Tensor, " batch *prior"], batch_size: int = 2048
+    ) -> Float[Tensor, " batch *shape"]:
         """Return push(z) for many latents, without gradient and in evaluation mode."""
         with evaluating(self):
             return torch.cat([self.push(chunk) for chunk in in_batches(z, batch_size)])
 
-    def sample(self, n: int, generator: torch.Generator) -> Tensor:
+    def sample(self, n: int, generator: torch.Generator) -> Float[Tensor, " n *shape"]:
         """Return n samples, shape [n, *sample_shape].
 
         Raises:
@@ -74,13 +77,13 @@ class GenerativeModel(nn.Module, ABC):
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are (the CPU for a model without any)."""
+        """The device of the weights (the CPU for a model without weights)."""
         first = next(self.parameters(), None)
         return torch.device("cpu") if first is None else first.device
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of the weights (single precision for a model without any)."""
+        """The dtype of the weights (float32 for a model without weights)."""
         first = next(self.parameters(), None)
         return torch.float32 if first is None else first.dtype
 
@@ -90,6 +93,7 @@ class GenerativeModel(nn.Module, ABC):
         return math.prod(self.sample_shape)
 
 
-def latent_norm(z: Tensor) -> Tensor:
+def latent_norm(z: Float[Tensor, " batch *prior"]) -> Float[Tensor, " batch *ones"]:
     """Return ||z|| of each latent, [batch, 1, ...] with as many axes as z."""
-    return z.flatten(1).norm(dim=1).reshape(-1, *[1] * (z.ndim - 1))
+    norm: Tensor = z.flatten(1).norm(dim=1)
+    return norm.reshape(-1, *[1] * (z.ndim - 1))

@@ -1,10 +1,11 @@
-"""Chain: one model's samples are the next model's latents."""
+"""Chain: the samples of one model are the latents of the next."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from unflow.ground.errors import InputError
@@ -12,17 +13,17 @@ from unflow.models.base import GenerativeModel
 
 
 class Chain(GenerativeModel):
-    """x = after(base(z)): both stay as they were, so the change can be taken off again.
+    """x = after(base(z)): both models are unchanged, so the change can be undone.
 
-    One of the two is the original, and the other a flow; so the family is that of the one-step model,
-    where there is one.
+    One of the two is the original and the other is a flow. The family is that of the one-step model, if there
+    is one.
 
     Args:
         base: the first model: the original, or a flow of its latents.
         after: a model whose latents have the shape of the base's samples.
 
     Raises:
-        InputError: if the shapes do not meet.
+        InputError: if these shapes differ.
     """
 
     def __init__(self, base: GenerativeModel, after: GenerativeModel) -> None:
@@ -35,22 +36,22 @@ class Chain(GenerativeModel):
         self.base, self.after = base, after
         self.family = after.family if base.family == "flow" else base.family
 
-    def prior(self, n: int, generator: torch.Generator) -> Tensor:
+    def prior(self, n: int, generator: torch.Generator) -> Float[Tensor, " n *prior"]:
         """Draw from the base's prior."""
         return self.base.prior(n, generator)
 
-    def push(self, z: Tensor) -> Tensor:
-        """Push through both."""
+    def push(self, z: Float[Tensor, " batch *prior"]) -> Float[Tensor, " batch *shape"]:
+        """Return after(base(z))."""
         return self.after.push(self.base.push(z))
 
     @property
     def num_evaluations(self) -> int:
-        """The sum of both."""
+        """The sum over both models."""
         return self.base.num_evaluations + self.after.num_evaluations
 
     @property
     def original_recoverable(self) -> bool:
-        """True: the original is inside."""
+        """True: the original model is inside."""
         return True
 
     def config(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Classifiers: the guide, which becomes the energy, and the judge, which must not be the guide."""
+"""Classifiers: one guides unlearning through the energy; another, the judge, measures the result."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as nnf
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from unflow.ground.batches import in_batches
@@ -14,7 +15,7 @@ from unflow.nets import build_net, net_config
 
 
 class Classifier(nn.Module):
-    """A network with logits and features, and the class names it was trained with.
+    """A network with logits and features, and the class names that it was trained with.
 
     Args:
         net: maps [batch, *shape] to logits [batch, num_classes] and has ``features(x)``.
@@ -30,24 +31,33 @@ class Classifier(nn.Module):
         """The number of logits."""
         return len(self.class_names)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Return logits, [batch, num_classes]."""
-        return self.net(x)
+    def forward(self, x: Float[Tensor, " batch *shape"]) -> Float[Tensor, " batch num_classes"]:
+        """Return logits."""
+        logits: Tensor = self.net(x)
+        return logits
 
     @torch.no_grad()
-    def probabilities(self, x: Tensor, batch_size: int = 2048) -> Tensor:
-        """Return class probabilities of many samples, [n, num_classes]."""
+    def probabilities(
+        self, x: Float[Tensor, " n *shape"], batch_size: int = 2048
+    ) -> Float[Tensor, " n num_classes"]:
+        """Return class probabilities of many samples."""
         return torch.cat([self(chunk).softmax(1) for chunk in in_batches(x, batch_size)])
 
     @torch.no_grad()
-    def features(self, x: Tensor, batch_size: int = 2048) -> Tensor:
-        """Return what the last layer reads, [n, num_features]: distances between images use it."""
+    def features(
+        self, x: Float[Tensor, " n *shape"], batch_size: int = 2048
+    ) -> Float[Tensor, " n num_features"]:
+        """Return the inputs of the last layer; distances between images are measured in them."""
         extract = self.net.features
         assert callable(extract)
         return torch.cat([extract(chunk) for chunk in in_batches(x, batch_size)])
 
-    def accuracy(self, x: Tensor, labels: Tensor) -> float:
-        """Return the share of samples whose most probable class is the label."""
+    def accuracy(self, x: Float[Tensor, " n *shape"], labels: Int[Tensor, " n"]) -> float:
+        """Return the share of samples whose most probable class is the label.
+
+        Raises:
+            InputError: for no samples.
+        """
         if len(x) == 0:
             raise InputError("got no samples to measure a classifier's accuracy on")
         return float((self.probabilities(x).argmax(1) == labels).float().mean())
@@ -63,29 +73,30 @@ class Classifier(nn.Module):
 
 
 class Features(nn.Module):
-    """What a classifier's last layer reads, with gradient: an extractor for anchors. Its labels are in it.
+    """The inputs of a classifier's last layer, with gradient: an extractor for anchors, trained with labels.
 
     Args:
-        classifier: whose network has ``features``.
+        classifier: a classifier whose network has ``features``.
     """
 
     def __init__(self, classifier: Classifier) -> None:
         super().__init__()
         self.classifier = classifier
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Return the features, [batch, num_features]."""
+    def forward(self, x: Float[Tensor, " batch *shape"]) -> Float[Tensor, " batch num_features"]:
+        """Return the features."""
         extract = self.classifier.net.features
         assert callable(extract)
-        return extract(x)
+        features: Tensor = extract(x)
+        return features
 
 
-class LooksOnce:
-    """A judge that looks at each set of samples once, whatever an audit then asks about it.
+class CachedJudge:
+    """A judge that computes the features of each set of samples once and keeps them.
 
     Args:
-        classifier: whose network has ``features`` and a last layer ``last``, as ``nets.ConvNet``.
-        memory: how many sets are remembered; the least recent is forgotten first.
+        classifier: one whose network has ``features`` and a last layer ``last``, as ``nets.ConvNet`` has.
+        memory: how many sets are kept; the oldest is dropped first.
     """
 
     def __init__(self, classifier: Classifier, memory: int = 4) -> None:
@@ -97,8 +108,8 @@ class LooksOnce:
         """The number of classes."""
         return self.classifier.num_classes
 
-    def features(self, x: Tensor) -> Tensor:
-        """Return ``Classifier.features``, [n, num_features]."""
+    def features(self, x: Float[Tensor, " n *shape"]) -> Float[Tensor, " n num_features"]:
+        """Return ``Classifier.features``."""
         for samples, features in self._seen:
             if samples is x:
                 return features
@@ -106,17 +117,20 @@ class LooksOnce:
         return self._seen[-1][1]
 
     @torch.no_grad()
-    def probabilities(self, x: Tensor) -> Tensor:
-        """Return ``Classifier.probabilities``, [n, num_classes]."""
+    def probabilities(self, x: Float[Tensor, " n *shape"]) -> Float[Tensor, " n num_classes"]:
+        """Return ``Classifier.probabilities``."""
         last = self.classifier.net.last
         assert isinstance(last, nn.Module)
-        return last(self.features(x)).softmax(1)
+        logits: Tensor = last(self.features(x))
+        return logits.softmax(1)
 
 
-def random_affine(x: Tensor, numbers: Tensor) -> Tensor:
-    """Turn, scale and shift each image a little: x [batch, c, h, w], numbers [batch, 4] standard normal.
+def apply_affine(
+    x: Float[Tensor, " batch c h w"], numbers: Float[Tensor, " batch 4"]
+) -> Float[Tensor, " batch c h w"]:
+    """Rotate, scale and shift each image a little, by ``numbers`` from a standard normal law.
 
-    Standard deviations: 6 degrees, 6 %, and 5 % of the width in each direction; the border continues.
+    Standard deviations: 6 degrees, 6 %, and 5 % of the width in each direction. Border pixels are repeated.
     """
     angle, scale = 0.1 * numbers[:, 0], 1 + 0.06 * numbers[:, 1]
     cos, sin = scale * angle.cos(), scale * angle.sin()
@@ -126,7 +140,9 @@ def random_affine(x: Tensor, numbers: Tensor) -> Tensor:
     return nnf.grid_sample(x, grid, padding_mode="border", align_corners=False)
 
 
-def mirrored(x: Tensor, generator: torch.Generator) -> Tensor:
-    """Return images [batch, c, h, w], each mirrored left to right with probability 1/2."""
+def mirror_randomly(
+    x: Float[Tensor, " batch c h w"], generator: torch.Generator
+) -> Float[Tensor, " batch c h w"]:
+    """Mirror each image left to right with probability 1/2."""
     is_mirrored = torch.rand(len(x), generator=generator) < 0.5
     return torch.where(is_mirrored.to(x.device)[:, None, None, None], x.flip(3), x)

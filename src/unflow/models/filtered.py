@@ -1,4 +1,4 @@
-"""Filtered: a model whose samples must pass an energy; a rejected one is drawn again."""
+"""Filtered: rejection sampling from a model, by an energy."""
 
 from __future__ import annotations
 
@@ -6,30 +6,31 @@ import hashlib
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from unflow.energies import Energy, require_bounded, require_finite
 from unflow.ground.errors import InputError
 from unflow.mathematics.divergences import DIVERGENCES, KL, Divergence
 from unflow.models.base import GenerativeModel
-from unflow.models.components import energy_config
+from unflow.models.saved_energies import describe_energy
 
 
 class Filtered(GenerativeModel):
-    r"""x = G(z_k) for the first k at which the sample is accepted: the law q*, and no weight is changed.
+    r"""x = G(z_k) for the first k whose sample is accepted: x has the law q*, and no weight changes.
 
         z_0 = z,  z_1, z_2, ... from the prior,  P(accept x) = (q*/q0) / sup(q*/q0)
 
-    ``push`` is a function: every coin, and all that follows z, come from a hash of the bits of z (in single
-    precision), row by row, so that neither the batch nor the order of rows matters.
+    ``push`` is a deterministic function of each row z. A hash of the bits of z (in single precision) seeds
+    the uniform numbers and the latents z_1, z_2, ..., so neither the batch nor the order of rows matters.
 
     Args:
-        model: G, the original; it stays inside.
-        energy: F, bounded below; the caller's own, not copied.
+        model: G, the original model, unchanged.
+        energy: F, bounded below; used as it is, not copied.
         strength: lam >= 0.
-        divergence: what holds q* near q0.
+        divergence: the divergence that keeps q* near q0; None: KL.
         kappa: its multiplier, which KL does not need.
-        rounds: draws before a latent is given up, >= 1.
+        rounds: the most draws for one latent, >= 1.
 
     Raises:
         InputError: for an energy without a lower bound, a filtered model, or rounds under 1; from
@@ -62,15 +63,15 @@ class Filtered(GenerativeModel):
         self.energy.eval()
         return self
 
-    def prior(self, n: int, generator: torch.Generator) -> Tensor:
+    def prior(self, n: int, generator: torch.Generator) -> Float[Tensor, " n *prior"]:
         """Draw from the model's prior."""
         return self.model.prior(n, generator)
 
-    def push(self, z: Tensor) -> Tensor:
-        """Push z; draw again from the row's own stream what is rejected."""
-        keys = [latent_key(row) for row in z]
+    def push(self, z: Float[Tensor, " batch *prior"]) -> Float[Tensor, " batch *shape"]:
+        """Return the first accepted sample of each row; a rejected row draws again from its own stream."""
+        keys = [hash_latent(row) for row in z]
         x = drawn = self.model.push(z)
-        rows = torch.arange(len(z))[self._rejects(drawn, torch.tensor([coin for coin, _ in keys]))]
+        rows = torch.arange(len(z))[self._rejects(drawn, torch.tensor([uniform for uniform, _ in keys]))]
         streams = [torch.Generator().manual_seed(keys[row][1]) for row in rows]
         for _ in range(1, self.rounds):
             if len(rows) == 0:
@@ -87,20 +88,20 @@ class Filtered(GenerativeModel):
         return x
 
     @torch.no_grad()
-    def _rejects(self, x: Tensor, coins: Tensor) -> Tensor:
+    def _rejects(self, x: Tensor, uniform: Tensor) -> Tensor:
         energy, bound = self.energy(x), self.energy.lower_bound
-        require_finite(energy)  # NaN is under no coin, and would pass
+        require_finite(energy)  # a comparison with NaN is false, so the sample would pass
         chance = self.divergence.acceptance(energy, bound, self.strength, self.kappa)
-        return coins >= chance.to("cpu", torch.float64)
+        return uniform >= chance.to("cpu", torch.float64)
 
     @property
     def num_evaluations(self) -> int:
-        """The model's, for a sample that passes at once; the guide's look at it is not counted."""
+        """That of the model, for a sample accepted at once; evaluations of the energy are not counted."""
         return self.model.num_evaluations
 
     @property
     def original_recoverable(self) -> bool:
-        """True: the model is inside."""
+        """True: the original model is inside."""
         return True
 
     def config(self) -> dict[str, Any]:
@@ -118,7 +119,7 @@ class Filtered(GenerativeModel):
         return {
             "model": "filtered",
             "inner": self.model.config(),
-            "energy": energy_config(self.energy),
+            "energy": describe_energy(self.energy),
             "strength": self.strength,
             "divergence": names[0],
             "kappa": self.kappa,
@@ -126,7 +127,7 @@ class Filtered(GenerativeModel):
         }
 
 
-def latent_key(z: Tensor) -> tuple[float, int]:
-    """Return the first coin of a latent, in [0, 1), and the seed of all that follows: a hash of its bits."""
+def hash_latent(z: Float[Tensor, " *prior"]) -> tuple[float, int]:
+    """Return a uniform number in [0, 1) for the first draw and a seed for later draws, from z's bits."""
     digest = hashlib.blake2b(z.detach().cpu().float().numpy().tobytes(), digest_size=14).digest()
     return int.from_bytes(digest[:6], "little") / 2**48, int.from_bytes(digest[6:], "little") >> 1

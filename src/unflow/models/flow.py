@@ -1,10 +1,11 @@
-"""Flow: many small steps along a learned velocity."""
+"""Flow: integration of a learned velocity in many small steps."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from unflow.ground.errors import choose
@@ -18,9 +19,9 @@ class Flow(GenerativeModel):
 
     Args:
         net: velocity, (x [batch, *shape], t [batch]) -> [batch, *shape].
-        shape: of one sample (and of one latent).
+        shape: shape of one sample and of one latent.
         integrator: a name in ``integrators.INTEGRATORS``.
-        steps: integration steps from t=0 to t=1.
+        steps: integration steps from t=0 to t=1, >= 1.
 
     Raises:
         InputError: for an unknown integrator.
@@ -35,7 +36,7 @@ class Flow(GenerativeModel):
         super().__init__(shape, shape)
         self.net, self.integrator, self.steps = net, integrator, steps
 
-    def push(self, z: Tensor) -> Tensor:
+    def push(self, z: Float[Tensor, " batch *shape"]) -> Float[Tensor, " batch *shape"]:
         """Integrate the velocity from z."""
         return INTEGRATORS[self.integrator]().solve(self.net, z, self.steps)
 

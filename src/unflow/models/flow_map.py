@@ -1,10 +1,11 @@
-"""FlowMap: the flow's average velocity between two times, so that one step is enough."""
+"""FlowMap: the average velocity of a flow between two times, which needs one step."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from unflow.ground.errors import InputError
@@ -16,12 +17,12 @@ from unflow.nets import net_config
 class FlowMap(GenerativeModel):
     """x_e = x_s + (e - s) U(x_s; s, e); in one step x = z + U(z; 0, 1) (arXiv 2505.13447).
 
-    The source is at time 0 and the data at time 1 (published codes often run the other way).
+    The source is at time 0 and the data at time 1 (published code often uses the opposite direction).
 
     Args:
         net: average velocity U, (x [batch, *shape], s [batch], e [batch]) -> [batch, *shape].
-        shape: of one sample (and of one latent).
-        steps: equal steps from 0 to 1.
+        shape: shape of one sample and of one latent.
+        steps: number of equal steps from 0 to 1, >= 1.
 
     Raises:
         InputError: if ``steps`` is under 1.
@@ -35,12 +36,15 @@ class FlowMap(GenerativeModel):
         super().__init__(shape, shape)
         self.net, self.steps = net, steps
 
-    def jump(self, x: Tensor, start: Tensor, end: Tensor) -> Tensor:
-        """Return x at time ``end`` [batch] from x at time ``start`` [batch]."""
-        return x + expand(end - start, x) * self.net(x, start, end)
+    def jump(
+        self, x: Float[Tensor, " batch *shape"], start: Float[Tensor, " batch"], end: Float[Tensor, " batch"]
+    ) -> Float[Tensor, " batch *shape"]:
+        """Return x at time ``end`` from x at time ``start``, both times in [0, 1]."""
+        average: Tensor = self.net(x, start, end)
+        return x + expand(end - start, x) * average
 
-    def push(self, z: Tensor) -> Tensor:
-        """Jump from 0 to 1 in ``steps`` jumps."""
+    def push(self, z: Float[Tensor, " batch *shape"]) -> Float[Tensor, " batch *shape"]:
+        """Jump from time 0 to 1 in ``steps`` equal jumps."""
         x = z
         for i in range(self.steps):
             start, end = i / self.steps, (i + 1) / self.steps

@@ -1,4 +1,4 @@
-"""Generator: any network z -> x that somebody else trained."""
+"""Generator: a third-party network z -> x."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from unflow.ground.errors import InputError, convert_errors
@@ -43,16 +44,17 @@ class Generator(GenerativeModel):
         super().__init__(prior_shape, x.shape[1:])
         self.net, self.prior_name = net, prior
 
-    def prior(self, n: int, generator: torch.Generator) -> Tensor:
+    def prior(self, n: int, generator: torch.Generator) -> Float[Tensor, " n *prior"]:
         """Draw n latents from the stated prior."""
         if self.prior_name == "normal":
             return super().prior(n, generator)
         uniform = torch.rand(n, *self.prior_shape, generator=generator)
         return (2 * uniform - 1).to(self.device, self.dtype)
 
-    def push(self, z: Tensor) -> Tensor:
+    def push(self, z: Float[Tensor, " batch *prior"]) -> Float[Tensor, " batch *shape"]:
         """Return net(z)."""
-        return self.net(z)
+        x: Tensor = self.net(z)
+        return x
 
     @property
     def num_evaluations(self) -> int:

@@ -1,4 +1,4 @@
-"""Labelled: a class-conditional model whose latents carry the label."""
+"""Labelled: a class-conditional model whose latents include the label."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from unflow.ground.errors import InputError
@@ -21,16 +22,16 @@ class Labelled(GenerativeModel):
         z = (noise, u),    y = k where Phi^-1(p_0 + ... + p_(k-1)) < u <= Phi^-1(p_0 + ... + p_k)
 
     u is one more normal entry of a latent. So y is a function of z alone, exactly independent of the noise,
-    and what moves latents can move one to another label. Nothing has a gradient along u.
+    and a method that moves latents can change the label. The gradient along u is zero.
 
     Args:
-        inner: a flow of an ``AdaptedVelocity``, or a flow map of an ``AdaptedAverageVelocity``, with any
-            label: y stands in its place. It stays as it is.
+        inner: a flow of an ``AdaptedVelocity``, or a flow map of an ``AdaptedAverageVelocity``, not changed;
+            y replaces its label.
         probabilities: p_k of label k, each >= 0; they sum to 1.
 
     Raises:
-        InputError: for another model, for probabilities that are none, or for more labels than the network
-            knows.
+        InputError: for another model, for numbers that are no probabilities, or for more labels than the
+            network has.
     """
 
     thresholds: Tensor
@@ -42,15 +43,15 @@ class Labelled(GenerativeModel):
         net.check_label(len(p) - 1)
         super().__init__((inner.dim + 1,), inner.sample_shape)
         self.inner, self.family, self.probabilities = inner, inner.family, p.tolist()
-        shares = p.cumsum(0) / p.cumsum(0)[-1]  # 1 where only labels of probability 0 follow
+        shares = p.cumsum(0) / p.cumsum(0)[-1]  # 1 where all later labels have probability 0
         self.register_buffer("thresholds", torch.special.ndtri(shares[:-1]).to(inner.device, inner.dtype))
 
-    def labels(self, z: Tensor) -> Tensor:
-        """Return the label of each latent, [batch]."""
+    def labels(self, z: Float[Tensor, " batch prior"]) -> Int[Tensor, " batch"]:
+        """Return the label of each latent."""
         return torch.bucketize(z[:, -1].contiguous(), self.thresholds.to(z.dtype))
 
-    def push(self, z: Tensor) -> Tensor:
-        """Push the noise of each latent, at its label."""
+    def push(self, z: Float[Tensor, " batch *prior"]) -> Float[Tensor, " batch *shape"]:
+        """Push the noise of each latent with its label."""
         noise, net = z[:, :-1].reshape(-1, *self.sample_shape), _labelled_net(self.inner)
         given = net.with_labels(self.labels(z))
         if isinstance(self.inner, FlowMap):
@@ -60,7 +61,7 @@ class Labelled(GenerativeModel):
 
     @property
     def num_evaluations(self) -> int:
-        """The inner model's."""
+        """That of the inner model."""
         return self.inner.num_evaluations
 
     def config(self) -> dict[str, Any]:
@@ -77,7 +78,7 @@ def _labelled_net(inner: GenerativeModel) -> Adapted:
         )
     if net.label is None:
         raise InputError(
-            "got a network that is called without a label; expected one to stand in the label's place: write "
+            "got a network that is called without a label; expected one that takes a label: write "
             'label=0 and arguments="..., label" where it is adapted'
         )
     return net

@@ -1,23 +1,29 @@
-"""Latent: a generative model of an autoencoder's latents, and the decoder after it."""
+"""Latent: a generative model of an autoencoder's latents, followed by the decoder; and the network inside."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import torch
-from torch import Tensor
+from jaxtyping import Float
+from torch import Tensor, nn
 
 from unflow.ground.errors import InputError
 from unflow.models.autoencoder import Autoencoder
 from unflow.models.base import GenerativeModel
+from unflow.models.flow import Flow
+from unflow.models.flow_map import FlowMap
+from unflow.models.generator import Generator
+from unflow.models.labelled import Labelled
+from unflow.nets.adapters import unwrap
 
 
 class Latent(GenerativeModel):
-    """x = decode(inner(z)): unlearning changes ``inner`` and leaves the autoencoder as it is.
+    """x = decode(inner(z)): unlearning changes ``inner`` but not the autoencoder.
 
     Args:
-        inner: the generative model of latents; a flow, a flow map, a generator or a chain of them.
-        autoencoder: trained.
+        inner: the generative model of latents: a flow, a flow map, a generator or a chain of them.
+        autoencoder: a trained autoencoder.
 
     Raises:
         InputError: if the samples of ``inner`` are not latents of the autoencoder.
@@ -33,22 +39,22 @@ class Latent(GenerativeModel):
         self.inner, self.autoencoder = inner, autoencoder
         self.family = inner.family
 
-    def prior(self, n: int, generator: torch.Generator) -> Tensor:
+    def prior(self, n: int, generator: torch.Generator) -> Float[Tensor, " n *prior"]:
         """Draw from the inner model's prior."""
         return self.inner.prior(n, generator)
 
-    def push(self, z: Tensor) -> Tensor:
-        """Decode what the inner model makes of z."""
+    def push(self, z: Float[Tensor, " batch *prior"]) -> Float[Tensor, " batch *shape"]:
+        """Return decode(inner(z))."""
         return self.autoencoder.decode(self.inner.push(z))
 
     @property
     def num_evaluations(self) -> int:
-        """The inner model's; decoding is not counted."""
+        """That of the inner model; decoding is not counted."""
         return self.inner.num_evaluations
 
     @property
     def original_recoverable(self) -> bool:
-        """As the inner model."""
+        """That of the inner model."""
         return self.inner.original_recoverable
 
     def config(self) -> dict[str, Any]:
@@ -57,5 +63,22 @@ class Latent(GenerativeModel):
 
 
 def inner_model(model: GenerativeModel) -> GenerativeModel:
-    """Return the model that a method works on: of latents, where there is an autoencoder."""
+    """Return the model that unlearning changes: ``inner`` of a ``Latent``, else the model itself."""
     return model.inner if isinstance(model, Latent) else model
+
+
+def plain_module(model: GenerativeModel) -> nn.Module:
+    """Return the original network inside a model, without adapters, labels and decoder.
+
+    Raises:
+        InputError: for a chain or a filter, which holds more than one network.
+    """
+    inner = inner_model(model)
+    if isinstance(inner, Labelled):
+        inner = inner.inner
+    if not isinstance(inner, Flow | FlowMap | Generator):
+        raise InputError(
+            f"got a {type(inner).__name__}, which is more than one network; expected a model whose own "
+            "weights were changed: unlearn by uot_tilted, latent_transport or erfm_resample_prior"
+        )
+    return unwrap(inner.net)

@@ -24,7 +24,7 @@ from unflow.methods.baselines.neg_grad_plus import NegGradPlus
 from unflow.methods.baselines.retrain import Retrain
 from unflow.models import Flow, FlowMap, GenerativeModel, Latent
 from unflow.models.autoencoder import Autoencoder
-from unflow.models.classifier import Classifier, LooksOnce
+from unflow.models.classifier import CachedJudge, Classifier
 from unflow.training.method import Method
 from unflow.training.originals.autoencoding import Autoencoding
 from unflow.training.originals.base_models import train_model
@@ -150,7 +150,7 @@ class Study:
     @cached_property
     def judge(self) -> Judge:
         """The exact geometry in the plane, the classifier for images."""
-        return LooksOnce(self.classifier_judge) if self.planar is None else GeometryJudge(self.planar)
+        return CachedJudge(self.classifier_judge) if self.planar is None else GeometryJudge(self.planar)
 
     @cached_property
     def guide(self) -> Classifier:

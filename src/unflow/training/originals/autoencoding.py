@@ -11,7 +11,7 @@ from torch import nn
 
 from unflow.ground.errors import InputError
 from unflow.models.autoencoder import Autoencoder
-from unflow.models.classifier import mirrored
+from unflow.models.classifier import mirror_randomly
 from unflow.nets import initial_weights
 from unflow.training.method import (
     Descend,
@@ -110,7 +110,7 @@ class Autoencoding(Training):
         rows = draw_rows(len(prepared["data"]), self.batch_size, generator)
         x = prepared["data"][rows]
         if self.flip:
-            x = mirrored(x, generator)
+            x = mirror_randomly(x, generator)
         shape = (len(x), *prepared["latents"].shape[1:])
         batch = {"x": x, "noise": self.noise * torch.randn(shape, generator=generator)}
         if self.labels:

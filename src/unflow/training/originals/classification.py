@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from unflow.energies.calibration import calibrate
 from unflow.ground.errors import InputError
-from unflow.models.classifier import Classifier, mirrored, random_affine
+from unflow.models.classifier import Classifier, apply_affine, mirror_randomly
 from unflow.training.method import (
     Descend,
     Part,
@@ -88,9 +88,9 @@ class Classification(Training):
         rows = draw_rows(len(prepared["data"]), self.batch_size, generator)
         x = prepared["data"][rows]
         if self.flip:
-            x = mirrored(x, generator)
+            x = mirror_randomly(x, generator)
         if self.deform:
-            x = random_affine(x, torch.randn(len(x), 4, generator=generator).to(x))
+            x = apply_affine(x, torch.randn(len(x), 4, generator=generator).to(x))
         x = x + self.noise * torch.randn(x.shape, generator=generator).to(x)
         return {"x": x, "label": prepared["labels"][rows]}
 

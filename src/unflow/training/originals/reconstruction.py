@@ -9,7 +9,7 @@ import torch.nn.functional as nnf
 from torch import Tensor, nn
 
 from unflow.ground.errors import InputError
-from unflow.models.classifier import Classifier, random_affine
+from unflow.models.classifier import Classifier, apply_affine
 from unflow.nets import ConvAutoencoder, ResNet
 
 
@@ -98,7 +98,7 @@ class ReconstructionLoss(nn.Module):
             noise: of z, [batch, latent].
             label: [batch], for b.
             far: noise of z', [batch, latent], for c.
-            turn: [batch, 4], how the critic turns its head (``random_affine``), for c.
+            turn: [batch, 4], how the critic turns its head (``apply_affine``), for c.
         """
         z = self.net.encode(x)
         y = self.net.decode(z + noise)
@@ -120,7 +120,7 @@ class ReconstructionLoss(nn.Module):
         assert self.eye is not None
         assert self.reader is not None
         read = self.reader(z).argmax(1)
-        return nnf.cross_entropy(self.eye(random_affine(self.net.decode(z), turn)), read)
+        return nnf.cross_entropy(self.eye(apply_affine(self.net.decode(z), turn)), read)
 
 
 def between(z: Tensor) -> Tensor:
