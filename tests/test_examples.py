@@ -15,7 +15,7 @@ import pytest
 import torch
 
 import unflow as uf
-from unflow.disk.bundle import is_whole, read_lineage
+from unflow.disk.bundle import is_complete, read_lineage
 from unflow.ground.files import sha256_module
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
@@ -156,10 +156,10 @@ def test_a_queue_that_is_killed_goes_on_to_the_same_bits_and_makes_nothing_twice
 ) -> None:
     whole, printed = told["a_queue_of_requests"]
     with subprocess.Popen(**command("a_queue_of_requests", tmp_path)) as process:
-        while process.poll() is None and not is_whole(tmp_path / FIRST_QUEUE[1]):
+        while process.poll() is None and not is_complete(tmp_path / FIRST_QUEUE[1]):
             time.sleep(0.01)
         process.kill()
-    assert not is_whole(tmp_path / "at-once")
+    assert not is_complete(tmp_path / "at-once")
     made = (tmp_path / FIRST_QUEUE[1] / "lineage.json").read_bytes()
     continued = run("a_queue_of_requests", tmp_path)
     assert (tmp_path / FIRST_QUEUE[1] / "lineage.json").read_bytes() == made

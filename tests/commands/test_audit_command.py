@@ -90,7 +90,7 @@ def test_data_of_another_shape_than_the_models_leaves_no_folder(refused: Callabl
 @pytest.mark.parametrize("model", ["generator:nobody.nets:G@gan.pth,prior=normal:6", "split.json", "nowhere"])
 def test_a_card_is_refused_at_once_for_what_has_none(model: str, refused: Callable[[str], str]) -> None:
     sentence = refused(DIGITS.replace("after", model) + " --card true")
-    assert f"got {model}, which has no model card; expected the folder of a whole bundle" in sentence
+    assert f"got {model}, which has no model card; expected the folder of a complete bundle" in sentence
 
 
 def test_a_gate_on_nothing_is_refused_at_once(refused: Callable[[str], str]) -> None:

@@ -153,7 +153,7 @@ LINES: dict[str, tuple[str, tuple[str, ...]]] = {
     "unknown device": ("train digits-guide --device tpv --out out", ("'tpv'", "cpu")),
     "unknown device: demo": ("demo --device tpv --out out", ("'tpv'", "cpu")),
     # models and methods that do not fit
-    "no bundle": ("sample nowhere --out out", ("nowhere is not a whole bundle", "model.safetensors")),
+    "no bundle": ("sample nowhere --out out", ("nowhere is not a complete bundle", "model.safetensors")),
     "classifier as generator": ("sample guide --out out", ("guide holds a classifier", "generative")),
     "classifier to unlearn": (f"{UNLEARN} --forget 3 --model guide", ("holds a classifier",)),
     "classifier as teacher": ("train digits-flow-map --teacher guide --out out", ("holds a classifier",)),
@@ -396,7 +396,7 @@ DAMAGE: list[tuple[Callable[[Path], None], str]] = [
     (widen, "another architecture"),
     (unname, "'transformer'"),
     (flip, "does not match the hash"),
-    (unfinish, "not a whole bundle"),
+    (unfinish, "not a complete bundle"),
     (lose_weights, "model.safetensors is missing"),
     (other_format, "format 99"),
     (no_json, "not valid JSON"),

@@ -391,7 +391,7 @@ def test_a_command_killed_and_given_again_ends_in_the_same_file(
     wait_for_lines(out / "metrics.jsonl", lines, process)
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
-    assert not bundle.is_whole(out)
+    assert not bundle.is_complete(out)
     if lines > 10:
         assert (out / "checkpoint.safetensors").is_file()
     assert main(train_flow(out, 1200)) == 0

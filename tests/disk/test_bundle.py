@@ -157,8 +157,8 @@ def test_a_crash_between_or_within_files_leaves_no_whole_bundle(
         with pytest.raises(Crash):
             uf.save(model, tmp_path)
     assert not (tmp_path / last).exists()
-    assert not bundle.is_whole(tmp_path)
-    with pytest.raises(InputError, match="not a whole bundle"):
+    assert not bundle.is_complete(tmp_path)
+    with pytest.raises(InputError, match="not a complete bundle"):
         uf.load(tmp_path)
     uf.save(model, tmp_path)
     assert not list(tmp_path.glob("*.partial")) + list(tmp_path.glob(".*.partial"))

@@ -285,8 +285,8 @@ def test_doctor_says_what_packages_add_and_what_is_wrong_with_it(theirs: Path, i
 
 
 def test_the_record_has_the_packages_whose_classes_a_result_consists_of(theirs: Path) -> None:
-    own = bundle.versions()
-    assert bundle.versions(flow(), uf.methods.Reject(), CallableEnergy(torch.sum)) == own
+    own = bundle.collect_versions()
+    assert bundle.collect_versions(flow(), uf.methods.Reject(), CallableEnergy(torch.sum)) == own
     assert set(own) == {"python", "unflow", "torch", "lightning-fabric", "numpy", "scikit-learn"}
     inside = torch.nn.Sequential(
         diffusers.UNet2DModel(
@@ -297,12 +297,12 @@ def test_the_record_has_the_packages_whose_classes_a_result_consists_of(theirs: 
             layers_per_block=1,
         )
     )
-    assert bundle.versions(inside) == own | {"diffusers": diffusers.__version__}
+    assert bundle.collect_versions(inside) == own | {"diffusers": diffusers.__version__}
     import theirs_more  # type: ignore[import-not-found]  # as a script does, by no entry point
 
-    assert bundle.versions(theirs_more.Nothing()) == own | {"theirs-more": "1.2"}
+    assert bundle.collect_versions(theirs_more.Nothing()) == own | {"theirs-more": "1.2"}
 
 
 def test_a_method_of_ours_by_a_name_of_theirs_is_on_the_record(theirs: Path) -> None:
     used: Any = INSTALLED["rejecting"]
-    assert bundle.versions(used)["theirs-more"] == "1.2"
+    assert bundle.collect_versions(used)["theirs-more"] == "1.2"

@@ -27,11 +27,11 @@ from unflow.disk import bundle
 from unflow.disk.meanflow_checkpoints import (
     BLOCK_NAMES,
     OUTER_NAMES,
-    in_reversed_time,
     load_meanflow_checkpoint,
-    public_name,
     raw_latents,
+    reverse_time,
     save_meanflow_checkpoint,
+    to_public_name,
 )
 from unflow.energies import CallableEnergy, ClassLogOdds, anchoring
 from unflow.evidence.reproduce.results import paper_rows
@@ -302,7 +302,7 @@ def test_all_of_a_checkpoint_is_read_and_a_saved_one_is_the_one_that_was_read(
 ) -> None:
     net = dit()
     load_meanflow_checkpoint(net, checkpoint, ema=False)
-    assert {public_name(name) for name in net.state_dict()} == set(public_weights())
+    assert {to_public_name(name) for name in net.state_dict()} == set(public_weights())
     save_meanflow_checkpoint(net, tmp_path / "back.safetensors")
     back = load_file(tmp_path / "back.safetensors")
     for name, tensor in public_weights(seed=9).items():
@@ -316,8 +316,8 @@ def test_a_first_layer_in_reversed_time_reads_one_minus_t() -> None:
     weight = torch.randn(7, 256, generator=stream(0), dtype=torch.float64)
     t = torch.linspace(-1, 2, 13, dtype=torch.float64)
     expected = wave_features(1 - t) @ weight.T
-    torch.testing.assert_close(wave_features(t) @ in_reversed_time(weight).T, expected, rtol=0, atol=1e-12)
-    torch.testing.assert_close(in_reversed_time(in_reversed_time(weight)), weight, rtol=0, atol=1e-14)
+    torch.testing.assert_close(wave_features(t) @ reverse_time(weight).T, expected, rtol=0, atol=1e-12)
+    torch.testing.assert_close(reverse_time(reverse_time(weight)), weight, rtol=0, atol=1e-14)
 
 
 @pytest.mark.parametrize(

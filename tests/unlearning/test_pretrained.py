@@ -21,6 +21,7 @@ from unflow.disk import bundle
 from unflow.foreign import lineage_of, load_classifier, load_energy, load_model, load_whole
 from unflow.ground.errors import InputError
 from unflow.ground.files import sha256_file, sha256_module
+from unflow.models.components import SavedModel
 from unflow.nets import ConvAutoencoder, new_net
 from unflow.unlearning.unlearn import Unlearned
 
@@ -40,7 +41,7 @@ def autoencoder() -> uf.Autoencoder:
     return uf.Autoencoder(ConvAutoencoder((1, 8, 8), latent=2, width=8, depth=1))
 
 
-MODELS: dict[str, Callable[[], bundle.Bundled]] = {
+MODELS: dict[str, Callable[[], SavedModel]] = {
     "flow": flow,
     "classifier": classifier,
     "autoencoder": autoencoder,

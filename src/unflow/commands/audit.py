@@ -15,7 +15,7 @@ from unflow.commands.groups import add_run
 from unflow.commands.options import add_batch_rows, first_word_as
 from unflow.commands.runs import run_folder
 from unflow.commands.shared import Request, Rows
-from unflow.disk.bundle import check_own
+from unflow.disk.bundle import check_local
 from unflow.energies import check_classes
 from unflow.evidence.auditing import (
     Attacks,
@@ -106,7 +106,7 @@ def run(
     torch.set_num_threads(1)
     check_seed(seed)
     if card:
-        check_own(model)
+        check_local(model)
     if n is not None and n < 100:
         raise InputError(f"got n={n}; expected 100 or more samples per row")
     if not 0 < resolve < 100:

@@ -14,7 +14,7 @@ from unflow.commands.loggers import Name, loggers
 from unflow.commands.options import add_batch_rows, add_settings, peek, with_recipe
 from unflow.commands.runs import is_first_process, run_folder
 from unflow.commands.shared import Computing, Original, Request, Rows
-from unflow.disk.bundle import CONFIG, folder_of
+from unflow.disk.bundle import CONFIG, find_folder
 from unflow.foreign import load_model, read_line, seen_by
 from unflow.ground.errors import InputError
 from unflow.ground.files import read_json
@@ -58,7 +58,7 @@ def family_of(model: str) -> str:
     if line is not None:
         return line.kind if line.kind in ("generator", "flow_map") else "flow"
     try:
-        return _family(read_json(folder_of(model) / CONFIG))
+        return _family(read_json(find_folder(model) / CONFIG))
     except (InputError, KeyError, TypeError):
         return "flow"
 

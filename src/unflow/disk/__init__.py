@@ -1,1 +1,1 @@
-"""Models on disk: bundles and their cards, checkpoints of other packages, diffusers, the Hugging Face Hub."""
+"""Models on disk: bundles and their cards, third-party checkpoints, diffusers, the Hugging Face Hub."""

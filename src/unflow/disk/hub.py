@@ -1,4 +1,4 @@
-"""Repositories of the Hugging Face Hub as folders, and back (``pip install 'unflow[hub]'``)."""
+"""Downloads from and uploads to the Hugging Face Hub (``pip install 'unflow[hub]'``)."""
 
 from __future__ import annotations
 
@@ -12,57 +12,57 @@ from unflow.ground.errors import InputError, explain
 
 REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
 REFUSALS = {
-    "GatedRepoError": "its owner lets in those who have asked: ask on its page, then run hf auth login",
-    "RepositoryNotFoundError": "there is none, or it is private: run hf auth login",
+    "GatedRepoError": "its owner must grant you access: ask on its page, then run hf auth login",
+    "RepositoryNotFoundError": "it does not exist, or it is private: run hf auth login",
     "RevisionNotFoundError": "it has no such revision",
     "LocalEntryNotFoundError": "the Hub cannot be reached, and the cache does not hold it",
     "OfflineModeIsEnabled": "HF_HUB_OFFLINE is set",
     "LocalTokenNotFoundError": "you are not logged in: run hf auth login",
 }
-"""Exception of huggingface_hub -> what it means."""
+"""Name of an exception of huggingface_hub -> its meaning, in messages."""
 
 T = TypeVar("T")
 
 
 def download(repo_id: str, revision: str | None, files: Sequence[str]) -> Path:
-    """Return the folder of a repository's files in the local cache; what is there is not fetched again.
+    """Return the folder of a repository's files in the local cache; cached files are not downloaded again.
 
     Args:
         repo_id: "org/name".
         revision: branch, tag or commit; None: main.
-        files: names of those that are wanted; no other is fetched.
+        files: names of the files to download.
 
     Raises:
-        InputError: for what is no repository's name, one that the Hub does not give, or without the package
+        InputError: for an invalid name, a repository that the Hub refuses, or without the package
             huggingface_hub.
     """
     hub = _client(repo_id)
-    words = repo_id if revision is None else f"{repo_id}@{revision}"
+    name = repo_id if revision is None else f"{repo_id}@{revision}"
     fetch = hub.snapshot_download
-    return Path(_asked(words, lambda: fetch(repo_id, revision=revision, allow_patterns=list(files))))
+    return Path(_request(name, lambda: fetch(repo_id, revision=revision, allow_patterns=list(files))))
 
 
 def upload(folder: Path, repo_id: str, files: Sequence[str], private: bool, revision: str | None) -> str:
-    """Write files of a folder to a repository, which is made if needed; return the address of the commit.
+    """Upload files to a repository, which is made if needed; return the address of the commit.
 
     Args:
-        folder: where they are.
+        folder: the folder of the files.
         repo_id: "org/name".
-        files: names of those that are wanted.
-        private: whether a new repository is.
+        files: names of the files to upload.
+        private: whether a new repository is private.
         revision: branch; None: main.
 
     Raises:
         InputError: as ``download``.
     """
     hub = _client(repo_id)
-    _asked(repo_id, lambda: hub.create_repo(repo_id, private=private, exist_ok=True))
+    _request(repo_id, lambda: hub.create_repo(repo_id, private=private, exist_ok=True))
     options = {"folder_path": folder, "allow_patterns": list(files), "revision": revision}
-    return str(_asked(repo_id, lambda: hub.upload_folder(repo_id=repo_id, **options)))
+    return str(_request(repo_id, lambda: hub.upload_folder(repo_id=repo_id, **options)))
 
 
 def _client(repo_id: str) -> Any:
-    """Return huggingface_hub, for a repository that it may be asked about."""
+    """Return the package huggingface_hub, after a check of the repository's name."""
     if not REPOSITORY.fullmatch(repo_id):
         raise InputError(
             f"got {repo_id!r}; expected a folder that is there, or a repository of the Hugging Face Hub: "
@@ -77,14 +77,14 @@ def _client(repo_id: str) -> Any:
         ) from error
 
 
-def _asked(words: str, ask: Callable[[], T]) -> T:
-    """Return what the Hub gives; whatever its client raises becomes one sentence."""
+def _request(name: str, call: Callable[[], T]) -> T:
+    """Return the result of a call to the Hub; every exception becomes an InputError."""
     try:
-        return ask()
+        return call()
     except Exception as error:
         known = [REFUSALS[kind.__name__] for kind in type(error).__mro__ if kind.__name__ in REFUSALS]
         why = known[0] if known else explain(error)
         raise InputError(
-            f"the Hugging Face Hub does not give {words} ({why}); expected a repository that you may "
+            f"the Hugging Face Hub does not give {name} ({why}); expected a repository that you may "
             "read, or a local folder"
         ) from error

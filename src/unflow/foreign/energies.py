@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from unflow.disk.bundle import CONFIG, on_hub
+from unflow.disk.bundle import CONFIG, is_on_hub
 from unflow.energies import BlackBox, ClassLogOdds, Energy, OnnxLogOdds, ScoreLogOdds, check_classes
 from unflow.foreign.classifiers import check_range_said, load_classifier_for
 from unflow.foreign.estimators import energy_of_estimator
@@ -71,7 +71,7 @@ def guide_of(text: str) -> str | None:
         return extractor if Path(extractor, CONFIG).is_file() else None
     if kind != "classifier":
         return None
-    named = on_hub(folder) or Path(folder).exists() or read_line(text) is None
+    named = is_on_hub(folder) or Path(folder).exists() or read_line(text) is None
     return folder if named else text
 
 

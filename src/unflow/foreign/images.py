@@ -105,7 +105,7 @@ def _ready(name: str, trust_code: bool) -> nn.Module:
         return nn.Flatten()
     if name == "imagenet":
         return Features(Classifier(ImageNetClassifier(), [str(k) for k in range(1000)]))
-    if not (bundle.on_hub(name) or Path(name).is_dir()):
+    if not (bundle.is_on_hub(name) or Path(name).is_dir()):
         raise InputError(f"got extractor={name}; expected {EXTRACTORS}")
     found = bundle.load_any(name, trust_code)
     if isinstance(found, Classifier):

@@ -10,14 +10,15 @@ from pathlib import Path
 
 from unflow.disk import bundle
 from unflow.disk import hub as huggingface
-from unflow.disk.bundle import FILES, Bundled
+from unflow.disk.bundle import FILES
 from unflow.ground.errors import InputError
+from unflow.models.components import SavedModel
 from unflow.unlearning.unlearn import Unlearned
 
 __all__ = ["from_pretrained", "push_to_hub", "save_pretrained"]
 
 
-def from_pretrained(name: str | Path, *, revision: str | None = None, trust_code: bool = False) -> Bundled:
+def from_pretrained(name: str | Path, *, revision: str | None = None, trust_code: bool = False) -> SavedModel:
     """Return the model, classifier or autoencoder in a folder or repository, in evaluation mode.
 
     ``load``, ``load_classifier`` and ``load_autoencoder`` take ``"pretrained:org/name@revision"`` too, and
@@ -41,7 +42,7 @@ def from_pretrained(name: str | Path, *, revision: str | None = None, trust_code
     return bundle.load_any(name, trust_code)
 
 
-def save_pretrained(model: Bundled | Unlearned, folder: str | Path) -> Path:
+def save_pretrained(model: SavedModel | Unlearned, folder: str | Path) -> Path:
     """Write a model as a bundle; what ``unlearn`` returned keeps its lineage.
 
     Args:
@@ -52,7 +53,7 @@ def save_pretrained(model: Bundled | Unlearned, folder: str | Path) -> Path:
         InputError: as ``save``, and for anything else.
     """
     whole, lineage = (model.model, model.lineage) if isinstance(model, Unlearned) else (model, None)
-    if not isinstance(whole, Bundled):
+    if not isinstance(whole, SavedModel):
         raise InputError(
             f"got a {type(model).__name__}; expected a model of unflow: write uf.Generator(net, prior_shape) "
             "around a network of your own"
@@ -79,7 +80,7 @@ def push_to_hub(
     Raises:
         InputError: for a folder without a whole bundle, a refusal of the Hub, or without huggingface_hub.
     """
-    if not bundle.is_whole(Path(folder)):
+    if not bundle.is_complete(Path(folder)):
         raise InputError(
             f"{folder} holds no whole bundle; expected one: write it with save_pretrained(model, folder)"
         )

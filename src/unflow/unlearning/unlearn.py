@@ -125,10 +125,10 @@ def unlearn(
         identity |= {"energy": sha256_module(target.energy), "request": request}
     if out is not None:  # what cannot be kept is refused here, and not after the training
         identity |= {"architecture": sha256_text(json.dumps(target.model.config(), sort_keys=True))}
-    if out is not None and bundle.is_whole(Path(out)):
+    if out is not None and bundle.is_complete(Path(out)):
         if "architecture" not in bundle.read_lineage(Path(out)):  # older than this part of the record
             identity.pop("architecture")
-        bundle.check_same(Path(out), how | identity, settings(type(method)()))
+        bundle.check_lineage(Path(out), how | identity, settings(type(method)()))
         model = bundle.load(out, trust_code=True)  # it came from the model in hand
         return Unlearned(model, bundle.read_lineage(Path(out)))
     result = fit(
@@ -142,7 +142,7 @@ def unlearn(
         loggers=loggers,
         on_step=on_step,
         label=f"{target.model.family} {name}",
-        problem_id=bundle.problem_id(identity),
+        problem_id=bundle.hash_lineage(identity),
         micro_batches=micro_batches,
         compile=compile,
     )
@@ -157,7 +157,7 @@ def unlearn(
             "seconds": result.seconds,
             "peak_rss_mb": result.peak_rss_mb,
             "metrics": None,
-            "versions": bundle.versions(method, target.energy, target.model, model),
+            "versions": bundle.collect_versions(method, target.energy, target.model, model),
         }
     )
     if result.facts:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 import unflow as uf
 from unflow.disk.bundle import read_lineage
-from unflow.disk.diffusers import chunks, load_diffusers, save_diffusers
+from unflow.disk.diffusers import load_diffusers, save_diffusers, unet
 from unflow.energies import CallableEnergy
 from unflow.ground.errors import InputError
 from unflow.ground.streams import stream
@@ -256,7 +256,7 @@ def test_large_images_are_pushed_a_few_at_a_time(
 ) -> None:
     model = load_diffusers(folders["latent"])
     whole, seen = output(model, noise(5)), []
-    monkeypatch.setattr(chunks, "PIXELS", 2 * 16 * 16)
+    monkeypatch.setattr(unet, "PIXELS", 2 * 16 * 16)
     for part in (model.inner.net.net.unet.conv_in, model.autoencoder.net.vae.decoder.conv_in):
         part.register_forward_pre_hook(lambda _, x: seen.append(len(x[0])))
     same(output(model, noise(5)), whole)
@@ -354,11 +354,11 @@ def test_weights_that_are_pickled_missing_cut_or_foreign_are_refused(tmp_path: P
     for change in ({"add_attention": False}, {"block_out_channels": [8, 32]}, {"no_such_option": 1}):
         saved = config.read_text()
         config.write_text(json.dumps(json.loads(saved) | change))
-        with pytest.raises(InputError, match=r"another architecture|no whole UNet2DModel|does not take"):
+        with pytest.raises(InputError, match=r"another architecture|no complete UNet2DModel|does not take"):
             load_diffusers(tmp_path, kind="flow")
         config.write_text(saved)
     weights.write_bytes(weights.read_bytes()[:-100])
-    with pytest.raises(InputError, match="holds no whole UNet2DModel"):
+    with pytest.raises(InputError, match="holds no complete UNet2DModel"):
         load_diffusers(tmp_path, kind="flow")
 
 
@@ -370,7 +370,7 @@ def test_folders_that_are_missing_or_no_json_are_refused(tmp_path: Path) -> None
         load_diffusers(tmp_path)
     MAKE["flow"]().save_pretrained(tmp_path)
     (tmp_path / "scheduler" / "scheduler_config.json").unlink()
-    with pytest.raises(InputError, match=r"scheduler_config.json is missing; expected the whole folder"):
+    with pytest.raises(InputError, match=r"scheduler_config.json is missing; expected the complete folder"):
         load_diffusers(tmp_path)
 
 
@@ -499,7 +499,7 @@ def test_only_what_diffusers_can_hold_is_written_and_only_into_an_empty_folder(
     refused: list[tuple[nn.Module, str]] = [
         (uf.Chain(flow, after), "got a Chain, which no folder of diffusers can hold; .*uf.save"),
         (after, "got a Flow of a MLP, which no folder"),
-        (uf.Latent(flow, room), r"put together of two folders.*save_diffusers\(model.inner"),
+        (uf.Latent(flow, room), r"of networks from two folders.*save_diffusers\(model.inner"),
     ]
     for model, words in refused:
         with pytest.raises(InputError, match=words):

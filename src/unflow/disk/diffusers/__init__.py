@@ -1,8 +1,8 @@
-"""Models of Hugging Face's diffusers, from its folders and back (``pip install 'unflow[diffusers]'``).
+"""Models of Hugging Face's diffusers, from and to its folders (``pip install 'unflow[diffusers]'``).
 
-What a ``save_pretrained`` wrote becomes a ``Flow``, a ``Generator``, an ``Autoencoder`` or a ``Latent``,
-and after unlearning a folder again. Folders are local: nothing is downloaded, and weights are read from
-safetensors alone.
+A folder written by ``save_pretrained`` becomes a ``Flow``, a ``Generator``, an ``Autoencoder`` or a
+``Latent``; an unlearned model becomes such a folder again. Nothing is downloaded, and weights are read from
+safetensors only.
 """
 
 from __future__ import annotations

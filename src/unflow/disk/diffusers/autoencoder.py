@@ -1,4 +1,4 @@
-"""AutoencoderKL as the network of an ``Autoencoder``: the room of latent models."""
+"""AutoencoderKL as the network of an ``Autoencoder``."""
 
 from __future__ import annotations
 
@@ -7,9 +7,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from unflow.disk.diffusers.chunks import chunked
 from unflow.disk.diffusers.package import Config, new_module
-from unflow.disk.diffusers.unet import sample_shape, shrinkage
+from unflow.disk.diffusers.unet import apply_in_chunks, sample_shape, shrinkage
 from unflow.ground.errors import InputError
 
 VAE = "AutoencoderKL"
@@ -18,15 +17,15 @@ VAE = "AutoencoderKL"
 class KLAutoencoder(nn.Module):
     """z = a (mean(x) - b), x = decode(z / a + b): a = scaling_factor, b = shift_factor (arXiv 2112.10752).
 
-    The encoder's distribution is taken at its mean. Decoded images are about in [-1, 1], not
-    clipped.
+    mean(x) is the mean of the encoder's distribution. Decoded images are about in [-1, 1], not clipped.
 
     Args:
         vae: the options of AutoencoderKL.
-        sample_size: height and width of an image, or one number for both; None: as the options say.
+        sample_size: height and width of an image, or one number for both; None: as in the options.
 
     Raises:
-        InputError: for latents that are standardised channel by channel, or other channels out than in.
+        InputError: for latents that are standardised by channel, or different numbers of input and output
+            channels.
     """
 
     def __init__(self, vae: Config, sample_size: int | Sequence[int] | None = None) -> None:
@@ -51,18 +50,18 @@ class KLAutoencoder(nn.Module):
 
     @property
     def pixels(self) -> int:
-        """Of one image."""
+        """The number of pixels of one image."""
         return self.shape[1] * self.shape[2]
 
     def encode(self, x: Tensor) -> Tensor:
         """Return latents [batch, *latent_shape] of images [batch, *shape]."""
-        mean = chunked(lambda rows: self.vae.encode(rows).latent_dist.mode(), self.pixels, x)
+        mean = apply_in_chunks(lambda rows: self.vae.encode(rows).latent_dist.mode(), self.pixels, x)
         return self.scale * (mean - self.shift)
 
     def decode(self, z: Tensor) -> Tensor:
         """Return images [batch, *shape] of latents [batch, *latent_shape]."""
         latents = z / self.scale + self.shift
-        return chunked(lambda rows: self.vae.decode(rows).sample, self.pixels, latents)
+        return apply_in_chunks(lambda rows: self.vae.decode(rows).sample, self.pixels, latents)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return reconstructions of images [batch, *shape]."""

@@ -1,4 +1,4 @@
-"""A consistency model of diffusers in one step, as the network of a ``Generator``."""
+"""A consistency model of diffusers, in one step, as the network of a ``Generator``."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ class ConsistencyUNet(Wrapper):
         c_skip = d^2 / ((s - e)^2 + d^2),   c_out = (s - e) d / sqrt(s^2 + d^2),   c_in = 1 / sqrt(s^2 + d^2)
 
     with s = sigma_max, d = sigma_data and e = sigma_min: the one-step sample of ``ConsistencyModelPipeline``,
-    in [-1, 1] if the scheduler says ``clip_denoised``. No gradient passes where a value was clipped.
+    clipped to [-1, 1] if the scheduler has ``clip_denoised``. Clipped values have gradient zero.
 
     Args:
         unet: the options of UNet2DModel.
         scheduler: the configuration of CMStochasticIterativeScheduler.
-        label: the class that is drawn; None for a network without classes.
-        pipeline: the model_index.json that all came from; None for a folder of the network alone.
+        label: the class to draw; None for a network without classes.
+        pipeline: the pipeline's model_index.json; None for a folder of one network.
 
     Raises:
         InputError: as ``unet.LabelledUNet``.
@@ -48,11 +48,12 @@ class ConsistencyUNet(Wrapper):
     @property
     def wrapped(self) -> nn.Module:
         """The UNet2DModel."""
-        return self.net.unet
+        unet: nn.Module = self.net.unet
+        return unet
 
     def forward(self, z: Tensor) -> Tensor:
         """Return samples [batch, channels, h, w] of latents z of that shape from N(0, 1)."""
         y = self.sigma * z
         time = z.new_full((len(z),), 250 * math.log(self.sigma))
-        x = self.c_skip * y + self.c_out * self.net(self.c_in * y, time)
+        x: Tensor = self.c_skip * y + self.c_out * self.net(self.c_in * y, time)
         return x.clamp(-1, 1) if self.clip else x

@@ -1,4 +1,4 @@
-"""What a folder of diffusers holds: its parts, by what its own files say."""
+"""The parts of a folder of diffusers, found from its configuration files."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from unflow.disk.diffusers.autoencoder import VAE
 from unflow.disk.diffusers.consistency import CONSISTENCY_SCHEDULER
-from unflow.disk.diffusers.package import Config, architecture, diffusers
+from unflow.disk.diffusers.package import Config, import_diffusers, select_architecture
 from unflow.disk.diffusers.unet import UNET
 from unflow.disk.diffusers.velocity import FLOW_SCHEDULERS
 from unflow.ground.errors import InputError
@@ -32,9 +32,9 @@ class Parts:
     """The parts of a model of diffusers.
 
     Attributes:
-        unet: the folder of the UNet2DModel, if there is one.
-        vae: the folder of the AutoencoderKL, if there is one.
-        scheduler: the scheduler's configuration, if it is there.
+        unet: the folder of the UNet2DModel, or None.
+        vae: the folder of the AutoencoderKL, or None.
+        scheduler: the scheduler's configuration, or None.
         pipeline: model_index.json; None for the folder of one network.
     """
 
@@ -44,14 +44,14 @@ class Parts:
     pipeline: Config | None = None
 
 
-def parts_of(folder: Path) -> Parts:
-    """Return the parts of what ``save_pretrained`` of a pipeline or of one network wrote.
+def find_parts(folder: Path) -> Parts:
+    """Return the parts in a folder that ``save_pretrained`` of a pipeline or of one network wrote.
 
     Raises:
-        InputError: for a folder of anything else; the message says what it holds.
+        InputError: for another folder, with its content.
     """
     if (folder / INDEX).is_file():
-        return _pipeline(folder, read_config(folder / INDEX))
+        return _find_pipeline_parts(folder, read_config(folder / INDEX))
     if not (folder / CONFIG).is_file():
         found = ", ".join(sorted(file.name for file in folder.iterdir())) if folder.is_dir() else "nothing"
         raise InputError(
@@ -63,14 +63,14 @@ def parts_of(folder: Path) -> Parts:
         return Parts(vae=folder)
     if name != UNET:
         raise InputError(f"{folder} holds a {name or f'{CONFIG} without _class_name'}; {EXPECTED}")
-    return Parts(unet=folder, scheduler=_scheduler(folder) if (folder / SCHEDULER).is_file() else None)
+    return Parts(unet=folder, scheduler=_read_scheduler(folder) if (folder / SCHEDULER).is_file() else None)
 
 
-def members(pipeline: Config) -> dict[str, str]:
-    """Return name -> class of every part in a model_index.json that is not left out there.
+def list_parts(pipeline: Config) -> dict[str, str]:
+    """Return name -> class of every part in a model_index.json that is not null.
 
     Raises:
-        InputError: for a part that would lie outside the pipeline's folder.
+        InputError: for a part outside the pipeline's folder.
     """
     parts = {name: value for name, value in pipeline.items() if isinstance(value, list) and len(value) == 2}
     outside = [name for name in parts if name in ("", "..") or Path(name).name != name]
@@ -84,14 +84,14 @@ def members(pipeline: Config) -> dict[str, str]:
 
 
 def read_config(file: Path) -> Config:
-    """Return a JSON file of diffusers.
+    """Return the content of a JSON file of diffusers.
 
     Raises:
-        InputError: if it is missing, or no JSON object.
+        InputError: if it is missing or not a JSON object.
     """
     if not file.is_file():
         raise InputError(
-            f"{file} is missing; expected the whole folder that save_pretrained wrote: copy it again"
+            f"{file} is missing; expected the complete folder that save_pretrained wrote: copy it again"
         )
     config = read_json(file)
     if not isinstance(config, dict):
@@ -99,8 +99,8 @@ def read_config(file: Path) -> Config:
     return config
 
 
-def _pipeline(folder: Path, pipeline: Config) -> Parts:
-    kinds = members(pipeline)
+def _find_pipeline_parts(folder: Path, pipeline: Config) -> Parts:
+    kinds = list_parts(pipeline)
     nets = {kind: folder / name for name, kind in kinds.items() if kind in (UNET, VAE)}
     schedulers = [name for name, kind in kinds.items() if kind in SCHEDULERS]
     if UNET not in nets or len(schedulers) != 1 or len(nets) + 1 != len(kinds):
@@ -108,36 +108,36 @@ def _pipeline(folder: Path, pipeline: Config) -> Parts:
         raise InputError(
             f"{folder} holds a {pipeline.get('_class_name')} ({found or 'no parts'}); {EXPECTED}"
         )
-    return Parts(nets[UNET], nets.get(VAE), _scheduler(folder / schedulers[0]), pipeline)
+    return Parts(nets[UNET], nets.get(VAE), _read_scheduler(folder / schedulers[0]), pipeline)
 
 
-def _scheduler(folder: Path) -> Config:
-    """Return the scheduler's whole configuration, with the defaults of what an older file does not say."""
+def _read_scheduler(folder: Path) -> Config:
+    """Return the scheduler's complete configuration; entries missing in older files get their defaults."""
     config = read_config(folder / SCHEDULER)
     name = config.get("_class_name")
     if name not in SCHEDULERS:
         raise InputError(f"{folder} holds a {name}; {EXPECTED}")
-    return scheduler_config(name, architecture(config)) | config
+    return complete_scheduler(name, select_architecture(config)) | config
 
 
-def scheduler_config(name: str, options: Config) -> Config:
-    """Return the whole configuration of a scheduler as plain data."""
-    scheduler = getattr(diffusers(), name).from_config(options)
-    return {"_class_name": name, **architecture(scheduler.config)}
+def complete_scheduler(name: str, options: Config) -> Config:
+    """Return the complete configuration of a scheduler as plain data."""
+    scheduler = getattr(import_diffusers(), name).from_config(options)
+    return {"_class_name": name, **select_architecture(scheduler.config)}
 
 
 def read_module(name: str, folder: Path) -> tuple[Config, dict[str, Tensor]]:
     """Return the options and the weights of one network.
 
     Args:
-        name: of its class.
-        folder: that holds config.json and safetensors.
+        name: the name of its class.
+        folder: a folder of config.json and safetensors.
 
     Raises:
-        InputError: for weights that are missing, damaged, of another architecture, or no safetensors.
+        InputError: for weights that are missing, damaged, of another architecture, or not in safetensors.
     """
     _check_weights(folder, name)
-    kind: Any = getattr(diffusers(), name)
+    kind: Any = getattr(import_diffusers(), name)
     try:
         with initial_weights(0):
             module, info = kind.from_pretrained(
@@ -150,7 +150,8 @@ def read_module(name: str, folder: Path) -> tuple[Config, dict[str, Tensor]]:
     except (OSError, ValueError, RuntimeError, TypeError, ImportError, SafetensorError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise InputError(
-            f"{folder} holds no whole {name} ({reason}); expected what save_pretrained wrote: copy it again"
+            f"{folder} holds no complete {name} ({reason}); expected the files that save_pretrained wrote: "
+            "copy them again"
         ) from error
     differing = [*info["missing_keys"], *info["unexpected_keys"], *info["mismatched_keys"]]
     if differing:
@@ -158,7 +159,7 @@ def read_module(name: str, folder: Path) -> tuple[Config, dict[str, Tensor]]:
             f"the weights in {folder} are of another architecture than its {CONFIG} says (first difference: "
             f"{differing[0]}); expected the files that were written together: copy them again"
         )
-    return architecture(read_config(folder / CONFIG)), module.state_dict()
+    return select_architecture(read_config(folder / CONFIG)), module.state_dict()
 
 
 def _check_weights(folder: Path, name: str) -> None:

@@ -1,4 +1,4 @@
-"""The optional package diffusers: imported where it is needed, and what its configurations are read as."""
+"""The optional package diffusers, imported when it is needed, and its configurations."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from unflow.nets import initial_weights
 Config = dict[str, Any]
 
 
-def diffusers() -> Any:
+def import_diffusers() -> Any:
     """Return the package diffusers.
 
     Raises:
@@ -29,24 +29,24 @@ def diffusers() -> Any:
         ) from error
 
 
-def architecture(config: Mapping[str, Any]) -> Config:
-    """Return what a config.json says of the architecture: not by what version, nor from which folder."""
+def select_architecture(config: Mapping[str, Any]) -> Config:
+    """Return the entries of a config.json that describe the architecture, without version and folder."""
     return {name: value for name, value in config.items() if not name.startswith("_")}
 
 
 def new_module(name: str, config: Mapping[str, Any]) -> Any:
     """Return a fresh network of diffusers, with every dropout at 0.
 
-    Dropout would draw from the global stream, and a step of training here is a function of (seed, step).
+    Dropout would draw from the global random stream, but a training step must depend only on (seed, step).
 
     Args:
-        name: of the class.
+        name: the name of the class.
         config: its options.
 
     Raises:
         InputError: for options that the class does not have, or that do not fit together.
     """
-    kind = getattr(diffusers(), name)
+    kind = getattr(import_diffusers(), name)
     try:
         with initial_weights(0):
             module = kind(**config)

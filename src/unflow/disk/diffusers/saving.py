@@ -1,4 +1,4 @@
-"""save_diffusers: an unlearned model as a folder that diffusers loads."""
+"""save_diffusers: write an unlearned model as a folder that diffusers loads."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch import nn
 
 from unflow.disk.diffusers.autoencoder import VAE, KLAutoencoder
 from unflow.disk.diffusers.consistency import ConsistencyUNet
-from unflow.disk.diffusers.folders import INDEX, SCHEDULER, members
+from unflow.disk.diffusers.folders import INDEX, SCHEDULER, list_parts
 from unflow.disk.diffusers.package import Config
 from unflow.disk.diffusers.unet import UNET
 from unflow.disk.diffusers.velocity import FlowUNet
@@ -19,28 +19,28 @@ from unflow.models.autoencoder import Autoencoder
 
 
 def save_diffusers(model: GenerativeModel | Autoencoder, folder: str | Path) -> Path:
-    """Write a model that ``load_diffusers`` returned, or one unlearned from it, in the form that it came in.
+    """Write a model from ``load_diffusers``, or one unlearned from it, in the format that it was loaded from.
 
-    A pipeline is a pipeline again, with the same scheduler; a single network is a single network, with
-    scheduler_config.json beside it. ``from_pretrained`` of diffusers loads both. Neither a label nor a
-    size that ``load_diffusers`` was given is written: the folder holds the network of all classes.
+    A pipeline is written as a pipeline, with the same scheduler; a single network as a single network, with
+    scheduler_config.json beside it. ``from_pretrained`` of diffusers loads both. The ``label`` and
+    ``sample_size`` of ``load_diffusers`` are not written: the folder holds the network of all classes.
 
     Args:
         model: a ``Flow``, a ``Generator``, an ``Autoencoder`` or a ``Latent`` of networks of diffusers.
-        folder: new or empty; made if needed. model_index.json comes last and makes a pipeline whole.
+        folder: new or empty; made if needed. model_index.json is written last and completes a pipeline.
 
     Raises:
         InputError: for a model that holds another network (a chain, a filter), and for a folder with files.
     """
     folder = Path(folder)
-    net, autoencoder = _networks(model)
+    net, autoencoder = _find_networks(model)
     pipeline = None if net is None else net.config["options"]["pipeline"]
-    if net is not None and autoencoder is not None and VAE not in members(pipeline or {}).values():
+    if net is not None and autoencoder is not None and VAE not in list_parts(pipeline or {}).values():
         raise InputError(
-            "got a latent model put together of two folders; expected one pipeline: write "
+            "got a latent model of networks from two folders; expected one pipeline: write "
             "save_diffusers(model.inner, ...) and save_diffusers(model.autoencoder, ...)"
         )
-    if net is not None and autoencoder is None and VAE in members(pipeline or {}).values():
+    if net is not None and autoencoder is None and VAE in list_parts(pipeline or {}).values():
         pipeline = None
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(
@@ -60,10 +60,10 @@ def save_diffusers(model: GenerativeModel | Autoencoder, folder: str | Path) -> 
 Net = FlowUNet | ConsistencyUNet
 
 
-def _networks(model: nn.Module) -> tuple[Net | None, KLAutoencoder | None]:
-    """Return the networks of diffusers in a model that holds nothing else."""
+def _find_networks(model: nn.Module) -> tuple[Net | None, KLAutoencoder | None]:
+    """Return the U-Net and the autoencoder of a model that holds only networks of diffusers."""
     if isinstance(model, Latent):
-        (net, _), (_, autoencoder) = _networks(model.inner), _networks(model.autoencoder)
+        (net, _), (_, autoencoder) = _find_networks(model.inner), _find_networks(model.autoencoder)
         return net, autoencoder
     if isinstance(model, Autoencoder) and isinstance(model.net, KLAutoencoder):
         return None, model.net
@@ -81,7 +81,7 @@ def _networks(model: nn.Module) -> tuple[Net | None, KLAutoencoder | None]:
 
 
 def _write_pipeline(folder: Path, net: Net, autoencoder: KLAutoencoder | None, pipeline: Config) -> None:
-    for name, kind in members(pipeline).items():
+    for name, kind in list_parts(pipeline).items():
         (folder / name).mkdir()
         if kind == UNET:
             net.net.unet.save_pretrained(folder / name)

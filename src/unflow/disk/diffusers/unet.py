@@ -1,33 +1,50 @@
-"""UNet2DModel: what its configuration must say to be a velocity or a one-step generator."""
+"""UNet2DModel as the network of a velocity or of a one-step generator, and the sizes of its images."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from unflow.disk.diffusers.chunks import chunked
 from unflow.disk.diffusers.package import Config, new_module
 from unflow.ground.errors import InputError
 
 UNET = "UNet2DModel"
+PIXELS = 2**19
+"""The most pixels in one chunk: 128 images of 64 x 64, or 8 of 256 x 256."""
+
+
+def apply_in_chunks(function: Callable[..., Tensor], pixels: int, *inputs: Tensor) -> Tensor:
+    """Return function(*inputs), in chunks of a few rows if no gradient is kept.
+
+    ``GenerativeModel.push_batches`` pushes thousands of rows at once, which is too much for large images.
+
+    Args:
+        function: a function of each row alone.
+        pixels: pixels of one row at the resolution where the function needs most memory.
+        inputs: [batch, ...] each.
+    """
+    if torch.is_grad_enabled():
+        return function(*inputs)
+    rows = max(1, PIXELS // pixels)
+    return torch.cat([function(*part) for part in zip(*(torch.split(x, rows) for x in inputs), strict=True)])
 
 
 class LabelledUNet(nn.Module):
-    """u(x, time): a diffusers UNet2DModel at one class label, or at none.
+    """u(x, time): a UNet2DModel of diffusers with one fixed class label, or without one.
 
-    Gradients pass, once: on the CPU, attention of PyTorch has no second derivative and no forward-mode one,
-    so ``torch.func.jvp`` (hence ``methods.MeanFlow``) does not run through a U-Net with attention.
+    Only first derivatives in reverse mode exist: on the CPU, PyTorch's attention has no second and no
+    forward-mode derivative, so ``torch.func.jvp`` (and ``methods.MeanFlow``) fails on a U-Net with attention.
 
     Args:
         unet: the options of UNet2DModel.
-        label: the class that is drawn, in [0, num_class_embeds); None for a network without classes.
+        label: the class to draw, in [0, num_class_embeds); None for a network without classes.
 
     Raises:
-        InputError: for a label that does not fit the network's classes, or a network whose time or output is
-            of another kind.
+        InputError: for a label that the network does not have, or a network with another form of time or
+            output.
     """
 
     def __init__(self, unet: Config, label: int | None = None) -> None:
@@ -43,23 +60,24 @@ class LabelledUNet(nn.Module):
         return self.unet.config
 
     def forward(self, x: Tensor, time: Tensor) -> Tensor:
-        """Return [batch, channels, h, w] for x of that shape and times [batch], in the units of diffusers."""
-        return chunked(self._of_rows, x.shape[-2] * x.shape[-1], x, time)
+        """Return u [batch, channels, h, w] for x of that shape and times [batch] in diffusers' units."""
+        return apply_in_chunks(self._run, x.shape[-2] * x.shape[-1], x, time)
 
-    def _of_rows(self, x: Tensor, time: Tensor) -> Tensor:
+    def _run(self, x: Tensor, time: Tensor) -> Tensor:
         label = None if self.label is None else torch.full((len(x),), self.label, device=x.device)
-        return self.unet(x, time, class_labels=label, return_dict=False)[0]
+        u: Tensor = self.unet(x, time, class_labels=label, return_dict=False)[0]
+        return u
 
 
 def sample_shape(options: Any, sample_size: int | Sequence[int] | None = None) -> tuple[int, ...]:
-    """Return the shape [channels, h, w] of what a UNet2DModel or an AutoencoderKL draws.
+    """Return the shape [channels, h, w] of the outputs of a UNet2DModel or an AutoencoderKL.
 
     Args:
-        options: of the module, as attributes.
-        sample_size: h and w, or one number for both; None: as the options say.
+        options: the options of the module, as attributes.
+        sample_size: h and w, or one number for both; None: ``options.sample_size``.
 
     Raises:
-        InputError: for no size, or one that cannot be halved as often as the module does it.
+        InputError: without a size, or for a size that the module cannot halve often enough.
     """
     size = options.sample_size if sample_size is None else sample_size
     if size is None:
@@ -77,7 +95,7 @@ def sample_shape(options: Any, sample_size: int | Sequence[int] | None = None) -
 
 
 def shrinkage(widths: Sequence[int]) -> int:
-    """Return 2^(resolutions - 1): by how much a network of these ``block_out_channels`` shrinks the sides."""
+    """Return 2^(resolutions - 1): a network of these ``block_out_channels`` divides the sides by it."""
     return int(2 ** (len(widths) - 1))
 
 

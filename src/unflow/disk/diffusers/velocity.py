@@ -17,19 +17,19 @@ FLOW_SCHEDULERS = ("FlowMatchEulerDiscreteScheduler", "FlowMatchHeunDiscreteSche
 class FlowUNet(Wrapper):
     """v(x, t) = -u(x, T (1 - t)): from noise at t=0 to data at t=1 (rectified flow, arXiv 2209.03003).
 
-    diffusers counts the other way: x = sigma noise + (1 - sigma) data, u(x, T sigma) predicts noise - data,
-    and T is the scheduler's ``num_train_timesteps``. Its ``shift`` is not a part of the velocity: it says at
-    which sigma a sampler stops on the way, and a ``Flow`` takes equal steps. Fresh, u is 0, so that a flow
-    that is appended to a model starts as the identity.
+    diffusers uses the opposite direction: x = sigma noise + (1 - sigma) data, u(x, T sigma) predicts
+    noise - data, and T is the scheduler's ``num_train_timesteps``. The scheduler's ``shift`` is ignored: it
+    only places the steps of a sampler, and a ``Flow`` takes equal steps. A fresh u is 0, so that a flow
+    appended to a model starts as the identity.
 
     Args:
         unet: the options of UNet2DModel.
         scheduler: the configuration of the flow-matching scheduler.
-        label: the class that is drawn; None for a network without classes.
-        pipeline: the model_index.json that all came from; None for a folder of the network alone.
+        label: the class to draw; None for a network without classes.
+        pipeline: the pipeline's model_index.json; None for a folder of one network.
 
     Raises:
-        InputError: as ``unet.LabelledUNet``, and for a scheduler that counts sigma from data to noise.
+        InputError: as ``unet.LabelledUNet``, and for a scheduler with ``invert_sigmas``.
     """
 
     def __init__(
@@ -48,8 +48,10 @@ class FlowUNet(Wrapper):
     @property
     def wrapped(self) -> nn.Module:
         """The UNet2DModel."""
-        return self.net.unet
+        unet: nn.Module = self.net.unet
+        return unet
 
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
         """Return v for x [batch, channels, h, w] at times t [batch] in [0, 1]."""
-        return -self.net(x, self.times * (1 - t))
+        u: Tensor = self.net(x, self.times * (1 - t))
+        return -u

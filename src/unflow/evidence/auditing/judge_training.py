@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from unflow.data import LabelledData
-from unflow.disk import bundle
 from unflow.evidence.auditing.judges import JUDGE_SEED_OFFSET, judge_record
 from unflow.evidence.metrics import disagreement
 from unflow.ground.errors import InputError
 from unflow.ground.files import read_json, write_json
 from unflow.models.classifier import Classifier
+from unflow.models.components import SavedModel
 from unflow.training.originals.base_models import train_model
 from unflow.training.originals.classification import Classification
 
@@ -79,7 +79,7 @@ def train_judges(
     return record
 
 
-def _judge(model: bundle.Bundled) -> Classifier:
+def _judge(model: SavedModel) -> Classifier:
     assert isinstance(model, Classifier)
     return model
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from unflow.data import LabelledData
-from unflow.disk.bundle import versions
+from unflow.disk.bundle import collect_versions
 from unflow.evidence.auditing.attacked import Attacks, attack
 from unflow.evidence.auditing.evidence import Entry, Evidence, Samples, draw_samples, target_samples
 from unflow.evidence.auditing.family import audit_family
@@ -72,7 +72,7 @@ class Audit:
             "differences": differences(self.rows),
             "notes": self.notes,
             "attacks": self.attacks,
-            "versions": versions(),
+            "versions": collect_versions(),
             "guards": guards(self.rows, self.request, self.judge),
             "verdicts": self._verdicts(),
         }

@@ -25,6 +25,7 @@ from unflow.methods.baselines.retrain import Retrain
 from unflow.models import Flow, FlowMap, GenerativeModel, Latent
 from unflow.models.autoencoder import Autoencoder
 from unflow.models.classifier import CachedJudge, Classifier
+from unflow.models.components import SavedModel
 from unflow.training.method import Method
 from unflow.training.originals.autoencoding import Autoencoding
 from unflow.training.originals.base_models import train_model
@@ -206,7 +207,7 @@ class Study:
         seed: int | None = None,
         teacher: GenerativeModel | None = None,
         critic: Classifier | None = None,
-    ) -> bundle.Bundled:
+    ) -> SavedModel:
         part = "judge" if name in ("judge", "second-judge") else "train"
         return train_model(
             kind,

@@ -12,6 +12,7 @@ from unflow.ground.files import sha256_module
 from unflow.models import Flow, FlowMap, GenerativeModel
 from unflow.models.autoencoder import Autoencoder
 from unflow.models.classifier import Classifier
+from unflow.models.components import SavedModel
 from unflow.nets import new_net
 from unflow.training.loop import finish, fit
 from unflow.training.method import Method, Problem, settings
@@ -68,7 +69,7 @@ def train_model(
     device: str = "cpu",
     devices: int = 1,
     label: str = "",
-) -> bundle.Bundled:
+) -> SavedModel:
     """Train a base model, classifier or autoencoder into a bundle; finished: loaded, killed: continued.
 
     Args:
@@ -98,8 +99,8 @@ def train_model(
     }
     if critic is not None:
         identity["critic"] = sha256_module(critic)
-    if bundle.is_whole(out):
-        bundle.check_same(out, identity, settings(type(method)()))
+    if bundle.is_complete(out):
+        bundle.check_lineage(out, identity, settings(type(method)()))
         return bundle.load_any(out, trust_code=True)  # of the network in hand
     problem = Problem(
         model=new_model(kind, net, data, seed),
@@ -116,10 +117,10 @@ def train_model(
         device=device,
         devices=devices,
         label=label or kind,
-        problem_id=bundle.problem_id(identity),
+        problem_id=bundle.hash_lineage(identity),
     )
     model = result.model
-    assert isinstance(model, bundle.Bundled)
+    assert isinstance(model, SavedModel)
     lineage = identity | {
         "parent": None,
         "request": None,
