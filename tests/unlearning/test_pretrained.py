@@ -187,8 +187,8 @@ def hub_error(name: str) -> Exception:
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("RepositoryNotFoundError", "there is none, or it is private: run hf auth login"),
-        ("GatedRepoError", "its owner lets in those who have asked"),
+        ("RepositoryNotFoundError", "it does not exist, or it is private: run hf auth login"),
+        ("GatedRepoError", "its owner must grant you access"),
         ("RevisionNotFoundError", "it has no such revision"),
         ("LocalEntryNotFoundError", "the Hub cannot be reached, and the cache does not hold it"),
         ("IncompleteSnapshotError", "the Hub cannot be reached, and the cache does not hold it"),
