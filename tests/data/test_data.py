@@ -1,4 +1,4 @@
-"""Laws of every data set, and of the explicit split."""
+"""Laws of every dataset, and of the explicit split."""
 
 from __future__ import annotations
 
@@ -76,9 +76,7 @@ def test_a_written_split_is_read_back_and_an_overlap_is_refused(tmp_path: Path) 
 
 def test_an_unknown_data_set_is_refused_with_the_known_names() -> None:
     for name in ("digit", "digit:here"):
-        with pytest.raises(
-            InputError, match=rf"got the data set '{name}'; expected one of digits, mnist:DIR"
-        ):
+        with pytest.raises(InputError, match=rf"got the dataset '{name}'; expected one of digits, mnist:DIR"):
             load_data(name)
 
 
@@ -86,7 +84,7 @@ def test_an_unknown_data_set_is_refused_with_the_known_names() -> None:
 def test_a_data_set_in_a_folder_is_named_with_it(name: str, tmp_path: Path) -> None:
     for text in (name, f"{name}:"):
         with pytest.raises(
-            InputError, match=f"got the data set '{text}' without its folder; expected {name}:DIR"
+            InputError, match=f"got the dataset '{text}' without its folder; expected {name}:DIR"
         ):
             load_data(text)
     with pytest.raises(InputError, match=str(tmp_path)):

@@ -24,23 +24,23 @@ from unflow.data import (
     CIFAR10_CLASSES,
     SOURCES,
     LabelledData,
-    cached,
     cifar10,
     cifar100,
-    features_of,
-    forms,
+    compute_features,
     from_dataset,
     from_hf,
     idx_pairs,
     image_folder,
+    list_forms,
     load_data,
     mnist,
+    read_cached,
     read_npz,
     read_split,
     split_data,
     write_npz,
 )
-from unflow.data.values import from_bytes, packed
+from unflow.data.values import from_bytes, to_bytes
 from unflow.ground.errors import InputError
 
 IN_PLACES = [kind for kind in SOURCES if SOURCES[kind].place]
@@ -132,7 +132,7 @@ def write_folder(folder: Path, images: np.ndarray = COLOUR) -> Path:
 
 
 def write_source(kind: str, folder: Path) -> str:
-    """Write a small data set of this kind; return its name."""
+    """Write a small dataset of this kind; return its name."""
     files = {
         "mnist": idx_files(np.arange(10)),
         "idx": idx_files(),
@@ -204,7 +204,7 @@ def test_an_unknown_name_is_refused_with_the_nearest(name: str, words: str) -> N
     with pytest.raises(InputError) as error:
         load_data(name)
     assert words in str(error.value)
-    assert ", ".join(forms()) in str(error.value)
+    assert ", ".join(list_forms()) in str(error.value)
 
 
 def test_a_folder_without_its_kind_is_told_how_to_be_named(tmp_path: Path) -> None:
@@ -308,7 +308,7 @@ def test_a_cache_above_or_inside_its_source_is_still_found_and_still_forgets(
     for content, known in ((b"1", 1), (b"1", 1), (b"22", 2), (b"22", 2)):
         if source.read_bytes() != content:
             source.write_bytes(content)
-        cached(read, tmp_path / "zoo", tmp_path / place)
+        read_cached(read, tmp_path / "zoo", tmp_path / place)
         assert len(calls) == known
 
 
@@ -376,7 +376,7 @@ SPOILED = {
     "no image": r"got a broken image, .*bee.9.png",
     "cut short": r"got a broken image, .*bee.9.png",
     "other format": r"got .*9.bmp in the folder of a class; expected only files ending in .jpeg, .jpg, .png",
-    "disguised": r"got a broken image, .*9.png .* expected a whole PNG, JPEG or WebP file",
+    "disguised": r"got a broken image, .*9.png .* expected a complete PNG, JPEG or WebP file",
     "no class": r"got the image .*9.png outside a class",
     "nested": r"got .*bee.ant in the folder of a class",
     "sixteen bits": r"got .*9.png of the mode I;16 and size .* expected pixels of 8 bits a channel",
@@ -568,9 +568,9 @@ def test_samples_that_would_not_be_read_back_are_not_written(x: Tensor, tmp_path
 
 def test_every_byte_is_packed_exactly_and_nothing_else_is() -> None:
     every = torch.arange(256, dtype=torch.uint8).reshape(4, 64)
-    assert torch.equal(packed(from_bytes(every)), every)
+    assert torch.equal(to_bytes(from_bytes(every)), every)
     for x in (from_bytes(every) * 0.5, from_bytes(every) + 2, torch.full((2, 2), float("nan"))):
-        assert packed(x) is x
+        assert to_bytes(x) is x
 
 
 # IDX pairs
@@ -621,7 +621,7 @@ BAD_PAIRS: dict[str, tuple[dict[str, bytes], str]] = {
     ),
     "two sets": (
         {f"{own}-train-{name}": b"" for own in "ab" for name in ("images-idx3-ubyte", "labels-idx1-ubyte")},
-        "got the data sets a, b in",
+        "got the datasets a, b in",
     ),
     "labels from 1": (idx_files(LABELS + 1), "got no samples of 1 of 4 classes"),
     "damage": ({**idx_files(), "t10k-labels-idx1-ubyte": b"hello"}, "expected an IDX header"),
@@ -654,7 +654,7 @@ def test_binary_cifar10_is_read_unpacked_or_not(place: str, tmp_path: Path) -> N
     rows = np.frombuffer(b"".join(CIFAR10_FILES.values()), np.uint8).reshape(60, 3073)
     assert data.class_names == list(CIFAR10_CLASSES)
     assert data.labels.tolist() == rows[:, 0].tolist()
-    assert torch.equal(packed(data.x), torch.from_numpy(rows[:, 1:].reshape(60, 3, 32, 32).copy()))
+    assert torch.equal(to_bytes(data.x), torch.from_numpy(rows[:, 1:].reshape(60, 3, 32, 32).copy()))
     some = cifar10(tmp_path, ["dog", "cat"])
     assert some.labels.tolist() == [1, 0] * 6
     assert torch.equal(some.x[0], data.x[3])
@@ -676,7 +676,7 @@ def test_binary_cifar100_has_its_fine_labels_and_their_names(place: str, tmp_pat
     data = cifar100(tmp_path)
     assert data.class_names == [f"name_{k}" for k in range(100)]
     assert data.labels.tolist() == [*range(100), *range(100)]
-    assert torch.equal(packed(data.x[:100]), torch.from_numpy(rows[:, 2:].reshape(100, 3, 32, 32).copy()))
+    assert torch.equal(to_bytes(data.x[:100]), torch.from_numpy(rows[:, 2:].reshape(100, 3, 32, 32).copy()))
 
 
 @pytest.mark.parametrize(
@@ -916,7 +916,7 @@ def test_samples_of_any_type_come_out_of_the_cache_in_the_same_bits(
 ) -> None:
     data = LabelledData("any", torch.arange(6).reshape(3, 2).to(kind), torch.arange(3), NAMES)
     for _ in range(2):
-        found = cached(lambda: data, tmp_path, tmp_path / "cache")
+        found = read_cached(lambda: data, tmp_path, tmp_path / "cache")
         assert found.fingerprint == data.fingerprint
 
 
@@ -928,17 +928,17 @@ def test_ones_own_reader_is_cached_too_and_damage_is_named(tmp_path: Path) -> No
         return LabelledData("points", torch.full((5, 2), 1 / 3) * len(calls), torch.arange(5), list("abcde"))
 
     source.write_text("1")
-    first, again = (cached(read, source, cache) for _ in range(2))
+    first, again = (read_cached(read, source, cache) for _ in range(2))
     assert again.fingerprint == first.fingerprint
     assert len(calls) == 1
-    assert cached(read, source, cache, "other settings").fingerprint != first.fingerprint
+    assert read_cached(read, source, cache, "other settings").fingerprint != first.fingerprint
     source.write_text("22")
-    cached(read, source, cache)
+    read_cached(read, source, cache)
     assert len(calls) == len(files_in(cache)) == 3
     for path in files_in(cache):
         path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(InputError, match="truncated or damaged"):
-        cached(read, source, cache)
+        read_cached(read, source, cache)
 
 
 class Counted(nn.Module):
@@ -957,7 +957,7 @@ class Counted(nn.Module):
 def test_features_are_those_of_evaluation_in_batches_and_the_modes_stay() -> None:
     data, extractor = expected(COLOUR), Counted()
     extractor.linear.eval()
-    features = features_of(extractor, data, batch_size=4)
+    features = compute_features(extractor, data, batch_size=4)
     assert extractor.batches == [4, 2]
     assert torch.allclose(features, extractor.linear(data.x.flatten(1)), atol=1e-6)
     assert not features.requires_grad
@@ -967,16 +967,16 @@ def test_features_are_those_of_evaluation_in_batches_and_the_modes_stay() -> Non
 
 def test_features_are_kept_until_weights_data_or_structure_change(tmp_path: Path) -> None:
     data, extractor = expected(COLOUR), Counted()
-    first, again = (features_of(extractor, data, tmp_path) for _ in range(2))
+    first, again = (compute_features(extractor, data, tmp_path) for _ in range(2))
     assert torch.equal(again, first)
     assert extractor.batches == [6]
-    assert features_of(extractor, expected(COLOUR[:3], LABELS[:3]), tmp_path).shape == (3, 4)
+    assert compute_features(extractor, expected(COLOUR[:3], LABELS[:3]), tmp_path).shape == (3, 4)
     with torch.no_grad():
         extractor.linear.bias += 1
-    assert torch.allclose(features_of(extractor, data, tmp_path), first + 1, atol=1e-6)
+    assert torch.allclose(compute_features(extractor, data, tmp_path), first + 1, atol=1e-6)
     for size, width in ((2, 48), (4, 12)):
         pooled = nn.Sequential(nn.AvgPool2d(size), nn.Flatten())
-        assert features_of(pooled, data, tmp_path).shape == (6, width)
+        assert compute_features(pooled, data, tmp_path).shape == (6, width)
 
 
 def test_what_gives_no_features_is_refused(tmp_path: Path) -> None:
@@ -987,9 +987,9 @@ def test_what_gives_no_features_is_refused(tmp_path: Path) -> None:
     ]
     for extractor, words in extractors:
         with pytest.raises(InputError, match=words):
-            features_of(extractor, data, tmp_path)
+            compute_features(extractor, data, tmp_path)
     with pytest.raises(InputError, match="got 0 samples"):
-        features_of(nn.Flatten(), data.of_classes([9]), tmp_path)
+        compute_features(nn.Flatten(), data.of_classes([9]), tmp_path)
     with pytest.raises(InputError, match="batch_size=0"):
-        features_of(nn.Flatten(), data, batch_size=0)
+        compute_features(nn.Flatten(), data, batch_size=0)
     assert files_in(tmp_path) == []

@@ -1,4 +1,4 @@
-"""Readers of data sets in files: what was written is read back, and damage is named."""
+"""Readers of datasets in files: what was written is read back, and damage is named."""
 
 from __future__ import annotations
 

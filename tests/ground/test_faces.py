@@ -52,6 +52,9 @@ def test_other_names_are_not_found() -> None:
         ("unflow.calibration", "balanced", "balance_classes"),
         ("unflow.divergences", "Softplus", "SoftplusDivergence"),
         ("unflow.training.method", "under", "select_prefix"),
+        ("unflow.data", "cached", "read_cached"),
+        ("unflow.data", "features_of", "compute_features"),
+        ("unflow.data", "forms", "list_forms"),
     ],
 )
 def test_a_renamed_function_warns_and_works(module: str, old: str, new: str) -> None:

@@ -1,4 +1,4 @@
-"""Files of a .tar.gz, read without unpacking it."""
+"""Reading the files in a .tar.gz without unpacking it."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from pathlib import Path
 from unflow.ground.errors import InputError
 
 
-def members(
+def read_members(
     path: Path, is_wanted: Callable[[tarfile.TarInfo], bool]
 ) -> Iterator[tuple[tarfile.TarInfo, bytes]]:
-    """Yield the wanted members and their contents, in their order.
+    """Yield the members that ``is_wanted`` accepts and their contents, in the order of the archive.
 
     Raises:
-        InputError: if the archive is damaged, or cut short anywhere.
+        InputError: if the archive is damaged or truncated.
     """
     try:
-        # gzip, unlike tarfile's own "r|gz", notices an archive that was cut short between two members.
+        # gzip, unlike tarfile's "r|gz", detects an archive that was truncated between two members.
         with gzip.open(path) as plain, tarfile.open(fileobj=plain, mode="r|") as archive:
             for member in archive:
                 content = archive.extractfile(member) if is_wanted(member) else None
@@ -29,16 +29,16 @@ def members(
             _check_end(plain, path)
     except (OSError, EOFError, tarfile.TarError, zlib.error) as error:
         raise InputError(
-            f"got a damaged archive {path} ({error}); expected a whole .tar.gz: "
+            f"got a damaged archive {path} ({error}); expected a complete .tar.gz: "
             "write it again from its source"
         ) from error
 
 
 def _check_end(plain: gzip.GzipFile, path: Path) -> None:
-    """Read up to the checksum; tarfile takes a damaged header for the end, and then members are left."""
+    """Read to the checksum: tarfile stops at a damaged header, and members after it would be lost."""
     while rest := plain.read(1 << 20):
         if rest.strip(b"\0"):
             raise InputError(
-                f"got a damaged archive {path} with a broken header; expected a whole .tar.gz: "
+                f"got a damaged archive {path} with a broken header; expected a complete .tar.gz: "
                 "write it again from its source"
             )

@@ -1,4 +1,4 @@
-"""What took long to read or compute, kept in a folder: found again only if nothing has changed."""
+"""A cache folder for datasets and features: an entry is used only if its source has not changed."""
 
 from __future__ import annotations
 
@@ -11,37 +11,37 @@ from typing import Any
 from torch import Tensor
 
 from unflow.data.dataset import LabelledData
-from unflow.data.values import from_bytes, packed
+from unflow.data.values import from_bytes, to_bytes
 from unflow.ground.errors import InputError
 from unflow.ground.files import read_tensors, sha256_text, write_tensors
 
 _DATA, FEATURES = "data-", "features-"
-"""How the names of entries start."""
+"""Prefixes of the names of entries."""
 _FORMAT = 1
-"""Counted up when a reader returns something else for the same files."""
+"""Incremented when a reader returns something else for the same files."""
 
 
-def cached(
+def read_cached(
     read: Callable[[], LabelledData], source: str | Path, cache: str | Path, settings: str = ""
 ) -> LabelledData:
-    """Return what ``read`` returns, decoded once: later calls find the bytes in the cache folder.
+    """Return the result of ``read()``; later calls load it from the cache folder.
 
-    An entry is one safetensors file, whole or not there. Its key is the place of the source, the names, sizes
-    and times of change of all its files, and the settings; so a changed source is read again. Old entries
-    stay: delete the folder when you like.
+    An entry is one safetensors file, written atomically. Its key consists of the path of the source, the
+    names, sizes and modification times of all its files, and the settings, so a changed source is read again.
+    Old entries are never deleted: you can delete the folder at any time.
 
-    On disk and in memory: a byte a value, where bytes give the images back in the same bits (all images that
-    were bytes), else 4. A first call needs 8 bytes a value at the peak, a later one 5; 4 stay. So 100,000 RGB
-    images of 64x64 take 1.2 GB on disk and 4.9 GB in memory.
+    An entry takes 1 byte per value on disk if bytes restore the images exactly (all images that were stored
+    as bytes), else 4. Peak memory is 8 bytes per value in the first call and 5 in later calls; 4 remain. So
+    100,000 RGB images of 64x64 take 1.2 GB on disk and 4.9 GB in memory.
 
     Args:
         read: reads the source.
-        source: the file or folder that is read.
-        cache: the folder; made if needed.
-        settings: what else the result depends on, such as a size.
+        source: the file or folder that ``read`` reads.
+        cache: the cache folder; made if needed.
+        settings: everything else that the result depends on, such as a size.
 
     Raises:
-        InputError: for a source that is not there, or a damaged entry.
+        InputError: for a missing source or a damaged entry.
     """
     listing = json.dumps(
         [_FORMAT, settings, str(Path(source).resolve()), _listing(Path(source), Path(cache))]
@@ -53,14 +53,14 @@ def cached(
         x = from_bytes(x) if metadata["packed"] else x
         return LabelledData(metadata["name"], x, tensors["labels"], metadata["class_names"])
     data = read()
-    x = packed(data.x)
+    x = to_bytes(data.x)
     metadata = {"name": data.name, "class_names": data.class_names, "packed": x is not data.x}
-    keep(path, {"x": x, "labels": data.labels}, metadata)
+    write_entry(path, {"x": x, "labels": data.labels}, metadata)
     return data
 
 
-def keep(path: Path, tensors: Mapping[str, Tensor], metadata: Any) -> None:
-    """Write an entry; of two processes that write it at once, each writes its own file."""
+def write_entry(path: Path, tensors: Mapping[str, Tensor], metadata: Any) -> None:
+    """Write an entry; two processes that write it at the same time write different temporary files."""
     path.parent.mkdir(parents=True, exist_ok=True)
     own = path.with_name(f"{path.name}.{os.getpid()}")
     write_tensors(own, tensors, metadata)
@@ -68,7 +68,7 @@ def keep(path: Path, tensors: Mapping[str, Tensor], metadata: Any) -> None:
 
 
 def _listing(source: Path, cache: Path) -> list[tuple[str, int, int]]:
-    """Return name, bytes and time of change of every file but hidden ones, sorted."""
+    """Return name, size and modification time of every file that is not hidden, sorted."""
     if not source.exists():
         raise InputError(f"got no {source}; expected a file or folder to read: write its path")
     files = [source] if source.is_file() else [path for path in source.rglob("*") if path.is_file()]
@@ -82,5 +82,5 @@ def _listing(source: Path, cache: Path) -> list[tuple[str, int, int]]:
 
 
 def _is_entry(path: Path, cache: Path) -> bool:
-    """Whether a file of the source is one of the cache's own, because one folder is in the other."""
+    """Return whether a file of the source is a cache entry, as happens if one folder contains the other."""
     return path.name.startswith((_DATA, FEATURES)) and path.parent.resolve() == cache.resolve()

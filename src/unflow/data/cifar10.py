@@ -1,4 +1,4 @@
-"""CIFAR-10 from one archive of JPEG files, or from its binary version."""
+"""CIFAR-10 from an archive of JPEG files, or from its binary version."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from unflow.data.archive import members
-from unflow.data.cifar_binary import CIFAR10, find_binary, records
+from unflow.data.archive import read_members
+from unflow.data.cifar_binary import CIFAR10, find_binary, split_records
 from unflow.data.dataset import LabelledData
 from unflow.data.values import from_bytes
 from unflow.ground.errors import InputError, choose
@@ -29,26 +29,26 @@ _MEMBER = re.compile(rf"(?:\./)?((?:train|test)/({'|'.join(CIFAR10_CLASSES)})/\d
 def cifar10(folder: str | Path, classes: Sequence[str] | None = None) -> LabelledData:
     """Return CIFAR-10 as images [n, 3, 32, 32] in [-1, 1], sorted by file name.
 
-    ``cifar10-images.tar.gz`` is read first: ``train/<class>/NNNN.jpg`` and ``test/<class>/NNNN.jpg``, test
-    before train. JPEG loses a little: these are not the bytes of the original files by Krizhevsky, Nair and
-    Hinton, which were published for research without a licence text. Those are read from
-    ``cifar-10-binary.tar.gz``, or from what it unpacks to, train before test.
+    If there is a ``cifar10-images.tar.gz`` of ``train/<class>/NNNN.jpg`` and ``test/<class>/NNNN.jpg``, it is
+    read, test before train. Its JPEG files differ a little from the original files by Krizhevsky, Nair and
+    Hinton, which were published for research without a licence text. Otherwise the original files are read
+    from ``cifar-10-binary.tar.gz`` or its unpacked folder, train before test.
 
     Args:
-        folder: of the archive.
-        classes: names of the only classes to decode, which are labelled in this order; all ten if omitted.
+        folder: the folder of the archive.
+        classes: names of the classes to decode, labelled in this order; all ten if omitted.
 
     Raises:
-        InputError: if the archive is missing, damaged or of pickles, or a class is unknown, given twice or
-            not there.
+        InputError: if the archive is missing, damaged or contains pickles, or a class is unknown, given twice
+            or missing.
     """
     folder, names = Path(folder), _check_classes(CIFAR10_CLASSES if classes is None else classes)
     binary = None if (folder / _ARCHIVE).is_file() else find_binary(folder, CIFAR10)
     where = folder / _ARCHIVE if binary is None else folder
     if binary is None:
-        x, labels = _of_images(where, names)
+        x, labels = _read_images(where, names)
     else:
-        x, labels = _of_records(*records(binary, CIFAR10, folder), names, folder)
+        x, labels = _select_records(*split_records(binary, CIFAR10, folder), names, folder)
     missing = [name for label, name in enumerate(names) if not (labels == label).any()]
     if missing:
         raise InputError(
@@ -58,9 +58,9 @@ def cifar10(folder: str | Path, classes: Sequence[str] | None = None) -> Labelle
     return LabelledData("cifar10", from_bytes(x), labels, names)
 
 
-def _of_images(path: Path, names: list[str]) -> tuple[Tensor, Tensor]:
+def _read_images(path: Path, names: list[str]) -> tuple[Tensor, Tensor]:
     """Return bytes [n, 3, 32, 32] and labels of the archive of JPEG files."""
-    found = sorted(_read(path, names), key=lambda each: each[0])
+    found = sorted(_yield_images(path, names), key=lambda each: each[0])
     labels = torch.tensor([names.index(name) for _, name, _ in found], dtype=torch.long)
     if not found:
         return torch.empty(0, 3, 32, 32, dtype=torch.uint8), labels
@@ -69,8 +69,10 @@ def _of_images(path: Path, names: list[str]) -> tuple[Tensor, Tensor]:
     return x, labels
 
 
-def _of_records(x: np.ndarray, labels: np.ndarray, names: list[str], folder: Path) -> tuple[Tensor, Tensor]:
-    """Return bytes [n, 3, 32, 32] and labels of the binary version's records of these classes."""
+def _select_records(
+    x: np.ndarray, labels: np.ndarray, names: list[str], folder: Path
+) -> tuple[Tensor, Tensor]:
+    """Return bytes [n, 3, 32, 32] and labels of the records of these classes."""
     if labels.max() >= len(CIFAR10_CLASSES):
         raise InputError(
             f"got the label {labels.max()} in {folder}; expected 0 to 9: "
@@ -90,7 +92,7 @@ def _check_classes(classes: Sequence[str]) -> list[str]:
     return names
 
 
-def _read(path: Path, names: Collection[str]) -> Iterator[tuple[str, str, np.ndarray]]:
+def _yield_images(path: Path, names: Collection[str]) -> Iterator[tuple[str, str, np.ndarray]]:
     """Yield the file name, class and image [32, 32, 3] of every member of these classes."""
     if not path.is_file():
         raise InputError(
@@ -101,7 +103,7 @@ def _read(path: Path, names: Collection[str]) -> Iterator[tuple[str, str, np.nda
     def is_wanted(member: tarfile.TarInfo) -> bool:
         return _file_and_class(member, path)[1] in names
 
-    for member, content in members(path, is_wanted):
+    for member, content in read_members(path, is_wanted):
         file_name, name = _file_and_class(member, path)
         yield file_name, name, _decode(content, f"{file_name} in {path}")
 

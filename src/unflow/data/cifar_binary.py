@@ -9,10 +9,10 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from unflow.data.archive import members
+from unflow.data.archive import read_members
 from unflow.data.dataset import LabelledData
-from unflow.data.labels import labelled
-from unflow.data.values import scaled
+from unflow.data.labels import label_samples
+from unflow.data.values import scale
 from unflow.ground.errors import InputError
 
 _PIXELS = 3 * 32 * 32
@@ -20,15 +20,15 @@ _PIXELS = 3 * 32 * 32
 
 @dataclass(frozen=True)
 class BinaryVersion:
-    """Where the records are, and how they start.
+    """The files of a binary version, and the layout of their records.
 
     Attributes:
-        name: of the data set.
-        folder: that the archive is unpacked to.
-        archive: file name of the whole.
-        files: of records, in their order.
-        names: file of the class names, one a line; "" if it is not read.
-        label_bytes: before the pixels; the last of them is the class.
+        name: name of the dataset.
+        folder: name of the unpacked folder.
+        archive: file name of the archive.
+        files: names of the files of records, in order.
+        names: name of the file of class names, one per line; "" if it is not read.
+        label_bytes: number of bytes before the pixels; the last one is the class.
         pickles: files and folders of the Python version, which is never read.
     """
 
@@ -64,11 +64,11 @@ CIFAR100 = BinaryVersion(
 def cifar100(folder: str | Path) -> LabelledData:
     """Return CIFAR-100, [60000, 3, 32, 32] in [-1, 1], train before test, with its 100 fine labels.
 
-    The folder holds the binary version, ``cifar-100-binary.tar.gz`` or what it unpacks to, by Krizhevsky,
-    Nair and Hinton; it was published for research without a licence text.
+    The folder holds the binary version by Krizhevsky, Nair and Hinton, ``cifar-100-binary.tar.gz`` or its
+    unpacked folder. It was published for research without a licence text.
 
     Raises:
-        InputError: if it is missing or damaged, or only the Python version is there, which is pickles.
+        InputError: if it is missing or damaged, or only the Python version exists, which consists of pickles.
     """
     folder = Path(folder)
     found = find_binary(folder, CIFAR100)
@@ -78,24 +78,24 @@ def cifar100(folder: str | Path) -> LabelledData:
             "write --data cifar100:DIR with the folder that holds it"
         )
     names = found[CIFAR100.names].decode("utf-8", "replace").split()
-    x, y = records(found, CIFAR100, folder)
-    return labelled("cifar100", scaled(x, str(folder), (0, 255)), y, names, str(folder))
+    x, y = split_records(found, CIFAR100, folder)
+    return label_samples("cifar100", scale(x, str(folder), (0, 255)), y, names, str(folder))
 
 
 def find_binary(folder: Path, version: BinaryVersion) -> dict[str, bytes] | None:
-    """Return file name -> content, from the unpacked folder, this folder, or the archive; None without any.
+    """Return file name -> content, from the unpacked folder, this folder or the archive; None without files.
 
     Raises:
-        InputError: if a file is missing or damaged, or only the Python version is there.
+        InputError: if a file is missing or damaged, or only the Python version exists.
     """
     names = tuple(filter(None, (*version.files, version.names)))
     for place in (folder / version.folder, folder):
         if any((place / name).is_file() for name in names):
             there = (name for name in names if (place / name).is_file())
-            return _whole({name: (place / name).read_bytes() for name in there}, names, place)
+            return _check_complete({name: (place / name).read_bytes() for name in there}, names, place)
     archive = folder / version.archive
     if archive.is_file():
-        return _whole(_of_archive(archive, names), names, archive)
+        return _check_complete(_read_archive(archive, names), names, archive)
     pickles = [name for name in version.pickles if (folder / name).exists()]
     if pickles:
         raise InputError(
@@ -105,7 +105,7 @@ def find_binary(folder: Path, version: BinaryVersion) -> dict[str, bytes] | None
     return None
 
 
-def records(
+def split_records(
     contents: Mapping[str, bytes], version: BinaryVersion, where: Path
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return images [n, 3, 32, 32], uint8, and class indices [n].
@@ -125,14 +125,14 @@ def records(
     return rows[:, version.label_bytes :].copy().reshape(-1, 3, 32, 32), labels
 
 
-def _of_archive(path: Path, names: tuple[str, ...]) -> dict[str, bytes]:
+def _read_archive(path: Path, names: tuple[str, ...]) -> dict[str, bytes]:
     def is_wanted(member: tarfile.TarInfo) -> bool:
         return member.isfile() and PurePosixPath(member.name).name in names
 
-    return {PurePosixPath(member.name).name: content for member, content in members(path, is_wanted)}
+    return {PurePosixPath(member.name).name: content for member, content in read_members(path, is_wanted)}
 
 
-def _whole(found: dict[str, bytes], names: tuple[str, ...], place: Path) -> dict[str, bytes]:
+def _check_complete(found: dict[str, bytes], names: tuple[str, ...], place: Path) -> dict[str, bytes]:
     missing = [name for name in names if name not in found]
     if missing:
         raise InputError(

@@ -16,7 +16,7 @@ class LabelledData:
     """Samples with class labels.
 
     Attributes:
-        name: of the data set.
+        name: name of the dataset.
         x: samples, [n, *shape]; images in [-1, 1].
         labels: class indices, [n].
         class_names: one per class.
@@ -31,7 +31,7 @@ class LabelledData:
         return len(self.x)
 
     def rows(self, index: Tensor) -> LabelledData:
-        """Return some rows."""
+        """Return the rows with these numbers."""
         return LabelledData(self.name, self.x[index], self.labels[index], self.class_names)
 
     def of_classes(self, classes: Sequence[int]) -> LabelledData:
@@ -44,5 +44,5 @@ class LabelledData:
 
     @property
     def fingerprint(self) -> str:
-        """One hash of samples and labels, in their order."""
+        """A hash of samples and labels, in order."""
         return sha256_tensors(self.x, self.labels)

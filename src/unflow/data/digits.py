@@ -1,4 +1,4 @@
-"""scikit-learn's 1,797 handwritten digits, 8x8, embedded in that package."""
+"""The 1,797 handwritten digits, 8x8, that scikit-learn contains."""
 
 from __future__ import annotations
 

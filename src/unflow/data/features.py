@@ -1,4 +1,4 @@
-"""Features of a data set, computed once."""
+"""Features of a dataset, with an optional cache."""
 
 from __future__ import annotations
 
@@ -7,35 +7,36 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from unflow.data.cache import FEATURES, keep
+from unflow.data.cache import FEATURES, write_entry
 from unflow.data.dataset import LabelledData
 from unflow.ground.errors import InputError
 from unflow.ground.files import read_tensors, sha256_module, sha256_text
 from unflow.nets.modes import evaluating
 
 
-def features_of(
+def compute_features(
     extractor: nn.Module, data: LabelledData, cache: str | Path | None = None, batch_size: int = 256
 ) -> Tensor:
     """Return the features of all samples, float32 [n, d] on the CPU, in evaluation mode and without gradient.
 
-    In a cache folder they are found again by the extractor's structure and weights and the data's
-    fingerprint, so a change of either computes them anew. Memory: 4 d bytes a sample, and one batch on the
-    extractor's device.
+    The key of a cache entry consists of the extractor's structure and weights and the fingerprint of the
+    data, so the features are computed again if one of them changes. Memory: 4 d bytes per sample, and one
+    batch on the extractor's device.
 
     Args:
-        extractor: samples [batch, *shape] -> features [batch, d], as ``classifiers.Features(classifier)``.
+        extractor: samples [batch, *shape] -> features [batch, d], as ``models.classifier.Features``.
         data: the samples.
-        cache: folder to keep them in, made if needed; nothing is kept if omitted.
-        batch_size: samples at a time, >= 1; it does not change the features beyond float rounding.
+        cache: the cache folder, made if needed; nothing is cached if omitted.
+        batch_size: samples per batch, >= 1; it does not change the features beyond float rounding.
 
     Raises:
-        InputError: for what is no module, no samples, features of another shape, or a damaged entry.
+        InputError: for an extractor that is not a module, no samples, features of another shape, or a damaged
+            entry.
     """
     if not isinstance(extractor, nn.Module):
         raise InputError(
             f"got an extractor of the type {type(extractor).__name__}; expected a torch.nn.Module, whose "
-            "weights can be told apart: write one whose forward returns the features"
+            "weights can be hashed: write one whose forward returns the features"
         )
     if len(data) == 0 or batch_size < 1:
         raise InputError(
@@ -46,7 +47,7 @@ def features_of(
     key = sha256_text(f"{extractor!r} {sha256_module(extractor)} {data.fingerprint}")
     path = Path(cache) / f"{FEATURES}{key[:32]}.safetensors"
     if not path.is_file():
-        keep(path, {"features": _compute(extractor, data.x, batch_size)}, {"data": data.name})
+        write_entry(path, {"features": _compute(extractor, data.x, batch_size)}, {"data": data.name})
     return read_tensors(path)[0]["features"]
 
 
@@ -54,10 +55,12 @@ def features_of(
 def _compute(extractor: nn.Module, x: Tensor, batch_size: int) -> Tensor:
     weight = next(extractor.parameters(), x)
     with evaluating(extractor):
-        return torch.cat([_checked(extractor(rows.to(weight.device)), rows) for rows in x.split(batch_size)])
+        return torch.cat(
+            [_check_features(extractor(rows.to(weight.device)), rows) for rows in torch.split(x, batch_size)]
+        )
 
 
-def _checked(features: object, rows: Tensor) -> Tensor:
+def _check_features(features: object, rows: Tensor) -> Tensor:
     if not isinstance(features, Tensor) or features.ndim != 2 or len(features) != len(rows):
         found = list(features.shape) if isinstance(features, Tensor) else type(features).__name__
         raise InputError(

@@ -1,4 +1,4 @@
-"""Datasets of Hugging Face's `datasets` package, which is not imported: an object's own names are used."""
+"""Datasets from Hugging Face's package `datasets`, which is not imported here."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from unflow.data.dataset import LabelledData
-from unflow.data.from_dataset import of_pairs
+from unflow.data.from_dataset import from_pairs
 from unflow.ground.errors import InputError
 
 
@@ -23,19 +23,19 @@ def from_hf(
 ) -> LabelledData:
     """Return two columns of a Hugging Face dataset, in its order: images [n, c, h, w] in [-1, 1], and labels.
 
-    Memory as in ``from_dataset``; other columns are not decoded.
+    Memory: as in ``from_dataset``. Other columns are not decoded.
 
     Args:
         dataset: one split, in memory or memory-mapped, not streamed.
-        image: column of the images: PIL, or arrays in ``with_format("numpy")`` and ``("torch")``.
-        label: column of class indices, a ``ClassLabel`` or whole numbers from 0.
-        class_names: one per class; those of the ``ClassLabel`` if omitted, else the labels.
+        image: name of the column of images: PIL, or arrays after ``with_format("numpy")`` or ``("torch")``.
+        label: name of the column of class indices, a ``ClassLabel`` or whole numbers from 0.
+        class_names: one per class; those of the ``ClassLabel``, or else the labels, if omitted.
         size: height and width in pixels, as in ``image_folder``.
         value_range: as in ``from_dataset``.
-        name: of the data set, for records; "huggingface" if omitted.
+        name: name of the dataset in lineages; "huggingface" if omitted.
 
     Raises:
-        InputError: for all splits at once, a stream, a column that is not there, and as ``from_dataset``.
+        InputError: for several splits, a stream, a missing column, and as ``from_dataset``.
     """
     _check_is_one_split(dataset)
     _check_columns(dataset.column_names, image, label)
@@ -48,7 +48,7 @@ def from_hf(
         )
     rows = dataset.select_columns([image, label])
     pairs = ((row[image], row[label]) for row in (rows[k] for k in range(len(rows))))
-    return of_pairs(pairs, name or "huggingface", names, size, value_range)
+    return from_pairs(pairs, name or "huggingface", names, size, value_range)
 
 
 def _check_is_one_split(dataset: Any) -> None:

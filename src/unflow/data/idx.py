@@ -1,4 +1,4 @@
-"""MNIST from its original IDX files."""
+"""IDX files, and MNIST from its original ones."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ _UNSIGNED_BYTES = 0x08
 
 
 def read_idx(path: str | Path) -> Tensor:
-    """Return the unsigned bytes of an IDX file, plain or gzip, uint8 in the shape that the file states.
+    """Return the unsigned bytes of an IDX file, plain or gzip, as uint8 in the shape that the file declares.
 
     The file is two zero bytes, a type code, the number of axes, their lengths as big-endian 32-bit numbers,
     and the values, the last axis fastest.
 
     Raises:
-        InputError: if the file is missing, damaged, of another type, or longer or shorter than it says.
+        InputError: if the file is missing, damaged, of another type, or of another length than it declares.
     """
     path = Path(path)
-    content = _content(path)
-    shape, start = _header(path, content)
+    content = _read_content(path)
+    shape, start = _read_header(path, content)
     if len(content) - start != math.prod(shape):
         raise InputError(
             f"got {len(content) - start} values in {path}; expected {math.prod(shape)} for its shape "
@@ -40,7 +40,7 @@ def read_idx(path: str | Path) -> Tensor:
     return torch.from_numpy(np.frombuffer(content, np.uint8, offset=start).reshape(shape).copy())
 
 
-def _content(path: Path) -> bytes:
+def _read_content(path: Path) -> bytes:
     try:
         content = path.read_bytes()
     except OSError as error:
@@ -53,13 +53,13 @@ def _content(path: Path) -> bytes:
         return gzip.decompress(content)
     except (OSError, EOFError, zlib.error) as error:
         raise InputError(
-            f"got a damaged gzip file {path} ({error}); expected a whole one: "
+            f"got a damaged gzip file {path} ({error}); expected a complete one: "
             "write the file again from its source"
         ) from error
 
 
-def _header(path: Path, content: bytes) -> tuple[tuple[int, ...], int]:
-    """Return the shape, and where the values start."""
+def _read_header(path: Path, content: bytes) -> tuple[tuple[int, ...], int]:
+    """Return the shape and the offset of the values."""
     start = 4 + 4 * content[3] if len(content) >= 4 else 4
     if not content.startswith(b"\0\0") or len(content) < start or start == 4:
         raise InputError(
@@ -77,20 +77,20 @@ def _header(path: Path, content: bytes) -> tuple[tuple[int, ...], int]:
 def mnist(folder: str | Path) -> LabelledData:
     """Return MNIST's 70,000 digits, train then t10k, as images [70000, 1, 28, 28] in [-1, 1] with labels 0-9.
 
-    The four files are those of LeCun, Cortes and Burges, ``train-images-idx3-ubyte`` and so on, plain or
-    gzip; their order is kept, which in some copies is by label. They come without a licence text, and are
-    usually passed on under CC BY-SA 3.0.
+    The four files by LeCun, Cortes and Burges, ``train-images-idx3-ubyte`` and so on, are read plain or gzip.
+    Their order is kept; some copies are sorted by label. They have no licence text and are usually
+    redistributed under CC BY-SA 3.0.
 
     Raises:
-        InputError: if a file is missing, damaged, or holds no digits.
+        InputError: if a file is missing or damaged, or does not hold digits.
     """
-    parts = [_digits(Path(folder), part) for part in ("train", "t10k")]
+    parts = [_read_digits(Path(folder), part) for part in ("train", "t10k")]
     x = from_bytes(torch.cat([images for images, _ in parts]).unsqueeze(1))
     labels = torch.cat([labels for _, labels in parts]).long()
     return LabelledData("mnist", x, labels, [str(k) for k in range(10)])
 
 
-def _digits(folder: Path, part: str) -> tuple[Tensor, Tensor]:
+def _read_digits(folder: Path, part: str) -> tuple[Tensor, Tensor]:
     images = read_idx(_find(folder, f"{part}-images-idx3-ubyte"))
     labels = read_idx(_find(folder, f"{part}-labels-idx1-ubyte"))
     if images.shape[1:] != (28, 28) or labels.shape != images.shape[:1] or bool((labels > 9).any()):

@@ -1,4 +1,4 @@
-"""A few images without labels: one file, or a folder of them."""
+"""A few images without labels, from one file or a folder."""
 
 from __future__ import annotations
 
@@ -7,29 +7,31 @@ from pathlib import Path
 
 from torch import Tensor
 
-from unflow.data.image_folder import ENDINGS, decoded, is_image, visible
-from unflow.data.pixels import stacked
-from unflow.data.values import scaled
+from unflow.data.image_folder import ENDINGS, is_image, list_visible, read_image
+from unflow.data.pixels import stack_images
+from unflow.data.values import scale
 from unflow.ground.errors import InputError
 
 
 def image_files(place: str | Path, shape: Sequence[int]) -> Tensor:
     """Return images (PNG, JPEG, WebP) as samples of a model, [n, *shape] in [-1, 1].
 
-    The largest square in the middle is resized (bicubic) to the model's side; grey is repeated for a model of
-    colours.
+    The largest centred square is resized (bicubic) to the model's side. For a colour model, grey images are
+    repeated in all three channels.
 
     Args:
-        place: one image, or a folder of images.
-        shape: of one sample, [c, h, h], c = 1 or 3.
+        place: path of one image or of a folder of images.
+        shape: shape of one sample, [c, h, h], c = 1 or 3.
 
     Raises:
-        InputError: for a place that holds no images, or something else; colours for a model of grey images;
-            and a model whose samples are no square images.
+        InputError: for a path without images, or with other files; for colour images and a grey model; for a
+            model whose samples are not square images.
     """
-    channels, side = _square(shape)
-    x = scaled(
-        stacked((str(path), decoded(path, side)) for path in _files(Path(place))), str(place), (0, 255)
+    channels, side = _check_square(shape)
+    x = scale(
+        stack_images((str(path), read_image(path, side)) for path in _find_files(Path(place))),
+        str(place),
+        (0, 255),
     )
     if x.shape[1] == channels:
         return x
@@ -42,7 +44,7 @@ def image_files(place: str | Path, shape: Sequence[int]) -> Tensor:
     return x[:, :1].contiguous()
 
 
-def _square(shape: Sequence[int]) -> tuple[int, int]:
+def _check_square(shape: Sequence[int]) -> tuple[int, int]:
     """Return the channels and the side of images of this shape."""
     if len(shape) != 3 or shape[0] not in (1, 3) or shape[1] != shape[2]:
         raise InputError(
@@ -52,10 +54,10 @@ def _square(shape: Sequence[int]) -> tuple[int, int]:
     return shape[0], shape[1]
 
 
-def _files(place: Path) -> list[Path]:
+def _find_files(place: Path) -> list[Path]:
     if not place.exists():
         raise InputError(f"got no {place}; expected an image, or a folder of images: write its path")
-    files = visible(place) if place.is_dir() else [place]
+    files = list_visible(place) if place.is_dir() else [place]
     other = next((path for path in files if not (path.is_file() and is_image(path))), None)
     if other is not None or not files:
         what = f"{place}, which is empty" if other is None else str(other)

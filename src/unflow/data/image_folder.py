@@ -1,4 +1,4 @@
-"""A folder of images, one subfolder for each class."""
+"""Datasets from a folder of images with one subfolder per class."""
 
 from __future__ import annotations
 
@@ -9,59 +9,60 @@ import numpy as np
 from PIL import Image
 
 from unflow.data.dataset import LabelledData
-from unflow.data.labels import labelled
-from unflow.data.pixels import BROKEN, broken_image, check_size, pixels, stacked
-from unflow.data.values import scaled
+from unflow.data.labels import label_samples
+from unflow.data.pixels import BROKEN, broken_image, check_size, stack_images, to_pixels
+from unflow.data.values import scale
 from unflow.ground.errors import InputError
 
 _FORMATS = ("PNG", "JPEG", "WEBP")
 ENDINGS = frozenset({".png", ".jpg", ".jpeg", ".webp"})
-"""Of the names of images."""
+"""File endings of images."""
 _LITTER = frozenset({"thumbs.db", "desktop.ini"})
 
 
 def image_folder(folder: str | Path, size: int | None = None) -> LabelledData:
     """Return the images in ``folder/CLASS/`` (PNG, JPEG, WebP), [n, c, h, w] in [-1, 1].
 
-    Grey if all files are stored as grey, else RGB; turned as EXIF says, transparency on white. With a size
-    the largest square in the middle is resized (bicubic). Hidden files are left out. Classes and files are
-    sorted by the characters of their names, whatever the machine's order; so the fingerprint is the same
-    wherever JPEG is decoded as by libjpeg-turbo, which Pillow's packages hold.
+    Images are grey if all files are stored as grey, else RGB. EXIF orientation is applied, and transparency
+    is laid on white. With a size, the largest centred square is resized (bicubic). Hidden files are ignored.
+    Classes and files are sorted by the characters of their names on every machine. So the fingerprint is the
+    same on all machines whose JPEG decoder is libjpeg-turbo, which Pillow's packages contain.
 
-    Memory: 5 bytes a value at the peak, 4 afterwards: 100,000 RGB images of 64x64 take 4.9 GB, and 6.1 GB
-    while they are read. ``load_data(name, cache=…)`` decodes them once.
+    Memory: 5 bytes per value at the peak, 4 afterwards: 100,000 RGB images of 64x64 take 6.1 GB while they
+    are read, and then 4.9 GB. ``load_data(name, cache=…)`` decodes them only once.
 
     Args:
-        folder: of the classes.
-        size: height and width in pixels; that of the files if omitted, which must then be one.
+        folder: the folder of the classes.
+        size: height and width in pixels; if omitted, all files must have the same size, which is kept.
 
     Raises:
-        InputError: for no folder, no classes, a class without images, what is not an image, or mixed sizes.
+        InputError: for no folder, no classes, a class without images, a file that is not an image, or mixed
+            sizes.
     """
     check_size(size)
-    classes = _classes(Path(folder))
-    files = {name: _images(path) for name, path in classes.items()}
+    classes = _find_classes(Path(folder))
+    files = {name: _find_images(path) for name, path in classes.items()}
     found = [(label, path) for label, paths in enumerate(files.values()) for path in paths]
-    x = stacked((str(path), decoded(path, size)) for _, path in found)
+    x = stack_images((str(path), read_image(path, size)) for _, path in found)
     labels = np.array([label for label, _ in found])
-    images = scaled(x, str(folder), (0, 255))
-    return labelled(Path(folder).resolve().name, images, labels, list(classes), str(folder))
+    images = scale(x, str(folder), (0, 255))
+    return label_samples(Path(folder).resolve().name, images, labels, list(classes), str(folder))
 
 
-def _classes(folder: Path) -> dict[str, Path]:
+def _find_classes(folder: Path) -> dict[str, Path]:
     """Return class name -> its folder, sorted."""
     if not folder.is_dir():
         raise InputError(
             f"got no folder {folder}; expected one with a subfolder for each class: write its path"
         )
-    entries = visible(folder)
+    entries = list_visible(folder)
     stray = next((path for path in entries if path.is_file() and is_image(path)), None)
     if stray is not None:
         raise InputError(
             f"got the image {stray} outside a class; expected {folder}/CLASS/{stray.name}: "
             "write it into the folder of its class"
         )
-    classes = {_normal(path.name): path for path in entries if path.is_dir()}
+    classes = {_normalise(path.name): path for path in entries if path.is_dir()}
     if not classes:
         raise InputError(
             f"got no subfolders in {folder}; expected one for each class: write {folder}/CLASS/NAME.png"
@@ -69,8 +70,8 @@ def _classes(folder: Path) -> dict[str, Path]:
     return classes
 
 
-def _images(folder: Path) -> list[Path]:
-    paths = visible(folder)
+def _find_images(folder: Path) -> list[Path]:
+    paths = list_visible(folder)
     for path in paths:
         if not (path.is_file() and is_image(path)):
             raise InputError(
@@ -84,31 +85,31 @@ def _images(folder: Path) -> list[Path]:
     return paths
 
 
-def visible(folder: Path) -> list[Path]:
-    """Return what is in a folder, sorted by name; not what is hidden, nor what systems leave there."""
+def list_visible(folder: Path) -> list[Path]:
+    """Return the entries of a folder, sorted by name, without hidden and system files."""
     paths = (path for path in folder.iterdir() if path.name.lower() not in _LITTER)
-    return sorted((path for path in paths if not path.name.startswith(".")), key=lambda p: _normal(p.name))
+    return sorted((path for path in paths if not path.name.startswith(".")), key=lambda p: _normalise(p.name))
 
 
 def is_image(path: Path) -> bool:
-    """Return whether a file is named as an image is."""
+    """Return whether a file has the ending of an image."""
     return path.suffix.lower() in ENDINGS
 
 
-def _normal(name: str) -> str:
-    """Return the name as most systems store it: some take accents apart, which would change the order."""
+def _normalise(name: str) -> str:
+    """Return the name in the form NFC: some systems store accents apart, which changes the order."""
     return unicodedata.normalize("NFC", name)
 
 
-def decoded(path: Path, size: int | None) -> np.ndarray:
-    """Return the image in a file as ``pixels`` does.
+def read_image(path: Path, size: int | None) -> np.ndarray:
+    """Return the image in a file in the form of ``to_pixels``.
 
     Raises:
-        InputError: for a damaged file; as ``pixels``.
+        InputError: for a damaged file, and as ``to_pixels``.
     """
     try:
         image = Image.open(path, formats=_FORMATS)
     except BROKEN as error:
         raise broken_image(str(path), error) from error
     with image:
-        return pixels(image, str(path), size)
+        return to_pixels(image, str(path), size)

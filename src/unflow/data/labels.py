@@ -1,4 +1,4 @@
-"""Labels that somebody else gave: checked, and put beside their samples."""
+"""Checks of third-party labels."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from unflow.data.dataset import LabelledData
 from unflow.ground.errors import InputError
 
 
-def labelled(
+def label_samples(
     name: str, x: Tensor, labels: np.ndarray, class_names: Sequence[str] | None, where: str
 ) -> LabelledData:
-    """Return labelled samples of which every class has one or more.
+    """Return labelled samples, with at least one of every class.
 
     Args:
-        name: of the data set.
+        name: name of the dataset.
         x: samples, [n, *shape].
         labels: integers [n] or [n, 1], from 0.
         class_names: one per class; the labels themselves if omitted.
-        where: whose they are, for errors.
+        where: source of the labels, for messages.
 
     Raises:
-        InputError: for labels of another shape, type or range, a class without samples, a name given twice.
+        InputError: for labels of another shape, type or range, a class without samples, or a duplicate name.
     """
-    y = _integers(labels, len(x), where)
+    y = _check_integers(labels, len(x), where)
     names = None if class_names is None else [str(name) for name in class_names]
     if names is not None and len(set(names)) != len(names):
         raise InputError(
@@ -57,7 +57,7 @@ def _check_none_empty(known: np.ndarray, classes: int, names: Sequence[str] | No
     )
 
 
-def _integers(labels: np.ndarray, n: int, where: str) -> np.ndarray:
+def _check_integers(labels: np.ndarray, n: int, where: str) -> np.ndarray:
     labels = labels[:, 0] if labels.ndim == 2 and labels.shape[1] == 1 else labels
     if n == 0 or labels.shape != (n,) or labels.dtype.kind not in "iu":
         raise InputError(

@@ -1,4 +1,4 @@
-"""How a data set is named, here and on the command line: the one table, and its grammar."""
+"""Names of datasets, in Python and on the command line: the table of sources, and the grammar of a name."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from unflow.data.cache import cached
+from unflow.data.cache import read_cached
 from unflow.data.cifar10 import cifar10
 from unflow.data.cifar_binary import cifar100
 from unflow.data.dataset import LabelledData
@@ -24,11 +24,11 @@ _SIZED = re.compile(r"(.+)@(\d+)")
 
 @dataclass(frozen=True)
 class Source:
-    """How data of one kind is read.
+    """A kind of dataset, and its reader.
 
     Attributes:
-        read: returns it; it takes the place, and a size if it is sized.
-        place: what is written after the colon: DIR, FILE, or "" for embedded data.
+        read: the reader; its arguments are the path, and a size if ``sized``.
+        place: the kind of path after the colon: DIR, FILE, or "" for an embedded dataset.
         sized: whether @SIZE may follow.
     """
 
@@ -50,7 +50,7 @@ SOURCES: dict[str, Source] = {
 DATASETS: dict[str, Callable[[], LabelledData]] = {
     kind: source.read for kind, source in SOURCES.items() if not source.place
 }
-"""Embedded data sets."""
+"""Embedded datasets."""
 
 IN_FOLDERS: dict[str, Callable[[Path], LabelledData]] = {
     kind: source.read for kind, source in SOURCES.items() if source.place == "DIR"
@@ -58,46 +58,46 @@ IN_FOLDERS: dict[str, Callable[[Path], LabelledData]] = {
 """Data sets that are read from a folder."""
 
 
-def forms() -> list[str]:
+def list_forms() -> list[str]:
     """Return every form of a name: digits, mnist:DIR, folder:DIR[@SIZE] and so on."""
-    return [_form(kind) for kind in SOURCES]
+    return [_write_form(kind) for kind in SOURCES]
 
 
 def load_data(name: str, cache: str | Path | None = None) -> LabelledData:
-    """Return a data set by name.
+    """Return a dataset by name.
 
     Args:
-        name: of an embedded data set ("digits"), or a kind and its place: "mnist:DIR", "folder:DIR",
-            "folder:DIR@32" (resized; the last @ counts), "npz:FILE"; ``forms()`` lists all.
-        cache: folder that keeps what was read from a place, see ``cached``; nothing is kept if omitted.
+        name: an embedded dataset ("digits"), or a kind and its path: "mnist:DIR", "folder:DIR",
+            "folder:DIR@32" (resized; the last @ counts), "npz:FILE"; ``list_forms()`` returns all forms.
+        cache: cache folder for data that is read from a path, see ``read_cached``; no cache if omitted.
 
     Raises:
-        InputError: for an unknown name, a place that is needed or is not, and data that is not in it.
+        InputError: for an unknown name, a missing or superfluous path, or a path without such data.
     """
     kind, colon, place = name.partition(":")
     source = SOURCES.get(kind)
     if source is None:
-        raise _unknown(name, kind)
+        raise _describe_unknown(name, kind)
     if not source.place:
         if colon:
-            raise InputError(f"got the data set {name!r}; expected {kind} alone: it is embedded")
+            raise InputError(f"got the dataset {name!r}; expected {kind} alone: it is embedded")
         return source.read()
     if not place:
         what = "folder" if source.place == "DIR" else "file"
-        raise InputError(f"got the data set {name!r} without its {what}; expected {_form(kind)}")
+        raise InputError(f"got the dataset {name!r} without its {what}; expected {_write_form(kind)}")
     sized = _SIZED.fullmatch(place) if source.sized else None
     path, size = (Path(sized[1]), (int(sized[2]),)) if sized else (Path(place), ())
     if cache is None:
         return source.read(path, *size)
-    return cached(lambda: source.read(path, *size), path, cache, f"{kind} {size}")
+    return read_cached(lambda: source.read(path, *size), path, cache, f"{kind} {size}")
 
 
-def _form(kind: str) -> str:
+def _write_form(kind: str) -> str:
     source = SOURCES[kind]
     return kind + f":{source.place}" * bool(source.place) + "[@SIZE]" * source.sized
 
 
-def _unknown(name: str, kind: str) -> InputError:
+def _describe_unknown(name: str, kind: str) -> InputError:
     near = difflib.get_close_matches(kind, SOURCES, n=1)
     path = Path(name)
     if path.is_dir():
@@ -105,5 +105,5 @@ def _unknown(name: str, kind: str) -> InputError:
     elif path.suffix == ".npz":
         hint = f": write npz:{name}"
     else:
-        hint = f": did you mean {_form(near[0])}?" if near else ""
-    return InputError(f"got the data set {name!r}; expected one of {', '.join(forms())}{hint}")
+        hint = f": did you mean {_write_form(near[0])}?" if near else ""
+    return InputError(f"got the dataset {name!r}; expected one of {', '.join(list_forms())}{hint}")

@@ -1,4 +1,4 @@
-"""Images or points, and their labels, in one .npz file."""
+"""Images or points and their labels in one .npz file."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from unflow.data.dataset import LabelledData
-from unflow.data.labels import labelled
-from unflow.data.pixels import channels_first
-from unflow.data.values import RANGES, numbers, packed, scaled
+from unflow.data.labels import label_samples
+from unflow.data.pixels import move_channels_first
+from unflow.data.values import RANGES, convert_numbers, scale, to_bytes
 from unflow.ground.errors import InputError
 from unflow.ground.files import write_arrays
 
@@ -23,25 +23,25 @@ _OPTIONAL = ("class_names", "range")
 def read_npz(path: str | Path) -> LabelledData:
     """Return the images of a .npz file, in [-1, 1], or its points, as they are; and their labels.
 
-    ``x``: bytes 0…255, or floats in [0, 1] or [-1, 1], told apart by their darkest value, [n, h, w],
-    [n, c, h, w] or [n, h, w, c] with 1 or 3 channels; or points, any floats [n, d]. ``y`` or ``labels``:
-    class indices from 0, [n] or [n, 1]. Two more if you like: ``class_names``, and, for images, ``range``,
-    which says what is black and white: [0, 1]. Pickles are never read.
+    ``x`` holds images [n, h, w], [n, c, h, w] or [n, h, w, c] with 1 or 3 channels, or points [n, d]. Images
+    are bytes 0…255 or floats in [0, 1] or [-1, 1], distinguished by their darkest value; points are any
+    floats. ``y`` or ``labels`` holds class indices from 0, [n] or [n, 1]. Optional arrays are ``class_names``
+    and, for images, ``range``: the values of black and white, such as [0, 1]. Pickles are never read.
 
-    Memory: that of x as it is stored, and 4 bytes a value, which stay.
+    Memory: that of x as it is stored, and 4 bytes per value, which remain.
 
     Raises:
-        InputError: for another file, other arrays, or values that do not tell their range.
+        InputError: for another file, other arrays, or values whose range is ambiguous.
     """
     path = Path(path)
-    arrays = _arrays(path)
+    arrays = _read_arrays(path)
     where = f"x of {path}"
     declared = arrays["range"].ravel().tolist() if "range" in arrays else None
-    read = _points if _holds_points(arrays["x"]) else _images
+    read = _convert_points if _holds_points(arrays["x"]) else _convert_images
     samples = read(arrays["x"], where, declared)
     names = arrays.get("class_names")
-    return labelled(
-        path.stem, samples, arrays["y"], None if names is None else _texts(names, path), str(path)
+    return label_samples(
+        path.stem, samples, arrays["y"], None if names is None else _read_texts(names, path), str(path)
     )
 
 
@@ -49,14 +49,14 @@ def _holds_points(x: np.ndarray) -> bool:
     return x.ndim == 2 and x.dtype.kind == "f" and x.size > 0
 
 
-def _points(x: np.ndarray, where: str, declared: list[float] | None) -> Tensor:
+def _convert_points(x: np.ndarray, where: str, declared: list[float] | None) -> Tensor:
     """Return points [n, d] as they are, float32."""
     if declared is not None:
         raise InputError(
             f"got points {list(x.shape)} in {where} with a range; expected none, as points are not scaled: "
             "leave range out, or write images [n, h, w]"
         )
-    with np.errstate(over="ignore"):  # what float32 cannot hold is infinite
+    with np.errstate(over="ignore"):  # values too large for float32 become infinite
         points = torch.from_numpy(np.ascontiguousarray(x, np.float32))
     if not bool(points.isfinite().all()):
         raise InputError(
@@ -65,28 +65,28 @@ def _points(x: np.ndarray, where: str, declared: list[float] | None) -> Tensor:
     return points
 
 
-def _images(x: np.ndarray, where: str, declared: list[float] | None) -> Tensor:
+def _convert_images(x: np.ndarray, where: str, declared: list[float] | None) -> Tensor:
     """Return images [n, c, h, w] in [-1, 1], float32."""
-    x = numbers(channels_first(x, where, batched=True), where)
+    x = convert_numbers(move_channels_first(x, where, batched=True), where)
     if not x.size:
         raise InputError(f"got no images in {where}; expected one or more: write x that is not empty")
-    return scaled(np.ascontiguousarray(x), where, declared)
+    return scale(np.ascontiguousarray(x), where, declared)
 
 
 def write_npz(data: LabelledData, path: str | Path) -> Path:
     """Write images or points to a .npz file that ``read_npz`` and ``npz:FILE`` read back in the same bits.
 
-    So data that was made in Python is there for every command. Images as bytes, where they lose nothing.
+    So every command can read data that was made in Python. Images are stored as bytes if that is lossless.
 
     Raises:
         InputError: for samples that are neither images in [-1, 1] nor points.
     """
-    arrays = _image_arrays(data.x) if data.x.ndim != 2 else _point_arrays(data.x)
+    arrays = _pack_images(data.x) if data.x.ndim != 2 else _pack_points(data.x)
     arrays |= {"y": data.labels.cpu().numpy(), "class_names": np.array(data.class_names, dtype=np.str_)}
     return write_arrays(Path(path), arrays)
 
 
-def _point_arrays(x: Tensor) -> dict[str, np.ndarray]:
+def _pack_points(x: Tensor) -> dict[str, np.ndarray]:
     if x.dtype != torch.float32 or not bool(x.isfinite().all()):
         raise InputError(
             f"got points {list(x.shape)} {x.dtype}, or NaN among them; expected finite float32: convert them"
@@ -94,26 +94,26 @@ def _point_arrays(x: Tensor) -> dict[str, np.ndarray]:
     return {"x": x.cpu().numpy()}
 
 
-def _image_arrays(x: Tensor) -> dict[str, np.ndarray]:
+def _pack_images(x: Tensor) -> dict[str, np.ndarray]:
     is_image = x.ndim == 4 and x.shape[1] in (1, 3) and x.shape[3] not in (1, 3)
     if not is_image or x.dtype != torch.float32 or not bool((x.abs() <= 1).all()):
         raise InputError(
             f"got samples {list(x.shape)} {x.dtype}; expected images [n, c, h, w] in [-1, 1] "
             "of 1 or 3 channels, or points [n, d], float32: scale them"
         )
-    values = packed(x).cpu().numpy()
+    values = to_bytes(x).cpu().numpy()
     return {"x": values, "range": np.array(RANGES[0] if values.dtype == np.uint8 else RANGES[2])}
 
 
-def _arrays(path: Path) -> dict[str, np.ndarray]:
-    """Return x, y, and what there is of the others."""
+def _read_arrays(path: Path) -> dict[str, np.ndarray]:
+    """Return x, y and the optional arrays of the file."""
     try:
         stream = path.open("rb")
     except OSError as error:
         raise InputError(f"got no readable file {path}; expected a .npz file: write its path") from error
     with stream:
         try:
-            return _of_file(np.load(stream, allow_pickle=False), path)
+            return _select_arrays(np.load(stream, allow_pickle=False), path)
         except InputError:
             raise
         except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
@@ -123,7 +123,7 @@ def _arrays(path: Path) -> dict[str, np.ndarray]:
             ) from error
 
 
-def _of_file(file: object, path: Path) -> dict[str, np.ndarray]:
+def _select_arrays(file: object, path: Path) -> dict[str, np.ndarray]:
     if not isinstance(file, np.lib.npyio.NpzFile):
         raise InputError(f"got the single array {path}; expected a .npz file: write np.savez(FILE, x=…, y=…)")
     labels = _choose_names(path, list(file))
@@ -141,10 +141,10 @@ def _choose_names(path: Path, found: list[str]) -> str:
     return labels[0]
 
 
-def _texts(names: np.ndarray, path: Path) -> list[str]:
+def _read_texts(names: np.ndarray, path: Path) -> list[str]:
     if names.ndim != 1 or names.dtype.kind != "U":
         raise InputError(
             f"got class_names {names.dtype} {list(names.shape)} in {path}; expected texts [classes]: "
             "write class_names=['cat', 'dog']"
         )
-    return names.tolist()
+    return [str(name) for name in names]

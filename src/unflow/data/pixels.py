@@ -1,4 +1,4 @@
-"""One image in any form, and many as one array [n, c, h, w]."""
+"""Conversion of one image in any form, and of many into one array [n, c, h, w]."""
 
 from __future__ import annotations
 
@@ -9,47 +9,46 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from unflow.data.values import numbers
+from unflow.data.values import convert_numbers
 from unflow.ground.errors import InputError
 
 _GREY = frozenset({"1", "L", "LA"})
 _COLOUR = frozenset({"RGB", "RGBA", "RGBX", "P", "PA", "CMYK", "YCbCr", "HSV"})
 
 BROKEN = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
-"""What PIL raises for a damaged file."""
+"""Exceptions that PIL raises for a damaged file."""
 
 
 def broken_image(where: str, error: Exception) -> InputError:
-    """Return the sentence for a damaged image."""
+    """Return the error for a damaged image."""
     return InputError(
-        f"got a broken image, {where} ({error}); expected a whole PNG, JPEG or WebP file: "
+        f"got a broken image, {where} ({error}); expected a complete PNG, JPEG or WebP file: "
         "write it again from its source, or leave it out"
     )
 
 
 def check_size(size: int | None) -> None:
-    """Raise InputError for a size that is no height and width in pixels."""
+    """Raise InputError unless a size is None or a whole number of pixels >= 1."""
     if size is not None and (not isinstance(size, int) or isinstance(size, bool) or size < 1):
         raise InputError(f"got size={size!r}; expected a whole number of pixels >= 1: write size=32")
 
 
-def pixels(image: object, where: str, size: int | None = None) -> np.ndarray:
+def to_pixels(image: object, where: str, size: int | None = None) -> np.ndarray:
     """Return one image as uint8 or float32 [c, h, w], c = 1 for grey and 3 for colour.
 
-    PIL images are turned as their EXIF says; grey is what is stored as grey (modes 1, L and LA), and
-    transparency is laid on white. With a size, the largest square in the middle is cut out and resized
-    (bicubic, antialiased).
+    The EXIF orientation of PIL images is applied; images of the modes 1, L and LA are grey, and transparency
+    is laid on white. With a size, the largest centred square is cut out and resized (bicubic, antialiased).
 
     Args:
         image: a PIL image, or an array or tensor [h, w], [c, h, w] or [h, w, c].
-        where: which image, for errors.
-        size: height and width; the image's own if omitted.
+        where: name of the image, for messages.
+        size: height and width; those of the image if omitted.
 
     Raises:
-        InputError: for another type, shape, mode or other numbers.
+        InputError: for another type, shape, mode or range of numbers.
     """
     if isinstance(image, Image.Image):
-        return _of_pil(image, where, size)
+        return _read_pil(image, where, size)
     if isinstance(image, Tensor):
         image = image.detach().cpu()
         image = (image.float() if image.dtype == torch.bfloat16 else image).numpy()
@@ -58,15 +57,15 @@ def pixels(image: object, where: str, size: int | None = None) -> np.ndarray:
             f"got {where} of the type {type(image).__name__}; expected a PIL image, a NumPy array or a "
             "tensor: decode it first"
         )
-    array = numbers(channels_first(image, where), where)
-    return array if size is None else np.stack([_fitted(channel, size) for channel in array])
+    array = convert_numbers(move_channels_first(image, where), where)
+    return array if size is None else np.stack([_fit_array(channel, size) for channel in array])
 
 
-def channels_first(array: np.ndarray, where: str, batched: bool = False) -> np.ndarray:
+def move_channels_first(array: np.ndarray, where: str, batched: bool = False) -> np.ndarray:
     """Return [c, h, w] from [h, w], [c, h, w] or [h, w, c], c = 1 or 3; all after [n, …] if ``batched``.
 
     Raises:
-        InputError: for another shape, and for one that is both, such as [3, 8, 3].
+        InputError: for another shape, and for an ambiguous one, such as [3, 8, 3].
     """
     start = int(batched)
     shape = array.shape[start:]
@@ -82,16 +81,16 @@ def channels_first(array: np.ndarray, where: str, batched: bool = False) -> np.n
     return array if first else np.moveaxis(array, -1, start)
 
 
-def stacked(images: Iterable[tuple[str, np.ndarray]]) -> np.ndarray:
-    """Return images of one size [c, h, w] as [n, c, h, w]; grey if all are, else grey ones are repeated.
+def stack_images(images: Iterable[tuple[str, np.ndarray]]) -> np.ndarray:
+    """Return images [c, h, w] of one size as [n, c, h, w].
 
-    Twice the memory of the images, while it runs.
+    Unless all images are grey, grey images are repeated in all three channels. Peak memory: twice the images.
 
     Args:
-        images: where each is from, and what ``pixels`` returned.
+        images: pairs of the name of an image, for messages, and the result of ``to_pixels``.
 
     Raises:
-        InputError: for no images, two sizes, or bytes beside floats.
+        InputError: for no images, different sizes, or bytes together with floats.
     """
     found: list[np.ndarray] = []
     first = ""
@@ -122,20 +121,20 @@ def _check_alike(one: np.ndarray, other: np.ndarray, first: str, where: str) -> 
         )
 
 
-def _of_pil(image: Image.Image, where: str, size: int | None) -> np.ndarray:
+def _read_pil(image: Image.Image, where: str, size: int | None) -> np.ndarray:
     if image.mode not in _GREY | _COLOUR or 0 in image.size:
         raise InputError(
             f"got {where} of the mode {image.mode} and size {image.size}; expected pixels of 8 bits a "
             "channel: write it as L or RGB"
         )
     try:
-        upright = _opaque(ImageOps.exif_transpose(image)).convert("L" if image.mode in _GREY else "RGB")
+        upright = _lay_on_white(ImageOps.exif_transpose(image)).convert("L" if image.mode in _GREY else "RGB")
     except BROKEN as error:
         raise broken_image(where, error) from error
     return np.stack([np.asarray(each) if size is None else _fit(each, size) for each in upright.split()])
 
 
-def _opaque(image: Image.Image) -> Image.Image:
+def _lay_on_white(image: Image.Image) -> Image.Image:
     if "transparency" not in image.info and image.mode[-1] != "A":
         return image
     white = Image.new("RGBA", image.size, "white")
@@ -143,8 +142,8 @@ def _opaque(image: Image.Image) -> Image.Image:
     return white
 
 
-def _fitted(channel: np.ndarray, size: int) -> np.ndarray:
-    """Return a channel [h, w] as [size, size], within its own extremes: bicubic overshoots in floats."""
+def _fit_array(channel: np.ndarray, size: int) -> np.ndarray:
+    """Return a channel [h, w] as [size, size], clipped to its extremes, which bicubic resizing exceeds."""
     return _fit(Image.fromarray(np.ascontiguousarray(channel)), size).clip(channel.min(), channel.max())
 
 

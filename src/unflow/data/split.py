@@ -1,4 +1,4 @@
-"""The explicit split: who may see which samples, written down before anything is trained."""
+"""The split of a dataset between generator, judge and statistics, fixed before any training."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from unflow.ground.errors import InputError
 from unflow.ground.files import read_json, write_json
 
 PARTS = ("train", "judge", "held_out")
-"""train: generators and the guide; judge: the judge alone; held_out: statistics, never trained on."""
+"""train: for generators and the guide; judge: for the judge only; held_out: for statistics only."""
 
 
 @dataclass(frozen=True)
 class Split:
-    """Disjoint row numbers of one data set.
+    """Disjoint row numbers of one dataset.
 
     Attributes:
-        data: name of the data set.
-        fingerprint: of the whole data set.
+        data: name of the dataset.
+        fingerprint: fingerprint of the whole dataset.
         parts: part name -> sorted row numbers.
     """
 
@@ -34,7 +34,7 @@ class Split:
         """Return the rows of one part.
 
         Raises:
-            InputError: for an unknown part, or a data set that is not the one that was split.
+            InputError: for an unknown part, or another dataset than the one that was split.
         """
         if part not in self.parts:
             raise InputError(f"got the part {part!r}; expected one of {', '.join(self.parts)}")
@@ -76,7 +76,7 @@ def read_split(path: str | Path) -> Split:
     """Return a split from its JSON file.
 
     Raises:
-        InputError: if the file is missing or no split, or its parts overlap.
+        InputError: if the file is missing or not a split, or its parts overlap.
     """
     record = read_json(Path(path))
     try:
@@ -85,6 +85,6 @@ def read_split(path: str | Path) -> Split:
     except (KeyError, TypeError) as error:
         raise InputError(f"{path} is no split ({error}); expected what `unflow demo` writes") from error
     rows = torch.cat(list(parts.values()))
-    if len(rows.unique()) != len(rows):
+    if len(torch.unique(rows)) != len(rows):
         raise InputError(f"the parts of {path} overlap; expected every row in one part only")
     return split

@@ -1,4 +1,4 @@
-"""The four sets in the plane of ContinualFlow (arXiv 2506.18747), with their exact geometry."""
+"""The four planar datasets of ContinualFlow (arXiv 2506.18747), with their exact geometry."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from unflow.ground.errors import InputError
 
 @dataclass(frozen=True)
 class PlanarSet(ABC):
-    """Equally likely components in the plane, nearly all of their mass in [-0.8, 0.8]^2.
+    """A planar dataset of equally likely components, with nearly all mass in [-0.8, 0.8]^2.
 
     Attributes:
-        name: of the set.
+        name: name of the dataset.
         class_names: one per component.
         forget: the classes that the paper's experiment forgets.
     """
@@ -64,7 +64,7 @@ class PlanarSet(ABC):
         return LabelledData(self.name, self.points(labels, generator), labels, list(self.class_names))
 
     def classify(self, x: Tensor) -> Tensor:
-        """Return the nearest component of points [n, 2] anywhere in the plane, labels [n].
+        """Return the label [n] of the nearest component of each point [n, 2].
 
         Raises:
             InputError: for another shape, NaN or infinity.
@@ -75,17 +75,17 @@ class PlanarSet(ABC):
         if bad:
             raise InputError(
                 f"got {bad} of {len(x)} points with NaN or infinity; expected finite ones: write fewer or "
-                "smaller steps for whatever made them"
+                "smaller steps in the model that made them"
             )
         return self.distances(x).argmin(1)
 
 
-def turned(angle: Tensor) -> Tensor:
-    """Return the points of the unit circle at angles [n], shape [n, 2]."""
+def unit_vectors(angle: Tensor) -> Tensor:
+    """Return the unit vectors [n, 2] at angles [n], in radians."""
     return torch.stack([angle.cos(), angle.sin()], dim=1)
 
 
-def disturbed(points: Tensor, noise: float, generator: torch.Generator) -> Tensor:
+def add_noise(points: Tensor, noise: float, generator: torch.Generator) -> Tensor:
     """Add Gaussian noise of one standard deviation in both directions."""
     return points + noise * torch.randn(points.shape, generator=generator)
 
@@ -120,11 +120,12 @@ class Circles(PlanarSet):
         """Return points on the rings, uniform in angle, plus noise."""
         angle = 2 * math.pi * torch.rand(len(labels), generator=generator)
         radius = torch.tensor([self.outer, self.inner])[labels]
-        return disturbed(radius[:, None] * turned(angle), self.noise, generator)
+        return add_noise(radius[:, None] * unit_vectors(angle), self.noise, generator)
 
     def distances(self, x: Tensor) -> Tensor:
         """Return | ||x|| - radius |: the boundary is at the midpoint of the radii."""
-        return (x.norm(dim=1, keepdim=True) - x.new_tensor([self.outer, self.inner])).abs()
+        norm: Tensor = x.norm(dim=1, keepdim=True)
+        return (norm - x.new_tensor([self.outer, self.inner])).abs()
 
 
 @dataclass(frozen=True)
@@ -149,8 +150,8 @@ class Moons(PlanarSet):
     def points(self, labels: Tensor, generator: torch.Generator) -> Tensor:
         """Return points on the arcs, uniform in angle, plus noise."""
         side = 1 - 2 * labels.float()[:, None]
-        arc = turned(math.pi * torch.rand(len(labels), generator=generator)) - torch.tensor([0.5, 0.25])
-        return disturbed(self.radius * side * arc, self.noise, generator)
+        arc = unit_vectors(math.pi * torch.rand(len(labels), generator=generator)) - torch.tensor([0.5, 0.25])
+        return add_noise(self.radius * side * arc, self.noise, generator)
 
     def distances(self, x: Tensor) -> Tensor:
         """Return the distance to each arc: to its circle on the arc's side, to the nearer end elsewhere."""
@@ -182,29 +183,31 @@ class Gaussians(PlanarSet):
     @property
     def means(self) -> Tensor:
         """The means, [6, 2]."""
-        return self.radius * turned(torch.arange(6) * (math.pi / 3))
+        return self.radius * unit_vectors(torch.arange(6) * (math.pi / 3))
 
     def points(self, labels: Tensor, generator: torch.Generator) -> Tensor:
         """Return the means plus noise."""
-        return disturbed(self.means[labels], self.noise, generator)
+        return add_noise(self.means[labels], self.noise, generator)
 
     def distances(self, x: Tensor) -> Tensor:
         """Return the distance to each mean."""
-        return (x[:, None] - self.means.to(x)).norm(dim=2)
+        distance: Tensor = (x[:, None] - self.means.to(x)).norm(dim=2)
+        return distance
 
 
 DARK_CELLS = [(row, column) for row in range(1, 5) for column in range(1, 5) if (row + column) % 2]
-"""Row (1 at the top) and column (1 at the left); the top right corner is one of them."""
+"""Row (1 at the top) and column (1 at the left) of each dark cell; the top right corner is dark."""
 
 
 @dataclass(frozen=True)
 class Checkerboard(PlanarSet):
     """The dark cells of a 4x4 board; those of the top row and of the last column are forgotten.
 
-    The two share their corner, so that the union and the intersection of the two requests differ from both.
+    Top row and last column share a cell, so the union and the intersection of the two requests differ from
+    both.
 
     Attributes:
-        half_width: of the board.
+        half_width: half the width of the board.
         top_row: the classes of the top row.
         last_column: the classes of the last column.
     """
@@ -224,7 +227,7 @@ class Checkerboard(PlanarSet):
 
     @property
     def centres(self) -> Tensor:
-        """The middles of the dark cells, [8, 2]."""
+        """The centres of the dark cells, [8, 2]."""
         return self.cell * torch.tensor([(column - 2.5, 2.5 - row) for row, column in DARK_CELLS])
 
     def points(self, labels: Tensor, generator: torch.Generator) -> Tensor:
@@ -235,7 +238,8 @@ class Checkerboard(PlanarSet):
     def distances(self, x: Tensor) -> Tensor:
         """Return the distance to each dark cell, 0 inside."""
         beyond = (x[:, None] - self.centres.to(x)).abs() - self.cell / 2
-        return beyond.clamp(min=0).norm(dim=2)
+        distance: Tensor = beyond.clamp(min=0).norm(dim=2)
+        return distance
 
 
 PLANAR_SETS: dict[str, PlanarSet] = {
@@ -247,10 +251,10 @@ PLANAR_SETS: dict[str, PlanarSet] = {
 
 
 class GeometryJudge:
-    """A judge of points in the plane that was never trained: the nearest component has probability 1.
+    """A judge of planar points without training: the nearest component has probability 1.
 
     Args:
-        planar: the set whose geometry decides.
+        planar: the dataset whose geometry is used.
     """
 
     def __init__(self, planar: PlanarSet) -> None:

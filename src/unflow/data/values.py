@@ -1,4 +1,4 @@
-"""From the numbers that images are stored in to [-1, 1], and back to bytes where nothing is lost."""
+"""Conversion of stored numbers to images in [-1, 1], and lossless conversion back to bytes."""
 
 from __future__ import annotations
 
@@ -11,29 +11,29 @@ from torch import Tensor
 from unflow.ground.errors import InputError
 
 RANGES = ((0, 255), (0, 1), (-1, 1))
-"""Black and white, in the ways that images are stored."""
+"""Values of black and white in stored images."""
 
 _NEAR = 0.1
-"""How near to black the darkest pixel of floats must be, for their range to be told."""
+"""Largest distance of the darkest pixel of floats from black at which the range is inferred."""
 _ROUNDING = 1e-3
 _ROWS = 64
-"""Packed at a time: large images must not need much more memory."""
+"""Rows converted at a time, to limit memory."""
 
 
 def from_bytes(x: Tensor) -> Tensor:
     """Return x / 127.5 - 1, float32 in [-1, 1], of bytes x.
 
-    Five bytes of memory for each value of x while it runs, four afterwards.
+    Peak memory: 5 bytes per value; 4 afterwards.
     """
     return x.float().div_(127.5).sub_(1)
 
 
-def packed(x: Tensor) -> Tensor:
-    """Return the bytes from which ``from_bytes`` makes x in the same bits; x itself if there are none."""
+def to_bytes(x: Tensor) -> Tensor:
+    """Return the bytes from which ``from_bytes`` restores exactly x, or x itself if there are none."""
     if x.dtype != torch.float32:
         return x
     out = torch.empty(x.shape, dtype=torch.uint8)
-    for values, rows in zip(x.split(_ROWS), out.split(_ROWS), strict=True):
+    for values, rows in zip(torch.split(x, _ROWS), torch.split(out, _ROWS), strict=True):
         if not bool((values.abs() <= 1).all()):
             return x
         rows.copy_(values.add(1).mul_(127.5).round_())
@@ -42,11 +42,11 @@ def packed(x: Tensor) -> Tensor:
     return out
 
 
-def numbers(array: np.ndarray, where: str) -> np.ndarray:
+def convert_numbers(array: np.ndarray, where: str) -> np.ndarray:
     """Return integers from 0 to 255 as uint8, and finite floats as float32.
 
     Raises:
-        InputError: for other numbers; ``where`` says whose they are.
+        InputError: for other numbers; ``where`` names their source.
     """
     if array.dtype.kind in "iu" and _within(array, 0, 255):
         return array.astype(np.uint8, copy=False)
@@ -62,18 +62,18 @@ def numbers(array: np.ndarray, where: str) -> np.ndarray:
     )
 
 
-def scaled(values: np.ndarray, where: str, value_range: Sequence[float] | None = None) -> Tensor:
+def scale(values: np.ndarray, where: str, value_range: Sequence[float] | None = None) -> Tensor:
     """Return images in [-1, 1], float32: 2 (x - black) / (white - black) - 1.
 
     Args:
-        values: uint8 or float32, of all images together: one dark image does not tell its range.
-        where: whose they are, for errors.
-        value_range: black and white, one of ``RANGES``; told from the values if omitted.
+        values: uint8 or float32, of all images together: the range of one dark image is ambiguous.
+        where: source of the values, for messages.
+        value_range: black and white, one of ``RANGES``; inferred from the values if omitted.
 
     Raises:
-        InputError: for another range, values outside it, or values that do not tell it.
+        InputError: for another range, values outside it, or values whose range is ambiguous.
     """
-    black, white = _told(values, where) if value_range is None else _given(value_range)
+    black, white = _infer_range(values, where) if value_range is None else _check_range(value_range)
     slack = _ROUNDING * (values.dtype.kind == "f")
     if not _within(values, black - slack, white + slack):
         raise InputError(
@@ -84,7 +84,7 @@ def scaled(values: np.ndarray, where: str, value_range: Sequence[float] | None =
     return (x if black < 0 else x.div_(white / 2).sub_(1)).clamp_(-1, 1)
 
 
-def _given(value_range: Sequence[float]) -> tuple[int, int]:
+def _check_range(value_range: Sequence[float]) -> tuple[int, int]:
     for known in RANGES:
         if tuple(value_range) == known:
             return known
@@ -94,8 +94,8 @@ def _given(value_range: Sequence[float]) -> tuple[int, int]:
     )
 
 
-def _told(values: np.ndarray, where: str) -> tuple[int, int]:
-    """Return the only range that the values can have."""
+def _infer_range(values: np.ndarray, where: str) -> tuple[int, int]:
+    """Return the only range that fits the values."""
     low, high = float(values.min()), float(values.max())
     if values.dtype == np.uint8 and high > 1:
         return 0, 255
