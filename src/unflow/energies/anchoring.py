@@ -1,7 +1,7 @@
 """Energies from a few images of what to forget and the model's own samples, without labels.
 
 The extractor is any module from samples to features of one axis or more: a network without its head, an
-encoder, ``nn.Flatten()`` or ``classifiers.Features``. It is copied and frozen; gradients pass through it.
+encoder, ``nn.Flatten()`` or ``models.classifier.Features``. It is copied and frozen; gradients pass through.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ def write_card(folder: str | Path, audit: Mapping[str, Any]) -> Path:
         audit: the content of audit.json.
 
     Raises:
-        InputError: as ``bundle.check_own``.
+        InputError: as ``bundle.check_local``.
     """
     return bundle.write_card(folder, describe_audit(audit))
 
