@@ -49,7 +49,8 @@ def test_no_success_in_many_is_known_to_about_four_in_them() -> None:
 
 
 def test_the_width_of_a_share_may_be_given_in_standard_errors() -> None:
-    assert share_interval(7, 40, width=float(stats.norm.ppf(0.975))) == share_interval(7, 40)
+    wide = share_interval(7, 40, width=float(stats.norm.ppf(0.975)))
+    assert wide == pytest.approx(share_interval(7, 40))
     low, high = share_interval(20, 40, width=1)
     assert (low + high) / 2 == pytest.approx(0.5)
     assert high - low == pytest.approx(1 / math.sqrt(41))
