@@ -103,7 +103,7 @@ class Bench:
         n, z = study.recipe.n, study.flow.prior(study.recipe.n, stream(study.seed, 99))
         bank = target.bank(n, stream(study.seed, 63))
         exact = target.sample(n, stream(study.seed, 100)).x
-        result = unlearn(target, study.recipe.method("erfm_resample"), seed=study.seed)
+        result = unlearn(target, study.recipe.find_method("erfm_resample"), seed=study.seed)
         cells = [name, f"{target.effective_sample_size(bank.energy):.2f}"]
         for x in (exact, result.model.push_batches(z)):
             images = x if study.autoencoder is None else study.autoencoder.decode_batches(x)
@@ -134,7 +134,7 @@ def main() -> None:
     torch.set_num_threads(1)
     experiment = EXPERIMENTS[arguments.experiment](out=arguments.out, seeds=[0], data=arguments.data)
     assert isinstance(experiment, ImageExperiment)
-    bench = Bench(experiment.study(0), experiment.forget(arguments.dataset))
+    bench = Bench(experiment.make_study(0), experiment.find_forgotten(arguments.dataset))
     print(
         "| energy | ESS | target: left | FD retain | share TV | erfm_resample: left | FD retain | share TV |"
     )
