@@ -1,10 +1,10 @@
-"""Which energy earns its place: margin, noise, calibration, balance, ensemble, generated samples.
+"""Comparison of energies: margin, noise, calibration, balance, ensemble, generated samples.
 
     unflow reproduce continualflow-mnist --out tune --seed 0 --seeds 1 --dataset mnist --data DIR
     python benchmarks/energies.py tune continualflow-mnist mnist --data DIR
 
-Seed 0 only: it is for choosing, not for reporting. Each variant changes one thing of the default energy;
-`target` is its exact target, `erfm_resample` the default method on it.
+It uses seed 0, on which settings are chosen; results are reported on other seeds. Each variant changes one
+setting of the default energy. `target` is its exact target, `erfm_resample` the default method on it.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class Bench:
         return trained
 
     def with_generated(self) -> Classifier:
-        """Train on real rows and as many generated ones, labelled by the first guide."""
+        """Train on real samples and as many generated ones, labelled by the first guide."""
         real = self.study.guide_rows[0]
         x = self.study.flow.sample(len(real), stream(self.study.seed, 42))
         labels = self.study.guide.probabilities(x).argmax(1)
