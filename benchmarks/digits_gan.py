@@ -1,11 +1,11 @@
-"""A small GAN on the digits of a finished demo run: a generator that unflow did not train.
+"""Train a small GAN on the digits of a finished demo run, as an example of a third-party generator.
 
     unflow demo --out demo
     python benchmarks/digits_gan.py demo
     python benchmarks/variants.py demo latent_transport "" "coupling=maximal" --model gan
 
-Writes demo/gan, which every command reads while this folder is on PYTHONPATH: the non-saturating loss
-with R1 (arXiv 1801.04406), latents in 16 dimensions, averaged weights.
+It writes demo/gan; every command can read it while this folder is on PYTHONPATH. The GAN uses the
+non-saturating loss with R1 (arXiv 1801.04406), 16-dimensional latents and averaged weights.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from unflow.training.originals.base_models import load_rows
 
 
 def generator(latent: int = 16, width: int = 256) -> nn.Module:
-    """[batch, latent] -> [batch, 1, 8, 8]."""
+    """Return the generator, [batch, latent] -> [batch, 1, 8, 8]."""
     return nn.Sequential(
         nn.Linear(latent, width),
         nn.LayerNorm(width),
@@ -43,7 +43,7 @@ def generator(latent: int = 16, width: int = 256) -> nn.Module:
 
 
 class Discriminator(nn.Module):
-    """An MLP that also sees how much its batch varies, against collapse (arXiv 1710.10196)."""
+    """An MLP with a batch standard deviation feature, against mode collapse (arXiv 1710.10196)."""
 
     def __init__(self, width: int = 256) -> None:
         super().__init__()
@@ -57,7 +57,7 @@ class Discriminator(nn.Module):
 
 
 def train(data: Tensor, seed: int, steps: int, batch: int = 128, r1: float = 1.0) -> nn.Module:
-    """Return the averaged generator."""
+    """Train the GAN and return the generator with averaged weights."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         G, D = generator(), Discriminator()

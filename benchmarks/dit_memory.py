@@ -1,4 +1,8 @@
-"""What training a DiT keeps in memory: parameters, and what a sample leaves for the backward pass."""
+"""Memory of training a DiT, computed from its options: parameters, activations, and all states of UOT.
+
+``scaling.py memory`` prints its figures for ImageNet's XL/2, docs/scaling.md quotes them, and
+tests/nets/test_dit.py compares them with the networks. It is not a command; it needs no network and no data.
+"""
 
 from __future__ import annotations
 
@@ -15,20 +19,20 @@ from unflow.nets.dit import TIME_FEATURES
 
 @dataclass(frozen=True, kw_only=True)
 class DiTMemory:
-    """Numbers of a ``DiT``, from its options alone; no network is made.
+    """Counts of the parameters and activations of a ``DiT``, from its options alone.
 
         parameters  = D (p^2 C + 1) + times (D^2 + (T + 2) D) + [classes] (classes + 1) D
                       + depth (18 D^2 + 15 D) + 2 D^2 + 2 D + p^2 C (D + 1)
         block       = 20 N D + (heads + 4) N + 8 D
         activations = 3 N D + 2 N + C h w + times (2 D + T) + 3 D + 2 [classes] + depth block
 
-    with D features of a token, N tokens, T = 256 features of a time, and [classes] 1 if there are any.
-    Activations are numbers of four bytes (a label counts twice) with the fused attention; the explicit one of
-    a forward-mode derivative keeps matrices of heads N^2 as well. With ``checkpoint`` a block leaves its
-    N D inputs, and one block at a time is whole.
+    D is the number of features of a token, N of tokens, T = 256 of features of a time; [classes] is 1 if
+    there are classes, else 0. An activation has four bytes (a label counts twice). The counts hold for the
+    fused attention; the explicit attention of a forward-mode derivative also keeps matrices of heads N^2
+    entries. With ``checkpoint`` every block keeps only its N D inputs, and one block at a time is recomputed.
 
     Attributes:
-        shape, patch, width, depth, heads, num_times, num_classes, checkpoint: as the network's.
+        shape, patch, width, depth, heads, num_times, num_classes, checkpoint: options of the network.
     """
 
     shape: Sequence[int]
@@ -42,22 +46,22 @@ class DiTMemory:
 
     @staticmethod
     def of(config: Mapping[str, Any]) -> DiTMemory:
-        """Return the numbers of the network with this description."""
+        """Return the counts for a network's configuration."""
         return DiTMemory(**{name: config[name] for name in config if name not in ("net", "label")})
 
     @property
     def tokens(self) -> int:
-        """N: patches of one sample."""
+        """N: number of patches of one sample."""
         return self.shape[1] * self.shape[2] // self.patch**2
 
     @property
     def block_parameters(self) -> int:
-        """Parameters of one block: queries, keys, values and output 4 D^2, MLP 8 D^2, modulation 6 D^2."""
+        """Parameters of one block; matrices: attention 4 D^2, MLP 8 D^2, modulation 6 D^2."""
         return 18 * self.width**2 + 15 * self.width
 
     @property
     def parameters(self) -> int:
-        """All parameters."""
+        """Parameters of the network."""
         D, entries = self.width, self.patch**2 * self.shape[0]
         classes = (self.num_classes + 1) * D if self.num_classes else 0
         times = self.num_times * (D**2 + (TIME_FEATURES + 2) * D)
@@ -66,18 +70,18 @@ class DiTMemory:
 
     @property
     def block_matrix(self) -> int:
-        """Entries of the weight matrices of one block, that take low-rank adapters."""
+        """Entries of the weight matrices of one block to which low-rank adapters apply."""
         return 18 * self.width**2
 
     @property
     def matrices(self) -> int:
-        """Entries of all weight matrices that take low-rank adapters: all but biases and classes."""
+        """Entries of all weight matrices to which low-rank adapters apply: all but biases and classes."""
         D, entries = self.width, self.patch**2 * self.shape[0]
         times = self.num_times * (D**2 + TIME_FEATURES * D)
         return 2 * entries * D + times + self.depth * self.block_matrix + 2 * D**2
 
     def low_rank(self, rank: int) -> int:
-        """Return what low-rank adapters of all matrices train: rank (m + n) numbers of one of [m, n].
+        """Return the parameters of low-rank adapters of all matrices: rank (m + n) for a matrix [m, n].
 
         rank (depth 23 D + times (3 D + T) + 5 D + 2 p^2 C)
         """
@@ -89,7 +93,8 @@ class DiTMemory:
     def kept_sums(self) -> int:
         """Entries of the sums W + B A that are kept at once for the backward pass.
 
-        Not of what reads a time alone: no gradient goes on from there. With ``checkpoint`` of one block.
+        Matrices whose only input is a time do not count: no gradient passes through them. With
+        ``checkpoint`` the sums of one block are kept.
         """
         blocks = min(self.depth, 1) if self.checkpoint else self.depth
         read_times = self.num_times * TIME_FEATURES * self.width
@@ -97,12 +102,12 @@ class DiTMemory:
 
     @property
     def block_activations(self) -> int:
-        """Numbers that one block keeps of one sample."""
+        """Activations of one sample that one block keeps."""
         return 20 * self.tokens * self.width + (self.heads + 4) * self.tokens + 8 * self.width
 
     @property
     def activations(self) -> int:
-        """Numbers that a forward pass keeps of one sample for the backward pass."""
+        """Activations of one sample that a forward pass keeps for the backward pass."""
         D, N = self.width, self.tokens
         outside = 3 * N * D + 2 * N + math.prod(self.shape) + self.num_times * (2 * D + TIME_FEATURES) + 3 * D
         per_block = N * D if self.checkpoint else self.block_activations
@@ -110,7 +115,7 @@ class DiTMemory:
 
     @property
     def peak_activations(self) -> int:
-        """Numbers of one sample that are kept at once; with ``checkpoint`` a block is whole in its turn."""
+        """Activations of one sample that are in memory at once; ``checkpoint`` recomputes one block."""
         return self.activations + (self.block_activations if self.checkpoint and self.depth else 0)
 
 
@@ -132,22 +137,21 @@ def uot_bytes(
     potential: int = 0,
     devices: int = 1,
 ) -> dict[str, int]:
-    """Return what ``UOT`` keeps on one device in single precision, by what it is, in bytes.
+    """Return the memory of ``UOT`` on one device in single precision, by kind, in bytes.
 
-    Four bytes a number: the original G0, the generator G, its gradients, Adam's two moments, and the average
-    of what is trained of G; the potential, with its gradients and moments; latents, outputs and pool; the
-    activations of G, and with adapters the sums W + B A that a pass makes.
-    Not counted: the energy (a decoder and a classifier, forward and backward), and what a
-    kernel needs while it runs.
+    It counts the original G0; the generator G, its gradients, Adam's two moments, and the average of G's
+    trained parameters; the potential with its gradients and moments; latents, outputs and pool; the
+    activations of G; and with adapters the sums W + B A of a pass. It does not count the energy (a decoder
+    and a classifier, forward and backward) and the working memory of kernels.
 
     Args:
-        net: of the generator.
-        rows: samples per forward pass and device: of one micro-batch.
+        net: counts of the generator.
+        rows: samples per forward pass and device, those of one micro-batch.
         bank_size: of the method.
-        trained: parameters of G that are; None: all.
-        rank: of low-rank adapters of all matrices of G, in place of its parameters; None: no adapters.
-        potential: its parameters.
-        devices: over which G, its gradients and its moments are sharded; 1: not at all.
+        trained: number of trained parameters of G; None: all.
+        rank: of low-rank adapters of all matrices of G, trained instead of its parameters; None: no adapters.
+        potential: number of parameters of the potential.
+        devices: number of devices over which G, its gradients and its moments are sharded.
     """
     adapters = 0 if rank is None else net.low_rank(rank)
     trained = adapters or (net.parameters if trained is None else trained)
@@ -165,9 +169,9 @@ def uot_bytes(
 
 
 def saved_bytes(net: nn.Module, *inputs: Tensor) -> int:
-    """Return the bytes that one forward pass of any module keeps for the backward pass, beside its weights.
+    """Return the bytes that one forward pass of a module keeps for the backward pass, without its weights.
 
-    Measured: the pass is made, and each piece of memory that autograd keeps is counted once.
+    It runs the pass and counts each storage that autograd saves once.
     """
     own = {tensor.untyped_storage().data_ptr() for tensor in [*net.parameters(), *net.buffers()]}
     kept: dict[int, Tensor] = {}

@@ -1,10 +1,10 @@
-"""Which energy earns its place: margin, noise, calibration, balance, ensemble, generated samples.
+"""Comparison of energies: margin, noise, calibration, balance, ensemble, generated samples.
 
     unflow reproduce continualflow-mnist --out tune --seed 0 --seeds 1 --dataset mnist --data DIR
     python benchmarks/energies.py tune continualflow-mnist mnist --data DIR
 
-Seed 0 only: it is for choosing, not for reporting. Each variant changes one thing of the default energy;
-`target` is its exact target, `erfm_resample` the default method on it.
+It uses seed 0, on which settings are chosen; results are reported on other seeds. Each variant changes one
+setting of the default energy. `target` is its exact target, `erfm_resample` the default method on it.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class Bench:
         return trained
 
     def with_generated(self) -> Classifier:
-        """Train on real rows and as many generated ones, labelled by the first guide."""
+        """Train on real samples and as many generated ones, labelled by the first guide."""
         real = self.study.guide_rows[0]
         x = self.study.flow.sample(len(real), stream(self.study.seed, 42))
         labels = self.study.guide.probabilities(x).argmax(1)
@@ -103,7 +103,7 @@ class Bench:
         n, z = study.recipe.n, study.flow.prior(study.recipe.n, stream(study.seed, 99))
         bank = target.bank(n, stream(study.seed, 63))
         exact = target.sample(n, stream(study.seed, 100)).x
-        result = unlearn(target, study.recipe.method("erfm_resample"), seed=study.seed)
+        result = unlearn(target, study.recipe.find_method("erfm_resample"), seed=study.seed)
         cells = [name, f"{target.effective_sample_size(bank.energy):.2f}"]
         for x in (exact, result.model.push_batches(z)):
             images = x if study.autoencoder is None else study.autoencoder.decode_batches(x)
@@ -134,7 +134,7 @@ def main() -> None:
     torch.set_num_threads(1)
     experiment = EXPERIMENTS[arguments.experiment](out=arguments.out, seeds=[0], data=arguments.data)
     assert isinstance(experiment, ImageExperiment)
-    bench = Bench(experiment.study(0), experiment.forget(arguments.dataset))
+    bench = Bench(experiment.make_study(0), experiment.find_forgotten(arguments.dataset))
     print(
         "| energy | ESS | target: left | FD retain | share TV | erfm_resample: left | FD retain | share TV |"
     )

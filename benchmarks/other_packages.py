@@ -1,14 +1,14 @@
-"""Models of other people's packages forget a digit by one command, with no line of code in between.
+"""Models of third-party packages forget a digit by one command, without any code.
 
     pip install torchcfm rectified-flow-pytorch torchgan
     python benchmarks/other_packages.py --out runs/other-packages
 
-Each model is trained on the embedded digits by its package's own network and loss, and kept as a checkpoint
-of plain PyTorch. Then the shell is given one line that names the package's class and the checkpoint. A
-package that is not installed is left out, and said to be.
+Each model is trained on the embedded digits by its package's own network and loss, and saved as a plain
+PyTorch checkpoint. The command then names the package's class and the checkpoint. The table marks packages
+that are not installed.
 
-``guide`` is what the command's energy names; the judge is a support vector machine on the other half of the
-data.
+The energy uses a guide trained on one half of the data; the judge is a support vector machine trained on the
+other half.
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ class Trial:
     """One model of one package.
 
     Attributes:
-        package: that has to be installed.
+        package: name of the package.
         train: images [n, 1, 8, 8] in [-1, 1] -> the checkpoint.
-        line: that names it; CHECKPOINT stands for the file.
-        budget: options of the command, where its defaults are for smaller networks.
+        line: model specification; CHECKPOINT is replaced by the file.
+        budget: further options of the command, for networks that are too slow with its defaults.
     """
 
     package: str
@@ -51,10 +51,10 @@ class Trial:
     budget: str = ""
 
 
-# Their trainings
+# Training by each package
 
 
-def flow_of_torchcfm(x: Tensor) -> dict[str, dict[str, Tensor]]:
+def train_torchcfm_flow(x: Tensor) -> dict[str, dict[str, Tensor]]:
     from torchcfm import ConditionalFlowMatcher
     from torchcfm.models.unet.unet import UNetModelWrapper
 
@@ -69,7 +69,7 @@ def flow_of_torchcfm(x: Tensor) -> dict[str, dict[str, Tensor]]:
     return {"net_model": net.state_dict()}
 
 
-def mean_flow_of_rectified_flow_pytorch(x: Tensor) -> dict[str, Tensor]:
+def train_rectified_flow_pytorch_mean_flow(x: Tensor) -> dict[str, Tensor]:
     from rectified_flow_pytorch import MeanFlow
     from rectified_flow_pytorch.rectified_flow import Unet
 
@@ -78,7 +78,7 @@ def mean_flow_of_rectified_flow_pytorch(x: Tensor) -> dict[str, Tensor]:
     return flow.state_dict()
 
 
-def gan_of_torchgan(x: Tensor) -> dict[str, dict[str, Tensor]]:
+def train_torchgan_gan(x: Tensor) -> dict[str, dict[str, Tensor]]:
     from torchgan.losses import WassersteinDiscriminatorLoss, WassersteinGeneratorLoss
     from torchgan.models import DCGANDiscriminator, DCGANGenerator
 
@@ -115,21 +115,21 @@ SMALL = "--settings.steps 300 --settings.batch_size 128 --settings.bank_size 409
 TRIALS = {
     "torchcfm: UNetModelWrapper, a flow": Trial(
         "torchcfm",
-        flow_of_torchcfm,
+        train_torchcfm_flow,
         "flow:torchcfm.models.unet.unet:UNetModelWrapper@CHECKPOINT,shape=1x8x8,call=t/x,"
         "dim=[1, 8, 8],num_channels=32,num_res_blocks=1,channel_mult=[1, 2]",
         SMALL,
     ),
     "rectified-flow-pytorch: MeanFlow of a Unet": Trial(
         "rectified_flow_pytorch",
-        mean_flow_of_rectified_flow_pytorch,
+        train_rectified_flow_pytorch_mean_flow,
         "flow_map:rectified_flow_pytorch.rectified_flow:Unet@CHECKPOINT,shape=1x8x8,call=x/start/span,"
         "noise_at=1,dim=16,channels=1,dim_mults=[1, 2],accept_dest_time=true",
         SMALL,
     ),
     "torchgan: DCGANGenerator": Trial(
         "torchgan",
-        gan_of_torchgan,
+        train_torchgan_gan,
         "generator:torchgan.models:DCGANGenerator@CHECKPOINT,prior=normal:32,key=generator,encoding_dims=32,"
         "out_size=16,out_channels=1,step_channels=32",
     ),
@@ -159,8 +159,8 @@ def train_guide(x: Tensor, labels: Tensor, file: Path) -> None:
     torch.save(net.state_dict(), file)
 
 
-def left(judge: SVC, model: uf.GenerativeModel) -> tuple[float, Tensor]:
-    """Return the share of the digit in %, and the class of each sample; always at the same latents."""
+def measure(judge: SVC, model: uf.GenerativeModel) -> tuple[float, Tensor]:
+    """Return the share of the digit in %, and the class of each sample, for the same latents every time."""
     x = nnf.adaptive_avg_pool2d(model.sample(N, uf.stream(0)), 8)
     seen = torch.as_tensor(judge.predict(x.flatten(1).numpy()))
     return 100 * float((seen == DIGIT).float().mean()), seen
@@ -170,7 +170,7 @@ def left(judge: SVC, model: uf.GenerativeModel) -> tuple[float, Tensor]:
 
 
 def forget(trial: Trial, checkpoint: Path, guide: Path, out: Path) -> tuple[str, float]:
-    """Run the command; return the line of the model, and the seconds."""
+    """Run the command; return the model specification, and the seconds."""
     line = trial.line.replace("CHECKPOINT", str(checkpoint.resolve()))
     words = [
         sys.executable,
@@ -192,19 +192,19 @@ def forget(trial: Trial, checkpoint: Path, guide: Path, out: Path) -> tuple[str,
     return line, time.perf_counter() - started
 
 
-def row(name: str, trial: Trial, x: Tensor, judge: SVC, guide: Path, out: Path) -> str:
-    """Return a trial as a row of the table."""
+def run_trial(name: str, trial: Trial, x: Tensor, judge: SVC, guide: Path, out: Path) -> str:
+    """Run a trial and return its row of the table."""
     checkpoint = out / f"{trial.package}.pth"
     trained = train_once(trial, x, checkpoint)
     line, seconds = forget(trial, checkpoint, guide, out / trial.package)
-    before, first = left(judge, load_model(line))
-    after, then = left(judge, uf.load(out / trial.package, trust_code=True))
+    before, first = measure(judge, load_model(line))
+    after, then = measure(judge, uf.load(out / trial.package, trust_code=True))
     kept = 100 * float((first == then)[first != DIGIT].float().mean())
     return f"| {name} | {before:.1f} | {after:.1f} | {kept:.0f} | {trained:.0f} | {seconds:.0f} |"
 
 
 def train_once(trial: Trial, x: Tensor, checkpoint: Path) -> float:
-    """Train and save the model, unless it is there; return the seconds that it took."""
+    """Train and save the model, unless the file exists; return the seconds of the training."""
     watch = checkpoint.with_suffix(".json")
     if not watch.exists():
         torch.manual_seed(0)
@@ -236,7 +236,7 @@ def main() -> None:
         if importlib.util.find_spec(trial.package) is None:
             print(f"| {name} | not installed | | | | |")
         else:
-            print(row(name, trial, data.x, judge, guide, asked.out), flush=True)
+            print(run_trial(name, trial, data.x, judge, guide, asked.out), flush=True)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""What big models take: arithmetic of ImageNet's network, and measurements at reduced depth.
+"""Memory and time of large models: computed for ImageNet's XL/2, measured at reduced depth.
 
-    python benchmarks/scaling.py memory           bytes of UOT on XL/2, by what is done about them
-    python benchmarks/scaling.py micro_batches    peak memory and time of a step, a process each
-    python benchmarks/scaling.py compile          time of a step with torch.compile, over that without
+    python benchmarks/scaling.py memory           memory of UOT on XL/2, with and without each saving
+    python benchmarks/scaling.py micro_batches    peak memory and time of a step, each in its own process
+    python benchmarks/scaling.py compile          time of a step with torch.compile, relative to eager mode
 
-The first measures nothing, and needs a moment; the others train on this machine's CPU, on one thread.
+The first computes its figures without a measurement; the others train on the CPU, on one thread.
 """
 
 from __future__ import annotations
@@ -65,17 +65,17 @@ def memory() -> None:
 # Measurements
 
 
-def network(name: str) -> tuple[nn.Module, tuple[int, ...], int]:
+def make_network(name: str) -> tuple[nn.Module, tuple[int, ...], int]:
     """Return a network, the shape of its samples, and a batch size."""
     if name == "mlp":
         return MLP((1, 8, 8), 256, 4), (1, 8, 8), 128
     return DiT(SHAPE, **REDUCED, checkpoint="checkpoint" in name), SHAPE, BATCH
 
 
-def steps(name: str, count: int, rank: int | None = None, **how: Any) -> list[float]:
-    """Return the seconds of each step of flow matching but the first."""
+def time_steps(name: str, count: int, rank: int | None = None, **how: Any) -> list[float]:
+    """Return the seconds of each step of flow matching except the first."""
     torch.manual_seed(0)
-    net, shape, batch_size = network(name)
+    net, shape, batch_size = make_network(name)
     method: Method = FlowMatching(steps=count, batch_size=batch_size)
     problem = Problem(
         model=Flow(net, shape),
@@ -87,33 +87,33 @@ def steps(name: str, count: int, rank: int | None = None, **how: Any) -> list[fl
     return [b - a for a, b in pairwise(times)]
 
 
-def one(arguments: list[str]) -> None:
+def measure_here(arguments: list[str]) -> None:
     """Measure in this process, and print JSON."""
     torch.set_num_threads(1)
     name, count, how = arguments[0], int(arguments[1]), json.loads(arguments[2])
-    seconds = steps(name, count, **how) if count else []
+    seconds = time_steps(name, count, **how) if count else []
     print(json.dumps({"peak": peak_rss_mb(), "seconds": statistics.median(seconds) if seconds else 0.0}))
 
 
-def measured(name: str, count: int, **how: Any) -> dict[str, float]:
+def measure(name: str, count: int, **how: Any) -> dict[str, float]:
     words = [sys.executable, __file__, "one", name, str(count), json.dumps(how)]
     done = subprocess.run(words, check=True, capture_output=True, text=True)
     return json.loads(done.stdout.splitlines()[-1])
 
 
 def micro_batches() -> None:
-    idle = measured("dit", 1, micro_batches=BATCH)["peak"]
+    idle = measure("dit", 1, micro_batches=BATCH)["peak"]
     print(f"peak resident memory in MB, beside {idle:.0f} of a process that takes one step row by row")
     print("| micro-batches | rank | above that, MB | a step, s |\n|---:|---:|---:|---:|")
     for k, rank in (1, None), (2, None), (4, None), (8, None), (1, RANK), (4, RANK):
-        found = measured("dit", 4, micro_batches=k, rank=rank)
+        found = measure("dit", 4, micro_batches=k, rank=rank)
         print(f"| {k} | {rank or '–'} | {found['peak'] - idle:.0f} | {found['seconds']:.2f} |")
 
 
-def compiled() -> None:
+def compare_compiled() -> None:
     print("| network | eager, ms | compiled, ms | ratio |\n|---|---:|---:|---:|")
     for name, count in ("mlp", 300), ("dit", 12):
-        eager, fast = (1e3 * measured(name, count, compile=flag)["seconds"] for flag in (False, True))
+        eager, fast = (1e3 * measure(name, count, compile=flag)["seconds"] for flag in (False, True))
         print(f"| {name} | {eager:.1f} | {fast:.1f} | {fast / eager:.2f} |")
 
 
@@ -124,6 +124,6 @@ if __name__ == "__main__":
     parser.add_argument("what", choices=["memory", "micro_batches", "compile", "one"])
     what, rest = parser.parse_known_args()
     if what.what == "one":
-        one(rest)
+        measure_here(rest)
     else:
-        {"memory": memory, "micro_batches": micro_batches, "compile": compiled}[what.what]()
+        {"memory": memory, "micro_batches": micro_batches, "compile": compare_compiled}[what.what]()

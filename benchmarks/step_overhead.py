@@ -1,10 +1,10 @@
-"""Time of one training step in unflow's loop against a bare PyTorch loop of the same network and batch.
+"""Time of a training step in unflow's loop and in a plain PyTorch loop with the same network and batch.
 
     python benchmarks/step_overhead.py [--steps 300] [--rounds 5]
 
-Both sides take turns within one run, on one thread; the ratio is that of the median times per step. The
-bare loop draws the same batch from torch's global stream, evaluates the same loss, takes the same Adam
-step and keeps the same weight average.
+The two loops alternate within one run, on one thread; the ratio is that of the median times per step. The
+plain loop draws batches of the same size from torch's global stream, and has the same loss, Adam step and
+weight average.
 """
 
 from __future__ import annotations
@@ -132,22 +132,25 @@ def main() -> None:
     prepared = uot.prepare(problem, torch.Generator().manual_seed(0))
     bank = (prepared["z"], prepared["origin"], prepared["pool"], prepared["scale"])
 
-    def ours(method: FlowMatching | MeanFlow | UOT, problem: Problem) -> float:
-        """Time of the steps alone: the bank is made before, in both loops."""
+    def time_unflow(method: FlowMatching | MeanFlow | UOT, problem: Problem) -> float:
+        """Return the time of the steps alone; both loops make the bank before them."""
         marks: list[float] = []
         fit(method, problem, on_step=lambda _: marks.append(time.perf_counter()))
         return (marks[-1] - marks[0]) / (len(marks) - 1) * steps
 
     jobs: dict[str, tuple[Callable[[], float], Callable[[], float]]] = {
         "flow": (
-            lambda: ours(FlowMatching(steps=steps), Problem(model=flow, data=x)),
+            lambda: time_unflow(FlowMatching(steps=steps), Problem(model=flow, data=x)),
             lambda: seconds(lambda: bare_flow(x, steps)),
         ),
         "mean_flow": (
-            lambda: ours(MeanFlow(steps=steps), Problem(model=flow_map, data=x)),
+            lambda: time_unflow(MeanFlow(steps=steps), Problem(model=flow_map, data=x)),
             lambda: seconds(lambda: bare_mean_flow(x, steps)),
         ),
-        "uot": (lambda: ours(uot, problem), lambda: seconds(lambda: bare_uot(bank, energy, flow_map, steps))),
+        "uot": (
+            lambda: time_unflow(uot, problem),
+            lambda: seconds(lambda: bare_uot(bank, energy, flow_map, steps)),
+        ),
     }
     result = {}
     for name, (first, second) in jobs.items():

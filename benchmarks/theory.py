@@ -1,9 +1,9 @@
-"""One request on a line, by both papers: the figure of docs/theory.md.
+"""The figure of docs/theory.md: one request on a line, by the methods of both papers.
 
     python benchmarks/theory.py docs/images/theory-1d.png
 
-q0 = N(0, 1), G(x) = 6 (x - 0.3) with a margin of 1. Left: ERFM and UOT (tau = 0), trained, beside the target
-that they share. Right: where the optimum of UOT's objective goes as tau grows, on a grid, without training.
+q0 = N(0, 1), G(x) = 6 (x - 0.3) with a margin of 1. Left: trained ERFM and UOT (tau = 0), beside their common
+target. Right: the optimum of UOT's objective for increasing tau, computed on a grid without training.
 """
 
 from __future__ import annotations
@@ -47,9 +47,9 @@ def total_variation(p: Tensor, q: Tensor) -> float:
     return float((p.double() - q.double()).abs().sum() / 2)
 
 
-def trained() -> dict[str, Tensor]:
-    """Return the laws that both methods learn from models that are still the identity, hence N(0, 1)."""
-    torch.manual_seed(0)  # of the fresh networks
+def train_both() -> dict[str, Tensor]:
+    """Return the laws that both methods learn from untrained models, whose law is N(0, 1)."""
+    torch.manual_seed(0)  # for the initial weights
     F = CallableEnergy(energy, lower_bound=0.0)
     flow = Flow(MLP([1], width=64, depth=2), [1])
     flow_map = FlowMap(MLP([1], width=64, depth=2, num_times=2), [1])
@@ -94,7 +94,7 @@ def main() -> None:
         axes.set_title(title, loc="left")
         axes.set_xlabel("x")
         axes.spines[["top", "right"]].set_visible(False)
-    for (name, law), colour in zip(trained().items(), ("#0f67a6", "#bf4d0d"), strict=True):
+    for (name, law), colour in zip(train_both().items(), ("#0f67a6", "#bf4d0d"), strict=True):
         distance = total_variation(law, target)
         print(f"{name}: total variation to q* {distance:.3f} (sampling alone {floor(target):.3f})")
         left.plot(CENTRES, law / width, color=colour, label=f"{name} (TV {distance:.3f})")

@@ -1,4 +1,4 @@
-"""Rows of method variants on a finished demo run, against the same target, judge and latents.
+"""Metrics of variants of a method on a finished demo run, with the same target, judge and latents.
 
     unflow demo --out demo
     python benchmarks/variants.py demo erfm_resample "" "thin=false" "place=prior,thin=false"
@@ -15,7 +15,6 @@ import argparse
 import dataclasses
 import os
 from pathlib import Path
-from typing import Any
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
@@ -24,7 +23,7 @@ import torch
 import yaml
 
 import unflow as uf
-from unflow.evidence.auditing import Entry, Evidence, FamilyAudit, draw_samples, target_samples
+from unflow.evidence.auditing import AuditRow, Entry, Evidence, FamilyAudit, draw_samples, target_samples
 from unflow.methods import UNLEARNERS
 from unflow.training.method import Method, Problem
 from unflow.training.originals.base_models import load_rows
@@ -42,15 +41,16 @@ COLUMNS = (
 )
 
 
-def changed(method: Method, text: str) -> Method:
+def change_settings(method: Method, text: str) -> Method:
     """Return a method with "name=value,..." applied; values are YAML."""
     pairs = (item.split("=", 1) for item in text.split(",") if item)
     return dataclasses.replace(method, **{name: yaml.safe_load(value) for name, value in pairs})
 
 
-def shown(name: str, row: dict[str, Any], seconds: str = "–") -> None:
+def print_row(name: str, row: AuditRow, seconds: str = "–") -> None:
     """Print one row of the table."""
-    cells = " | ".join("–" if row[c] is None else f"{row[c]:.3f}" for c in COLUMNS)
+    numbers = (row.number(c) for c in COLUMNS)
+    cells = " | ".join("–" if number is None else f"{number:.3f}" for number in numbers)
     print(f"| {name} | {cells} | {seconds} |", flush=True)
 
 
@@ -86,14 +86,14 @@ def main() -> None:
     print("|---|" + "---|" * (len(COLUMNS) + 1))
     floor = audit.floor()
     print("| floor | " + " | ".join(f"{floor[c]:.3f}" if floor.get(c) else "–" for c in COLUMNS) + " | – |")
-    shown("exact target", audit.row(Entry("target", first)))
+    print_row("exact target", audit.row(Entry("target", first)))
     for text in options.variants:
-        method = changed(base, text)
+        method = change_settings(base, text)
         real = rows_read(method, target, config["forget"], train, teacher=teacher)
         problem = Problem(model=model, target=target, teacher=teacher, **real)
         result = uf.fit(method, problem, seed=options.seed)
         row = audit.row(Entry(options.method, draw_samples(result.model, z)))
-        shown(text or "default", row, f"{result.seconds:.1f}")
+        print_row(text or "default", row, f"{result.seconds:.1f}")
 
 
 if __name__ == "__main__":

@@ -34,7 +34,7 @@ from unflow.disk.meanflow_checkpoints import (
     to_public_name,
 )
 from unflow.energies import CallableEnergy, ClassLogOdds, anchoring
-from unflow.evidence.reproduce.results import paper_rows
+from unflow.evidence.reproduce.results import read_paper_rows
 from unflow.ground.errors import InputError
 from unflow.mathematics.divergences import KL
 from unflow.methods import UNLEARNERS, UOT
@@ -625,7 +625,7 @@ def test_a_label_forgets_its_class_by_an_energy_of_features_and_the_other_moves_
 
 
 def test_the_papers_row_is_the_bound_that_its_digest_states() -> None:
-    (row,) = paper_rows("uot_unlearn.csv", ["imagenet256-goldfish"])
+    (row,) = read_paper_rows("uot_unlearn.csv", ["imagenet256-goldfish"])
     assert (row["method"], row["source"]) == ("uot", "paper")
     assert row["as_in_paper"] == {"pul_at_least": 90.0}
 

@@ -37,12 +37,12 @@ def run(
     Args:
         out: run folder; the same command continues a run that was stopped.
         forget: digits to forget, like 3 or 3,5.
-        seed: of everything.
-        seeds: runs with seed, seed+1, ...; more than one writes a folder each, table.json and table.md.
+        seed: of all random numbers.
+        seeds: number of runs, with seed, seed+1, ...; for several, one folder each, table.json and table.md.
         margin: of the energy, >= 0.
         strength: lam, >= 0.
-        divergence: what holds the target near the original.
-        flow_map: how the one-step model is trained.
+        divergence: between the target and the original.
+        flow_map: training of the one-step model.
         n: samples per audited row, >= 100.
         full: retrain the one-step model as well.
         device: cpu, cuda or mps.
@@ -82,7 +82,7 @@ def run(
     audits = []
     for demo, config in zip(demos, configs, strict=True):
         open_run(demo.out, record | {"seed": config.seed})
-        audits.append(_one(demo))
+        audits.append(_run_demo(demo))
     if seeds > 1:
         summary = summarise([audit.as_dict() for audit in audits])
         write_json(out / "table.json", summary)
@@ -91,7 +91,7 @@ def run(
         print(f"table: {out / 'table.json'}, {out / 'table.md'}")
 
 
-def _one(demo: Demo) -> Audit:
+def _run_demo(demo: Demo) -> Audit:
     started = time.perf_counter()
     audit = demo.run()
     print_audit(audit.as_dict())

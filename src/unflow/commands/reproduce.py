@@ -21,7 +21,7 @@ DEFAULT = Attacks()
 
 
 def add_arguments(parser: ArgumentParser, arguments: Sequence[str]) -> list[str]:
-    """Add the options; a first word is the name of the experiment."""
+    """Add the options; a first positional argument is the name of the experiment."""
     parser.add_function_arguments(run)
     return first_word_as("name", arguments)
 
@@ -39,20 +39,20 @@ def run(
     attack: bool = False,
     attacks: Attacks = DEFAULT,
 ) -> None:
-    """Make a paper's table and figures again, our rows beside the paper's.
+    """Reproduce a paper's table and figures, with our rows beside the paper's.
 
     Args:
         name: continualflow-2d, continualflow-mnist, continualflow-cifar10, uot-2d, uot-mnist, uot-cifar10.
         out: run folder; the same command continues a run that was stopped.
-        seeds: runs with seed, seed+1, ...
-        seed: the first one, of data, training and judge; its figures are drawn.
-        dataset: one of the experiment's data sets or requests; all by default.
-        classes: to forget one at a time, like 0,1 (uot-mnist, uot-cifar10); all by default.
+        seeds: number of runs, with seed, seed+1, ...
+        seed: first seed of data, training and judge; the figures show it.
+        dataset: one of the experiment's datasets or requests; all by default.
+        classes: classes to forget one at a time, like 0,1 (uot-mnist, uot-cifar10); all by default.
         data: folder with the files of MNIST or CIFAR-10.
         device: cpu, cuda or mps.
-        jobs: studies (seeds, in the plane also data sets) made side by side, one thread each.
-        attack: attack every row of one request too, with every seed; a finished run goes on with it.
-        attacks: how.
+        jobs: number of studies (seeds, and datasets in two dimensions) made in parallel, one thread each.
+        attack: also attack every row of one request, with every seed; works on a finished run too.
+        attacks: settings of the attacks.
     """
     torch.set_num_threads(1)
     kind = choose(EXPERIMENTS, name, "experiment")
@@ -71,7 +71,7 @@ def run(
         raise InputError(f"got --attack for {name}, which has no images to relearn; expected one of {able}")
     only: tuple[str, ...] = () if dataset is None else (dataset,)
     if classes is not None:
-        only = kind.of_classes(parse_classes(classes, "--classes"))
+        only = kind.choose_requests(parse_classes(classes, "--classes"))
     experiment = kind(
         out=out,
         seeds=range(seed, seed + seeds),

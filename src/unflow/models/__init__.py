@@ -9,8 +9,9 @@ from unflow.models.filtered import Filtered
 from unflow.models.flow import Flow
 from unflow.models.flow_map import FlowMap
 from unflow.models.generator import Generator
+from unflow.models.inside import plain_module
 from unflow.models.labelled import Labelled
-from unflow.models.latent import Latent, inner_model, plain_module
+from unflow.models.latent import Latent, inner_model
 
 __all__ = [
     "MODELS",

@@ -6,16 +6,11 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from unflow.ground.errors import InputError
 from unflow.models.autoencoder import Autoencoder
 from unflow.models.base import GenerativeModel
-from unflow.models.flow import Flow
-from unflow.models.flow_map import FlowMap
-from unflow.models.generator import Generator
-from unflow.models.labelled import Labelled
-from unflow.nets.adapters import unwrap
 
 
 class Latent(GenerativeModel):
@@ -65,20 +60,3 @@ class Latent(GenerativeModel):
 def inner_model(model: GenerativeModel) -> GenerativeModel:
     """Return the model that unlearning changes: ``inner`` of a ``Latent``, else the model itself."""
     return model.inner if isinstance(model, Latent) else model
-
-
-def plain_module(model: GenerativeModel) -> nn.Module:
-    """Return the original network inside a model, without adapters, labels and decoder.
-
-    Raises:
-        InputError: for a chain or a filter, which holds more than one network.
-    """
-    inner = inner_model(model)
-    if isinstance(inner, Labelled):
-        inner = inner.inner
-    if not isinstance(inner, Flow | FlowMap | Generator):
-        raise InputError(
-            f"got a {type(inner).__name__}, which is more than one network; expected a model whose own "
-            "weights were changed: unlearn by uot_tilted, latent_transport or erfm_resample_prior"
-        )
-    return unwrap(inner.net)

@@ -28,6 +28,7 @@ from unflow.evidence.reproduce import (
     ContinualFlow2D,
     ContinualFlowCIFAR10,
     ContinualFlowMNIST,
+    planar,
     request,
 )
 from unflow.evidence.reproduce.continualflow_2d import path_energy, squared_wasserstein
@@ -79,7 +80,7 @@ def small(**changes: Any) -> Recipe:
 
 @pytest.fixture(autouse=True)
 def few_points(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(plane, "NUM_POINTS", {"train": 400, "judge": 200, "held_out": 400})
+    monkeypatch.setattr(planar, "NUM_POINTS", {"train": 400, "judge": 200, "held_out": 400})
     monkeypatch.setattr(plane, "TRANSPORT", 100)
     for module in (plane, request):  # a guide of a few steps is not to be pressed
         monkeypatch.setattr(module, "MARGIN", 0.0)
@@ -168,21 +169,21 @@ def test_the_plane_end_to_end_and_again(tmp_path: Path) -> None:
 
 def test_every_seed_has_its_own_points_and_the_judge_its_own_part(tmp_path: Path) -> None:
     experiment = ContinualFlow2D(out=tmp_path, recipe=small())
-    first, second = (experiment.study("moons", seed).parts for seed in (1, 2))
+    first, second = (experiment.make_study("moons", seed).parts for seed in (1, 2))
     points = [part.x for parts in (first, second) for part in parts.values()]
     for i, one in enumerate(points):
         for other in points[:i]:
             assert not torch.isin(one[:, 0], other[:, 0]).any()
-    again = experiment.study("moons", 1).parts
+    again = experiment.make_study("moons", 1).parts
     assert all(torch.equal(again[name].x, first[name].x) for name in first)
 
 
 @pytest.mark.parametrize("name", PLANAR_SETS)
 def test_the_request_forgets_what_the_set_says(name: str, tmp_path: Path) -> None:
     experiment = ContinualFlow2D(out=tmp_path, seeds=[0], recipe=small())
-    (request,) = experiment.requests(name)
+    (request,) = experiment.make_requests(name)
     assert request.forget == PLANAR_SETS[name].forget
-    record = request.judge_record()
+    record = request.make_judge_record()
     assert record["name"] == "exact geometry"
     assert record["accuracy"] > 0.97
 
@@ -211,7 +212,7 @@ def test_the_wasserstein_distance_of_a_translation_is_its_length_squared() -> No
 
 def test_the_training_of_the_guide_is_counted_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     experiment = ContinualFlow2D(out=tmp_path, seeds=[1], only=["moons"], recipe=small())
-    of_moons = experiment.study("moons", 1)
+    of_moons = experiment.make_study("moons", 1)
     _ = of_moons.flow
     trained = type(of_moons).guide.func
 
@@ -222,7 +223,7 @@ def test_the_training_of_the_guide_is_counted_once(tmp_path: Path, monkeypatch: 
     slow = cached_property(slowly)
     slow.__set_name__(Study, "guide")
     monkeypatch.setattr(Study, "guide", slow)
-    assert experiment.request("moons", 1).energy_seconds < 2
+    assert experiment.make_request("moons", 1).energy_seconds < 2
 
 
 class Noted:
@@ -238,7 +239,7 @@ class Noted:
 
 
 class Noting(ContinualFlow2D):
-    def request(self, dataset: str, seed: int) -> Any:
+    def make_request(self, dataset: str, seed: int) -> Any:
         return Noted(self.out, f"{dataset}-{seed}")
 
 
@@ -255,8 +256,8 @@ def test_studies_are_made_side_by_side(tmp_path: Path) -> None:
 def test_requests_of_one_original_are_one_group(tmp_path: Path) -> None:
     images = ContinualFlowMNIST(out=tmp_path, seeds=[4, 5])
     requests = [[(name, 4) for name in images.datasets], [(images.datasets[0], 5)]]
-    assert images.groups() == requests
-    assert len(ContinualFlow2D(out=tmp_path, seeds=[4, 5]).groups()) == 2 * len(PLANAR_SETS)
+    assert images.group_requests() == requests
+    assert len(ContinualFlow2D(out=tmp_path, seeds=[4, 5]).group_requests()) == 2 * len(PLANAR_SETS)
 
 
 # Images
@@ -303,12 +304,12 @@ def test_cifar10_end_to_end(tmp_path: Path) -> None:
 def test_image_parts_are_disjoint_shuffled_and_different_in_every_seed(tmp_path: Path) -> None:
     data = write_mnist(tmp_path / "data")
     experiment = ContinualFlowMNIST(out=tmp_path / "out", data=data, recipe=image_recipe())
-    parts = experiment.study(1).parts
+    parts = experiment.make_study(1).parts
     labels = parts["held_out"].labels
     assert not torch.equal(labels, labels.sort().values)
     seen = [{part.x[k].numpy().tobytes() for k in range(len(part))} for part in parts.values()]
     assert len(seen[0] | seen[1] | seen[2]) == sum(map(len, seen))
-    assert not torch.equal(experiment.study(2).parts["train"].x, parts["train"].x)
+    assert not torch.equal(experiment.make_study(2).parts["train"].x, parts["train"].x)
 
 
 # What a user types wrongly

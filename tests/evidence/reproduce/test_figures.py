@@ -8,12 +8,12 @@ from PIL import Image
 
 from unflow.evidence.reproduce import figures
 from unflow.evidence.reproduce.figures import Curve
-from unflow.evidence.reproduce.figures.curves import on_frontier
-from unflow.evidence.reproduce.figures.images import _broken, _fit
+from unflow.evidence.reproduce.figures.curves import find_frontier
+from unflow.evidence.reproduce.figures.images import _break_line, _scale
 from unflow.evidence.reproduce.figures.labels import label_points
-from unflow.evidence.reproduce.figures.matrices import _moved
-from unflow.evidence.reproduce.figures.plane import _cloud_words
-from unflow.evidence.reproduce.figures.windows import windows_of
+from unflow.evidence.reproduce.figures.matrices import _describe_moves
+from unflow.evidence.reproduce.figures.plane import _describe_cloud
+from unflow.evidence.reproduce.figures.windows import choose_windows
 from unflow.ground.errors import InputError
 
 RNG = np.random.default_rng(0)
@@ -31,11 +31,11 @@ MOVES = RNG.integers(0, 9, (4, 4)) + 90 * np.eye(4, dtype=int)
 
 
 def trade_off(path, curves, references=None):
-    return figures.trade_off(path, curves, references or {}, xlabel="u-FID", ylabel="PUL, %")
+    return figures.draw_trade_off(path, curves, references or {}, xlabel="u-FID", ylabel="PUL, %")
 
 
 def redistribution(path, matrix, forget=(3,), **how):
-    return figures.redistribution(path, {"a": matrix}, list("abcd"), forget, **how)
+    return figures.draw_redistribution(path, {"a": matrix}, list("abcd"), forget, **how)
 
 
 def curve(**other):
@@ -43,27 +43,29 @@ def curve(**other):
 
 
 DRAWN = {
-    "scatter": lambda path: figures.scatter_panels(
+    "scatter": lambda path: figures.draw_scatter_panels(
         path,
         [("a", POINTS), ("b", POINTS * 2), ("$c", POINTS)],
         ncols=2,
         marks=POINTS[:2],
         forgotten=[POINTS[:, 0] > 0] * 3,
     ),
-    "scatter, unjudged": lambda path: figures.scatter_panels(path, [("a", POINTS)]),
-    "trajectories": lambda path: figures.trajectories(path, PATHS, PATHS / 2, ENERGY, BOX),
-    "columns": lambda path: figures.image_columns(path, [("all", COLOUR), ("one", COLOUR[:2])]),
-    "rows": lambda path: figures.image_rows(path, [("original", GREY), ("a long name " * 3, GREY[:4])]),
-    "large images": lambda path: figures.image_rows(path, [("a", LARGE)]),
-    "sweep": lambda path: figures.strength_sweep(
+    "scatter, unjudged": lambda path: figures.draw_scatter_panels(path, [("a", POINTS)]),
+    "trajectories": lambda path: figures.draw_trajectories(path, PATHS, PATHS / 2, ENERGY, BOX),
+    "columns": lambda path: figures.draw_image_columns(path, [("all", COLOUR), ("one", COLOUR[:2])]),
+    "rows": lambda path: figures.draw_image_rows(path, [("original", GREY), ("a long name " * 3, GREY[:4])]),
+    "large images": lambda path: figures.draw_image_rows(path, [("a", LARGE)]),
+    "sweep": lambda path: figures.draw_strength_sweep(
         path,
         STRENGTHS,
         {"share": [0.1, 0.5, 0.3], "distance": [1, NAN, 2]},
         {"share": [0.1, 0.6, 0.3]},
         [COLOUR] * 3,
     ),
-    "sweep without images": lambda path: figures.strength_sweep(path, STRENGTHS, {"share": [1, 2, 3]}, {}),
-    "bars": lambda path: figures.bars(
+    "sweep without images": lambda path: figures.draw_strength_sweep(
+        path, STRENGTHS, {"share": [1, 2, 3]}, {}
+    ),
+    "bars": lambda path: figures.draw_bars(
         path, ["a", "b"], {"x": [1, NAN], "y": [-1, 2]}, ylabel="share", errors={"x": [0.1, NAN]}
     ),
     "trade-off": lambda path: trade_off(
@@ -72,7 +74,7 @@ DRAWN = {
     "trade-off near the top": lambda path: trade_off(
         path, {"a": Curve(strengths=[1], x=[0], y=[100], default=1)}
     ),
-    "redistribution": lambda path: figures.redistribution(
+    "redistribution": lambda path: figures.draw_redistribution(
         path,
         {"a": MOVES, "b": MOVES * [[1], [0], [1], [1]]},
         ["zero", "one", "two", "three"],
@@ -83,39 +85,43 @@ DRAWN = {
 }
 
 REFUSED = {
-    "no panels": lambda path: figures.scatter_panels(path, []),
-    "points in 3-D": lambda path: figures.scatter_panels(path, [("a", np.zeros((4, 3)))]),
-    "no points": lambda path: figures.scatter_panels(path, [("a", np.zeros((0, 2)))]),
-    "judgements of one panel": lambda path: figures.scatter_panels(
+    "no panels": lambda path: figures.draw_scatter_panels(path, []),
+    "points in 3-D": lambda path: figures.draw_scatter_panels(path, [("a", np.zeros((4, 3)))]),
+    "no points": lambda path: figures.draw_scatter_panels(path, [("a", np.zeros((0, 2)))]),
+    "judgements of one panel": lambda path: figures.draw_scatter_panels(
         path, [("a", POINTS), ("b", POINTS)], forgotten=[POINTS[:, 0] > 0]
     ),
-    "judgements of fewer points": lambda path: figures.scatter_panels(
+    "judgements of fewer points": lambda path: figures.draw_scatter_panels(
         path, [("a", POINTS)], forgotten=[np.zeros(3, bool)]
     ),
-    "no panel in a row": lambda path: figures.scatter_panels(path, [("a", POINTS)], ncols=0),
-    "paths without time": lambda path: figures.trajectories(path, POINTS, PATHS, ENERGY, BOX),
-    "energy in 1-D": lambda path: figures.trajectories(path, PATHS, PATHS, ENERGY[0], BOX),
-    "infinite energy": lambda path: figures.trajectories(path, PATHS, PATHS, ENERGY / 0.0, BOX),
-    "an empty box": lambda path: figures.trajectories(path, PATHS, PATHS, ENERGY, (1, 1, 0, 1)),
-    "no columns": lambda path: figures.image_columns(path, []),
-    "two channels": lambda path: figures.image_columns(path, [("a", COLOUR[:, :2])]),
-    "images of two shapes": lambda path: figures.image_rows(path, [("a", COLOUR), ("b", GREY)]),
-    "one image without its batch": lambda path: figures.image_rows(path, [("a", GREY[0])]),
-    "no image in a strip": lambda path: figures.image_rows(path, [("a", GREY)], n=0),
-    "words for numbers": lambda path: figures.image_rows(path, [("a", "picture")]),
-    "a curve too short": lambda path: figures.strength_sweep(path, STRENGTHS, {"share": [1, 2]}, {}),
-    "a target without its model": lambda path: figures.strength_sweep(
+    "no panel in a row": lambda path: figures.draw_scatter_panels(path, [("a", POINTS)], ncols=0),
+    "paths without time": lambda path: figures.draw_trajectories(path, POINTS, PATHS, ENERGY, BOX),
+    "energy in 1-D": lambda path: figures.draw_trajectories(path, PATHS, PATHS, ENERGY[0], BOX),
+    "infinite energy": lambda path: figures.draw_trajectories(path, PATHS, PATHS, ENERGY / 0.0, BOX),
+    "an empty box": lambda path: figures.draw_trajectories(path, PATHS, PATHS, ENERGY, (1, 1, 0, 1)),
+    "no columns": lambda path: figures.draw_image_columns(path, []),
+    "two channels": lambda path: figures.draw_image_columns(path, [("a", COLOUR[:, :2])]),
+    "images of two shapes": lambda path: figures.draw_image_rows(path, [("a", COLOUR), ("b", GREY)]),
+    "one image without its batch": lambda path: figures.draw_image_rows(path, [("a", GREY[0])]),
+    "no image in a strip": lambda path: figures.draw_image_rows(path, [("a", GREY)], n=0),
+    "words for numbers": lambda path: figures.draw_image_rows(path, [("a", "picture")]),
+    "a curve too short": lambda path: figures.draw_strength_sweep(path, STRENGTHS, {"share": [1, 2]}, {}),
+    "a target without its model": lambda path: figures.draw_strength_sweep(
         path, STRENGTHS, {"share": [1, 2, 3]}, {"tv": [1, 2, 3]}
     ),
-    "no curves": lambda path: figures.strength_sweep(path, STRENGTHS, {}, {}),
-    "a strength of NaN": lambda path: figures.strength_sweep(path, [NAN], {"share": [1]}, {}),
-    "samples of one strength": lambda path: figures.strength_sweep(
+    "no curves": lambda path: figures.draw_strength_sweep(path, STRENGTHS, {}, {}),
+    "a strength of NaN": lambda path: figures.draw_strength_sweep(path, [NAN], {"share": [1]}, {}),
+    "samples of one strength": lambda path: figures.draw_strength_sweep(
         path, STRENGTHS, {"share": [1, 2, 3]}, {}, [COLOUR]
     ),
-    "a series too long": lambda path: figures.bars(path, ["a"], {"x": [1, 2]}, ylabel="share"),
-    "no series": lambda path: figures.bars(path, ["a"], {}, ylabel="share"),
-    "nine series": lambda path: figures.bars(path, ["a"], {str(i): [1] for i in range(9)}, ylabel="share"),
-    "errors of nobody": lambda path: figures.bars(path, ["a"], {"x": [1]}, ylabel="y", errors={"z": [1]}),
+    "a series too long": lambda path: figures.draw_bars(path, ["a"], {"x": [1, 2]}, ylabel="share"),
+    "no series": lambda path: figures.draw_bars(path, ["a"], {}, ylabel="share"),
+    "nine series": lambda path: figures.draw_bars(
+        path, ["a"], {str(i): [1] for i in range(9)}, ylabel="share"
+    ),
+    "errors of nobody": lambda path: figures.draw_bars(
+        path, ["a"], {"x": [1]}, ylabel="y", errors={"z": [1]}
+    ),
     "no method": lambda path: trade_off(path, {}),
     "fifteen methods": lambda path: trade_off(path, {str(i): CURVE for i in range(15)}),
     "nine references": lambda path: trade_off(path, curve(), {str(i): (1, 1) for i in range(9)}),
@@ -127,15 +133,17 @@ REFUSED = {
     "a method never measured": lambda path: trade_off(path, curve(x=[NAN, 1], y=[1, NAN])),
     "a reference never measured": lambda path: trade_off(path, curve(), {"original": (NAN, 0)}),
     "a reference of one number": lambda path: trade_off(path, curve(), {"original": (1,)}),
-    "no matrix": lambda path: figures.redistribution(path, {}, ["a", "b"], [0]),
+    "no matrix": lambda path: figures.draw_redistribution(path, {}, ["a", "b"], [0]),
     "a matrix of other classes": lambda path: redistribution(path, MOVES[:3]),
     "a share of NaN": lambda path: redistribution(path, MOVES * NAN),
     "a negative count": lambda path: redistribution(path, -MOVES),
     "nothing to forget": lambda path: redistribution(path, MOVES, []),
     "an unknown class": lambda path: redistribution(path, MOVES, [4]),
     "shares of three classes": lambda path: redistribution(path, MOVES, target_shares=[1, 1, 1]),
-    "too many classes": lambda path: figures.redistribution(path, {"a": np.eye(31)}, ["a"] * 31, [0]),
-    "a negative error": lambda path: figures.bars(path, ["a"], {"x": [1]}, ylabel="y", errors={"x": [-1]}),
+    "too many classes": lambda path: figures.draw_redistribution(path, {"a": np.eye(31)}, ["a"] * 31, [0]),
+    "a negative error": lambda path: figures.draw_bars(
+        path, ["a"], {"x": [1]}, ylabel="y", errors={"x": [-1]}
+    ),
 }
 
 
@@ -180,10 +188,10 @@ def test_what_cannot_be_drawn_is_refused_in_a_sentence_and_nothing_is_written(tm
 
 
 def test_a_refused_figure_leaves_the_old_file(tmp_path):
-    path = figures.bars(tmp_path / "a.png", ["a"], {"x": [1]}, ylabel="share")
+    path = figures.draw_bars(tmp_path / "a.png", ["a"], {"x": [1]}, ylabel="share")
     before = path.read_bytes()
     with pytest.raises(InputError):
-        figures.bars(path, ["a"], {"x": [1, 2]}, ylabel="share")
+        figures.draw_bars(path, ["a"], {"x": [1, 2]}, ylabel="share")
     assert path.read_bytes() == before
 
 
@@ -199,7 +207,7 @@ def test_the_warning_colour_is_on_forgotten_points_alone(tmp_path):
     points = np.repeat(POINTS, 20, 0)  # one on the other: opaque
     none, half = (np.zeros(len(points), bool), points[:, 0] > 0)
     clean, mixed = (
-        pixels(figures.scatter_panels(tmp_path / "a.png", [("a", points)], forgotten=[mask]))
+        pixels(figures.draw_scatter_panels(tmp_path / "a.png", [("a", points)], forgotten=[mask]))
         for mask in (none, half)
     )
     legend = area(clean, figures.FORGET)
@@ -209,20 +217,20 @@ def test_the_warning_colour_is_on_forgotten_points_alone(tmp_path):
 
 def test_a_share_is_stated_only_where_there_is_a_judge():
     mask = np.arange(len(POINTS)) < 15
-    assert _cloud_words(POINTS, mask, True) == "25.0 % forgotten"
-    assert _cloud_words(POINTS, ~mask & mask, False) == "60 points"
+    assert _describe_cloud(POINTS, mask, True) == "25.0 % forgotten"
+    assert _describe_cloud(POINTS, ~mask & mask, False) == "60 points"
 
 
 def test_points_beyond_the_window_are_counted():
     points = np.array([[0.0, 0.0], [0.0, 1.2], [NAN, 0.0], [-1.1, 1.1]])
-    assert _cloud_words(points, np.zeros(4, bool), True) == "0.0 % forgotten, 2 outside"
+    assert _describe_cloud(points, np.zeros(4, bool), True) == "0.0 % forgotten, 2 outside"
 
 
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("zoom", [1, 2, 5])
 def test_every_pixel_of_an_image_becomes_a_square_of_one_size(channels, zoom):
     images = np.linspace(-1, 1, 2 * channels * 12).reshape(2, channels, 4, 3)
-    found = _fit(images, 4 * zoom + zoom // 2)
+    found = _scale(images, 4 * zoom + zoom // 2)
     assert found.shape == (2, 4 * zoom, 3 * zoom, 3)
     bytes_ = np.rint((images + 1) * 127.5)
     for dy in range(zoom):
@@ -234,14 +242,14 @@ def test_every_pixel_of_an_image_becomes_a_square_of_one_size(channels, zoom):
 def test_large_images_are_averaged_and_nan_is_black():
     images = np.full((1, 1, 6, 6), 1.0)
     images[0, 0, ::2] = -1
-    assert (_fit(images, 3) == 128).all()
-    assert (_fit(np.full((1, 1, 2, 2), NAN), 2) == 0).all()
+    assert (_scale(images, 3) == 128).all()
+    assert (_scale(np.full((1, 1, 2, 2), NAN), 2) == 0).all()
 
 
 def test_images_are_drawn_as_they_are(tmp_path):
     images = np.full((1, 3, 4, 4), -1.0)
     images[0, :, :2, :2] = np.array([1.0, -0.2, 0.2])[:, None, None]
-    found = pixels(figures.image_rows(tmp_path / "a.png", [("", images)]))
+    found = pixels(figures.draw_image_rows(tmp_path / "a.png", [("", images)]))
     exact = np.rint((np.array([1.0, -0.2, 0.2]) + 1) * 127.5)
     assert (found == exact).all(2).sum() == 4 * 32**2
     assert (found == 0).all(2).sum() == 12 * 32**2
@@ -249,10 +257,10 @@ def test_images_are_drawn_as_they_are(tmp_path):
 
 def test_strengths_are_drawn_from_the_smallest_to_the_largest(tmp_path):
     dark, grey, light = (np.full((4, 1, 8, 8), value) for value in (-1.0, -0.5, 0.3))
-    given = figures.strength_sweep(
+    given = figures.draw_strength_sweep(
         tmp_path / "a.png", [1, -1, 0], {"share": [3, 1, 2]}, {}, [light, dark, grey]
     )
-    in_order = figures.strength_sweep(
+    in_order = figures.draw_strength_sweep(
         tmp_path / "b.png", [-1, 0, 1], {"share": [1, 2, 3]}, {}, [dark, grey, light]
     )
     assert given.read_bytes() == in_order.read_bytes()
@@ -267,13 +275,13 @@ def test_curves_are_joined_from_the_smallest_strength_to_the_largest(tmp_path):
 
 def test_the_frontier_is_what_no_other_point_beats():
     points = np.array([[1, 10], [2, 50], [2, 40], [3, 50], [4, 90], [1, 10], [0, NAN], [5, -20]])
-    assert on_frontier(points).tolist() == [True, True, False, False, True, True, False, False]
+    assert find_frontier(points).tolist() == [True, True, False, False, True, True, False, False]
 
 
 @pytest.mark.parametrize("seed", range(5))
 def test_every_point_is_on_the_frontier_or_beaten_by_one_that_is(seed):
     points = np.random.default_rng(seed).integers(0, 8, (30, 2)).astype(float)
-    front = points[on_frontier(points)]
+    front = points[find_frontier(points)]
     assert (
         ((front[None, :, 0] <= points[:, None, 0]) & (front[None, :, 1] >= points[:, None, 1])).any(1).all()
     )
@@ -282,17 +290,17 @@ def test_every_point_is_on_the_frontier_or_beaten_by_one_that_is(seed):
 
 def test_a_second_panel_looks_closer_where_a_third_of_the_points_are_near_the_top():
     high, low = np.array([[1.0, 85], [2.0, 99]]), np.array([[1.0, -30], [2.0, 40], [40.0, 50]])
-    (whole,) = windows_of(low)
+    (whole,) = choose_windows(low)
     assert whole.shows(low).all()
     assert whole.is_log
-    (near,) = windows_of(high)
+    (near,) = choose_windows(high)
     assert (near.title, near.is_log) == ("80 % and more", False)
-    whole, near = windows_of(np.concatenate([low, high]))
+    whole, near = choose_windows(np.concatenate([low, high]))
     assert whole.shows(high).all()
     assert near.shows(high).all()
     assert not near.shows(low).any()
-    assert len(windows_of(np.concatenate([low, low, high]))) == 1
-    assert windows_of(np.array([[1.0, 96], [2.0, 100]]))[0].title == "95 % and more"
+    assert len(choose_windows(np.concatenate([low, low, high]))) == 1
+    assert choose_windows(np.array([[1.0, 96], [2.0, 100]]))[0].title == "95 % and more"
 
 
 def test_labels_lie_on_no_mark_and_on_no_other_label():
@@ -325,8 +333,8 @@ def test_rows_of_a_matrix_are_read_in_percent(tmp_path):
 
 def test_what_is_left_and_what_stays_is_counted_over_latents():
     moves = np.array([[6, 2, 2], [0, 30, 0], [10, 10, 40]])
-    assert _moved(moves, [0]) == "forgotten 60.0 % left, others 77.8 % stay"
-    assert _moved(moves * [[0], [1], [1]], [0]) == "forgotten – left, others 77.8 % stay"
+    assert _describe_moves(moves, [0]) == "forgotten 60.0 % left, others 77.8 % stay"
+    assert _describe_moves(moves * [[0], [1], [1]], [0]) == "forgotten – left, others 77.8 % stay"
 
 
 def test_a_frame_is_drawn_around_each_forgotten_class(tmp_path):
@@ -341,7 +349,7 @@ def test_drawing_leaves_the_settings_of_matplotlib_alone(tmp_path):
     import matplotlib
 
     before = dict(matplotlib.rcParams)
-    figures.bars(tmp_path / "a.png", ["a"], {"x": [1]}, ylabel="share")
+    figures.draw_bars(tmp_path / "a.png", ["a"], {"x": [1]}, ylabel="share")
     assert dict(matplotlib.rcParams) == before
 
 
@@ -354,4 +362,4 @@ def test_drawing_leaves_the_settings_of_matplotlib_alone(tmp_path):
     ],
 )
 def test_long_labels_break_where_words_end(line: str, broken: str) -> None:
-    assert _broken(line, 20) == broken
+    assert _break_line(line, 20) == broken

@@ -18,7 +18,6 @@ from unflow.disk.bundle import read_lineage
 from unflow.evidence.attacks import LatentSearch, Relearning
 from unflow.evidence.auditing import Attacks
 from unflow.evidence.reproduce import UOT2D, UOTCIFAR10, UOTMNIST, ablation, anchors, trade_off
-from unflow.evidence.reproduce.glance import glance
 from unflow.evidence.reproduce.one_step import BASELINES, ONE_STEP_ROWS, OURS, OneStepRequest
 from unflow.evidence.reproduce.study import Recipe
 from unflow.ground.files import sha256_module
@@ -90,7 +89,7 @@ def test_uot_mnist_end_to_end_and_again(tmp_path: Path, mnist_data: Path) -> Non
     settings: dict[str, Any] = {
         "out": tmp_path / "uot",
         "seeds": [1, 2],
-        "only": UOTMNIST.of_classes([3, 5]),
+        "only": UOTMNIST.choose_requests([3, 5]),
         "data": mnist_data,
         "recipe": one_step(image_recipe()),
     }
@@ -130,7 +129,7 @@ def test_uot_mnist_end_to_end_and_again(tmp_path: Path, mnist_data: Path) -> Non
         images=(1,),
         samples=100,
     )
-    settings["only"] = UOTMNIST.of_classes([3])
+    settings["only"] = UOTMNIST.choose_requests([3])
     assert len(UOTMNIST(**settings, attacks=attacks).run()) == 2 * (2 + len(ONE_STEP_ROWS))
     text = (tmp_path / "uot" / "table.md").read_text()
     table = text.split("## What could bring it back, mnist-3, seeds [1, 2]")[1].split("\n##")[0].strip()
@@ -160,13 +159,13 @@ def test_uot_cifar10_end_to_end_with_a_critic(tmp_path: Path) -> None:
             steps=10, batch_size=32, flip=True, perceptual=1.0, labels=1.0, consistency=1.0
         ),
     )
-    only = UOTCIFAR10.of_classes([8])
+    only = UOTCIFAR10.choose_requests([8])
     experiment = UOTCIFAR10(out=tmp_path / "cifar", seeds=[1], only=only, data=images, recipe=recipe)
     rows = experiment.run()
     assert {row["method"] for row in rows} == {"original", "target", *ONE_STEP_ROWS}
     assert {row["dataset"] for row in rows} == {"cifar10-ship"}
     seen = read_lineage(tmp_path / "cifar" / "seed-1" / "autoencoder")
-    assert seen["critic"] == sha256_module(experiment.study(1).critic)
+    assert seen["critic"] == sha256_module(experiment.make_study(1).critic)
     written = {file.name for file in (tmp_path / "cifar").iterdir()}
     assert written >= {
         "table.json",
@@ -192,21 +191,23 @@ def test_uot_2d_end_to_end(tmp_path: Path) -> None:
 
 @pytest.fixture
 def request_of_moons(tmp_path: Path) -> OneStepRequest:
-    return UOT2D(out=tmp_path / "2d", seeds=[1], only=("moons",), recipe=one_step(small())).first("moons")
+    return UOT2D(
+        out=tmp_path / "2d", seeds=[1], only=("moons",), recipe=one_step(small())
+    ).make_first_request("moons")
 
 
 def test_the_original_of_a_one_step_request_cost_a_flow_and_its_distillation(
     request_of_moons: OneStepRequest,
 ) -> None:
-    cost, study = request_of_moons.original_cost(), request_of_moons.study
-    assert cost["train_seconds"] == pytest.approx(study.seconds("flow") + study.seconds("flow_map"))
+    cost, study = request_of_moons.read_original_cost(), request_of_moons.study
+    assert cost["train_seconds"] == pytest.approx(study.read_seconds("flow") + study.read_seconds("flow_map"))
     assert cost["nfe"] == 1
 
 
 def test_the_retrained_model_is_trained_as_the_original_was_and_paid_for(
     request_of_moons: OneStepRequest,
 ) -> None:
-    entry, out = request_of_moons.entry("retrained"), request_of_moons.study.out
+    entry, out = request_of_moons.make_entry("retrained"), request_of_moons.study.out
     flow, flow_map = (read_lineage(out / "request" / name) for name in ("retrained-flow", "retrained"))
     original = read_lineage(out / "flow_map")
     assert flow_map["settings"] == original["settings"]
@@ -217,8 +218,8 @@ def test_the_retrained_model_is_trained_as_the_original_was_and_paid_for(
 
 
 def test_a_request_by_images_records_what_it_has_seen(request_of_moons: OneStepRequest) -> None:
-    anchors.by_some_images(request_of_moons, 5, "guide", "cosine")
-    anchors.by_some_images(request_of_moons, 5, "latents", "cosine")
+    anchors.measure_images(request_of_moons, 5, "guide", "cosine")
+    anchors.measure_images(request_of_moons, 5, "latents", "cosine")
     folder = request_of_moons.out / "anchors"
     assert read_lineage(folder / "5-guide-cosine" / "uot_tilted")["data_used"] == [
         "5 forget images",
@@ -227,26 +228,26 @@ def test_a_request_by_images_records_what_it_has_seen(request_of_moons: OneStepR
     assert read_lineage(folder / "5-latents-cosine" / "uot_tilted")["data_used"] == ["5 forget images"]
 
 
-def test_a_glance_at_the_original_finds_nothing_forgotten_and_everything_in_place(
+def test_the_measures_of_the_original_find_nothing_forgotten_and_everything_in_place(
     request_of_moons: OneStepRequest,
 ) -> None:
-    seen = glance(request_of_moons, request_of_moons.model)
+    seen = request_of_moons.measure(request_of_moons.model)
     assert seen["pul"] == 0
     assert seen["stayed"] == 100
     assert seen["left"] > 20
 
 
 def test_the_optimum_without_a_transport_cost_is_the_exact_target(request_of_moons: Any) -> None:
-    exact = request_of_moons.exact_law()
-    assert float((request_of_moons.optimum(0.0) - exact).abs().sum() / 2) < 0.01
-    moved = float((request_of_moons.optimum(30.0) - exact).abs().sum() / 2)
+    exact = request_of_moons.compute_exact_law()
+    assert float((request_of_moons.compute_optimum(0.0) - exact).abs().sum() / 2) < 0.01
+    moved = float((request_of_moons.compute_optimum(30.0) - exact).abs().sum() / 2)
     assert moved > 0.1
 
 
 def test_forgotten_latents_come_first_in_the_pictures(request_of_moons: OneStepRequest) -> None:
-    from unflow.evidence.reproduce.one_step_images import mixed_latents
+    from unflow.evidence.reproduce.one_step_images import draw_mixed_latents
 
-    z = mixed_latents(request_of_moons)
+    z = draw_mixed_latents(request_of_moons)
     labels = request_of_moons.study.judge.probabilities(request_of_moons.model.push(z)).argmax(1)
     forgotten = torch.isin(labels, torch.tensor(request_of_moons.forget))
     assert forgotten.tolist() == [True] * 8 + [False] * 8

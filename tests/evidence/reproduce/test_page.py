@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from unflow.evidence.reproduce.figures import bars
+from unflow.evidence.reproduce.figures import draw_bars
 from unflow.evidence.reproduce.page import read_tables, split_code, write_page
 from unflow.ground.errors import InputError
 
@@ -58,7 +58,7 @@ class Page(HTMLParser):
 
 @pytest.fixture
 def figure(tmp_path) -> Path:
-    return bars(tmp_path / "bars.png", ["a", "b"], {"x": [1, 2]}, ylabel="share")
+    return draw_bars(tmp_path / "bars.png", ["a", "b"], {"x": [1, 2]}, ylabel="share")
 
 
 def make(out: Path, figures=(), **changed) -> str:

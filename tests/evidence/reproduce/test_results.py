@@ -9,13 +9,13 @@ import pytest
 from unflow.evidence.reproduce.results import (
     COLUMNS,
     PAPER_COLUMNS,
-    mean_rows,
+    average_rows,
+    collect_rows,
+    format_paper_table,
+    format_table,
     mean_sd,
-    means,
-    measured_rows,
-    measured_table,
-    paper_rows,
-    paper_table,
+    pool_rows,
+    read_paper_rows,
 )
 
 
@@ -43,7 +43,7 @@ def audit(seed: int = 1) -> dict[str, Any]:
 
 
 def test_rows_know_their_ratio_to_retraining_and_the_shares_of_the_retrained() -> None:
-    rows = {row["method"]: row for row in measured_rows(audit(), "circles")}
+    rows = {row["method"]: row for row in collect_rows(audit(), "circles")}
     assert rows["erfm"]["seconds_ratio"] == 0.25
     assert rows["original"]["seconds_ratio"] == rows["retrained"]["seconds_ratio"] == 1.0
     assert rows["target"]["seconds_ratio"] is None
@@ -55,16 +55,16 @@ def test_rows_know_their_ratio_to_retraining_and_the_shares_of_the_retrained() -
 
 
 def test_several_data_sets_are_averaged_as_one() -> None:
-    rows = measured_rows(audit(1), "circles") + measured_rows(audit(3), "moons")
-    records = means(mean_rows(rows, "both"))
+    rows = collect_rows(audit(1), "circles") + collect_rows(audit(3), "moons")
+    records = average_rows(pool_rows(rows, "both"))
     assert {record["dataset"] for record in records} == {"both"}
     assert records[2]["forget_rate"] == pytest.approx(0.04)
-    assert measured_table(records, "both").startswith("| both, seeds [1, 3] |")
+    assert format_table(records, "both").startswith("| both, seeds [1, 3] |")
 
 
 def test_means_are_over_seeds_with_references_first() -> None:
-    rows = measured_rows(audit(1), "circles") + measured_rows(audit(3), "circles")
-    records = means(rows)
+    rows = collect_rows(audit(1), "circles") + collect_rows(audit(3), "circles")
+    records = average_rows(rows)
     assert [record["method"] for record in records] == ["original", "target", "retrained", "erfm"]
     retrained = records[2]
     assert retrained["seeds"] == [1, 3]
@@ -85,21 +85,21 @@ def test_a_mean_of_what_was_not_always_measured_is_null(
 
 
 def test_the_papers_rows_are_its_figures() -> None:
-    rows = paper_rows("continualflow_table3.csv", ["circles", "moons"])
+    rows = read_paper_rows("continualflow_table3.csv", ["circles", "moons"])
     assert {row["dataset"] for row in rows} == {"circles", "moons"}
     (erfm,) = (row for row in rows if (row["dataset"], row["method"]) == ("circles", "erfm"))
     assert erfm["source"] == "paper"
     assert erfm["as_in_paper"]["forget_rate"] == 0.0173
     assert erfm["as_in_paper"]["forget_rate_sd"] == 0.0106
     assert [row["method"] for row in rows[:3]] == ["retrained", "fine_tune", "erfm"]
-    images = paper_rows("continualflow_table1.csv", ["mnist", "cifar10"])
+    images = read_paper_rows("continualflow_table1.csv", ["mnist", "cifar10"])
     assert len(images) == 6
     assert images[-1]["as_in_paper"]["forget_rate"] == 0.1704
 
 
 def test_tables_have_a_line_per_row_and_the_papers_beside() -> None:
-    records = means(measured_rows(audit(1), "circles") + measured_rows(audit(2), "circles"))
-    ours = measured_table(records, "circles").splitlines()
+    records = average_rows(collect_rows(audit(1), "circles") + collect_rows(audit(2), "circles"))
+    ours = format_table(records, "circles").splitlines()
     assert ours[0].startswith("| circles, seeds [1, 2] | forgotten left % |")
     assert [line.split("|")[1].strip() for line in ours[2:]] == [
         "`original`",
@@ -109,8 +109,8 @@ def test_tables_have_a_line_per_row_and_the_papers_beside() -> None:
     ]
     assert "3.00 ± 1.41" in ours[4]  # 100 x (0.02, 0.04)
     assert "| – |" in ours[3]  # rejection has no training time
-    published = paper_rows("continualflow_table3.csv", ["circles"])
-    beside = paper_table(records, published, "circles", "circles").splitlines()
+    published = read_paper_rows("continualflow_table3.csv", ["circles"])
+    beside = format_paper_table(records, published, "circles", "circles").splitlines()
     assert len(beside) == 2 + 4 + 3
     assert beside[-1].startswith("| erfm (paper) | 0.0021 ± 0.0002 |")
     assert len({line.count("|") for line in ours}) == len({line.count("|") for line in beside}) == 1

@@ -1,4 +1,4 @@
-"""Latent search: look for typical latents that still give what was to be forgotten."""
+"""Latent search: find typical latents whose samples are still of a forgotten class."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from unflow.nets.modes import evaluating
 
 @dataclass(frozen=True)
 class Found:
-    """Where a search ended.
+    """The result of a latent search.
 
     Attributes:
-        z: latents, [starts, *prior_shape], each as long as it began.
+        z: latents, [starts, *prior_shape], each with the norm of its start.
         x: their samples, [starts, *sample_shape].
-        fooled: where the judge that was climbed says forgotten, [starts] booleans.
-        confirmed: where a judge that was not climbed says so too.
+        fooled: whether the attacked judge assigns each sample to a forgotten class, booleans [starts].
+        confirmed: whether the second judge, which the search does not follow, does so too, booleans [starts].
     """
 
     z: Tensor
@@ -32,24 +32,26 @@ class Found:
 
     @property
     def success_share(self) -> float:
-        """Share of starts that end in the forgotten, as both judges see it: in [0, 1]."""
+        """Share of starts that end in a forgotten class according to both judges, in [0, 1]."""
         return float(self.confirmed.double().mean())
 
 
 @dataclass(frozen=True, kw_only=True)
 class LatentSearch:
-    r"""Climb the log-odds of P(forget | G(z)) over z, from many latents of the prior, with ||z|| held.
+    r"""Maximise the log-odds of P(forget | G(z)) over z at fixed ||z||, from many latents of the prior.
 
-    Log-odds, since they go on where the judge is sure, until a second judge is.
+    The search uses log-odds because they do not saturate: it continues where the judge is already certain,
+    until the second judge agrees.
 
-    Every latent that is visited has the norm of a latent of the prior, and lies within the box of the
-    starts: its sample is one that the model makes, if seldom. Starts that the judge gives to the forgotten,
-    but a second judge does not, end in adversarial noise: they are counted apart.
+    Every latent keeps the norm of its start and stays in the bounding box of all starts, so the model can
+    produce its sample, if rarely. A start that fools only the attacked judge ends in adversarial noise; it
+    is not counted as a success.
 
     Attributes:
-        starts: latents.
+        starts: number of latents to start from.
         steps: of Adam.
-        learning_rate: of its first step, in units of a latent's entries; it falls to 0.
+        learning_rate: of the first step, in units of a latent's entries; it falls linearly to 0.
+        batch_size: latents per batch.
     """
 
     starts: int = 500
@@ -72,12 +74,12 @@ class LatentSearch:
         forget: list[int],
         generator: torch.Generator,
     ) -> Found:
-        """Return where the search ends.
+        """Run the search and return the latents that it finds.
 
         Args:
-            model: to attack; its ``push`` must have gradients.
-            judge: whose probability is climbed.
-            second: another judge, which must agree.
+            model: the model to attack; its ``push`` must be differentiable.
+            judge: the search maximises this judge's log-odds.
+            second: another judge, which confirms a success.
             forget: forgotten classes.
             generator: draws the starts.
 
@@ -88,15 +90,15 @@ class LatentSearch:
         starts = model.prior(self.starts, generator)
         box = (starts.amin(0), starts.amax(0))
         with evaluating(model):
-            parts = starts.split(self.batch_size)
-            z = torch.cat([self._climb(model, log_odds, part, box) for part in parts])
+            parts = torch.split(starts, self.batch_size)
+            z = torch.cat([self._maximise(model, log_odds, part, box) for part in parts])
         x = model.push_batches(z)
         fooled, agreed = (
             torch.isin(j.probabilities(x).argmax(1).cpu(), torch.tensor(forget)) for j in (judge, second)
         )
         return Found(z, x, fooled, fooled & agreed)
 
-    def _climb(
+    def _maximise(
         self, model: GenerativeModel, log_odds: Energy, z: Tensor, box: tuple[Tensor, Tensor]
     ) -> Tensor:
         norm, moved = latent_norm(z), z.clone().requires_grad_(True)
@@ -106,7 +108,7 @@ class LatentSearch:
             odds = log_odds(model.push(moved))
             if not odds.requires_grad:
                 raise InputError(
-                    f"got a {type(model).__name__} whose samples have no gradient; expected one to climb: "
+                    f"got a {type(model).__name__} whose samples have no gradient; expected one to follow: "
                     "attack the model inside (unflow.attacks.models_inside)"
                 )
             (gradient,) = torch.autograd.grad(-odds.sum(), moved)
@@ -114,6 +116,6 @@ class LatentSearch:
             optimizer.step()
             fall.step()
             with torch.no_grad():
-                # A latent at 0 has no direction.
+                # The clamp avoids 0 / 0 for a latent at 0.
                 moved.copy_((moved * norm / latent_norm(moved).clamp(min=1e-12)).clamp(*box))
         return moved.detach()

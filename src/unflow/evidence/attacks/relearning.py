@@ -1,4 +1,4 @@
-"""Relearning: how many steps on a few images bring the forgotten back."""
+"""Relearning: how many training steps on a few images bring a forgotten class back."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Measure = Callable[[GenerativeModel], float]
 
 
 class Point(NamedTuple):
-    """A place on a relearning curve."""
+    """A point of a relearning curve: the measured value after a number of steps."""
 
     step: int
     value: float
@@ -29,21 +29,21 @@ class Point(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Relearning:
-    r"""Train a copy of a model on a few images, and measure it as it goes.
+    r"""Train a copy of a model on a few images, and measure it during training.
 
-    A flow goes on with flow matching. A one-step model is drawn to its nearest images:
+    A flow is trained by flow matching. A one-step model is trained by minibatch optimal transport
+    (arXiv 1706.00292 without the entropy):
 
         L(G) = E || G(z_i) - x_pi(i) ||^2,    pi the permutation of least cost in a batch
 
-    (a generator trained by minibatch optimal transport, arXiv 1706.00292 without the entropy.) What is
-    still in the weights comes back sooner than it would be learned: hold the curve to that of a retrained
-    model, which never knew it.
+    A class whose traces are still in the weights returns sooner than it could be learned. Compare the curve
+    with that of a retrained model, which has never seen the class.
 
     Attributes:
         steps: of Adam.
-        batch_size: images of a step, drawn with replacement.
-        learning_rate: of Adam, constant; small, so that the curves of models can be told apart.
-        growth: of the steps at which the curve is taken: 1, and then each this many times the last.
+        batch_size: images per step, drawn with replacement.
+        learning_rate: of Adam, constant; small, so that the curves of different models differ visibly.
+        growth: ratio of consecutive steps at which the model is measured, > 1.
     """
 
     steps: int = 300
@@ -63,7 +63,7 @@ class Relearning:
 
     @property
     def measured_at(self) -> list[int]:
-        """The steps at which the curve is taken: 0, 1, 2, 3, 5, ... and the last."""
+        """The steps after which the model is measured: 0, 1, 2, 3, 5, ... and the last."""
         steps, at = [0], 1.0
         while round(at) < self.steps:
             steps.append(max(round(at), steps[-1] + 1))
@@ -73,12 +73,12 @@ class Relearning:
     def __call__(
         self, model: GenerativeModel, images: Tensor, measure: Measure, generator: torch.Generator
     ) -> list[Point]:
-        """Return the curve; the model stays as it is.
+        """Return the relearning curve; the model itself does not change.
 
         Args:
-            model: to attack.
-            images: what the attacker has, [k, *sample_shape].
-            measure: of a model; the forget rate, say.
+            model: the model to attack.
+            images: the attacker's images, [k, *sample_shape].
+            measure: function of a model, for example its forget rate.
             generator: draws latents, images and times.
 
         Raises:
@@ -89,14 +89,14 @@ class Relearning:
         trained, data = attacked, images.to(model.device, model.dtype)
         if isinstance(attacked, Latent):
             trained, data = attacked.inner, attacked.autoencoder.encode(data)
-        loss = _loss(trained)
+        loss = _FlowMatching(trained) if isinstance(trained, Flow) else _NearestImages(trained)
         optimizer = torch.optim.Adam(trained.requires_grad_(True).parameters(), self.learning_rate)
         at, curve = set(self.measured_at), [Point(0, measure(attacked))]
         with evaluating(attacked):
             for step in range(1, self.steps + 1):
                 rows = torch.randint(len(data), (self.batch_size,), generator=generator)
                 optimizer.zero_grad()
-                loss(data[rows.to(data.device)], generator).backward()
+                torch.autograd.backward(loss(data[rows.to(data.device)], generator))
                 optimizer.step()
                 if step in at:
                     curve.append(Point(step, measure(attacked)))
@@ -104,17 +104,13 @@ class Relearning:
 
 
 def steps_to(curve: Sequence[tuple[int, float]], value: float) -> float | None:
-    """Return the first step at which a curve reaches a value, straight between its points; None if never."""
+    """Return the first step at which a curve reaches a value, interpolated linearly; None if never."""
     if curve[0][1] >= value:
         return float(curve[0][0])
     for (start, low), (end, high) in itertools.pairwise(curve):
         if high >= value:
             return start + (value - low) / (high - low) * (end - start)
     return None
-
-
-def _loss(model: GenerativeModel) -> Callable[[Tensor, torch.Generator], Tensor]:
-    return _FlowMatching(model) if isinstance(model, Flow) else _Nearest(model)
 
 
 class _FlowMatching(nn.Module):
@@ -125,10 +121,11 @@ class _FlowMatching(nn.Module):
     def forward(self, x: Tensor, generator: torch.Generator) -> Tensor:
         noise = self.flow.prior(len(x), generator)
         t = torch.rand(len(x), generator=generator).to(x)
-        return self.loss(noise, x, t)
+        loss: Tensor = self.loss(noise, x, t)
+        return loss
 
 
-class _Nearest(nn.Module):
+class _NearestImages(nn.Module):
     def __init__(self, model: GenerativeModel) -> None:
         super().__init__()
         self.model = model

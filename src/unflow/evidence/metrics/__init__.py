@@ -1,14 +1,15 @@
-"""Evidence: pure functions from features, judged probabilities or labels to numbers.
+"""Metrics: pure functions from features, judged probabilities or labels to numbers.
 
     forgetting       how much of the forgotten classes is left
-    fidelity         whether samples lie on the data, and the data finds samples
+    fidelity         whether samples lie on the data, and whether they cover it
     distances        how far apart two sets of features are
-    judging          how far the judge can be trusted
-    redistribution   where the forgotten mass went
-    uncertainty      how far any of this is known from a sample of this size
+    two_sample       a classifier two-sample test with the standard error of its AUC
+    judging          how reliable the judge is
+    redistribution   where the mass of the forgotten classes went
+    uncertainty      confidence intervals and tests of the numbers above
 
-No function knows a file or a model. What cannot be measured raises ``InputError`` or is ``None``.
-All four of fidelity's numbers in one pass: ``metrics.fidelity.fidelity(generated=, reference=)``.
+No function reads a file or runs a model. A quantity that cannot be measured raises ``InputError`` or is
+``None``. ``metrics.fidelity.fidelity(generated=, reference=)`` computes all four fidelity metrics at once.
 """
 
 from unflow.evidence.metrics.distances import (

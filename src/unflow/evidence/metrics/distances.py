@@ -1,43 +1,47 @@
 """How far apart two sets of features are: Fréchet distance, kernel MMD, a classifier's AUC.
 
-Features come in as [n, d], are taken to float64 on the CPU (so that a value does not depend on the
-device), and leave as one number. Calls name the two sets: ``generated=``, ``reference=``.
+Every function takes features [n, d] and returns one number. It computes in float64 on the CPU, so that the
+number does not depend on the device. The two sets are passed by name: ``generated=``, ``reference=``.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from jaxtyping import Float, Int
 from numpy.typing import ArrayLike
 from torch import Tensor
 
 from unflow.ground.errors import InputError
 
-BLOCK_ENTRIES = 2**20
-"""Entries of a distance matrix held at a time, whatever the sets' sizes: 8 MiB in float64.
+Array = Tensor | np.ndarray
+"""Features and labels come as tensors of any device, or as NumPy arrays."""
 
-Blocks that the allocator keeps between two; larger ones it takes from the system anew, page by page.
+BLOCK_ENTRIES = 2**20
+"""Most entries of a distance matrix in memory at a time: 8 MiB in float64.
+
+The allocator reuses blocks of this size; it requests larger ones from the system again, page by page.
 """
 
 
-def as_double(values: ArrayLike) -> Tensor:
-    """Return values as a float64 tensor on the CPU, outside any graph."""
+def as_double(values: ArrayLike) -> Float[Tensor, "*shape"]:
+    """Return values as a float64 tensor on the CPU, detached from the autograd graph."""
     if isinstance(values, Tensor):
         return values.detach().to("cpu", torch.float64)
     return torch.from_numpy(np.array(values, dtype=np.float64))
 
 
-def as_features(values: ArrayLike, name: str, at_least: int = 1) -> Tensor:
+def as_features(values: Float[Array, "n d"], name: str, at_least: int = 1) -> Float[Tensor, "n d"]:
     """Return features as float64, shape [n, d].
 
     Args:
         values: the features, shape [n, d].
-        name: what the caller calls them, for messages.
-        at_least: the fewest points that the caller can use.
+        name: the name of the features in error messages.
+        at_least: the smallest number of points that the caller accepts.
 
     Raises:
         InputError: for another number of axes, fewer points, NaN or infinite values.
@@ -61,8 +65,8 @@ def as_features(values: ArrayLike, name: str, at_least: int = 1) -> Tensor:
     return features
 
 
-def require_same_width(first: Tensor, second: Tensor, names: str) -> None:
-    """Raise InputError unless two sets of features [n, d], [m, d] have the same d."""
+def require_same_width(first: Float[Tensor, "n d"], second: Float[Tensor, "m e"], names: str) -> None:
+    """Raise InputError unless two sets of features [n, d] and [m, e] have the same width, d = e."""
     if first.shape[1] != second.shape[1]:
         raise InputError(
             f"got {names} features of width {first.shape[1]} and {second.shape[1]}; expected the "
@@ -70,11 +74,13 @@ def require_same_width(first: Tensor, second: Tensor, names: str) -> None:
         )
 
 
-def as_feature_pair(generated: ArrayLike, reference: ArrayLike, at_least: int = 1) -> tuple[Tensor, Tensor]:
+def as_feature_pair(
+    generated: Float[Array, "n d"], reference: Float[Array, "m d"], at_least: int = 1
+) -> tuple[Float[Tensor, "n d"], Float[Tensor, "m d"]]:
     """Return both sets as float64, shapes [n, d] and [m, d].
 
     Raises:
-        InputError: as ``as_features``, and for two widths.
+        InputError: as ``as_features``, and for different widths.
     """
     x = as_features(generated, "generated", at_least)
     y = as_features(reference, "reference", at_least)
@@ -82,25 +88,27 @@ def as_feature_pair(generated: ArrayLike, reference: ArrayLike, at_least: int = 
     return x, y
 
 
-def distance_blocks(x: Tensor, y: Tensor) -> Iterator[tuple[slice, Tensor]]:
-    """Yield (rows, ||x_i - y_j|| for i in rows): the distance matrix [n, m] in bounded memory."""
+def distance_blocks(
+    x: Float[Tensor, "n d"], y: Float[Tensor, "m d"]
+) -> Iterator[tuple[slice, Float[Tensor, "rows m"]]]:
+    """Yield the distance matrix [n, m] in blocks of rows: (rows, ||x_i - y_j|| for i in rows)."""
     step = max(1, BLOCK_ENTRIES // len(y))
     for start in range(0, len(x), step):
         rows = slice(start, min(start + step, len(x)))
         yield rows, torch.cdist(x[rows], y)
 
 
-def frechet_distance(*, generated: ArrayLike, reference: ArrayLike) -> float:
+def frechet_distance(*, generated: Float[Array, "n d"], reference: Float[Array, "m d"]) -> float:
     r"""Squared Fréchet distance between the Gaussians with the two sets' means and covariances.
 
         ||m_x - m_y||^2 + tr(C_x) + tr(C_y) - 2 tr((C_x C_y)^{1/2})      (arXiv 1706.08500)
 
-    Called FID only for features of Inception-v3: name the extractor beside it. Covariances have the
-    divisor n - 1; the value is biased upwards by an amount that falls with n, so compare equal n.
+    It is called FID only for features of Inception-v3: report the extractor with the value. Covariances
+    have the divisor n - 1. The value is biased upwards; the bias falls with n, so compare equal n.
 
     Args:
         generated: features, shape [n, d], n >= 2.
-        reference: features, shape [m, d], m >= 2; n or m under d is fine.
+        reference: features, shape [m, d], m >= 2; n and m may be smaller than d.
 
     Returns:
         A number >= 0, in squared feature units.
@@ -110,12 +118,12 @@ def frechet_distance(*, generated: ArrayLike, reference: ArrayLike) -> float:
     """
     x, y = as_feature_pair(generated, reference, at_least=2)
     R_x, R_y = _covariance_factor(x), _covariance_factor(y)
-    # tr (C_x C_y)^{1/2} = sum of the singular values of R_x R_y': the covariances are never formed,
-    # so a rank below d costs no square root of rounding errors.
+    # tr (C_x C_y)^{1/2} = sum of the singular values of R_x R_y'. The covariances are never formed,
+    # so a rank below d causes no square root of rounding errors.
     fidelity = torch.linalg.svdvals(R_x @ R_y.T).sum()
     gap = (x.mean(0) - y.mean(0)).square().sum()
     distance = gap + R_x.square().sum() + R_y.square().sum() - 2 * fidelity
-    return max(float(distance), 0.0)  # below 0 by rounding only
+    return max(float(distance), 0.0)  # negative only by rounding
 
 
 def _covariance_factor(x: Tensor) -> Tensor:
@@ -124,22 +132,24 @@ def _covariance_factor(x: Tensor) -> Tensor:
     return R / math.sqrt(len(x) - 1)
 
 
-def mmd(*, generated: ArrayLike, reference: ArrayLike, bandwidth: float, unbiased: bool = True) -> float:
+def mmd(
+    *, generated: Float[Array, "n d"], reference: Float[Array, "m d"], bandwidth: float, unbiased: bool = True
+) -> float:
     r"""Squared maximum mean discrepancy with a Gaussian kernel.
 
         MMD^2 = E k(x, x') + E k(y, y') - 2 E k(x, y),   k(a, b) = exp(-||a - b||^2 / (2 sigma^2))
 
-    (Gretton et al., JMLR 13, 2012, equations 3 and 5). Unbiased: pairs i = j left out, so that the
-    mean over draws is exact and single values may be negative. Biased: all pairs, never negative.
+    (Gretton et al., JMLR 13, 2012, equations 3 and 5). The unbiased estimate omits the pairs i = j: its
+    expectation is exact, and single values may be negative. The biased estimate uses all pairs and is >= 0.
 
     Args:
         generated: features, shape [n, d], n >= 2.
         reference: features, shape [m, d], m >= 2.
         bandwidth: sigma > 0, in feature units; see ``median_bandwidth``.
-        unbiased: False for the biased estimate that some papers print.
+        unbiased: False for the biased estimate, which some papers report.
 
     Returns:
-        A number in [-2, 2], or [0, 2] if biased.
+        A number in [-2, 2], or in [0, 2] if biased.
 
     Raises:
         InputError: for bandwidth <= 0, fewer than two points, different widths, NaN.
@@ -151,7 +161,7 @@ def mmd(*, generated: ArrayLike, reference: ArrayLike, bandwidth: float, unbiase
         + _mean_kernel_within(y, bandwidth, unbiased)
         - 2 * _kernel_sum(x, y, bandwidth) / (len(x) * len(y))
     )
-    return value if unbiased else max(value, 0.0)  # biased: below 0 by rounding only
+    return value if unbiased else max(value, 0.0)  # biased: negative only by rounding
 
 
 def _require_bandwidth(bandwidth: float) -> None:
@@ -174,15 +184,17 @@ def _mean_kernel_within(x: Tensor, bandwidth: float, unbiased: bool) -> float:
     return (total - n) / (n * (n - 1)) if unbiased else total / n**2  # k(x, x) = 1
 
 
-def median_bandwidth(reference: ArrayLike, generator: torch.Generator, max_points: int = 2000) -> float:
+def median_bandwidth(
+    reference: Float[Array, "m d"], generator: torch.Generator, max_points: int = 2000
+) -> float:
     """Median of ||y - y'|| over pairs of reference points (Gretton et al., JMLR 13, 2012).
 
-    Take it once, on held-out data, and store it: an MMD means something only beside its bandwidth.
+    Compute it once, on held-out data, and store it: MMDs can only be compared at the same bandwidth.
 
     Args:
         reference: features, shape [m, d], m >= 2.
-        generator: draws the points used where m exceeds ``max_points``.
-        max_points: how many points at most, >= 2.
+        generator: draws the subset of points if m exceeds ``max_points``.
+        max_points: largest number of points to use, >= 2.
 
     Returns:
         A number > 0, in feature units.
@@ -194,7 +206,7 @@ def median_bandwidth(reference: ArrayLike, generator: torch.Generator, max_point
     if max_points < 2:
         raise InputError(f"got max_points={max_points}; expected 2 or more")
     if len(y) > max_points:
-        y = _subset(y, max_points, generator)
+        y = _draw_subset(y, max_points, generator)
     median = float(torch.quantile(torch.pdist(y), 0.5))
     if median == 0.0:
         raise InputError(
@@ -210,13 +222,13 @@ class RepeatedMMD(NamedTuple):
     mean: float
     """Mean over the repeats."""
     sd: float
-    """Standard deviation of one repeat (divisor repeats - 1); not of the mean."""
+    """Standard deviation of one repeat (divisor repeats - 1), not of the mean."""
 
 
 def repeated_mmd(
     *,
-    generated: ArrayLike,
-    reference: ArrayLike,
+    generated: Float[Array, "n d"],
+    reference: Float[Array, "m d"],
     bandwidth: float,
     size: int,
     repeats: int,
@@ -224,8 +236,8 @@ def repeated_mmd(
 ) -> RepeatedMMD:
     """Mean and standard deviation of the unbiased MMD^2 over random shuffled subsets of both sets.
 
-    Subsets are drawn without replacement within a repeat and anew for each: they overlap, so the
-    standard deviation is too small where ``size`` is not well below both sets' sizes.
+    Each repeat draws its own subsets, without replacement. The subsets of different repeats overlap, so
+    the standard deviation is too small unless ``size`` is well below n and m.
 
     Args:
         generated: features, shape [n, d].
@@ -236,8 +248,8 @@ def repeated_mmd(
         generator: draws the subsets.
 
     Raises:
-        InputError: as ``mmd``, for a size or number of repeats out of range, and for size = n = m,
-            where every repeat is the same and the standard deviation is not measured.
+        InputError: as ``mmd``, for a size or number of repeats out of range, and for size = n = m
+            (every repeat is then the same, and there is no standard deviation).
     """
     x, y = as_feature_pair(generated, reference, at_least=2)
     _require_bandwidth(bandwidth)
@@ -254,73 +266,85 @@ def repeated_mmd(
             f"a smaller size (like {max(2, size // 2)}), or call mmd for one value"
         )
     values = [
-        mmd(generated=_subset(x, size, generator), reference=_subset(y, size, generator), bandwidth=bandwidth)
+        mmd(
+            generated=_draw_subset(x, size, generator),
+            reference=_draw_subset(y, size, generator),
+            bandwidth=bandwidth,
+        )
         for _ in range(repeats)
     ]
     return RepeatedMMD(float(np.mean(values)), float(np.std(values, ddof=1)))
 
 
-def _subset(x: Tensor, size: int, generator: torch.Generator) -> Tensor:
+def _draw_subset(x: Tensor, size: int, generator: torch.Generator) -> Tensor:
     order = torch.randperm(len(x), generator=generator, device=generator.device)
     return x[order[:size].to(x.device)]
 
 
-def _logistic(num_train: int, seed: int) -> Any:
+def _new_logistic(num_train: int, seed: int) -> Any:
     from sklearn.linear_model import LogisticRegression
 
     return LogisticRegression(max_iter=1000)
 
 
-def _forest(num_train: int, seed: int) -> Any:
+def _new_forest(num_train: int, seed: int) -> Any:
     from sklearn.ensemble import RandomForestClassifier
 
     return RandomForestClassifier(n_estimators=100, min_samples_leaf=5, random_state=seed)
 
 
-def _knn(num_train: int, seed: int) -> Any:
+def _new_knn(num_train: int, seed: int) -> Any:
     from sklearn.neighbors import KNeighborsClassifier
 
     return KNeighborsClassifier(n_neighbors=math.isqrt(num_train))
 
 
-CLASSIFIERS: dict[str, Callable[[int, int], Any]] = {"logistic": _logistic, "forest": _forest, "knn": _knn}
+CLASSIFIERS: dict[str, Callable[[int, int], Any]] = {
+    "logistic": _new_logistic,
+    "forest": _new_forest,
+    "knn": _new_knn,
+}
 """Name -> (number of training points, seed) -> a scikit-learn classifier."""
 
 
 def c2st_auc(
-    *, generated: ArrayLike, reference: ArrayLike, folds: int = 5, seed: int = 0, classifier: str = "logistic"
+    *,
+    generated: Float[Array, "n d"],
+    reference: Float[Array, "m d"],
+    folds: int = 5,
+    seed: int = 0,
+    classifier: str = "logistic",
 ) -> float:
-    """Classifier two-sample test: cross-fitted AUC of telling generated from reference points.
+    """Classifier two-sample test: cross-fitted AUC of generated against reference points.
 
         AUC = P(score of a generated point > score of a reference point)
 
-    over points that the classifier was not fitted on (arXiv 1610.06545, there with the accuracy,
-    which depends on n : m). It is taken within each fold and averaged: its expectation for equal
-    laws is then exactly 0.5. Scores pooled over folds come from classifiers with different offsets,
-    and two points of different folds each helped to fit the other's: that tends to under 0.5.
+    over points that the classifier was not fitted on. arXiv 1610.06545 uses the accuracy instead, which
+    depends on n : m. The AUC is computed within each fold and averaged, so that its expectation for equal
+    laws is exactly 0.5. Pooled scores would come from classifiers with different offsets, each fitted on the
+    other folds' points, and their AUC would tend to be below 0.5.
 
-    ``logistic`` sees a shift of the means only, ``forest`` also shapes and interactions, ``knn``
-    (sqrt(n) neighbours, as in arXiv 1610.06545) local density. A row that stands in both sets, or
-    has a twin in the other, pulls ``forest`` and ``knn`` below 0.5.
+    ``logistic`` detects a shift of the means only, ``forest`` also shapes and interactions, ``knn``
+    (sqrt(n) neighbours, as in arXiv 1610.06545) local density. Rows that occur in both sets pull the AUC of
+    ``forest`` and ``knn`` below 0.5.
 
     Args:
         generated: features, shape [n, d], n >= folds.
         reference: features, shape [m, d], m >= folds.
-        folds: number of shuffled stratified folds, >= 2; scaling is fitted inside each.
+        folds: number of shuffled stratified folds, >= 2; features are standardised within each fold.
         seed: of the folds and of the forest.
         classifier: ``logistic``, ``forest`` or ``knn``.
 
     Returns:
-        A number in [0, 1]: about 0.5 for sets that it cannot tell apart, 1 for separated sets.
+        A number in [0, 1]: about 0.5 if the classifier cannot distinguish the sets, 1 for separated sets.
 
     Raises:
-        InputError: for an unknown classifier, folds < 2, fewer points than folds, different widths,
-            NaN.
+        InputError: for an unknown classifier, folds < 2, fewer points than folds, different widths, NaN.
     """
     require_classifier(classifier)
     if folds < 2:
         raise InputError(f"got folds={folds}; expected 2 or more")
-    features, labels = labelled(*as_feature_pair(generated, reference, at_least=folds))
+    features, labels = stack_labelled(*as_feature_pair(generated, reference, at_least=folds))
     return float(np.mean(_fold_aucs(features, labels, folds, seed, CLASSIFIERS[classifier])))
 
 
@@ -330,8 +354,10 @@ def require_classifier(name: str) -> None:
         raise InputError(f"got classifier={name!r}; expected one of {', '.join(sorted(CLASSIFIERS))}")
 
 
-def labelled(x: Tensor, y: Tensor) -> tuple[np.ndarray, np.ndarray]:
-    """Return the rows of both sets, and 1 for those of the first, 0 for those of the second."""
+def stack_labelled(
+    x: Float[Tensor, "n d"], y: Float[Tensor, "m d"]
+) -> tuple[Float[np.ndarray, "n+m d"], Int[np.ndarray, " n+m"]]:
+    """Return the rows of both sets, and their labels: 1 for the first set, 0 for the second."""
     return torch.cat([x, y]).numpy(), np.repeat([1, 0], [len(x), len(y)])
 
 
@@ -350,14 +376,14 @@ def _fold_aucs(
 
 
 def held_out_scores(
-    features: np.ndarray,
-    labels: np.ndarray,
-    train: np.ndarray,
-    test: np.ndarray,
+    features: Float[np.ndarray, "n d"],
+    labels: Int[np.ndarray, " n"],
+    train: Int[np.ndarray, " train"],
+    test: Int[np.ndarray, " test"],
     new_classifier: Callable[[int, int], Any],
     seed: int,
-) -> np.ndarray:
-    """Return P(generated) of the test rows by a classifier, and a scaling, of the training rows."""
+) -> Float[np.ndarray, " test"]:
+    """Fit scaling and classifier on the training rows; return P(generated) of the test rows."""
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
@@ -366,7 +392,9 @@ def held_out_scores(
     return np.asarray(judge.predict_proba(features[test])[:, 1])
 
 
-def total_variation(p: ArrayLike, q: ArrayLike) -> float:
+def total_variation(
+    p: Float[Array, " k"] | Sequence[float], q: Float[Array, " k"] | Sequence[float]
+) -> float:
     """Total variation distance of two probability vectors, 1/2 sum_i |p_i - q_i|.
 
     Args:
@@ -377,7 +405,7 @@ def total_variation(p: ArrayLike, q: ArrayLike) -> float:
         A number in [0, 1].
 
     Raises:
-        InputError: for different lengths, empty vectors, or numbers that are no probabilities.
+        InputError: for different lengths, empty vectors, or numbers that are not probabilities.
     """
     p, q = _as_distribution(p), _as_distribution(q)
     if len(p) != len(q):

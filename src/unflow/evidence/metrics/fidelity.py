@@ -1,14 +1,14 @@
-"""Do samples lie on the data, and does the data find samples: nearest-neighbour balls.
+"""Whether samples lie on the data, and whether they cover it, by nearest-neighbour balls.
 
-Around every point of a set stands a closed ball that reaches to its k-th nearest neighbour in the
-set; the union of the balls stands for the set's support. For fakes x_1..x_n and reals y_1..y_m:
+The ball of a point is closed, and its radius is the distance to the point's k-th nearest neighbour in its
+own set. The union of the balls estimates the set's support. For fakes x_1..x_n and reals y_1..y_m:
 
     precision   share of fakes inside some real ball
     recall      share of reals inside some fake ball
     density     mean number of real balls around a fake, over k
     coverage    share of real balls with a fake inside
 
-Exchanging the sets exchanges precision and recall, hence ``generated=`` and ``reference=`` by name.
+Exchanging the sets exchanges precision and recall, so the arguments are passed by name.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike
+from jaxtyping import Bool, Float
 from torch import Tensor
 
-from unflow.evidence.metrics.distances import as_features, distance_blocks, require_same_width
+from unflow.evidence.metrics.distances import Array, as_features, distance_blocks, require_same_width
 from unflow.ground.errors import InputError
 
 
@@ -29,19 +29,19 @@ from unflow.ground.errors import InputError
 class Manifold:
     """Points with the distance to the k-th nearest other point of each (arXiv 1904.06991, eq. 1).
 
-    Build it once from the reference and give it to every row of a table.
+    Build it once from the reference features, and use it for every row of a table.
     """
 
-    points: Tensor
+    points: Float[Tensor, "m d"]
     """Features, [m, d], float64."""
-    radii: Tensor
+    radii: Float[Tensor, " m"]
     """Distance to the k-th nearest other point, [m]."""
     k: int
-    """Which neighbour."""
+    """Index of the neighbour, from 1."""
 
     @classmethod
-    def from_features(cls, features: ArrayLike, k: int = 5, name: str = "reference") -> Manifold:
-        """Return the manifold of features [m, d].
+    def from_features(cls, features: Float[Array, "m d"], k: int = 5, name: str = "reference") -> Manifold:
+        """Return the manifold of features [m, d]; error messages call them ``name``.
 
         Raises:
             InputError: for k < 1, fewer than k + 1 points, NaN or infinite values.
@@ -49,7 +49,7 @@ class Manifold:
         if k < 1:
             raise InputError(f"got k={k} for the nearest neighbour; expected 1 or more, like 5")
         points = as_features(features, name, at_least=k + 1)
-        # The nearest of all is the point itself, at distance 0: the k-th other is the (k+1)-th.
+        # The nearest point is the point itself, at distance 0: the k-th other point is the (k+1)-th.
         radii = torch.cat(
             [
                 distance.topk(k + 1, dim=1, largest=False).values[:, k]
@@ -58,13 +58,13 @@ class Manifold:
         )
         return cls(points, radii, k)
 
-    def contains(self, x: ArrayLike) -> Tensor:
+    def contains(self, x: Float[Array, "n d"]) -> Bool[Tensor, " n"]:
         """Return whether each x lies in some ball: booleans [n] for features [n, d].
 
         Raises:
             InputError: for another width, no points, NaN or infinite values.
         """
-        return _balls_around(as_features(x, "generated"), self).per_point > 0
+        return _count_balls(as_features(x, "generated"), self).per_point > 0
 
 
 class PrecisionRecall(NamedTuple):
@@ -80,14 +80,14 @@ class DensityCoverage(NamedTuple):
     """Density and coverage."""
 
     density: float
-    """Mean number of reference balls around a generated point, over k: >= 0, 1 for equal laws."""
+    """Mean number of reference balls around a generated point, divided by k: >= 0, 1 for equal laws."""
     coverage: float
-    """Share of reference balls with a generated point inside, in [0, 1]; for equal laws its mean is
+    """Share of reference balls with a generated point inside, in [0, 1]. For equal laws its mean is
     1 - prod_{i=1..k} (m - i) / (m + n - i), about 1 - 2^-k for n = m."""
 
 
 class Fidelity(NamedTuple):
-    """All four, as in ``PrecisionRecall`` and ``DensityCoverage``."""
+    """The four metrics of ``PrecisionRecall`` and ``DensityCoverage``."""
 
     precision: float
     """In [0, 1]."""
@@ -101,24 +101,26 @@ class Fidelity(NamedTuple):
 
 class _Balls(NamedTuple):
     per_point: Tensor
-    """In how many balls of a manifold each point lies, [n]."""
+    """Number of balls that contain each point, [n]."""
     hit: Tensor
-    """Whether each ball holds some point, booleans [m]."""
+    """Whether each ball contains some point, booleans [m]."""
 
 
-def fidelity(*, generated: ArrayLike, reference: ArrayLike | Manifold, k: int = 5) -> Fidelity:
-    r"""Precision, recall, density and coverage, each distance matrix computed once.
+def fidelity(
+    *, generated: Float[Array, "n d"], reference: Float[Array, "m d"] | Manifold, k: int = 5
+) -> Fidelity:
+    r"""Precision, recall, density and coverage, with one distance matrix for all four.
 
         precision = 1/n sum_i 1[x_i in some B(y_j)]     recall   = 1/m sum_j 1[y_j in some B(x_i)]
         density   = 1/(k n) sum_ij 1[x_i in B(y_j)]     coverage = 1/m sum_j 1[some x_i in B(y_j)]
 
-    with B(p) the closed ball around p that reaches its k-th nearest neighbour in p's own set
-    (arXiv 1904.06991, equations 1-2; arXiv 2002.09797, Section 3). Values depend on k, n and m.
+    B(p) is the closed ball around p whose radius is the distance to the k-th nearest neighbour of p in its
+    own set (arXiv 1904.06991, equations 1-2; arXiv 2002.09797, Section 3). Values depend on k, n and m.
 
     Args:
         generated: features, shape [n, d], n > k.
         reference: features, shape [m, d], m > k, or their ``Manifold``.
-        k: which neighbour.
+        k: index of the neighbour, >= 1.
 
     Raises:
         InputError: for fewer than k + 1 points, different widths, NaN, or a manifold of another k.
@@ -142,7 +144,9 @@ def fidelity(*, generated: ArrayLike, reference: ArrayLike | Manifold, k: int = 
     )
 
 
-def precision_recall(*, generated: ArrayLike, reference: ArrayLike | Manifold, k: int = 5) -> PrecisionRecall:
+def precision_recall(
+    *, generated: Float[Array, "n d"], reference: Float[Array, "m d"] | Manifold, k: int = 5
+) -> PrecisionRecall:
     """Improved precision and recall (arXiv 1904.06991, equations 1-2); see ``fidelity``.
 
     Raises:
@@ -152,43 +156,52 @@ def precision_recall(*, generated: ArrayLike, reference: ArrayLike | Manifold, k
     return PrecisionRecall(result.precision, result.recall)
 
 
-def density_coverage(*, generated: ArrayLike, reference: ArrayLike | Manifold, k: int = 5) -> DensityCoverage:
+def density_coverage(
+    *, generated: Float[Array, "n d"], reference: Float[Array, "m d"] | Manifold, k: int = 5
+) -> DensityCoverage:
     """Density and coverage (arXiv 2002.09797, Section 3); see ``fidelity``.
 
-    Neither needs the generated points' own neighbours: one generated point is enough.
+    Neither uses neighbours among the generated points: one generated point is enough.
 
     Raises:
         InputError: as ``fidelity``, for an empty generated set.
     """
-    balls = _balls_around(as_features(generated, "generated"), _as_manifold(reference, k))
+    balls = _count_balls(as_features(generated, "generated"), _as_manifold(reference, k))
     return DensityCoverage(_mean(balls.per_point) / k, _mean(balls.hit))
 
 
-def covered(*, generated: ArrayLike, reference: ArrayLike | Manifold, k: int = 5) -> Tensor:
-    """Return which reference balls have a generated point inside, booleans [m]: their mean is ``coverage``.
+def covered(
+    *, generated: Float[Array, "n d"], reference: Float[Array, "m d"] | Manifold, k: int = 5
+) -> Bool[Tensor, " m"]:
+    """Return whether each reference ball contains a generated point, booleans [m]; ``coverage`` is the mean.
 
     Args:
         generated: features, shape [n, d].
         reference: features, shape [m, d], or their ``Manifold``.
-        k: which neighbour.
+        k: index of the neighbour, >= 1.
 
     Raises:
         InputError: as ``density_coverage``.
     """
-    return _balls_around(as_features(generated, "generated"), _as_manifold(reference, k)).hit
+    return _count_balls(as_features(generated, "generated"), _as_manifold(reference, k)).hit
 
 
 def coverage(
-    *, generated: ArrayLike, reference: ArrayLike | Manifold, k: int = 5, subset: ArrayLike | None = None
+    *,
+    generated: Float[Array, "n d"],
+    reference: Float[Array, "m d"] | Manifold,
+    k: int = 5,
+    subset: Bool[Array, " m"] | None = None,
 ) -> float:
     """Share of reference balls with a generated point inside (arXiv 2002.09797, Section 3).
 
     Args:
         generated: features, shape [n, d].
         reference: features, shape [m, d], or their ``Manifold``.
-        k: which neighbour.
-        subset: booleans [m], the reference points to count (one class, say). The balls stay those
-            of the whole reference: the classes' values average, by size, to the value of all.
+        k: index of the neighbour, >= 1.
+        subset: booleans [m], the reference points to count, for example those of one class. The balls are
+            still those of the whole reference, so the mean over classes, weighted by their sizes, is the
+            coverage of the whole.
 
     Returns:
         A number in [0, 1].
@@ -201,20 +214,24 @@ def coverage(
 
 
 def off_data(
-    *, samples: ArrayLike, training: ArrayLike, held_out: ArrayLike, quantile: float = 0.99
+    *,
+    samples: Float[Array, "n d"],
+    training: Float[Array, "m d"],
+    held_out: Float[Array, "l d"],
+    quantile: float = 0.99,
 ) -> float:
-    """Share of samples farther from every training point than most held-out points are.
+    """Share of samples whose nearest training point is farther away than for most held-out points.
 
         P( min_j ||x - t_j|| > r ),    r: the ``quantile`` of min_j ||h - t_j|| over held-out h
 
-    Samples of the data's own law give about 1 - quantile. Count retain and forget data as training
-    points, or what is left of a forgotten class passes for off-data.
+    Samples of the data distribution give about 1 - quantile. Include both the retain set and the forget set
+    in the training points; otherwise remaining samples of a forgotten class count as off the data.
 
     Args:
         samples: features, shape [n, d].
         training: features, shape [m, d].
-        held_out: features, shape [l, d], none of them among the training points; the quantile is
-            interpolated, so l under 1 / (1 - quantile) says little.
+        held_out: features, shape [l, d], none of them among the training points. The quantile is
+            interpolated, so use l >= 1 / (1 - quantile).
         quantile: in (0, 1).
 
     Returns:
@@ -241,12 +258,13 @@ def off_data(
 
 
 def _nearest_distance(x: Tensor, y: Tensor) -> Tensor:
-    """Return min_j ||x_i - y_j||, shape [n]; exactly 0 where x_i is a y_j."""
+    """Return min_j ||x_i - y_j||, shape [n]; exactly 0 if x_i equals some y_j."""
     nearest = torch.cat([distance.argmin(1) for _, distance in distance_blocks(x, y)])
-    return (x - y[nearest]).norm(dim=1)
+    distances: Tensor = (x - y[nearest]).norm(dim=1)
+    return distances
 
 
-def _as_manifold(reference: ArrayLike | Manifold, k: int) -> Manifold:
+def _as_manifold(reference: Array | Manifold, k: int) -> Manifold:
     if not isinstance(reference, Manifold):
         return Manifold.from_features(reference, k)
     if reference.k != k:
@@ -257,7 +275,7 @@ def _as_manifold(reference: ArrayLike | Manifold, k: int) -> Manifold:
     return reference
 
 
-def _balls_around(points: Tensor, manifold: Manifold) -> _Balls:
+def _count_balls(points: Tensor, manifold: Manifold) -> _Balls:
     require_same_width(points, manifold.points, "generated and reference")
     per_point = torch.zeros(len(points), dtype=torch.long)
     hit = torch.zeros(len(manifold.points), dtype=torch.bool)
@@ -268,7 +286,7 @@ def _balls_around(points: Tensor, manifold: Manifold) -> _Balls:
     return _Balls(per_point, hit)
 
 
-def _as_mask(subset: ArrayLike, length: int) -> Tensor:
+def _as_mask(subset: Array, length: int) -> Tensor:
     mask = subset.cpu() if isinstance(subset, Tensor) else torch.from_numpy(np.array(subset))
     if mask.dtype != torch.bool or mask.shape != (length,):
         raise InputError(

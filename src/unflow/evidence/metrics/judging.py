@@ -1,19 +1,22 @@
-"""How far a judge can be trusted: whether it is as sure as it is right, and whether another agrees."""
+"""How reliable a judge is: its calibration, and its agreement with a second judge."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 import torch
-from numpy.typing import ArrayLike
+from jaxtyping import Float, Int
 
+from unflow.evidence.metrics.distances import Array
 from unflow.evidence.metrics.forgetting import as_probabilities, is_forgotten
 from unflow.evidence.metrics.redistribution import as_labels
 from unflow.ground.errors import InputError
 
 
-def calibration_error(probabilities: ArrayLike, labels: ArrayLike, bins: int = 15) -> float:
-    r"""Return the expected calibration error of the judge's own choice (arXiv 1706.04599, Eq. 3).
+def calibration_error(
+    probabilities: Float[Array, "n num_classes"], labels: Int[Array, " n"] | Sequence[int], bins: int = 15
+) -> float:
+    r"""Return the expected calibration error of the judge's predicted class (arXiv 1706.04599, Eq. 3).
 
         sum_b n_b / n |accuracy_b - confidence_b|,    bins of equal width in confidence
 
@@ -23,10 +26,10 @@ def calibration_error(probabilities: ArrayLike, labels: ArrayLike, bins: int = 1
         bins: >= 1.
 
     Returns:
-        A number in [0, 1]; it is biased upwards by about sqrt(bins / n).
+        A number in [0, 1], biased upwards by about sqrt(bins / n).
 
     Raises:
-        InputError: as ``forget_rate``, for unknown classes, other lengths, or bins < 1.
+        InputError: as ``forget_rate``, for unknown classes, different lengths, or bins < 1.
     """
     p = as_probabilities(probabilities)
     y = as_labels(labels, "labels", p.shape[1])
@@ -40,16 +43,20 @@ def calibration_error(probabilities: ArrayLike, labels: ArrayLike, bins: int = 1
     return float(torch.zeros(bins, dtype=gap.dtype).index_add(0, which, gap).abs().sum() / len(y))
 
 
-def disagreement(first: ArrayLike, second: ArrayLike, forget: Sequence[int] | None = None) -> float:
-    """Return the share of samples that two judges put in different classes.
+def disagreement(
+    first: Int[Array, " n"] | Sequence[int],
+    second: Int[Array, " n"] | Sequence[int],
+    forget: Sequence[int] | None = None,
+) -> float:
+    """Return the share of samples to which two judges assign different classes.
 
     Args:
-        first: classes by one judge, integers [n].
-        second: classes by the other, of the same samples.
-        forget: if given, only whether a class is forgotten counts.
+        first: classes predicted by one judge, integers [n].
+        second: classes predicted by the other judge for the same samples, integers [n].
+        forget: class indices; if given, only compare whether the class is among them.
 
     Raises:
-        InputError: for different lengths, no labels, or other than integers.
+        InputError: for different lengths, no labels, or labels that are not integers.
     """
     a, b = as_labels(first, "first"), as_labels(second, "second")
     if len(a) != len(b):

@@ -1,4 +1,4 @@
-"""Where the forgotten mass went: class counts, shares of the retained classes, moves per latent."""
+"""Where the mass of the forgotten classes went: class counts, retained shares, moves per latent."""
 
 from __future__ import annotations
 
@@ -6,23 +6,23 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike
+from jaxtyping import Int
 from torch import Tensor
 
-from unflow.evidence.metrics.distances import total_variation
+from unflow.evidence.metrics.distances import Array, total_variation
 from unflow.evidence.metrics.forgetting import check_request
 from unflow.ground.errors import InputError
 
 
-def class_counts(labels: ArrayLike, num_classes: int) -> list[int]:
-    """Return how many samples are judged to be of each class, num_classes numbers.
+def class_counts(labels: Int[Array, " n"] | Sequence[int], num_classes: int) -> list[int]:
+    """Return the number of samples that the judge assigns to each class, num_classes numbers.
 
     Args:
         labels: judged classes, integers [n] in 0..num_classes-1.
-        num_classes: how many classes the judge knows.
+        num_classes: number of classes that the judge knows.
 
     Raises:
-        InputError: for no labels, other than integers, or unknown classes.
+        InputError: for no labels, labels that are not integers, or unknown classes.
     """
     return torch.bincount(as_labels(labels, "labels", num_classes), minlength=num_classes).tolist()
 
@@ -32,7 +32,7 @@ def retained_share_tv(counts: Sequence[int], reference_counts: Sequence[int], fo
 
         1/2 sum_{c retained} |s_c - r_c|,    s_c = counts_c / sum_{c' retained} counts_c'
 
-    0: the retained classes keep their proportions, whatever is left of the forgotten ones.
+    It is 0 if the retained classes keep their proportions. The forgotten classes do not count.
 
     Args:
         counts: samples per class, num_classes numbers.
@@ -44,7 +44,7 @@ def retained_share_tv(counts: Sequence[int], reference_counts: Sequence[int], fo
 
     Raises:
         InputError: for different lengths, negative counts, an impossible request, or no sample in
-            any retained class (there is then no share to compare).
+            any retained class (the shares are then undefined).
     """
     if len(counts) != len(reference_counts):
         raise InputError(
@@ -57,29 +57,33 @@ def retained_share_tv(counts: Sequence[int], reference_counts: Sequence[int], fo
     )
 
 
-def transition_matrix(before: ArrayLike, after: ArrayLike, num_classes: int) -> Tensor:
+def transition_matrix(
+    before: Int[Array, " n"] | Sequence[int], after: Int[Array, " n"] | Sequence[int], num_classes: int
+) -> Int[Tensor, "num_classes num_classes"]:
     """Count moves between classes: M[i, j] = number of z with class i of G0(z) and class j of G(z).
 
-    Rows sum to the class counts before, columns to those after. It means something only for two
-    models that share their latents: not for a retrained one, whose map is another.
+    Rows sum to the class counts before, columns to those after. Use it only if both models map the same
+    latent to comparable samples. A retrained model does not: it learns a different map.
 
     Args:
         before: judged classes of G0(z), integers [n].
         after: judged classes of G(z) for the same z in the same order, integers [n].
-        num_classes: how many classes the judge knows.
+        num_classes: number of classes that the judge knows.
 
     Returns:
         Integers, shape [num_classes, num_classes].
 
     Raises:
-        InputError: for different lengths, no labels, other than integers, or unknown classes.
+        InputError: for different lengths, no labels, labels that are not integers, or unknown classes.
     """
     i, j = _as_label_pair(before, after, num_classes)
     return torch.bincount(i * num_classes + j, minlength=num_classes**2).view(num_classes, -1)
 
 
-def stayed_share(before: ArrayLike, after: ArrayLike, forget: Sequence[int]) -> float:
-    """Share of the latents in a retained class before that are judged the same class after.
+def stayed_share(
+    before: Int[Array, " n"] | Sequence[int], after: Int[Array, " n"] | Sequence[int], forget: Sequence[int]
+) -> float:
+    """Share of the latents of a retained class whose judged class stays the same.
 
         P( c(G(z)) = c(G0(z))  |  c(G0(z)) retained )
 
@@ -89,11 +93,11 @@ def stayed_share(before: ArrayLike, after: ArrayLike, forget: Sequence[int]) -> 
         forget: class indices.
 
     Returns:
-        A number in [0, 1]; 1 where no retained latent changed its class.
+        A number in [0, 1]; 1 if no latent of a retained class changes its class.
 
     Raises:
-        InputError: for different lengths, no labels, other than integers, an empty request, or no
-            sample in a retained class before.
+        InputError: for different lengths, no labels, labels that are not integers, an empty request, or
+            no sample in a retained class before.
     """
     i, j = _as_label_pair(before, after)
     if len(forget) == 0:
@@ -119,7 +123,9 @@ def _retained_shares(counts: Sequence[int], forget: Sequence[int], name: str) ->
     return retained / retained.sum()
 
 
-def as_labels(labels: ArrayLike, name: str, num_classes: int | None = None) -> Tensor:
+def as_labels(
+    labels: Int[Array, " n"] | Sequence[int], name: str, num_classes: int | None = None
+) -> Int[Tensor, " n"]:
     """Return judged classes as integers [n]; raise InputError for anything else, or unknown classes."""
     values = labels.cpu() if isinstance(labels, Tensor) else torch.from_numpy(np.array(labels))
     if values.numel() == 0:
@@ -137,7 +143,7 @@ def as_labels(labels: ArrayLike, name: str, num_classes: int | None = None) -> T
 
 
 def _as_label_pair(
-    before: ArrayLike, after: ArrayLike, num_classes: int | None = None
+    before: Array | Sequence[int], after: Array | Sequence[int], num_classes: int | None = None
 ) -> tuple[Tensor, Tensor]:
     i, j = as_labels(before, "before", num_classes), as_labels(after, "after", num_classes)
     if len(i) != len(j):

@@ -1,4 +1,4 @@
-"""How far a share, a distance or a redistribution is known from a sample of this size."""
+"""Confidence intervals of shares and distances, and a test of equal class shares."""
 
 from __future__ import annotations
 
@@ -7,14 +7,15 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
-from numpy.typing import ArrayLike
+from jaxtyping import Float
 from scipy import stats
 from torch import Tensor
 
-from unflow.evidence.metrics.distances import as_double, as_features
+from unflow.evidence.metrics.distances import Array, as_double, as_features
 from unflow.ground.errors import InputError
 
 LEVEL = 0.95
+"""Default confidence level."""
 
 
 class Interval(NamedTuple):
@@ -24,44 +25,48 @@ class Interval(NamedTuple):
     high: float
 
     def __contains__(self, value: object) -> bool:
-        """Return whether a number lies in it, the ends included."""
+        """Return whether a number lies in the closed interval."""
         return isinstance(value, int | float) and self.low <= value <= self.high
 
 
-def share_interval(count: float, n: int, level: float = LEVEL) -> Interval:
-    r"""Wilson's interval of a share: all p for which count is no surprise.
+def share_interval(count: float, n: float, level: float = LEVEL, *, width: float | None = None) -> Interval:
+    r"""Wilson's score interval of a share.
 
         (k + z^2/2) / (n + z^2)  ±  z sqrt(k (n - k) / n + z^2/4) / (n + z^2)
 
-    (Wilson, JASA 22, 1927.) Unlike a bootstrap it has a width at k = 0, where forgetting ends.
+    (Wilson, JASA 22, 1927.) Its length is positive even at k = 0, where the bootstrap interval has length 0.
 
     Args:
-        count: k of the samples, 0 <= k <= n.
-        n: samples, >= 1, independent.
+        count: k, the number of samples that count, 0 <= k <= n.
+        n: number of independent samples, >= 1.
         level: of confidence, in (0, 1).
+        width: z > 0, in standard errors; None: the normal quantile of ``level``.
 
     Returns:
         An interval within [0, 1].
 
     Raises:
-        InputError: for counts or a level out of range.
+        InputError: for counts, a level or a width out of range.
     """
     _require_count(count, n)
-    z = quantile(level)
+    if width is not None and not width > 0:
+        raise InputError(f"got width={width}; expected a number of standard errors > 0, like 1")
+    z = quantile(level) if width is None else width
     centre = (count + z**2 / 2) / (n + z**2)
     half = z * math.sqrt(count * (n - count) / n + z**2 / 4) / (n + z**2)
-    # Rounding must not push an end off the share itself.
+    # The exact ends keep rounding from excluding the share itself.
     return Interval(0.0 if count == 0 else centre - half, 1.0 if count == n else centre + half)
 
 
 def difference_interval(
     count: float, n: int, other_count: float, other_n: int, level: float = LEVEL
 ) -> Interval:
-    r"""Newcombe's interval of a difference of two shares p - q of independent samples.
+    r"""Newcombe's interval of the difference p - q of the shares of two independent samples.
 
         p - q - sqrt((p - l_p)^2 + (u_q - q)^2),    p - q + sqrt((u_p - p)^2 + (q - l_q)^2)
 
-    with Wilson's ends l, u of each (Newcombe, Statistics in Medicine 17, 1998, method 10).
+    l and u are the ends of Wilson's interval of each share (Newcombe, Statistics in Medicine 17, 1998,
+    method 10).
 
     Args:
         count: of the first sample.
@@ -71,7 +76,7 @@ def difference_interval(
         level: of confidence, in (0, 1).
 
     Returns:
-        An interval within [-1, 1]; the shares are told apart where it does not hold 0.
+        An interval within [-1, 1]; the shares differ significantly if it excludes 0.
 
     Raises:
         InputError: as ``share_interval``.
@@ -84,14 +89,17 @@ def difference_interval(
 
 
 def samples_to_resolve(difference: float, share: float, level: float = LEVEL) -> int:
-    r"""Return the samples per row that let a difference of two shares near ``share`` be known that closely.
+    r"""Return the sample size that resolves a difference of two shares near ``share``.
 
         n = ceil(2 z^2 p (1 - p) / difference^2)
 
     Args:
-        difference: half of the interval's width, in (0, 1); 0.005 is half a point.
-        share: p, in [0, 1]; where it is 0 or 1, the share that one sample in a hundred makes is taken.
+        difference: half the length of the difference's interval, in (0, 1); 0.005 is half a percentage point.
+        share: p, in [0, 1]; it is clipped to [0.01, 0.99].
         level: of confidence, in (0, 1).
+
+    Returns:
+        Samples per row.
 
     Raises:
         InputError: for numbers out of range.
@@ -104,32 +112,32 @@ def samples_to_resolve(difference: float, share: float, level: float = LEVEL) ->
 
 def bootstrap_interval(
     statistic: Callable[..., float],
-    *samples: ArrayLike,
+    *samples: Float[Array, "_ _"],
     repeats: int = 100,
     generator: torch.Generator,
     level: float = LEVEL,
 ) -> Interval:
     r"""Return the normal bootstrap interval of a statistic of independent samples.
 
-        T ± z sd(T*),    T* of rows of each sample, drawn with replacement
+        T ± z sd(T*),    T*: the statistic of rows drawn with replacement from each sample
 
-    (Efron and Tibshirani, 1993, chapter 13.) Around T, not around the mean of T*: a distance between two
-    samples is biased upwards, that between resamples twice as much.
+    (Efron and Tibshirani, 1993, chapter 13.) Its centre is T, not the mean of T*: a distance between two
+    samples is biased upwards, and a distance between resamples twice as much.
 
     Args:
-        statistic: of as many tensors [n, d] as there are samples.
-        samples: rows [n, d] each, resampled by themselves.
-        repeats: resamples, >= 2.
+        statistic: function of one tensor [n, d] per sample.
+        samples: features [n, d] each; each sample is resampled separately.
+        repeats: number of resamples, >= 2.
         generator: draws the rows.
         level: of confidence, in (0, 1).
 
     Raises:
-        InputError: for fewer than two repeats, a level out of range, or samples that are no features.
+        InputError: for fewer than two repeats, a level out of range, or samples that are not features.
     """
     if repeats < 2:
         raise InputError(f"got repeats={repeats}; expected 2 or more resamples")
     rows = [as_features(x, "bootstrapped") for x in samples]
-    values = [statistic(*(_resampled(x, generator) for x in rows)) for _ in range(repeats)]
+    values = [statistic(*(_resample(x, generator) for x in rows)) for _ in range(repeats)]
     value, half = statistic(*rows), quantile(level) * float(torch.tensor(values).double().std())
     return Interval(value - half, value + half)
 
@@ -143,19 +151,19 @@ class ChiSquare(NamedTuple):
 
 
 def same_shares(counts: Sequence[int], reference_counts: Sequence[int], minimum: float = 5.0) -> ChiSquare:
-    """Pearson's chi-square test that two samples have the same shares of classes.
+    """Pearson's chi-square test of the hypothesis that two samples have the same class shares.
 
-    Classes with fewer than ``minimum`` expected samples on either side are taken together, as the
-    approximation by a chi-square law needs (Cochran, Biometrics 10, 1954).
+    Classes with fewer than ``minimum`` expected samples in either sample are merged, as the chi-square
+    approximation requires (Cochran, Biometrics 10, 1954).
 
     Args:
-        counts: of one sample, per class, >= 0, of a positive sum.
+        counts: of one sample, per class, >= 0, with a positive sum.
         reference_counts: of an independent sample.
-        minimum: expected samples of a class that stands alone.
+        minimum: smallest expected number of samples of a class that is not merged.
 
     Returns:
-        The statistic, its degrees of freedom, and the probability of as much or more where the shares are
-        the same. Where one class is left, nothing can be told: (0, 0, 1).
+        The statistic, its degrees of freedom, and the p-value. If only one class is left, there is nothing
+        to test: (0, 0, 1).
 
     Raises:
         InputError: for different lengths, negative numbers, or no samples.
@@ -169,17 +177,17 @@ def same_shares(counts: Sequence[int], reference_counts: Sequence[int], minimum:
         raise InputError(
             f"got counts {table.long().tolist()}; expected numbers >= 0, and samples on both sides"
         )
-    table = _merged(table[:, table.sum(0) > 0], minimum)
+    table = _merge_rare(table[:, table.sum(0) > 0], minimum)
     if table.shape[1] < 2:
         return ChiSquare(0.0, 0, 1.0)
     result = stats.chi2_contingency(table.numpy(), correction=False)
     return ChiSquare(float(result.statistic), int(result.dof), float(result.pvalue))
 
 
-def _merged(table: Tensor, minimum: float) -> Tensor:
-    """Put the rarest classes of a table [2, classes] together until all that are left are expected often."""
+def _merge_rare(table: Tensor, minimum: float) -> Tensor:
+    """Merge the rarest classes of a table [2, classes] until each expected count is ``minimum`` or more."""
     table = table[:, table.sum(0).argsort()]
-    smaller = table.sum(1).min() / table.sum()  # the share of samples on the side that has fewer
+    smaller = table.sum(1).min() / table.sum()  # share of the smaller sample
     expected = table.sum(0) * smaller
     rare = int((expected < minimum).sum())
     while 0 < rare < table.shape[1] and float(expected[:rare].sum()) < minimum:
@@ -187,17 +195,17 @@ def _merged(table: Tensor, minimum: float) -> Tensor:
     return table if rare == 0 else torch.cat([table[:, :rare].sum(1, keepdim=True), table[:, rare:]], 1)
 
 
-def _resampled(x: Tensor, generator: torch.Generator) -> Tensor:
+def _resample(x: Tensor, generator: torch.Generator) -> Tensor:
     return x[torch.randint(len(x), (len(x),), generator=generator)]
 
 
 def quantile(level: float) -> float:
-    """Return z for which a standard normal lies in [-z, z] with probability ``level``."""
+    """Return z such that a standard normal variable lies in [-z, z] with probability ``level``."""
     if not 0 < level < 1:
         raise InputError(f"got level={level}; expected a confidence between 0 and 1, like 0.95")
     return float(stats.norm.ppf((1 + level) / 2))
 
 
-def _require_count(count: float, n: int) -> None:
+def _require_count(count: float, n: float) -> None:
     if n < 1 or not 0 <= count <= n:
         raise InputError(f"got {count} of {n} samples; expected a count from 0 to n, and n >= 1")

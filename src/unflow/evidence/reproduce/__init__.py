@@ -1,4 +1,4 @@
-"""Papers made again: their tables and figures, our rows beside theirs."""
+"""Reproductions of papers: their tables and figures, with our rows beside the published ones."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One factor at a time around the default of uot_tilted: what each choice of the method is worth."""
+"""Ablation of uot_tilted: one factor at a time, all others at their defaults."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from unflow.evidence import metrics
-from unflow.evidence.reproduce.glance import glance
 from unflow.evidence.reproduce.one_step import OneStepRequest
 from unflow.ground.files import stage
 from unflow.ground.streams import Stream, stream
@@ -18,12 +17,12 @@ from unflow.unlearning.unlearn import GUIDE_DATA, unlearn
 
 @dataclass(frozen=True)
 class Variant:
-    """One change of the default.
+    """One change of the default settings.
 
     Attributes:
-        factor: what is changed.
-        value: to what, in words.
-        method: changed hyper-parameters.
+        factor: name of the changed factor.
+        value: its new value, in words.
+        method: changed hyper-parameters of the method.
         strength, margin, divergence: of the target.
     """
 
@@ -35,7 +34,7 @@ class Variant:
     divergence: str = "kl"
 
 
-def _method(factor: str, *values: Any) -> list[Variant]:
+def _vary(factor: str, *values: Any) -> list[Variant]:
     return [Variant(factor, f"{value:g}", {factor: value}) for value in values]
 
 
@@ -45,15 +44,15 @@ VARIANTS = (
     Variant("pool", "model", {"pool": "model"}),
     Variant("pool", "model, share 1 (row uot)", {"pool": "model", "share": 1.0}),
     Variant("source", "relaxed", {"source": "relaxed"}),
-    *_method("tau", 0.0, 1.0, 2.0, 10.0, 30.0),
-    *_method("share", 0.0, 0.1, 1.0),
+    *_vary("tau", 0.0, 1.0, 2.0, 10.0, 30.0),
+    *_vary("share", 0.0, 0.1, 1.0),
     *(Variant("strength", f"{lam:g}", strength=lam) for lam in (0.5, 2.0)),
     *(Variant("margin", f"{margin:g}", margin=margin) for margin in (0.0, 2.0, 8.0)),
-    *_method("r1", 0.01, 0.1, 1.0),
-    *_method("average", 0.0, 0.9, 0.999),
-    *_method("steps", 350, 700, 2800),
+    *_vary("r1", 0.01, 0.1, 1.0),
+    *_vary("average", 0.0, 0.9, 0.999),
+    *_vary("steps", 350, 700, 2800),
     Variant("potential", "features", {"potential": "features"}),
-    *_method("width", 64, 512),
+    *_vary("width", 64, 512),
 )
 COLUMNS = {
     "factor": ("factor", -1),
@@ -70,18 +69,18 @@ COLUMNS = {
 ROW = "uot_tilted"
 
 
-def ablation(request: OneStepRequest) -> list[dict[str, Any]]:
+def run_ablation(request: OneStepRequest) -> list[dict[str, Any]]:
     """Return one record per variant, each measured against the default's target."""
-    return [_record(request, variant) for variant in VARIANTS]
+    return [_find_record(request, variant) for variant in VARIANTS]
 
 
-def _record(request: OneStepRequest, variant: Variant) -> dict[str, Any]:
+def _find_record(request: OneStepRequest, variant: Variant) -> dict[str, Any]:
     name = "-".join(word for word in (variant.factor, variant.value) if word)
     folder = "ablation/" + "".join(c if c.isalnum() or c in "-." else "_" for c in name)
-    return dict(stage(request.out / folder / "record.json", lambda: _measured(request, variant, folder)))
+    return dict(stage(request.out / folder / "record.json", lambda: _measure(request, variant, folder)))
 
 
-def _measured(request: OneStepRequest, variant: Variant, folder: str) -> dict[str, Any]:
+def _measure(request: OneStepRequest, variant: Variant, folder: str) -> dict[str, Any]:
     study, target = request.study, request.target
     if variant.strength != 1 or variant.margin is not None:
         target = OneStepRequest(
@@ -93,11 +92,11 @@ def _measured(request: OneStepRequest, variant: Variant, folder: str) -> dict[st
             rows=(),
         ).target
     target = dataclasses.replace(target, divergence=DIVERGENCES[variant.divergence]())
-    method: Method = dataclasses.replace(study.recipe.method(ROW), **variant.method)
+    method: Method = dataclasses.replace(study.recipe.find_method(ROW), **variant.method)
     result = unlearn(
         target, method, request.out / folder / "model", seed=study.seed, name=ROW, guide_data=GUIDE_DATA
     )
     words = {"factor": variant.factor, "value": variant.value, "seconds": result.lineage["seconds"]}
-    exact = study.decoded(target.sample(study.recipe.n, stream(study.seed, Stream.TARGET_FIGURE)).x)
+    exact = study.decode(target.sample(study.recipe.n, stream(study.seed, Stream.TARGET_FIGURE)).x)
     left_target = 100 * metrics.forget_rate(study.judge.probabilities(exact), request.forget)
-    return words | {"left_target": left_target} | glance(request, result.model)
+    return words | {"left_target": left_target} | request.measure(result.model)

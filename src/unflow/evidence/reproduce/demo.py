@@ -1,4 +1,4 @@
-"""The main job, end to end, on embedded digits: train, forget, audit, report."""
+"""The demo: train, forget and audit on the embedded digits."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ ROWS: dict[str, tuple[str, ...]] = {
     "flow": ("erfm", "erfm_resample", "gradient_ascent", "fine_tune", "retrained"),
     "flow_map": ("uot", "uot_tilted", "gradient_ascent", "fine_tune"),
 }
-"""What the demo trains for each family; original and target need no training."""
+"""The rows that the demo trains for each family; original and target need no training."""
 
 GUIDE_NET = {"net": "mlp", "width": 256, "depth": 2}
 JUDGE_NET = {"net": "convnet", "width": 16}
@@ -63,7 +63,7 @@ class DemoConfig:
         margin: of the energy, in nats, >= 0.
         strength: lam >= 0.
         divergence: kl, softplus or chi2.
-        flow_map: how the one-step model is trained: distill or mean_flow.
+        flow_map: training of the one-step model: distill or mean_flow.
         n: samples per audited row.
         full: whether the flow map is retrained as well (distilled from the retrained flow).
         device: cpu, cuda or mps.
@@ -91,10 +91,10 @@ class DemoConfig:
 
 
 class Demo:
-    """The stages of one run; each finds its result on disk or makes it.
+    """The stages of one run; each loads its result from disk or makes it.
 
     Args:
-        config: what to run.
+        config: settings of the run.
         out: the run folder.
     """
 
@@ -104,7 +104,7 @@ class Demo:
         check_request(config.forget, len(self.data.class_names))
         self.split: Split = split_data(self.data, config.seed)
 
-    def part(self, name: str) -> LabelledData:
+    def select_part(self, name: str) -> LabelledData:
         """Return one part of the split."""
         return self.split.of(self.data, name)
 
@@ -112,40 +112,40 @@ class Demo:
         """Run all stages and return the audit."""
         self.out.mkdir(parents=True, exist_ok=True)
         write_split(self.split, self.data, self.out / "split.json")
-        guide = self.classifier("guide")
-        judge = self.classifier("judge")
-        flow = self.base("flow", None)
-        flow_map = self.base("flow_map", flow)
+        guide = self.train_classifier("guide")
+        judge = self.train_classifier("judge")
+        flow = self.train_base("flow", None)
+        flow_map = self.train_base("flow_map", flow)
         energy = ClassLogOdds(guide, self.config.forget, self.config.margin)
         evidence = Evidence(
             judge,
             self.config.forget,
-            self.part("held_out"),
-            self.part("train"),
+            self.select_part("held_out"),
+            self.select_part("train"),
             energy,
             extractor="judge features (convnet)",
         )
-        families = [self.family(model, energy) for model in (flow, flow_map)]
+        families = [self.make_family(model, energy) for model in (flow, flow_map)]
         record = judge_record(
             judge,
             guide,
-            self.part("held_out"),
+            self.select_part("held_out"),
             name="convnet",
-            judge_data=self.part("judge").fingerprint,
-            guide_data=self.part("train").fingerprint,
+            judge_data=self.select_part("judge").fingerprint,
+            guide_data=self.select_part("train").fingerprint,
             forget=self.config.forget,
         )
         return assemble_audit(
-            families, evidence, [record], self.request(energy), self.data.class_names, self.out
+            families, evidence, [record], self.describe_request(energy), self.data.class_names, self.out
         )
 
-    def family(self, model: GenerativeModel, energy: ClassLogOdds) -> Family:
+    def make_family(self, model: GenerativeModel, energy: ClassLogOdds) -> Family:
         """Return the rows of a base model and of every method on it."""
         divergence = DIVERGENCES[self.config.divergence]()
-        entries, second = self.entries(Target(model, energy, self.config.strength, divergence))
+        entries, second = self.make_entries(Target(model, energy, self.config.strength, divergence))
         return Family(model.family, entries, second)
 
-    def request(self, energy: ClassLogOdds) -> dict[str, Any]:
+    def describe_request(self, energy: ClassLogOdds) -> dict[str, Any]:
         """Return the request as plain data."""
         config = self.config
         return {
@@ -157,22 +157,22 @@ class Demo:
             "seed": config.seed,
         }
 
-    def method(self, name: str, defaults: dict[str, Method]) -> Method:
+    def choose_method(self, name: str, defaults: dict[str, Method]) -> Method:
         """Return the default method of that name, unless the run overrides it."""
         return self.config.overrides.get(name, defaults[name])
 
-    def classifier(self, name: str) -> Classifier:
-        """Return the guide (trained on the generators' part) or the judge (on its own)."""
+    def train_classifier(self, name: str) -> Classifier:
+        """Return the guide (trained on the generators' part) or the judge (trained on its own part)."""
         net, part, seed = {
             "guide": (GUIDE_NET, "train", self.config.seed),
             "judge": (JUDGE_NET, "judge", self.config.seed + JUDGE_SEED_OFFSET),
         }[name]
-        method = self.method(name, {"guide": GUIDE, "judge": JUDGE})
+        method = self.choose_method(name, {"guide": GUIDE, "judge": JUDGE})
         model = train_model(
             "classifier",
             net,
             method,
-            self.part(part),
+            self.select_part(part),
             self.out / name,
             seed=seed,
             part=part,
@@ -182,14 +182,14 @@ class Demo:
         assert isinstance(model, Classifier)
         return model
 
-    def base(self, family: str, teacher: GenerativeModel | None, folder: str = "") -> GenerativeModel:
+    def train_base(self, family: str, teacher: GenerativeModel | None, folder: str = "") -> GenerativeModel:
         """Return the base flow, or the base flow map (distilled from the flow, or MeanFlow)."""
         name = "flow_matching" if family == "flow" else self.config.flow_map
         model = train_model(
             family,
             FLOW_NET,
-            self.method(name, TRAINERS),
-            self.part("train"),
+            self.choose_method(name, TRAINERS),
+            self.select_part("train"),
             self.out / (folder or family),
             seed=self.config.seed,
             teacher=teacher if name == "distill" else None,
@@ -199,8 +199,8 @@ class Demo:
         assert isinstance(model, GenerativeModel)
         return model
 
-    def entries(self, target: Target) -> tuple[list[Entry], Samples]:
-        """Return a family's rows to be, and the second exact-target set."""
+    def make_entries(self, target: Target) -> tuple[list[Entry], Samples]:
+        """Return the entries of a family, and a second set of exact target samples."""
         config, family = self.config, target.model.family
         z = target.model.prior(config.n, stream(config.seed, Stream.LATENTS))
         lineage = bundle.read_lineage(self.out / family)
@@ -214,17 +214,17 @@ class Demo:
                 cost=base_cost,
             )
         ]
-        entries += [self.unlearned(target, name, z) for name in ROWS[family]]
+        entries += [self.make_entry(target, name, z) for name in ROWS[family]]
         if config.full and family == "flow_map":
-            entries.append(self.retrained_flow_map(z))
+            entries.append(self.make_retrained(z))
         first, second = (target_samples(target, config.n, config.seed, k) for k in (0, 1))
         entries.append(Entry("target", first, config.seed, original_recoverable=True, data_used=GUIDE_DATA))
         return entries, second
 
-    def unlearned(self, target: Target, name: str, z: Tensor) -> Entry:
-        """Train one row, or find it on disk."""
+    def make_entry(self, target: Target, name: str, z: Tensor) -> Entry:
+        """Train one row, or load it from disk."""
         config = self.config
-        method = self.method(name, UNLEARNERS)
+        method = self.choose_method(name, UNLEARNERS)
         result = unlearn(
             target,
             method,
@@ -233,7 +233,9 @@ class Demo:
             name=name,
             device=config.device,
             guide_data=GUIDE_DATA,
-            **rows_read(method, target, config.forget, self.part("train"), self.part("held_out")),
+            **rows_read(
+                method, target, config.forget, self.select_part("train"), self.select_part("held_out")
+            ),
         )
         return Entry(
             name,
@@ -246,14 +248,14 @@ class Demo:
 
     @property
     def guide_seconds(self) -> float:
-        """How long the guide's training took."""
+        """Training time of the guide."""
         return float(bundle.read_lineage(self.out / "guide")["seconds"])
 
-    def retrained_flow_map(self, z: Tensor) -> Entry:
-        """Distil the retrained flow: the flow map's reference row."""
+    def make_retrained(self, z: Tensor) -> Entry:
+        """Distil the retrained flow, as the reference row of the flow map."""
         folder = self.out / "unlearned"
         teacher = bundle.load(folder / "flow-retrained")
-        model = self.base("flow_map", teacher, "unlearned/flow_map-retrained")
+        model = self.train_base("flow_map", teacher, "unlearned/flow_map-retrained")
         lineage = bundle.read_lineage(folder / "flow_map-retrained")
         seconds = lineage["seconds"] + bundle.read_lineage(folder / "flow-retrained")["seconds"]
         cost = trained_cost(lineage, model) | {"train_seconds": seconds}

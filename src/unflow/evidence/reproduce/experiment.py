@@ -1,4 +1,4 @@
-"""What every reproduced table shares: its seeds, its stages on disk, and what is written at the end."""
+"""Base class of the reproduced experiments: seeds, stages on disk, and the files written at the end."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from unflow.evidence.reproduce.request import Request
 from unflow.evidence.reproduce.results import (
     COLUMNS,
     Row,
-    means,
-    measured_rows,
-    measured_table,
-    paper_rows,
-    paper_table,
+    average_rows,
+    collect_rows,
+    format_paper_table,
+    format_table,
+    read_paper_rows,
 )
 from unflow.evidence.reproduce.study import Recipe, Study
 from unflow.ground.errors import InputError
@@ -32,17 +32,17 @@ from unflow.ground.files import write_bytes, write_json
 
 @dataclass(frozen=True, kw_only=True)
 class Experiment(ABC):
-    """A paper's table and figures, made again.
+    """The reproduction of a paper's table and figures.
 
     Attributes:
-        out: folder; finished stages in it are found, not made again.
-        seeds: of data, training and judge; the first one also makes the figures.
-        only: names of data sets; empty for all.
-        data: folder of the data, where it is not made or embedded.
-        recipe: how the models are trained; None: as published with the experiment.
+        out: folder; finished stages are loaded from it.
+        seeds: of data, training and judge; the figures show the first one.
+        only: names of datasets; empty for all.
+        data: folder of the data, if it is not generated or embedded.
+        recipe: how the models are trained; None: ``default_recipe``.
         device: cpu, cuda or mps.
-        jobs: studies that are made side by side, one process of one thread each.
-        attacks: on every row of one request, with every seed; None: none.
+        jobs: number of studies made in parallel, each in a process of one thread.
+        attacks: attacks on every row of one request, with every seed; None: no attacks.
     """
 
     out: Path
@@ -56,56 +56,58 @@ class Experiment(ABC):
     _studies: dict[str, Study] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     name: ClassVar[str]
-    """As the command line calls it."""
+    """Its name on the command line."""
     title: ClassVar[str]
+    default_recipe: ClassVar[Recipe]
+    """How the models of the published tables are trained."""
     datasets: ClassVar[tuple[str, ...]]
     published: ClassVar[str | None] = None
-    """The file with the paper's rows; None where it printed none that we could read."""
+    """The file with the paper's rows; None if we have none."""
     can_be_attacked: ClassVar[bool] = False
     columns: ClassVar[Columns] = COLUMNS
-    """Of the tables."""
+    """Columns of the tables."""
     intro: ClassVar[Sequence[str]]
-    """Paragraphs over the tables of the report."""
+    """Paragraphs above the tables of the report."""
     notes: ClassVar[Sequence[str]]
-    """Under them."""
+    """Paragraphs below the tables of the report."""
 
     @abstractmethod
     def check(self) -> None:
-        """Raise InputError, before anything is written, for data that is not there."""
+        """Raise InputError for missing data; called before anything is written."""
 
     @abstractmethod
-    def request(self, dataset: str, seed: int) -> Request:
-        """Return the request of one data set with one seed; the first call trains what its study needs."""
+    def make_request(self, dataset: str, seed: int) -> Request:
+        """Return the request of one dataset with one seed; the first call trains the models of its study."""
 
     @abstractmethod
-    def groups(self) -> list[list[tuple[str, int]]]:
-        """Return (data set, seed) of every request, those of the same study together."""
+    def group_requests(self) -> list[list[tuple[str, int]]]:
+        """Return (dataset, seed) of every request, grouped by study."""
 
     @abstractmethod
     def draw(self) -> list[tuple[Path, str]]:
-        """Draw the figures of the chosen data sets; return paths and captions."""
+        """Draw the figures of the chosen datasets; return paths and captions."""
 
     @abstractmethod
-    def further_tables(self) -> list[tuple[str, str]]:
-        """Return titles and Markdown of what the main table does not hold."""
+    def make_further_tables(self) -> list[tuple[str, str]]:
+        """Return titles and Markdown of the tables beside the main one."""
 
-    def attack_tables(self) -> list[tuple[str, str]]:
-        """Return title and Markdown of what attacks came to; none without attacks."""
+    def make_attack_tables(self) -> list[tuple[str, str]]:
+        """Return title and Markdown of the attacks' results; none without attacks."""
         return []
 
-    def once(self, name: str, make: Callable[[], Study]) -> Study:
-        """Return the study of that name; the first call makes it, split and latents are then kept."""
+    def keep_study(self, name: str, make: Callable[[], Study]) -> Study:
+        """Return the study of that name; the first call makes it, later calls return the same object."""
         if name not in self._studies:
             self._studies[name] = make()
         return self._studies[name]
 
-    def as_published(self, dataset: str) -> str:
-        """Return the paper's name of a data set."""
+    def find_published_name(self, dataset: str) -> str:
+        """Return the name of a dataset in the paper."""
         return dataset
 
     @classmethod
-    def of_classes(cls, classes: Sequence[int]) -> tuple[str, ...]:
-        """Return the requests that forget single classes.
+    def choose_requests(cls, classes: Sequence[int]) -> tuple[str, ...]:
+        """Return the names of the requests that forget these classes, one class each.
 
         Raises:
             InputError: for an experiment that has no such requests, or an unknown class.
@@ -117,30 +119,30 @@ class Experiment(ABC):
 
     @property
     def chosen(self) -> tuple[str, ...]:
-        """The data sets of this run."""
+        """The datasets of this run."""
         return tuple(name for name in self.datasets if not self.only or name in self.only)
 
-    def seeds_of(self, dataset: str) -> Sequence[int]:
-        """Return the seeds that a data set is run with."""
+    def choose_seeds(self, dataset: str) -> Sequence[int]:
+        """Return the seeds with which a dataset is run."""
         return self.seeds
 
-    def requests(self, dataset: str) -> list[Request]:
-        """Return the requests of one data set, one per seed."""
-        return [self.request(dataset, seed) for seed in self.seeds_of(dataset)]
+    def make_requests(self, dataset: str) -> list[Request]:
+        """Return the requests of one dataset, one per seed."""
+        return [self.make_request(dataset, seed) for seed in self.choose_seeds(dataset)]
 
     def make_side_by_side(self) -> None:
-        """Make studies and audits, then what builds on them, in ``jobs`` processes; all is found on disk."""
-        alone = replace(self, jobs=1)  # without the studies that this process keeps
+        """Make the audits, then the further stages, in ``jobs`` processes; results go to disk."""
+        alone = replace(self, jobs=1)  # a copy without studies, which cannot be pickled cheaply
         with ProcessPoolExecutor(self.jobs, get_context("spawn")) as pool:
-            for done in [pool.submit(make_audits, alone, group) for group in self.groups()]:
+            for done in [pool.submit(make_audits, alone, group) for group in self.group_requests()]:
                 done.result()
-            for done in [pool.submit(make_stage, alone, *stage) for stage in self.further_stages()]:
+            for done in [pool.submit(make_stage, alone, *stage) for stage in self.list_stages()]:
                 done.result()
 
-    def further_stages(self) -> list[tuple[str, ...]]:
-        """Return names (and arguments) of methods that make what further tables and figures show.
+    def list_stages(self) -> list[tuple[str, ...]]:
+        """Return names (and arguments) of the methods that compute further tables and figures.
 
-        Each keeps what it made on disk, needs the audits alone, and shares no folder with another.
+        Each stores its result on disk, depends on the audits only, and shares no folder with another.
         """
         return []
 
@@ -151,14 +153,14 @@ class Experiment(ABC):
         rows = [
             row
             for dataset in self.chosen
-            for request in self.requests(dataset)
-            for row in measured_rows(request.audit(), dataset)
+            for request in self.make_requests(dataset)
+            for row in collect_rows(request.audit(), dataset)
         ]
-        published = self._published_rows()
+        published = self._read_published()
         write_json(self.out / "table.json", [*rows, *published])
-        tables = self.tables(rows, published)
+        tables = self.make_tables(rows, published)
         figures = self.draw()
-        tables += [*self.further_tables(), *self.attack_tables()]
+        tables += [*self.make_further_tables(), *self.make_attack_tables()]
         text = "\n".join(f"## {title}\n\n{table}" for title, table in tables)
         write_bytes(self.out / "table.md", text.encode())
         write_page(
@@ -167,36 +169,39 @@ class Experiment(ABC):
             intro=self.intro,
             tables=tables,
             figures=figures,
-            command=self.command(),
+            command=self.format_command(),
             notes=self.notes,
         )
         return [*rows, *published]
 
-    def _published_rows(self) -> list[Row]:
+    def _read_published(self) -> list[Row]:
         if self.published is None:
             return []
-        return paper_rows(self.published, [self.as_published(name) for name in self.chosen])
+        return read_paper_rows(self.published, [self.find_published_name(name) for name in self.chosen])
 
-    def tables(self, rows: Sequence[Row], published: Sequence[Row]) -> list[tuple[str, str]]:
-        """Return titles and Markdown of the means, and of our rows beside the paper's."""
-        records = means(rows, self.columns)
+    def make_tables(self, rows: Sequence[Row], published: Sequence[Row]) -> list[tuple[str, str]]:
+        """Return titles and Markdown of the mean tables, and of our rows beside the paper's."""
+        records = average_rows(rows, self.columns)
         tables = []
         for dataset in self.chosen:
-            tables.append((dataset, measured_table(records, dataset, self.columns)))
+            tables.append((dataset, format_table(records, dataset, self.columns)))
             if published:
-                as_published = paper_table(records, published, dataset, self.as_published(dataset))
+                as_published = format_paper_table(
+                    records, published, dataset, self.find_published_name(dataset)
+                )
                 tables.append((f"{dataset}, as in the paper", as_published))
         return tables
 
-    def command(self) -> str:
-        """Return the command that makes all this."""
+    def format_command(self) -> str:
+        """Return the command that reproduces this run."""
         data = " --data DIR" if self.data is not None else ""
         seeds = f" --seeds {len(self.seeds)} --seed {self.seeds[0]}"
         attack = " --attack true" if self.attacks is not None else ""
-        return f"unflow reproduce {self.name} --out {self.out.name}{seeds}{self.selection()}{data}{attack}"
+        options = f"{seeds}{self.format_selection()}{data}{attack}"
+        return f"unflow reproduce {self.name} --out {self.out.name}{options}"
 
-    def selection(self) -> str:
-        """Return the option that chose the data sets."""
+    def format_selection(self) -> str:
+        """Return the options that select the datasets."""
         return "".join(f" --dataset {dataset}" for dataset in self.only)
 
 
@@ -204,24 +209,25 @@ def make_audits(experiment: Experiment, group: Sequence[tuple[str, int]]) -> Non
     """Make the audits of one study in this process."""
     torch.set_num_threads(1)
     for dataset, seed in group:
-        experiment.request(dataset, seed).audit()
+        experiment.make_request(dataset, seed).audit()
 
 
 def make_stage(experiment: Experiment, name: str, *arguments: str) -> None:
-    """Carry out one of the experiment's further stages in this process."""
+    """Run one of the experiment's further stages in this process."""
     torch.set_num_threads(1)
     getattr(experiment, name)(*arguments)
 
 
-def records_table(records: Sequence[dict[str, Any]], columns: dict[str, tuple[str, int]]) -> str:
+def format_records(records: Sequence[dict[str, Any]], columns: dict[str, tuple[str, int]]) -> str:
     """Return records as Markdown; columns: key -> (title, decimals; -1 for text)."""
     lines = [
-        [_text(record.get(key), decimals) for key, (_, decimals) in columns.items()] for record in records
+        [_format_cell(record.get(key), decimals) for key, (_, decimals) in columns.items()]
+        for record in records
     ]
     return pipe_table([title for title, _ in columns.values()], lines)
 
 
-def _text(value: Any, decimals: int) -> str:
+def _format_cell(value: Any, decimals: int) -> str:
     if value is None:
         return "–"
     return str(value) if decimals < 0 else f"{value:.{decimals}f}"

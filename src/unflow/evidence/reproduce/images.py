@@ -1,4 +1,4 @@
-"""What the image experiments share: a split of real images, a study per seed, pictures of every row."""
+"""Base class of the image experiments: a split of real images, a study per seed, images of every row."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 
 from unflow.data import LabelledData, split_data
-from unflow.evidence.reproduce.attacked import attack_table, attacked
-from unflow.evidence.reproduce.experiment import Experiment, records_table
-from unflow.evidence.reproduce.figures import image_rows
+from unflow.evidence.reproduce.attacked import attack_rows, format_attacks
+from unflow.evidence.reproduce.experiment import Experiment, format_records
+from unflow.evidence.reproduce.figures import draw_image_rows
 from unflow.evidence.reproduce.request import Request
 from unflow.evidence.reproduce.results import Row
-from unflow.evidence.reproduce.study import Recipe, Study
+from unflow.evidence.reproduce.study import Study
 from unflow.ground.errors import InputError
 from unflow.ground.streams import Stream, stream
 from unflow.models import GenerativeModel
@@ -32,26 +32,22 @@ JUDGED = {
 }
 
 MAX_HELD_OUT = 8000
-"""Real images that statistics are taken on."""
+"""Real images on which the metrics are measured."""
 
 
 class ImageExperiment(Experiment):
-    """Requests made of latent flows of images; the first data set runs with all seeds, others with one."""
+    """Requests for latent flows of images; the first dataset runs with all seeds, the others with one."""
 
     @abstractmethod
     def load(self) -> LabelledData:
         """Return all images."""
 
     @abstractmethod
-    def default_recipe(self) -> Recipe:
-        """Return how the models are trained as published here."""
-
-    @abstractmethod
-    def forget(self, dataset: str) -> tuple[int, ...]:
-        """Return the classes that a data set's request forgets."""
+    def find_forgotten(self, dataset: str) -> tuple[int, ...]:
+        """Return the classes that a dataset's request forgets."""
 
     def check(self) -> None:
-        """Raise InputError if no folder is named, or the data is not in it."""
+        """Raise InputError if no folder is given, or the data is not in it."""
         if self.data is None:
             raise InputError(f"{self.name} needs its images; expected --data DIR, the folder that holds them")
         _ = self.images
@@ -61,9 +57,9 @@ class ImageExperiment(Experiment):
         """All images, read once."""
         return self.load()
 
-    def study(self, seed: int) -> Study:
-        """Return the study of one seed: its own split of the images, in random order."""
-        return self.once(f"seed-{seed}", lambda: self._new_study(seed))
+    def make_study(self, seed: int) -> Study:
+        """Return the study of one seed, with its own split of the images in random order."""
+        return self.keep_study(f"seed-{seed}", lambda: self._new_study(seed))
 
     def _new_study(self, seed: int) -> Study:
         images = self.images
@@ -71,67 +67,65 @@ class ImageExperiment(Experiment):
         parts = {}
         for k, part in enumerate(("train", "judge", "held_out")):
             rows = split.of(images, part)
-            # The files are sorted by class; no statistic may depend on that.
+            # The files are sorted by class; the metrics must not depend on that order.
             order = torch.randperm(len(rows), generator=stream(seed, Stream.IMAGE_ORDER + k))
             parts[part] = rows.rows(order[:MAX_HELD_OUT] if part == "held_out" else order)
-        return Study(
-            self.recipe or self.default_recipe(), parts, seed, self.out / f"seed-{seed}", self.device
-        )
+        return Study(self.recipe or self.default_recipe, parts, seed, self.out / f"seed-{seed}", self.device)
 
-    def request(self, dataset: str, seed: int) -> Request:
-        """Return a data set's request with one seed."""
-        return Request(self.study(seed), self.forget(dataset), dataset)
+    def make_request(self, dataset: str, seed: int) -> Request:
+        """Return a dataset's request with one seed."""
+        return Request(self.make_study(seed), self.find_forgotten(dataset), dataset)
 
-    def seeds_of(self, dataset: str) -> Sequence[int]:
-        """Return all seeds for the first data set, the first seed for the others."""
+    def choose_seeds(self, dataset: str) -> Sequence[int]:
+        """Return all seeds for the first dataset, the first seed for the others."""
         return self.seeds if dataset == self.datasets[0] else self.seeds[:1]
 
-    def groups(self) -> list[list[tuple[str, int]]]:
-        """Return the requests by seed: those of one seed are made of the same original."""
+    def group_requests(self) -> list[list[tuple[str, int]]]:
+        """Return the requests grouped by seed: the requests of one seed share an original."""
         return [
-            [(dataset, seed) for dataset in self.chosen if seed in self.seeds_of(dataset)]
+            [(dataset, seed) for dataset in self.chosen if seed in self.choose_seeds(dataset)]
             for seed in self.seeds
         ]
 
-    def tables(self, rows: Sequence[Row], published: Sequence[Row]) -> list[tuple[str, str]]:
-        """Return first what the judge makes of real and of reconstructed images, then the rows."""
-        judge = records_table(self.judged(), JUDGED)
-        return [("The judge on held-out images", judge), *super().tables(rows, published)]
+    def make_tables(self, rows: Sequence[Row], published: Sequence[Row]) -> list[tuple[str, str]]:
+        """Return first the judge's accuracy on real and reconstructed images, then the rows."""
+        judge = format_records(self.measure_judge(), JUDGED)
+        return [("The judge on held-out images", judge), *super().make_tables(rows, published)]
 
-    def judged(self) -> list[dict[str, Any]]:
-        """Return, per request, how the judge does on real images and on the autoencoder's copies of them."""
-        return [_judged(request) for dataset in self.chosen for request in self.requests(dataset)]
+    def measure_judge(self) -> list[dict[str, Any]]:
+        """Return, per request, the judge's accuracy on real images and on reconstructions."""
+        return [_measure_judge(request) for dataset in self.chosen for request in self.make_requests(dataset)]
 
     # Attacks
 
     can_be_attacked: ClassVar[bool] = True
 
     @property
-    def attacked(self) -> str:
-        """The request that is attacked: the first that is run with every seed."""
-        return next(name for name in self.chosen if len(self.seeds_of(name)) == len(self.seeds))
+    def attacked_dataset(self) -> str:
+        """The dataset whose request is attacked: the first that is run with every seed."""
+        return next(name for name in self.chosen if len(self.choose_seeds(name)) == len(self.seeds))
 
-    def attack_tables(self) -> list[tuple[str, str]]:
-        """Return what attacks on every row of one request came to, and how long relearning takes."""
+    def make_attack_tables(self) -> list[tuple[str, str]]:
+        """Return the results of the attacks on every row of one request."""
         if self.attacks is None:
             return []
-        requests = self.requests(self.attacked)
-        found = [attacked(request, self.attacks) for request in requests]
-        words = f"{self.attacked}, seeds {[request.study.seed for request in requests]}"
-        return [(f"What could bring it back, {words}", attack_table(found, requests[0].rows))]
+        requests = self.make_requests(self.attacked_dataset)
+        found = [attack_rows(request, self.attacks) for request in requests]
+        words = f"{self.attacked_dataset}, seeds {[request.study.seed for request in requests]}"
+        return [(f"What could bring it back, {words}", format_attacks(found, requests[0].rows))]
 
-    def rows_picture(self, dataset: str, methods: Sequence[str]) -> tuple[Path, str]:
-        """Draw samples of the named rows from the same latents."""
-        request = self.request(dataset, self.seeds[0])
-        z = request.z()[:16]
-        strips = [("original", pictures(request.study.whole(request.target.model), z))]
+    def draw_rows(self, dataset: str, methods: Sequence[str]) -> tuple[Path, str]:
+        """Draw samples of the original and of the given rows from the same latents."""
+        request = self.make_request(dataset, self.seeds[0])
+        z = request.draw_latents()[:16]
+        strips = [("original", make_images(request.study.add_decoder(request.target.model), z))]
         for name in methods:
-            strips.append((name, pictures(request.study.whole(request.unlearned(name).model), z)))
-        path = image_rows(self.out / f"rows-{dataset}.png", [(name, x.numpy()) for name, x in strips])
+            strips.append((name, make_images(request.study.add_decoder(request.run_row(name).model), z)))
+        path = draw_image_rows(self.out / f"rows-{dataset}.png", [(name, x.numpy()) for name, x in strips])
         return path, f"{dataset}: every row from the same latents (retrained: another map of them)."
 
 
-def _judged(request: Request) -> dict[str, Any]:
+def _measure_judge(request: Request) -> dict[str, Any]:
     record: dict[str, Any] = {"dataset": request.name, "seed": request.study.seed}
     judge = request.audit()["judge"]
     for images in ("real", "reconstructed"):
@@ -140,6 +134,6 @@ def _judged(request: Request) -> dict[str, Any]:
     return record
 
 
-def pictures(model: GenerativeModel, z: Tensor) -> Tensor:
-    """Return the images of latents, within their range."""
+def make_images(model: GenerativeModel, z: Tensor) -> Tensor:
+    """Return a model's images of latents, clipped to [-1, 1]."""
     return model.push_batches(z).clamp(-1, 1)

@@ -1,22 +1,21 @@
-"""A request made of a one-step model: every method that can change one, and the rows to hold them to."""
+"""A request to forget for a one-step model: every method that can change one, and the reference rows."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from unflow.disk import bundle
-from unflow.energies import Energy
+from unflow.evidence import metrics
 from unflow.evidence.auditing import AuditRow, Entry, Evidence, draw_samples
 from unflow.evidence.auditing.costs import trained_cost
+from unflow.evidence.metrics.forgetting import is_forgotten
 from unflow.evidence.reproduce.request import Request
-from unflow.evidence.reproduce.study import Study
 from unflow.models import GenerativeModel
-from unflow.unlearning.unlearn import GUIDE_DATA
 
 OURS = ("uot", "uot_tilted", "latent_transport", "latent_transport_uot", "latent_transport_chain")
 BASELINES = (
@@ -30,102 +29,102 @@ BASELINES = (
     "reject",
 )
 ONE_STEP_ROWS = ("retrained", *OURS, *BASELINES)
-"""What is made for every request; original and target need no training."""
+"""The rows that are made for every request; original and target need no training."""
 
 
 class OneStepRequest(Request):
-    """One request to forget, made of a study's flow map by every method for one-step models.
+    """One request to forget, carried out on a study's flow map by every method for one-step models.
 
-    Args:
-        study: what is there.
-        forget: classes to forget.
-        name: folder of the request.
-        energy: F; None: as for ``Request``.
-        energy_data: what went into F, for the record.
-        strength: lam.
-        margin: of the default energy; None: as for ``Request``.
-        rows: methods; "retrained" costs a flow and its distillation.
+    The row "retrained" needs a retrained flow and its distillation.
     """
 
-    def __init__(
-        self,
-        study: Study,
-        forget: Sequence[int],
-        name: str,
-        *,
-        energy: Energy | None = None,
-        energy_data: tuple[str, ...] = GUIDE_DATA,
-        strength: float = 1.0,
-        margin: float | None = None,
-        rows: Sequence[str] = ONE_STEP_ROWS,
-    ) -> None:
-        super().__init__(
-            study,
-            forget,
-            name,
-            energy=energy,
-            energy_data=energy_data,
-            strength=strength,
-            margin=margin,
-            model=study.flow_map,
-            rows=rows,
-        )
+    default_rows: ClassVar[Sequence[str]] = ONE_STEP_ROWS
 
-    def original_cost(self) -> dict[str, Any]:
-        """Return what training the flow and distilling it has cost."""
-        return self._distilled_cost("flow", "flow_map", self.model)
+    @property
+    def original(self) -> GenerativeModel:
+        """The study's flow map."""
+        return self.study.flow_map
 
-    def entry(self, name: str) -> Entry:
-        """Return one row to be; the retrained one is trained as the original was."""
-        return self._retrained() if name == "retrained" else super().entry(name)
+    def read_original_cost(self) -> dict[str, Any]:
+        """Return the cost of training the flow and of distilling it."""
+        return self._read_cost("flow", "flow_map", self.model)
 
-    def retrained(self) -> GenerativeModel:
-        """Return the one-step model that is distilled from a flow which never saw the forgotten classes."""
+    def make_entry(self, name: str) -> Entry:
+        """Return the samples and the cost of one row; "retrained" is trained like the original."""
+        return self._make_retrained_entry() if name == "retrained" else super().make_entry(name)
+
+    def make_retrained(self) -> GenerativeModel:
+        """Return the one-step model distilled from a flow that was trained without the forgotten classes."""
         flows = Request(self.study, self.forget, self.name, energy=self.energy)
-        method = self.study.recipe.method("retrained")
-        flow = flows.carried_out("retrained", method, "retrained-flow")
-        return self.study.distilled(flow.model, f"{self.name}/retrained")
+        method = self.study.recipe.find_method("retrained")
+        flow = flows.run_method("retrained", method, "retrained-flow")
+        return self.study.distill_flow(flow.model, f"{self.name}/retrained")
 
-    def model_of(self, name: str) -> GenerativeModel:
-        """Return the model of a row, or the original."""
-        return self.retrained() if name == "retrained" else super().model_of(name)
+    def find_model(self, name: str) -> GenerativeModel:
+        """Return the model of a row; "original" is the request's original."""
+        return self.make_retrained() if name == "retrained" else super().find_model(name)
 
-    def _retrained(self) -> Entry:
-        model = self.retrained()
-        cost = self._distilled_cost(f"{self.name}/retrained-flow", f"{self.name}/retrained", model)
-        samples = draw_samples(self.study.whole(model), self.z())
+    def _make_retrained_entry(self) -> Entry:
+        model = self.make_retrained()
+        cost = self._read_cost(f"{self.name}/retrained-flow", f"{self.name}/retrained", model)
+        samples = draw_samples(self.study.add_decoder(model), self.draw_latents())
         return Entry("retrained", samples, self.study.seed, data_used=["retain_images"], cost=cost)
 
-    def _distilled_cost(self, flow: str, flow_map: str, model: GenerativeModel) -> dict[str, Any]:
+    def _read_cost(self, flow: str, flow_map: str, model: GenerativeModel) -> dict[str, Any]:
         first, second = (bundle.read_lineage(self.study.out / name) for name in (flow, flow_map))
         return trained_cost(second, model) | {"train_seconds": first["seconds"] + second["seconds"]}
 
-    # What a glance at a model compares it with
+    # A row in a second, where an audit takes ten
+
+    def measure(self, model: GenerativeModel) -> dict[str, Any]:
+        """Return the main metrics of an audit, for sweeps and ablations.
+
+        Args:
+            model: the model after unlearning.
+
+        Returns:
+            left, pul and stayed in percent; fid_retain and fid_target (judge features); share_tv in [0, 1].
+        """
+        judge, forget = self.study.judge, self.forget
+        x = self.study.add_decoder(model).push_batches(self.draw_latents())
+        before, wanted = self._original_labels, self._target_labels
+        labels, features = judge.probabilities(x).argmax(1), judge.features(x)
+        counts, counts_wanted = (metrics.class_counts(own, judge.num_classes) for own in (labels, wanted))
+        left, left_before = (int(is_forgotten(own, forget).sum()) for own in (labels, before))
+        return {
+            "left": 100 * left / len(labels),
+            "pul": metrics.pul(left_before, left),
+            "fid_retain": metrics.frechet_distance(generated=features, reference=self._all_retain_features),
+            "fid_target": metrics.frechet_distance(generated=features, reference=self._target_features),
+            "share_tv": metrics.retained_share_tv(counts, counts_wanted, forget),
+            "stayed": 100 * metrics.stayed_share(before, labels, forget),
+        }
 
     @cached_property
-    def judged_original(self) -> Tensor:
-        """Labels that the judge gives to the original's samples."""
-        return self.study.judge.probabilities(self.study.whole(self.model).push_batches(self.z())).argmax(1)
+    def _original_labels(self) -> Tensor:
+        """The judge's labels of the original's samples."""
+        x = self.study.add_decoder(self.model).push_batches(self.draw_latents())
+        return self.study.judge.probabilities(x).argmax(1)
 
     @cached_property
-    def judged_target(self) -> Tensor:
-        """Labels that the judge gives to exact samples of q*."""
+    def _target_labels(self) -> Tensor:
+        """The judge's labels of exact samples of q*."""
         return self.study.judge.probabilities(self._exact).argmax(1)
 
     @cached_property
-    def target_features(self) -> Tensor:
-        """Features of exact samples of q*."""
+    def _target_features(self) -> Tensor:
         return self.study.judge.features(self._exact)
 
     @cached_property
-    def retain_features(self) -> Tensor:
-        """Features of all real held-out samples of the retained classes."""
+    def _all_retain_features(self) -> Tensor:
+        """Features of all held-out samples of the retained classes."""
         return self.study.judge.features(self._retain.x)
 
     @cached_property
     def _exact(self) -> Tensor:
-        return torch.as_tensor(self.target_samples(0).x)
+        """Exact samples of q*."""
+        return torch.as_tensor(self.draw_target(0).x)
 
-    def further(self, evidence: Evidence, entry: Entry, row: AuditRow) -> dict[str, Any]:
-        """Return nothing beyond an audit's row."""
+    def measure_further(self, evidence: Evidence, entry: Entry, row: AuditRow) -> dict[str, Any]:
+        """Return no further entries."""
         return {}

@@ -1,4 +1,4 @@
-"""What the image experiments with one-step models share: one request per class, tables, pictures."""
+"""Base class of the image experiments with one-step models: one request per class, tables, figures."""
 
 from __future__ import annotations
 
@@ -10,13 +10,20 @@ import torch
 
 from unflow.evidence import metrics
 from unflow.evidence.report.terminal import Columns
-from unflow.evidence.reproduce.experiment import records_table
-from unflow.evidence.reproduce.figures import image_rows, redistribution
-from unflow.evidence.reproduce.images import ImageExperiment, pictures
+from unflow.evidence.reproduce.experiment import format_records
+from unflow.evidence.reproduce.figures import draw_image_rows, draw_redistribution
+from unflow.evidence.reproduce.images import ImageExperiment, make_images
 from unflow.evidence.reproduce.one_step import BASELINES, ONE_STEP_ROWS, OURS, OneStepRequest
-from unflow.evidence.reproduce.results import ONE_STEP_COLUMNS, Row, mean_rows, means, measured_table
+from unflow.evidence.reproduce.results import (
+    ONE_STEP_COLUMNS,
+    ONE_STEP_INTRO,
+    ONE_STEP_NOTES,
+    Row,
+    average_rows,
+    format_table,
+    pool_rows,
+)
 from unflow.evidence.reproduce.study import Study
-from unflow.evidence.reproduce.words import ONE_STEP_INTRO, ONE_STEP_NOTES
 from unflow.ground.errors import InputError
 from unflow.ground.files import stage
 from unflow.ground.streams import Stream, stream
@@ -32,63 +39,65 @@ AGREEMENT = {
 
 
 class OneStepImages(ImageExperiment):
-    """Forget one class at a time; some classes with all seeds and a retrained model, others with one."""
+    """Forget one class at a time, some with all seeds and a retrained model, the others with one seed."""
 
     columns: ClassVar[Columns] = ONE_STEP_COLUMNS
     intro: ClassVar[Sequence[str]] = ONE_STEP_INTRO
     notes: ClassVar[Sequence[str]] = ONE_STEP_NOTES
     retrained_classes: ClassVar[tuple[int, ...]]
-    """Classes that are forgotten with every seed, and beside a retrained model."""
+    """Classes whose requests run with every seed and have a retrained model."""
     margin: ClassVar[float | None] = None
-    """Of the requests' energies, in nats of a calibrated guide; None: as for ``Request``."""
+    """Margin of the requests' energies, in nats of a calibrated guide; None: as for ``Request``."""
 
     @classmethod
-    def of_classes(cls, classes: Sequence[int]) -> tuple[str, ...]:
-        """Return the requests that forget these classes, one each."""
+    def choose_requests(cls, classes: Sequence[int]) -> tuple[str, ...]:
+        """Return the names of the requests that forget these classes, one class each."""
         unknown = [k for k in classes if not 0 <= k < len(cls.datasets)]
         if unknown:
             raise InputError(f"got class {unknown[0]}; expected classes from 0 to {len(cls.datasets) - 1}")
         return tuple(cls.datasets[k] for k in classes)
 
-    def selection(self) -> str:
-        """Return the option that chose the classes."""
+    def format_selection(self) -> str:
+        """Return the option that selects the classes."""
         classes = ",".join(str(self.datasets.index(name)) for name in self.only)
         return f" --classes {classes}" if classes else ""
 
-    def forget(self, dataset: str) -> tuple[int, ...]:
+    def find_forgotten(self, dataset: str) -> tuple[int, ...]:
         """Return the class that a request forgets."""
         return (self.datasets.index(dataset),)
 
     def is_retrained(self, dataset: str) -> bool:
-        """Return whether a request has a retrained row, and all seeds."""
-        return self.forget(dataset)[0] in self.retrained_classes
+        """Return whether a request has a retrained row and runs with all seeds."""
+        return self.find_forgotten(dataset)[0] in self.retrained_classes
 
-    def seeds_of(self, dataset: str) -> Sequence[int]:
+    def choose_seeds(self, dataset: str) -> Sequence[int]:
         """Return all seeds for the classes with a retrained model, the first seed for the others."""
         return self.seeds if self.is_retrained(dataset) else self.seeds[:1]
 
-    def request(self, dataset: str, seed: int) -> OneStepRequest:
+    def make_request(self, dataset: str, seed: int) -> OneStepRequest:
         """Return a class's request with one seed."""
         rows = ONE_STEP_ROWS if self.is_retrained(dataset) else (*OURS, *BASELINES)
-        return OneStepRequest(self.study(seed), self.forget(dataset), dataset, margin=self.margin, rows=rows)
+        return OneStepRequest(
+            self.make_study(seed), self.find_forgotten(dataset), dataset, margin=self.margin, rows=rows
+        )
 
     # Tables
 
-    def tables(self, rows: Sequence[Row], published: Sequence[Row]) -> list[tuple[str, str]]:
-        """Return the judge, the means over classes, and every class by itself."""
+    def make_tables(self, rows: Sequence[Row], published: Sequence[Row]) -> list[tuple[str, str]]:
+        """Return the tables of the judge, of the means over classes, and of every class."""
         return [
             (
                 "The judge, and whether the samples are worth forgetting",
-                records_table(self.agreement(), AGREEMENT),
+                format_records(self.measure_agreement(), AGREEMENT),
             ),
-            *self._means(rows),
-            *super().tables(rows, published)[1:],
+            *self._make_mean_tables(rows),
+            *super().make_tables(rows, published)[1:],
         ]
 
-    def _means(self, rows: Sequence[Row]) -> list[tuple[str, str]]:
-        """Return the means over the classes with a retrained model, and over all of the first seed.
+    def _make_mean_tables(self, rows: Sequence[Row]) -> list[tuple[str, str]]:
+        """Return the means over the classes with a retrained model, and over all classes of the first seed.
 
-        A method stands in a mean only if every request of it was made by it.
+        A mean contains a method only if the method was run on every request.
         """
         again = [name for name in self.chosen if self.is_retrained(name)]
         groups = {
@@ -98,63 +107,63 @@ class OneStepImages(ImageExperiment):
         tables = []
         for title, own in groups.items():
             if len({row["dataset"] for row in own}) > 1:
-                records = means(mean_rows(own, title), self.columns)
+                records = average_rows(pool_rows(own, title), self.columns)
                 records = [r for r in records if len(r["seeds"]) == len(records[0]["seeds"])]
-                tables.append((title, measured_table(records, title, self.columns)))
+                tables.append((title, format_table(records, title, self.columns)))
         return tables
 
-    def agreement(self) -> list[dict[str, Any]]:
-        """Return, per seed, how sure the judge is of samples, and how often it agrees with the guide."""
-        seeds = [seed for seed in self.seeds if any(seed in self.seeds_of(name) for name in self.chosen)]
-        return [self._agreement(seed) for seed in seeds]
+    def measure_agreement(self) -> list[dict[str, Any]]:
+        """Return, per seed, the judge's confidence on samples, and how often it agrees with the guide."""
+        seeds = [seed for seed in self.seeds if any(seed in self.choose_seeds(name) for name in self.chosen)]
+        return [self._find_agreement(seed) for seed in seeds]
 
-    def _agreement(self, seed: int) -> dict[str, Any]:
+    def _find_agreement(self, seed: int) -> dict[str, Any]:
         file = self.out / f"seed-{seed}" / "agreement.json"
-        return dict(stage(file, lambda: agreement(self.study(seed))))
+        return dict(stage(file, lambda: measure_agreement(self.make_study(seed))))
 
-    def further_tables(self) -> list[tuple[str, str]]:
-        """Return none."""
+    def make_further_tables(self) -> list[tuple[str, str]]:
+        """Return no further tables."""
         return []
 
     @property
-    def attacked(self) -> str:
-        """The request of the sweeps."""
-        return self.swept
+    def attacked_dataset(self) -> str:
+        """The dataset of the sweeps."""
+        return self.swept_dataset
 
     # The request of the sweeps and of the redistribution figure
 
     @property
-    def swept(self) -> str:
-        """The request of the sweeps: the middle one of those with a retrained model, else the first."""
+    def swept_dataset(self) -> str:
+        """The dataset of the sweeps: the middle one of those with a retrained model, else the first."""
         again = [name for name in self.chosen if self.is_retrained(name)]
         return again[len(again) // 2] if again else self.chosen[0]
 
-    def swept_request(self) -> OneStepRequest:
-        """Return that request with the first seed."""
-        return self.request(self.swept, self.seeds[0])
+    def make_swept_request(self) -> OneStepRequest:
+        """Return the request of the sweeps with the first seed."""
+        return self.make_request(self.swept_dataset, self.seeds[0])
 
     # Figures
 
     def draw(self) -> list[tuple[Path, str]]:
-        """Draw every row from the same latents, and where mass went."""
-        return [*(self.rows_picture(name, ()) for name in self.chosen), self._redistribution()]
+        """Draw samples of every row from the same latents, and the redistribution of mass."""
+        return [*(self.draw_rows(name, ()) for name in self.chosen), self._draw_redistribution()]
 
-    def rows_picture(self, dataset: str, methods: Sequence[str]) -> tuple[Path, str]:
-        """Draw samples of every row of a request from the same latents, sixteen that are forgotten first."""
-        request = self.request(dataset, self.seeds[0])
+    def draw_rows(self, dataset: str, methods: Sequence[str]) -> tuple[Path, str]:
+        """Draw samples of every row of a request from the same 16 latents, of which 8 are forgotten."""
+        request = self.make_request(dataset, self.seeds[0])
         study = request.study
-        z = mixed_latents(request)
+        z = draw_mixed_latents(request)
         strips = []
         for name in ("original", *request.rows):
-            strips.append((name, pictures(study.whole(request.model_of(name)), z)))
-        path = image_rows(self.out / f"rows-{dataset}.png", [(name, x.numpy()) for name, x in strips])
+            strips.append((name, make_images(study.add_decoder(request.find_model(name)), z)))
+        path = draw_image_rows(self.out / f"rows-{dataset}.png", [(name, x.numpy()) for name, x in strips])
         return path, (
             f"{dataset}: every row from the same latents, the first half of which gave the forgotten class "
             "(retrained: another map of them)."
         )
 
-    def _redistribution(self) -> tuple[Path, str]:
-        request = self.swept_request()
+    def _draw_redistribution(self) -> tuple[Path, str]:
+        request = self.make_swept_request()
         audit = request.audit()
         matrices = {
             row["method"]: torch.tensor(row["transition"]).numpy()
@@ -162,23 +171,26 @@ class OneStepImages(ImageExperiment):
             if row["transition"] is not None
         }
         counts = next(row["class_counts"] for row in audit["rows"] if row["method"] == "target")
-        path = redistribution(
-            self.out / f"redistribution-{self.swept}.png",
+        path = draw_redistribution(
+            self.out / f"redistribution-{self.swept_dataset}.png",
             matrices,
             request.study.class_names,
             request.forget,
             target_shares=[count / sum(counts) for count in counts],
         )
-        return (path, f"{self.swept}: class before (rows) and after (columns) of the same latents, %.")
+        return (
+            path,
+            f"{self.swept_dataset}: class before (rows) and after (columns) of the same latents, %.",
+        )
 
 
-def agreement(study: Study) -> dict[str, Any]:
-    """Return whether a study's samples are clear enough to judge: the judge's word against the guide's."""
+def measure_agreement(study: Study) -> dict[str, Any]:
+    """Return the judge's accuracy and confidence, and how often it agrees with the guide on samples."""
     latents = study.flow_map.sample(study.recipe.n, stream(study.seed, Stream.AGREEMENT))
     judge, held_out = study.classifier_judge, study.parts["held_out"]
-    samples = judge.probabilities(study.decoded(latents))
+    samples = judge.probabilities(study.decode(latents))
     real = judge.probabilities(held_out.x)
-    copies = judge.probabilities(study.decoded(study.latents("held_out").x))
+    copies = judge.probabilities(study.decode(study.encode_part("held_out").x))
     guided = study.guide.probabilities(latents).argmax(1)
 
     def right(probabilities: torch.Tensor) -> float:
@@ -194,9 +206,9 @@ def agreement(study: Study) -> dict[str, Any]:
     }
 
 
-def mixed_latents(request: OneStepRequest, n: int = 16) -> torch.Tensor:
-    """Return n latents, the first half of which the judge sees become the forgotten class."""
-    study, z = request.study, request.z()[:2000]
-    labels = study.judge.probabilities(study.whole(request.model).push_batches(z)).argmax(1)
+def draw_mixed_latents(request: OneStepRequest, n: int = 16) -> torch.Tensor:
+    """Return n latents; the judge assigns the samples of the first half to a forgotten class."""
+    study, z = request.study, request.draw_latents()[:2000]
+    labels = study.judge.probabilities(study.add_decoder(request.model).push_batches(z)).argmax(1)
     forgotten = torch.isin(labels, torch.tensor(request.forget))
     return torch.cat([z[forgotten][: n // 2], z[~forgotten][: n - n // 2]])

@@ -1,4 +1,4 @@
-"""The page of a reproduction: tables and figures in one HTML file that needs nothing but itself."""
+"""The page of a reproduction: tables and figures in one self-contained HTML file."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from unflow.evidence.report import templates
 from unflow.ground.errors import InputError
 
 Pieces = list[tuple[bool, str]]
-"""A text cut where its code spans begin and end: (is code, text)."""
+"""A text split at its code spans: (is code, text)."""
 
 ALIGNMENT = re.compile(r":?-+:?")
 PIXELS_PER_CSS_PIXEL = 1.4
-"""Figures are drawn finer than they are shown."""
+"""Figures have a higher resolution than their size on the page."""
 
 PACKINGS: tuple[dict[str, Any], ...] = ({"lossless": True}, {"quality": 80})
-"""Charts are smaller without a loss, photographs with one; the smaller goes in, the files stay exact."""
+"""Lossless and lossy WebP; the page takes the smaller one. The PNG files themselves do not change."""
 
 
 @dataclass(frozen=True)
 class Table:
-    """A table of a page: the header's cells, the rows' cells, and the side that each column leans to."""
+    """A table of a page: the header's cells, the rows' cells, and the alignment of each column."""
 
     header: list[Pieces]
     rows: list[list[Pieces]]
@@ -55,28 +55,28 @@ def write_page(
     command: str,
     notes: Sequence[str],
 ) -> Path:
-    """Write ``report.html``: one page that loads nothing from anywhere.
+    """Write ``report.html``, a page that loads no other file.
 
     Args:
         out: the folder; made if it is missing.
         title: of the page.
-        intro: paragraphs; between backquotes stands code, as in table cells and notes.
-        tables: title and Markdown of each; pipe tables alone, with an empty line between two.
-        figures: PNG file and caption of each; the caption is its alternative text too.
-        command: what makes the page again.
-        notes: what qualifies the numbers.
+        intro: paragraphs; text between backquotes is code, here and in table cells and notes.
+        tables: title and Markdown of each; only pipe tables, separated by empty lines.
+        figures: PNG file and caption of each; the caption is also the alternative text.
+        command: the command that reproduces the page.
+        notes: remarks on the numbers.
 
     Returns:
         The page's path.
 
     Raises:
-        InputError: for a text that is no pipe table, or a file that is missing or no PNG.
+        InputError: for a text that is not a pipe table, or a file that is missing or not a PNG.
     """
     content = {
         "title": title,
         "intro": [split_code(paragraph) for paragraph in intro],
         "tables": [(name, read_tables(text)) for name, text in tables],
-        "figures": [_picture(Path(file), caption) for file, caption in figures],
+        "figures": [_read_picture(Path(file), caption) for file, caption in figures],
         "command": command,
         "notes": [split_code(note) for note in notes],
     }
@@ -85,13 +85,13 @@ def write_page(
 
 
 def read_tables(text: str) -> list[Table]:
-    """Return the pipe tables of a Markdown text that holds nothing else.
+    """Return the pipe tables of a Markdown text.
 
     Args:
-        text: header, alignment row and rows of each table; an empty line between two tables.
+        text: header, alignment row and rows of each table; tables are separated by empty lines.
 
     Raises:
-        InputError: for anything else, or a row with another number of cells than its header.
+        InputError: for any other text, or a row whose number of cells differs from its header's.
     """
     if not text.strip():
         raise InputError("got an empty text; expected a table, or leave it out")
@@ -100,7 +100,7 @@ def read_tables(text: str) -> list[Table]:
 
 
 def split_code(text: str) -> Pieces:
-    """Return a text cut where its code spans begin and end; a backquote without a partner is text."""
+    """Return a text split at its code spans; an unmatched backquote is text."""
     pieces: Pieces = []
     end = 0
     for span in re.finditer(r"`([^`]+)`", text):
@@ -110,7 +110,7 @@ def split_code(text: str) -> Pieces:
 
 
 def _read_table(lines: Sequence[str]) -> Table:
-    cells = [_cells(line) for line in lines]
+    cells = [_split_cells(line) for line in lines]
     if len(cells) < 2 or not all(ALIGNMENT.fullmatch(cell) for cell in cells[1]):
         raise InputError(f"got a table that starts {lines[0][:40]!r}; expected a header and a row of |---|")
     for line, row in zip(lines, cells, strict=True):
@@ -122,24 +122,24 @@ def _read_table(lines: Sequence[str]) -> Table:
     return Table(
         header=[split_code(cell) for cell in header],
         rows=[[split_code(cell) for cell in row] for row in rows],
-        sides=[_side(cell) for cell in sides],
+        sides=[_read_side(cell) for cell in sides],
     )
 
 
-def _cells(line: str) -> list[str]:
-    r"""Return the cells of a line; ``\|`` is a bar within a cell."""
+def _split_cells(line: str) -> list[str]:
+    r"""Return the cells of a line; ``\|`` is a vertical bar within a cell."""
     inner = line.strip().removeprefix("|")
     inner = re.sub(r"(?<!\\)\|$", "", inner)
     return [cell.strip().replace(r"\|", "|") for cell in re.split(r"(?<!\\)\|", inner)]
 
 
-def _side(cell: str) -> str:
+def _read_side(cell: str) -> str:
     if not cell.endswith(":"):
         return "left"
     return "centre" if cell.startswith(":") else "right"
 
 
-def _picture(file: Path, caption: str) -> Picture:
+def _read_picture(file: Path, caption: str) -> Picture:
     """Return a PNG file as a figure of the page."""
     try:
         with Image.open(file, formats=["PNG"]) as image:
@@ -148,12 +148,12 @@ def _picture(file: Path, caption: str) -> Picture:
         raise InputError(f"{file} is missing; expected a PNG file") from error
     except OSError as error:
         raise InputError(f"{file} is not a PNG file; write it again") from error
-    packed = min((_webp(drawn, packing) for packing in PACKINGS), key=len)
+    packed = min((_encode_webp(drawn, packing) for packing in PACKINGS), key=len)
     width, height = (round(side / PIXELS_PER_CSS_PIXEL) for side in drawn.size)
     return Picture(f"data:image/webp;base64,{base64.b64encode(packed).decode()}", width, height, caption)
 
 
-def _webp(image: Image.Image, packing: Mapping[str, Any]) -> bytes:
+def _encode_webp(image: Image.Image, packing: Mapping[str, Any]) -> bytes:
     out = io.BytesIO()
     image.save(out, "WEBP", **packing)
     return out.getvalue()

@@ -19,7 +19,7 @@ PLANAR = Recipe(
     judge_net={"net": "mlp", "width": 64, "depth": 2},
     judge=Classification(steps=300, batch_size=256, deform=False, noise=0.02),
 )
-"""The four sets in the plane."""
+"""The four two-dimensional datasets."""
 
 MNIST = Recipe(
     autoencoder_net={"net": "conv_autoencoder", "latent": 16, "width": 32, "depth": 2},
@@ -47,7 +47,7 @@ CIFAR10 = Recipe(
 
 ONE_STEP_MNIST = replace(
     MNIST,
-    # Without label smoothing the judge is calibrated: as sure of real digits as it is right about them.
+    # Without label smoothing the judge is calibrated on real digits.
     judge=Classification(steps=600, noise=0.05),
     flow_map_net={"net": "mlp", "width": 256, "depth": 4},
     distill=Distill(steps=6000, batch_size=256, bank_size=65536),
@@ -66,8 +66,8 @@ ONE_STEP_CIFAR10 = replace(
     flow_map_net={"net": "mlp", "width": 256, "depth": 4},
     distill=Distill(steps=6000, batch_size=256, bank_size=65536),
 )
-"""All ten classes in 64 latents, in one step. A critic and labels shape the latents; the judge, which sees
-neither, is another network of the same kind, on other images."""
+"""All ten classes in 64 latents, in one step. A critic and labels shape the latents; the judge uses neither:
+it is another network of the same kind, trained on other images."""
 
 LAWS = UOT(
     steps=4000,
@@ -82,8 +82,8 @@ LAWS = UOT(
     potential_rate=2e-3,
     average=0.995,
 )
-"""Settings for laws rather than for speed. R1, which moves the optimum, falls to 0. The pool q* without F in
-the cost is the same problem for KL: D(pi || q0) + lam E[F] = D(pi || q*) + a constant."""
+"""Settings for exact laws rather than for speed. R1, which moves the optimum, falls to 0. For KL, the pool q*
+without F in the cost is the same problem: D(pi || q0) + lam E[F] = D(pi || q*) + a constant."""
 
 ONE_STEP_PLANAR = replace(
     PLANAR,
@@ -91,4 +91,4 @@ ONE_STEP_PLANAR = replace(
     distill=Distill(steps=3000, batch_size=256, bank_size=32768),
     methods={"uot_laws": LAWS, "latent_transport": LatentTransport(coupling="match", steps=3000)},
 )
-"""The four sets in the plane, in one step."""
+"""The four two-dimensional datasets, in one step."""

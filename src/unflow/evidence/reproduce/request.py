@@ -1,4 +1,4 @@
-"""A request to forget, made of a study's original by every method, and audited."""
+"""A request to forget: every method carries it out on a study's original, and an audit compares them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import dataclasses
 import time
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -48,33 +48,35 @@ ROWS = (
     "gradient_ascent",
     "neg_grad_plus",
 )
-"""What is trained for every request; original and target need no training."""
+"""The rows that are trained for every request; original and target need no training."""
 
 MARGIN = 5.0
-"""Of the default energy, in nats of a calibrated guide; the same for every data set."""
+"""Margin of the default energy, in nats of a calibrated guide; the same for every dataset."""
 NUM_BALANCE = 4000
-"""Samples of the original over which a request is balanced."""
+"""Samples of the original on which the energy is balanced."""
 MAX_TRAINING = 10_000
 """Training samples to which distances are measured for ``off_data``."""
 WATCHED = 1000
-"""Held-out samples on which the retrained model's loss is watched."""
+"""Held-out samples on which the retrained model's validation loss is measured."""
 
 
 class Request:
-    """One request to forget, made of a study's original by every method.
+    """One request to forget, carried out on a study's original by every method.
 
     Args:
-        study: what is there.
+        study: the study whose models the request uses.
         forget: classes to forget.
         name: folder of the request.
         energy: F; None: the calibrated guide's log-odds of the classes with ``MARGIN``, balanced over
             the model's samples (``calibration``).
-        energy_data: what went into F, for the record.
+        energy_data: names of the data from which F is made, for the record.
         strength: lam.
         margin: of the default energy, in nats; None: ``MARGIN``.
-        model: what must forget; None: the study's original.
-        rows: methods.
+        model: the model that must forget; None: the study's original.
+        rows: names of methods; None: ``default_rows``.
     """
+
+    default_rows: ClassVar[Sequence[str]] = ROWS
 
     def __init__(
         self,
@@ -87,26 +89,31 @@ class Request:
         strength: float = 1.0,
         margin: float | None = None,
         model: GenerativeModel | None = None,
-        rows: Sequence[str] = ROWS,
+        rows: Sequence[str] | None = None,
     ) -> None:
-        self.study, self.forget, self.name, self.rows = study, tuple(forget), name, tuple(rows)
-        self.out = study.out / name
-        self.model: GenerativeModel = model or study.flow
+        self.study, self.forget, self.name, self.out = study, tuple(forget), name, study.out / name
+        self.rows = tuple(self.default_rows if rows is None else rows)
+        self.model = model or self.original
         self.energy_seconds, self.energy_data = 0.0, energy_data
-        self.energy = energy or self._calibrated(strength, MARGIN if margin is None else margin)
+        self.energy = energy or self._make_energy(strength, MARGIN if margin is None else margin)
         self.target = Target(self.model, self.energy, strength)
 
-    def _calibrated(self, strength: float, margin: float) -> Energy:
+    @property
+    def original(self) -> GenerativeModel:
+        """The study's flow."""
+        return self.study.flow
+
+    def _make_energy(self, strength: float, margin: float) -> Energy:
         record = stage(self.out / "energy.json", lambda: self._balance(strength, margin))
         self.energy_seconds = record["seconds"]
         guide = Tempered(self.study.guide, record["temperature"])
         return Balanced(ClassLogOdds(guide, self.forget, margin), guide, self.forget, record["offsets"])
 
     def _balance(self, strength: float, margin: float) -> dict[str, Any]:
-        _ = self.study.guide  # its own training counts as the guide's seconds, not as these
+        _ = self.study.guide  # train it before the clock starts: its seconds are counted separately
         started = time.perf_counter()
         guide = self.study.calibrated_guide
-        offsets = [0.0]  # one retained class is in balance by itself
+        offsets = [0.0]  # a single retained class needs no balance
         if len(self.study.class_names) - len(self.forget) > 1:
             x = self.model.sample(NUM_BALANCE, stream(self.study.seed, Stream.BALANCE))
             plain = ClassLogOdds(guide, self.forget, margin)
@@ -118,16 +125,16 @@ class Request:
             "seconds": time.perf_counter() - started,
         }
 
-    def unlearned(self, name: str) -> Unlearned:
-        """Carry one row's method out, or find its result on disk."""
-        return self.carried_out(name, self.study.recipe.method(name), name)
+    def run_row(self, name: str) -> Unlearned:
+        """Carry out the method of a row, or load its result from disk."""
+        return self.run_method(name, self.study.recipe.find_method(name), name)
 
-    def carried_out(self, name: str, method: Method, folder: str) -> Unlearned:
-        """Carry any method out in a folder of the request, or find its result there."""
+    def run_method(self, name: str, method: Method, folder: str) -> Unlearned:
+        """Carry out a method in a folder of the request, or load its result from there."""
         study = self.study
-        held_out = study.latents("held_out").without_classes(self.forget)
+        held_out = study.encode_part("held_out").without_classes(self.forget)
         watched = held_out.rows(torch.arange(min(WATCHED, len(held_out))))
-        rows = rows_read(method, self.target, self.forget, study.latents("train"), watched)
+        rows = rows_read(method, self.target, self.forget, study.encode_part("train"), watched)
         return unlearn(
             self.target,
             method,
@@ -139,51 +146,47 @@ class Request:
             **rows,
         )
 
-    def model_of(self, name: str) -> GenerativeModel:
-        """Return the model of a row, or the original."""
-        return self.model if name == "original" else self.unlearned(name).model
+    def find_model(self, name: str) -> GenerativeModel:
+        """Return the model of a row; "original" is the request's original."""
+        return self.model if name == "original" else self.run_row(name).model
 
-    def z(self) -> Tensor:
-        """Return the latents of every row but the target's."""
+    def draw_latents(self) -> Tensor:
+        """Return the latents that all rows but the target's share."""
         return self.target.model.prior(self.study.recipe.n, stream(self.study.seed, Stream.LATENTS))
 
-    def entry(self, name: str) -> Entry:
-        """Return one row to be."""
-        result, study = self.unlearned(name), self.study
+    def make_entry(self, name: str) -> Entry:
+        """Return the samples and the cost of one row."""
+        result, study = self.run_row(name), self.study
         return Entry(
             name,
-            draw_samples(study.whole(result.model), self.z()),
+            draw_samples(study.add_decoder(result.model), self.draw_latents()),
             study.seed,
             original_recoverable=result.model.original_recoverable,
             data_used=result.lineage["data_used"],
-            cost=guided_cost(result.lineage, result.model, study.seconds("guide") + self.energy_seconds),
+            cost=guided_cost(result.lineage, result.model, study.read_seconds("guide") + self.energy_seconds),
         )
 
-    def entries(self) -> list[Entry]:
-        """Return original, target and all methods."""
+    def make_entries(self) -> list[Entry]:
+        """Return the rows original, target and all methods."""
         study = self.study
         original = Entry(
             "original",
-            draw_samples(study.whole(self.model), self.z()),
+            draw_samples(study.add_decoder(self.model), self.draw_latents()),
             study.seed,
             data_used=["train_images"],
-            cost=self.original_cost(),
+            cost=self.read_original_cost(),
         )
         target = Entry(
-            "target",
-            self.target_samples(0),
-            study.seed,
-            original_recoverable=True,
-            data_used=self.energy_data,
+            "target", self.draw_target(0), study.seed, original_recoverable=True, data_used=self.energy_data
         )
-        return [original, target, *(self.entry(name) for name in self.rows)]
+        return [original, target, *(self.make_entry(name) for name in self.rows)]
 
-    def original_cost(self) -> dict[str, Any]:
-        """Return what training the original has cost."""
+    def read_original_cost(self) -> dict[str, Any]:
+        """Return the cost of training the original."""
         lineage = bundle.read_lineage(self.study.out / "flow")
         return trained_cost(lineage, self.model) | {"train_seconds": lineage["seconds"]}
 
-    def target_samples(self, which: int) -> Any:
+    def draw_target(self, which: int) -> Any:
         """Return the ``which``-th independent set of exact samples of q*, decoded."""
         samples = target_samples(self.target, self.study.recipe.n, self.study.seed, which)
         autoencoder = self.study.autoencoder
@@ -191,8 +194,8 @@ class Request:
             return samples
         return dataclasses.replace(samples, x=autoencoder.decode_batches(samples.x))
 
-    def evidence(self) -> Evidence:
-        """Return what all rows are measured against."""
+    def make_evidence(self) -> Evidence:
+        """Return the judge and the data with which all rows are measured."""
         study, planar = self.study, self.study.planar is not None
         return Evidence(
             study.judge,
@@ -205,29 +208,29 @@ class Request:
         )
 
     def audit(self) -> dict[str, Any]:
-        """Return the content of audit.json, measured or found on disk."""
+        """Return the content of audit.json; make it if it is not on disk."""
         file = self.out / "audit.json"
         if file.is_file():
             return dict(read_json(file))
-        evidence = self.evidence()
-        family = Family(self.model.family, self.entries(), self.target_samples(1))
+        evidence = self.make_evidence()
+        family = Family(self.model.family, self.make_entries(), self.draw_target(1))
         words = {"forget": list(self.forget), "words": self.energy.describe(), "seed": self.study.seed}
         return assemble_audit(
             [family],
             evidence,
-            [self.judge_record()],
+            [self.make_judge_record()],
             words,
             self.study.class_names,
             self.out,
-            lambda entry, row: self.further(evidence, entry, row),
+            lambda entry, row: self.measure_further(evidence, entry, row),
         ).as_dict()
 
-    def further(self, evidence: Evidence, entry: Entry, row: AuditRow) -> dict[str, Any]:
-        """Return what a row of this experiment holds beyond an audit's."""
-        return {"as_in_paper": self.as_in_paper(evidence, entry, row)}
+    def measure_further(self, evidence: Evidence, entry: Entry, row: AuditRow) -> dict[str, Any]:
+        """Return the entries that this experiment adds to a row of the audit."""
+        return {"as_in_paper": self.measure_as_in_paper(evidence, entry, row)}
 
-    def as_in_paper(self, evidence: Evidence, entry: Entry, row: AuditRow) -> dict[str, Any]:
-        """Return what ContinualFlow prints: a classifier's rates, the biased MMD, ms for 5,000 samples."""
+    def measure_as_in_paper(self, evidence: Evidence, entry: Entry, row: AuditRow) -> dict[str, Any]:
+        """Return ContinualFlow's metrics: a classifier's rates, the biased MMD, ms for 5,000 samples."""
         study = self.study
         classifier = evidence.judge if study.planar is None else study.classifier_judge
         judged = classifier.probabilities(entry.samples.x)
@@ -247,7 +250,7 @@ class Request:
             "inference_ms": None if milliseconds is None else 5000 * milliseconds,
         }
 
-    def _recognised(self, real: LabelledData) -> dict[str, float]:
+    def _measure_judge(self, real: LabelledData) -> dict[str, float]:
         """Return the judge's accuracy, and the share of retained images that it calls forgotten."""
         judge, retain = self.study.classifier_judge, real.without_classes(self.forget).x
         return {
@@ -255,12 +258,12 @@ class Request:
             "forget_rate": metrics.forget_rate(judge.probabilities(retain), self.forget),
         }
 
-    def _reconstructions(self, held_out: LabelledData) -> dict[str, dict[str, float]]:
+    def _measure_reconstructions(self, held_out: LabelledData) -> dict[str, dict[str, float]]:
         autoencoder = self.study.autoencoder
         if autoencoder is None:
             return {}
-        x = autoencoder.decode_batches(self.study.latents("held_out").x)
-        return {"reconstructed": self._recognised(dataclasses.replace(held_out, x=x))}
+        x = autoencoder.decode_batches(self.study.encode_part("held_out").x)
+        return {"reconstructed": self._measure_judge(dataclasses.replace(held_out, x=x))}
 
     @cached_property
     def _retain(self) -> LabelledData:
@@ -272,11 +275,11 @@ class Request:
 
     @cached_property
     def _retain_accuracy(self) -> float:
-        """The paper's: of the classifier on real retained samples, the same in every row."""
+        """The paper's metric: the classifier's accuracy on real retained samples, the same in every row."""
         return self.study.classifier_judge.accuracy(self._retain.x, self._retain.labels)
 
-    def judge_record(self) -> dict[str, Any]:
-        """Return the judge's accuracy and independence; for images also what the autoencoder leaves of it."""
+    def make_judge_record(self) -> dict[str, Any]:
+        """Return the judge's accuracy and independence; for images also its accuracy on reconstructions."""
         study, held_out = self.study, self.study.parts["held_out"]
         record = judge_record(
             study.classifier_judge,
@@ -288,7 +291,7 @@ class Request:
             forget=self.forget,
         )
         if study.planar is None:
-            return record | {"real": self._recognised(held_out)} | self._reconstructions(held_out)
+            return record | {"real": self._measure_judge(held_out)} | self._measure_reconstructions(held_out)
         accuracy = GeometryJudge(study.planar).accuracy(held_out.x, held_out.labels)
         geometry = {
             "name": "exact geometry",

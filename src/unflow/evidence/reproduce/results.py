@@ -1,4 +1,4 @@
-"""From audits to table.json (a list of rows) and table.md (means over seeds, the paper's rows beside)."""
+"""From audits to table.json (a list of rows) and table.md (means over seeds, beside the paper's rows)."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ PAPER_COLUMNS: Columns = {
     "train_seconds": ("seconds", 1, 1),
     "inference_ms": ("ms / 5,000", 1, 3),
 }
-"""What the paper prints, measured its way: by a classifier, and with the biased MMD."""
+"""The paper's metrics, measured as in the paper: by a classifier, and with the biased MMD."""
 
 ONE_STEP_COLUMNS: Columns = {
     "forget_rate": ("forgotten left %", 100, 2),
@@ -51,12 +51,42 @@ ONE_STEP_COLUMNS: Columns = {
     "seconds": ("seconds", 1, 1),
     "seconds_ratio": ("/ retraining", 1, 3),
 }
-"""Of the experiments with one-step models. u-FID: Fréchet distance to real retained samples."""
+"""Columns for one-step models. u-FID: Fréchet distance to real retained samples."""
+
+REFERENCE_ROWS = (
+    "original is the model before; retrained never saw what is to be forgotten; target holds exact samples "
+    "of the law that was asked for, drawn by rejection from the original."
+)
+SECONDS = "Seconds are those of this run on this machine: compare ratios, not seconds."
+
+CONTINUALFLOW_INTRO = (
+    "Means ± standard deviations over seeds of data, training and judge. The row erfm_resample is the "
+    "library's default method; erfm is the paper's own weighting and chain.",
+    REFERENCE_ROWS,
+)
+CONTINUALFLOW_NOTES = (
+    SECONDS,
+    "The paper's retain accuracy is its classifier's accuracy on real retained samples; by that definition "
+    "it is the same for every generator.",
+)
+
+ONE_STEP_INTRO = (
+    "Means ± standard deviations over seeds of data, training and judge. The rows uot (the paper's pool) and "
+    "uot_tilted are our reading of arXiv 2603.16489; latent_transport is ours; the others are baselines.",
+    REFERENCE_ROWS,
+)
+ONE_STEP_NOTES = (
+    SECONDS,
+    "u-FID is the Fréchet distance to real retained samples, in the judge's features; the floor is the "
+    "distance between two independent sets of exact target samples of the same size.",
+    "stayed: of the latents whose sample the judge gives to a retained class before, the share that it "
+    "gives to the same class after; it is not defined for a retrained model, which maps latents otherwise.",
+)
 
 REFERENCES = ("original", "target", "retrained")
 
 
-def measured_rows(audit: dict[str, Any], dataset: str) -> list[Row]:
+def collect_rows(audit: dict[str, Any], dataset: str) -> list[Row]:
     """Return an audit's rows for table.json, with the ratios that need the retrained row."""
     forget = audit["request"]["forget"]
     retrained = next((row for row in audit["rows"] if row["method"] == "retrained"), None)
@@ -68,22 +98,24 @@ def measured_rows(audit: dict[str, Any], dataset: str) -> list[Row]:
         own["fid_target_ratio"] = row["fid_target"] / floor if floor else None
         own["share_tv_retrained"] = own["seconds_ratio"] = None
         if retrained is not None:
-            own["share_tv_retrained"] = _share_tv(row["class_counts"], retrained["class_counts"], forget)
+            own["share_tv_retrained"] = _measure_share_tv(
+                row["class_counts"], retrained["class_counts"], forget
+            )
             if own["seconds"] is not None:
                 own["seconds_ratio"] = own["seconds"] / seconds_of(retrained)
         rows.append(own)
     return rows
 
 
-def _share_tv(counts: Sequence[int], reference: Sequence[int], forget: Sequence[int]) -> float | None:
+def _measure_share_tv(counts: Sequence[int], reference: Sequence[int], forget: Sequence[int]) -> float | None:
     kept = [k for k in range(len(counts)) if k not in set(forget)]
     if not sum(counts[k] for k in kept) or not sum(reference[k] for k in kept):
-        return None  # a wrecked model may have no retained sample left to take shares of
+        return None  # a broken model may have no retained sample left
     return metrics.retained_share_tv(counts, reference, forget)
 
 
-def paper_rows(table: str, datasets: Sequence[str]) -> list[Row]:
-    """Return the paper's rows of some data sets: mean and sd of what it prints.
+def read_paper_rows(table: str, datasets: Sequence[str]) -> list[Row]:
+    """Return the paper's rows of some datasets: mean and standard deviation of each metric.
 
     Args:
         table: a file in ``papers/``.
@@ -100,8 +132,8 @@ def paper_rows(table: str, datasets: Sequence[str]) -> list[Row]:
     return rows
 
 
-def means(rows: Sequence[Row], columns: Columns = COLUMNS) -> list[Row]:
-    """Return one record per data set and method: mean and sd over seeds of every column."""
+def average_rows(rows: Sequence[Row], columns: Columns = COLUMNS) -> list[Row]:
+    """Return one record per dataset and method: mean and standard deviation over seeds of every column."""
     records = []
     for dataset, method in dict.fromkeys((row["dataset"], row["method"]) for row in rows):
         own = [row for row in rows if (row["dataset"], row["method"]) == (dataset, method)]
@@ -119,26 +151,28 @@ def means(rows: Sequence[Row], columns: Columns = COLUMNS) -> list[Row]:
     return sorted(records, key=lambda r: (names.index(r["dataset"]), order.get(r["method"], len(order))))
 
 
-def mean_rows(rows: Sequence[Row], name: str) -> list[Row]:
-    """Return the rows of several data sets as if they were of one, to be averaged together."""
+def pool_rows(rows: Sequence[Row], name: str) -> list[Row]:
+    """Return the rows of several datasets under one name, so that they are averaged together."""
     return [row | {"dataset": name} for row in rows]
 
 
-def measured_table(records: Sequence[Row], dataset: str, columns: Columns = COLUMNS) -> str:
-    """Return the means of one data set as Markdown."""
+def format_table(records: Sequence[Row], dataset: str, columns: Columns = COLUMNS) -> str:
+    """Return the means of one dataset as Markdown."""
     own = [record for record in records if record["dataset"] == dataset]
     lines = [[f"`{r['method']}`", *(cell(r, key, columns) for key in columns)] for r in own]
     return pipe_table([f"{dataset}, seeds {sorted(set(own[0]['seeds']))}", *titles(columns)], lines)
 
 
-def paper_table(records: Sequence[Row], published: Sequence[Row], dataset: str, as_published: str) -> str:
-    """Return our rows measured the paper's way beside the paper's, as Markdown.
+def format_paper_table(
+    records: Sequence[Row], published: Sequence[Row], dataset: str, as_published: str
+) -> str:
+    """Return our rows, measured as in the paper, beside the paper's rows, as Markdown.
 
     Args:
-        records: what ``means`` returned.
-        published: what ``paper_rows`` returned.
-        dataset: ours.
-        as_published: the paper's name of it.
+        records: from ``average_rows``.
+        published: from ``read_paper_rows``.
+        dataset: our name of the dataset.
+        as_published: the paper's name of the dataset.
     """
     lines = []
     for record in (r for r in records if r["dataset"] == dataset):

@@ -1,4 +1,4 @@
-"""A study: one data set, one seed; what is trained once for all requests."""
+"""A study: the models of one dataset and one seed that all requests share."""
 
 from __future__ import annotations
 
@@ -36,19 +36,19 @@ from unflow.training.originals.flow_matching import FlowMatching
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """How everything about one data set is trained.
+    """How the models of one dataset are trained.
 
     Attributes:
         flow_net: network of the flow, without its shape.
-        flow: training of the original; the retrained model has the same.
-        flow_map_net, distill: of the one-step model that is distilled from the flow; None without one.
-        guide_net, guide: the classifier behind the energies, on what the flow makes (points, latents).
-        judge_net, judge: the classifier that judges samples; in the plane it only stands beside the
-            exact geometry.
+        flow: training of the original; the retrained model is trained in the same way.
+        flow_map_net, distill: one-step model and its distillation from the flow; None for no such model.
+        guide_net, guide: the classifier in the energies; its input is the flow's output (points or latents).
+        judge_net, judge: the classifier that judges samples; for two-dimensional data the exact geometry is
+            the judge, and this classifier only provides the paper's metrics.
         autoencoder_net, autoencoder: for flows of latents; None for flows of the data themselves.
-        critic_net, critic: the classifier whose eye the autoencoder is trained for; None without one.
+        critic_net, critic: the classifier whose features define the autoencoder's perceptual loss, or None.
         n: samples per row.
-        methods: row name -> method, in place of a default one (small settings in tests).
+        methods: row name -> method that replaces the default one (small settings in tests).
     """
 
     flow_net: dict[str, Any]
@@ -66,8 +66,8 @@ class Recipe:
     n: int = 5000
     methods: dict[str, Method] = field(default_factory=dict)
 
-    def method(self, name: str) -> Method:
-        """Return a row's method: the library's default, with the original's way of pairing and training."""
+    def find_method(self, name: str) -> Method:
+        """Return a row's method: the library's default, with the training settings of the original."""
         if name in self.methods:
             return self.methods[name]
         method = UNLEARNERS[name]
@@ -80,15 +80,15 @@ class Recipe:
 
 
 class Study:
-    """What is trained once for a data set and a seed; each part finds itself on disk or is made.
+    """The models of one dataset and one seed; each is loaded from disk, or trained on first use.
 
     Args:
-        recipe: how.
+        recipe: how the models are trained.
         parts: train (generators and the guide), judge, held_out (statistics; never trained on).
         seed: of data, training and judge.
-        out: folder.
+        out: folder of the models.
         device: cpu, cuda or mps.
-        planar: the set in the plane whose exact geometry judges; None for images.
+        planar: the two-dimensional dataset whose exact geometry is the judge; None for images.
     """
 
     def __init__(
@@ -111,7 +111,7 @@ class Study:
 
     @cached_property
     def autoencoder(self) -> Autoencoder | None:
-        """Trained on the images of all classes; None for data in the plane."""
+        """The autoencoder, trained on the images of all classes; None for two-dimensional data."""
         net, method = self.recipe.autoencoder_net, self.recipe.autoencoder
         if net is None or method is None:
             return None
@@ -123,7 +123,7 @@ class Study:
 
     @cached_property
     def critic(self) -> Classifier | None:
-        """The classifier whose eye the autoencoder is trained for; it sees what the generators see."""
+        """The classifier whose features define the autoencoder's perceptual loss; trained on "train"."""
         net, method = self.recipe.critic_net, self.recipe.critic
         if net is None or method is None:
             return None
@@ -133,7 +133,7 @@ class Study:
 
     @cached_property
     def classifier_judge(self) -> Classifier:
-        """A classifier of samples, trained on its own part with its own seed."""
+        """A classifier of samples, trained on the part "judge" with its own seed."""
         recipe, seed = self.recipe, self.seed + JUDGE_SEED_OFFSET
         model = self._train("classifier", recipe.judge_net, recipe.judge, self.parts["judge"], "judge", seed)
         assert isinstance(model, Classifier)
@@ -141,7 +141,7 @@ class Study:
 
     @cached_property
     def second_judge(self) -> Classifier:
-        """Another network and seed on the same part: it confirms what an attack makes the judge see."""
+        """Another network and seed on the same part; it confirms the judge's verdicts in attacks."""
         seed = self.seed + 2 * JUDGE_SEED_OFFSET
         net, rows = IMAGES[SECOND], self.parts["judge"]
         model = self._train("classifier", net, self.recipe.judge, rows, "second-judge", seed)
@@ -150,12 +150,12 @@ class Study:
 
     @cached_property
     def judge(self) -> Judge:
-        """The exact geometry in the plane, the classifier for images."""
+        """The exact geometry for two-dimensional data, the classifier for images."""
         return CachedJudge(self.classifier_judge) if self.planar is None else GeometryJudge(self.planar)
 
     @cached_property
     def guide(self) -> Classifier:
-        """The classifier behind the energies: it sees what the flow makes, points or latents."""
+        """The classifier in the energies; its input is the flow's output, points or latents."""
         model = self._train(
             "classifier", self.recipe.guide_net, self.recipe.guide, self.guide_rows[0], "guide"
         )
@@ -164,36 +164,36 @@ class Study:
 
     @cached_property
     def guide_rows(self) -> tuple[LabelledData, LabelledData]:
-        """Training samples for the guide, and a tenth that only its calibration sees."""
-        data = self.latents("train")
+        """Training samples for the guide, and a tenth that only its calibration uses."""
+        data = self.encode_part("train")
         order = torch.randperm(len(data), generator=stream(self.seed, Stream.GUIDE_ROWS))
         held = len(data) // 10
         return data.rows(order[held:]), data.rows(order[:held])
 
     @cached_property
     def calibrated_guide(self) -> Tempered:
-        """The guide, no surer than it is right on the tenth that it has not seen."""
+        """The guide, calibrated by temperature on the tenth that it was not trained on."""
         unseen = self.guide_rows[1]
         return calibrate(self.guide, unseen.x, unseen.labels)
 
     @cached_property
     def flow(self) -> Flow:
         """The original: a flow of points or latents of all classes."""
-        model = self._train("flow", self.recipe.flow_net, self.recipe.flow, self.latents("train"), "flow")
+        model = self._train("flow", self.recipe.flow_net, self.recipe.flow, self.encode_part("train"), "flow")
         assert isinstance(model, Flow)
         return model
 
     @cached_property
     def flow_map(self) -> FlowMap:
         """The one-step original: the flow, distilled."""
-        return self.distilled(self.flow, "flow_map")
+        return self.distill_flow(self.flow, "flow_map")
 
-    def distilled(self, teacher: GenerativeModel, name: str) -> FlowMap:
-        """Return a flow's one-step model; ``name`` is its folder."""
+    def distill_flow(self, teacher: GenerativeModel, name: str) -> FlowMap:
+        """Return the one-step model distilled from a flow; ``name`` is its folder."""
         net, method = self.recipe.flow_map_net, self.recipe.distill
         assert net is not None
         assert method is not None
-        model = self._train("flow_map", net, method, self.latents("train"), name, teacher=teacher)
+        model = self._train("flow_map", net, method, self.encode_part("train"), name, teacher=teacher)
         assert isinstance(model, FlowMap)
         return model
 
@@ -223,8 +223,8 @@ class Study:
             critic=critic,
         )
 
-    def latents(self, part: str) -> LabelledData:
-        """Return a part as the flow sees it: encoded, if there is an autoencoder."""
+    def encode_part(self, part: str) -> LabelledData:
+        """Return a part of the data in the flow's space: encoded, if there is an autoencoder."""
         if self.autoencoder is None:
             return self.parts[part]
         if part not in self._latents:
@@ -232,14 +232,14 @@ class Study:
             self._latents[part] = dataclasses.replace(data, x=self.autoencoder.encode(data.x))
         return self._latents[part]
 
-    def whole(self, model: GenerativeModel) -> GenerativeModel:
-        """Return a flow of latents with the decoder after it; a flow of points as it is."""
+    def add_decoder(self, model: GenerativeModel) -> GenerativeModel:
+        """Return a model of latents followed by the decoder; a model of points unchanged."""
         return model if self.autoencoder is None else Latent(model, self.autoencoder)
 
-    def decoded(self, x: Tensor) -> Tensor:
-        """Return images of latents; points as they are."""
+    def decode(self, x: Tensor) -> Tensor:
+        """Return the images of latents; points unchanged."""
         return x if self.autoencoder is None else self.autoencoder.decode_batches(x)
 
-    def seconds(self, name: str) -> float:
-        """Return how long the training of one part took."""
+    def read_seconds(self, name: str) -> float:
+        """Return the training time of the model in a folder of the study."""
         return float(bundle.read_lineage(self.out / name)["seconds"])

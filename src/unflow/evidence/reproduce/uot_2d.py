@@ -1,4 +1,4 @@
-"""UOT-Unlearn where its law can be seen: on a line and in the plane, beside the exact target."""
+"""UOT-Unlearn in one and two dimensions, where its law can be compared with the exact target on a grid."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from unflow.energies import CallableEnergy
 from unflow.evidence import metrics
 from unflow.evidence.auditing import AuditRow, Entry, Evidence
 from unflow.evidence.report.terminal import Columns
-from unflow.evidence.reproduce.continualflow_2d import planar_study
-from unflow.evidence.reproduce.experiment import Experiment, records_table
-from unflow.evidence.reproduce.figures import scatter_panels
+from unflow.evidence.reproduce.experiment import format_records
+from unflow.evidence.reproduce.figures import draw_scatter_panels
 from unflow.evidence.reproduce.one_step import OneStepRequest
+from unflow.evidence.reproduce.planar import PlanarExperiment
 from unflow.evidence.reproduce.recipes import ONE_STEP_PLANAR
-from unflow.evidence.reproduce.study import Study
-from unflow.evidence.reproduce.words import ONE_STEP_INTRO, ONE_STEP_NOTES
+from unflow.evidence.reproduce.results import ONE_STEP_INTRO, ONE_STEP_NOTES
+from unflow.evidence.reproduce.study import Recipe
 from unflow.ground.files import stage
 from unflow.ground.streams import Stream, stream
 from unflow.mathematics.divergences import DIVERGENCES, KL
@@ -37,9 +37,9 @@ from unflow.unlearning.unlearn import unlearn
 Source = Literal["fixed", "relaxed"]
 SOURCES: tuple[Source, ...] = ("fixed", "relaxed")
 SIDE, CELLS = 1.2, 48
-"""Of the grid on which laws are compared: [-1.2, 1.2]^2, 48 cells per axis."""
+"""Grid on which laws are compared: [-1.2, 1.2]^2, 48 cells per axis."""
 NUM_LAW = 500_000
-"""Samples of every law on the grid."""
+"""Samples from which each law on the grid is estimated."""
 TAUS = (0.0, 1.0, 3.0, 10.0)
 PLANAR_COLUMNS: Columns = {
     "forget_rate": ("forgotten left %", 100, 2),
@@ -86,27 +86,27 @@ CHOICES = {
 
 
 class PlanarRequest(OneStepRequest):
-    """A request in the plane, whose rows are also compared with the exact target on a grid."""
+    """A request for two-dimensional data, whose rows are also compared with the exact target on a grid."""
 
-    def law(self, model: GenerativeModel) -> Tensor:
+    def estimate_law(self, model: GenerativeModel) -> Tensor:
         """Return a model's law on the grid."""
         z = model.prior(NUM_LAW, stream(self.study.seed, Stream.LAW))
         return law_on_grid(model.push_batches(z), SIDE, CELLS)
 
-    def exact_law(self, which: int = 0, target: Target | None = None) -> Tensor:
-        """Return q* on the grid, of the ``which``-th set of the original's samples, weighted."""
-        x, energy = self._cloud(which)
+    def compute_exact_law(self, which: int = 0, target: Target | None = None) -> Tensor:
+        """Return q* on the grid, from the ``which``-th weighted set of the original's samples."""
+        x, energy = self._sample_cloud(which)
         return law_on_grid(x, SIDE, CELLS, (target or self.target).density_ratio(energy))
 
-    def floor(self) -> float:
-        """Return the total variation between two sets of as many exact samples."""
-        return metrics.total_variation(self.exact_law(0), self.exact_law(1))
+    def measure_floor(self) -> float:
+        """Return the total variation between two independent estimates of q*."""
+        return metrics.total_variation(self.compute_exact_law(0), self.compute_exact_law(1))
 
-    def optimum(self, tau: float) -> Tensor:
+    def compute_optimum(self, tau: float) -> Tensor:
         """Return the optimum of UOT's objective (fixed source, KL) on the grid."""
-        q0, target = law_on_grid(self._cloud(0)[0], SIDE, CELLS), self.exact_law()
+        q0, target = law_on_grid(self._sample_cloud(0)[0], SIDE, CELLS), self.compute_exact_law()
         there = target > 0
-        cost = -(target[there] / q0[there]).log()  # F of a cell is that of its mean weight
+        cost = -(target[there] / q0[there]).log()  # F of a cell, from its mean weight
         law = torch.zeros_like(q0)
         points = cell_centres(SIDE, CELLS, 2)[there]
         law[there] = transport_law(
@@ -114,122 +114,109 @@ class PlanarRequest(OneStepRequest):
         )
         return law
 
-    def _cloud(self, which: int) -> tuple[Tensor, Tensor]:
+    def _sample_cloud(self, which: int) -> tuple[Tensor, Tensor]:
         bank = self.target.bank(NUM_LAW, stream(self.study.seed, Stream.GRID_TARGET, which))
         return bank.x, bank.energy
 
-    def further(self, evidence: Evidence, entry: Entry, row: AuditRow) -> dict[str, Any]:
-        """Return the total variation to exact q* on the grid; that of the target is the floor."""
+    def measure_further(self, evidence: Evidence, entry: Entry, row: AuditRow) -> dict[str, Any]:
+        """Return the total variation to exact q* on the grid; for the target it is the floor."""
         if entry.method == "target":
-            return {"tv_target": self.floor()}
-        law = self.law(self.model_of(entry.method))
-        return {"tv_target": metrics.total_variation(law, self.exact_law())}
+            return {"tv_target": self.measure_floor()}
+        law = self.estimate_law(self.find_model(entry.method))
+        return {"tv_target": metrics.total_variation(law, self.compute_exact_law())}
 
-    def left(self, x: Tensor) -> float:
-        """Return the share of points that the geometry calls forgotten, in percent."""
+    def measure_left(self, x: Tensor) -> float:
+        """Return the share of points in the forgotten regions, in percent."""
         return 100 * metrics.forget_rate(self.study.judge.probabilities(x), self.forget)
 
 
-class UOT2D(Experiment):
-    """Four sets in the plane: every method beside the exact target, and where tau moves the optimum."""
+class UOT2D(PlanarExperiment):
+    """Four two-dimensional datasets: every method beside the exact target, and the optimum as tau varies."""
 
     name: ClassVar[str] = "uot-2d"
     title: ClassVar[str] = "UOT-Unlearn in the plane"
-    datasets: ClassVar[tuple[str, ...]] = tuple(PLANAR_SETS)
+    default_recipe: ClassVar[Recipe] = ONE_STEP_PLANAR
     columns: ClassVar[Columns] = PLANAR_COLUMNS
     intro: ClassVar[Sequence[str]] = ONE_STEP_INTRO
     notes: ClassVar[Sequence[str]] = ONE_STEP_NOTES
 
-    def check(self) -> None:
-        """Nothing to check: the data is made."""
+    def make_request(self, dataset: str, seed: int) -> PlanarRequest:
+        """Return the request for one dataset with one seed."""
+        return PlanarRequest(self.make_study(dataset, seed), PLANAR_SETS[dataset].forget, "request")
 
-    def study(self, dataset: str, seed: int) -> Study:
-        """Return the study of one set and seed; its points are drawn anew for every seed."""
-        return self.once(
-            f"{dataset}/seed-{seed}",
-            lambda: planar_study(
-                dataset,
-                seed,
-                self.recipe or ONE_STEP_PLANAR,
-                self.out / dataset / f"seed-{seed}",
-                self.device,
-            ),
-        )
-
-    def groups(self) -> list[list[tuple[str, int]]]:
-        """Return every request alone: each set and seed is a study of its own."""
-        return [[(dataset, seed)] for dataset in self.chosen for seed in self.seeds]
-
-    def request(self, dataset: str, seed: int) -> PlanarRequest:
-        """Return the request of one set with one seed."""
-        return PlanarRequest(self.study(dataset, seed), PLANAR_SETS[dataset].forget, "request")
-
-    def first(self, dataset: str) -> PlanarRequest:
-        """Return the request of the first seed, which makes the figures and the further tables."""
-        return self.request(dataset, self.seeds[0])
+    def make_first_request(self, dataset: str) -> PlanarRequest:
+        """Return the request of the first seed, for figures and further tables."""
+        return self.make_request(dataset, self.seeds[0])
 
     # Tables
 
-    def further_tables(self) -> list[tuple[str, str]]:
-        """Return the laws on the line, the optima on the grid, and the grid of choices."""
-        line = self.line()
-        optima = [record for dataset in self.chosen for record in self.optima(dataset)]
-        choices = [record for dataset in self.chosen for record in self.choices(dataset)]
+    def make_further_tables(self) -> list[tuple[str, str]]:
+        """Return the tables of the laws on the line, of the optima, and of all choices."""
+        line = self.compare_on_line()
+        optima = [record for dataset in self.chosen for record in self.compare_optima(dataset)]
+        choices = [record for dataset in self.chosen for record in self.compare_choices(dataset)]
         return [
-            ("On a line: N(0, 1) forgets what lies right of 0.3, tau = 0", records_table(line, LINE)),
-            ("The optimum of the objective: uot with settings for laws, KL", records_table(optima, OPTIMA)),
-            ("Divergence x pool x source", records_table(choices, CHOICES)),
+            ("On a line: N(0, 1) forgets what lies right of 0.3, tau = 0", format_records(line, LINE)),
+            ("The optimum of the objective: uot with settings for laws, KL", format_records(optima, OPTIMA)),
+            ("Divergence x pool x source", format_records(choices, CHOICES)),
         ]
 
-    def further_stages(self) -> list[tuple[str, ...]]:
-        """Return what takes long: the line, and for every set the optima and the choices."""
-        return [("line",), *((name, dataset) for dataset in self.chosen for name in ("optima", "choices"))]
+    def list_stages(self) -> list[tuple[str, ...]]:
+        """Return the line, and for every dataset the optima and the choices."""
+        return [
+            ("compare_on_line",),
+            *((name, dataset) for dataset in self.chosen for name in ("compare_optima", "compare_choices")),
+        ]
 
-    def line(self) -> list[dict[str, Any]]:
-        """Return how far the law learned on a line is from q*, for each divergence and pool."""
-        methods = self._laws()
+    def compare_on_line(self) -> list[dict[str, Any]]:
+        """Return the distance of the law learned on a line to q*, for each divergence and pool."""
+        methods = self._make_law_methods()
         return [
             dict(
                 stage(
                     self.out / "line" / f"{name}-{method.pool}.json",
-                    partial(on_a_line, name, self.seeds[0], method),
+                    partial(learn_on_line, name, self.seeds[0], method),
                 )
             )
             for name in DIVERGENCES
             for method in methods
         ]
 
-    def optima(self, dataset: str) -> list[dict[str, Any]]:
-        """Return how far the learned law is from q*, and from the optimum of its own objective."""
+    def compare_optima(self, dataset: str) -> list[dict[str, Any]]:
+        """Return the distances of the learned law to q*, and to the optimum of its own objective."""
         file = self.out / dataset / "optima.json"
-        paper, laws = self._laws()
+        paper, laws = self._make_law_methods()
         methods = [paper, *(replace(laws, tau=tau) for tau in TAUS)]
-        return list(stage(file, lambda: [self._optimum(dataset, method) for method in methods]))
+        return list(stage(file, lambda: [self._compare_optimum(dataset, method) for method in methods]))
 
-    def _optimum(self, dataset: str, method: UOT) -> dict[str, Any]:
-        request, tau = self.first(dataset), method.tau
-        model = request.carried_out("uot", method, f"optimum/{method.pool}-tau-{tau:g}").model
-        law, exact, optimum = request.law(model), request.exact_law(), request.optimum(tau)
+    def _compare_optimum(self, dataset: str, method: UOT) -> dict[str, Any]:
+        request, tau = self.make_first_request(dataset), method.tau
+        model = request.run_method("uot", method, f"optimum/{method.pool}-tau-{tau:g}").model
+        law, exact, optimum = (
+            request.estimate_law(model),
+            request.compute_exact_law(),
+            request.compute_optimum(tau),
+        )
         return {
             "dataset": dataset,
             "pool": method.pool,
             "tau": tau,
-            "floor": request.floor(),
+            "floor": request.measure_floor(),
             "to_target": metrics.total_variation(law, exact),
             "to_optimum": metrics.total_variation(law, optimum),
             "moved": metrics.total_variation(optimum, exact),
-            "left": request.left(model.push_batches(request.z())),
+            "left": request.measure_left(model.push_batches(request.draw_latents())),
         }
 
-    def choices(self, dataset: str) -> list[dict[str, Any]]:
-        """Return every divergence, pool and source, otherwise with the defaults of their rows."""
+    def compare_choices(self, dataset: str) -> list[dict[str, Any]]:
+        """Return one record per divergence, pool and source; other settings are the rows' defaults."""
         file = self.out / dataset / "choices.json"
         names = [(d, row, source) for d in DIVERGENCES for row in ("uot", "uot_tilted") for source in SOURCES]
-        return list(stage(file, lambda: [self._choice(dataset, *name) for name in names]))
+        return list(stage(file, lambda: [self._compare_choice(dataset, *name) for name in names]))
 
-    def _choice(self, dataset: str, divergence: str, row: str, source: Source) -> dict[str, Any]:
-        request = self.first(dataset)
-        method = self.method(row)
+    def _compare_choice(self, dataset: str, divergence: str, row: str, source: Source) -> dict[str, Any]:
+        request = self.make_first_request(dataset)
+        method = self.find_uot(row)
         target = replace(request.target, divergence=DIVERGENCES[divergence]())
         result = unlearn(
             target,
@@ -238,7 +225,7 @@ class UOT2D(Experiment):
             seed=request.study.seed,
             name=row,
         )
-        z = request.z()
+        z = request.draw_latents()
         before, after = request.model.push_batches(z), result.model.push_batches(z)
         exact = target.sample(len(z), stream(request.study.seed, Stream.TARGET_FIGURE)).x
         labels = [request.study.judge.probabilities(x).argmax(1) for x in (before, after)]
@@ -247,39 +234,41 @@ class UOT2D(Experiment):
             "divergence": divergence,
             "pool": method.pool,
             "source": source,
-            "left": request.left(after),
-            "left_target": request.left(exact),
-            "tv": metrics.total_variation(request.law(result.model), request.exact_law(0, target)),
+            "left": request.measure_left(after),
+            "left_target": request.measure_left(exact),
+            "tv": metrics.total_variation(
+                request.estimate_law(result.model), request.compute_exact_law(0, target)
+            ),
             "stayed": 100 * metrics.stayed_share(labels[0], labels[1], request.forget),
         }
 
-    def method(self, row: str) -> UOT:
-        """Return the method of a row of UOT."""
-        method = (self.recipe or ONE_STEP_PLANAR).method(row)
+    def find_uot(self, row: str) -> UOT:
+        """Return the method of a UOT row."""
+        method = (self.recipe or self.default_recipe).find_method(row)
         assert isinstance(method, UOT)
         return method
 
-    def _laws(self) -> tuple[UOT, UOT]:
-        """Return the settings for laws with the paper's pool, and with the target's."""
-        laws = self.method("uot_laws")
+    def _make_law_methods(self) -> tuple[UOT, UOT]:
+        """Return the settings for laws, with the paper's pool and with the tilted pool."""
+        laws = self.find_uot("uot_laws")
         return replace(laws, pool="model", share=1.0), laws
 
     # Figures
 
     def draw(self) -> list[tuple[Path, str]]:
-        """Draw the points of every row."""
-        return [self._points(dataset) for dataset in self.chosen]
+        """Draw the samples of every row."""
+        return [self._draw_points(dataset) for dataset in self.chosen]
 
-    def _points(self, dataset: str) -> tuple[Path, str]:
-        request, planar = self.first(dataset), PLANAR_SETS[dataset]
-        z = request.z()[:3000]
+    def _draw_points(self, dataset: str) -> tuple[Path, str]:
+        request, planar = self.make_first_request(dataset), PLANAR_SETS[dataset]
+        z = request.draw_latents()[:3000]
         names = ["original", "target", *request.rows]
         clouds = [
-            request.target_samples(0).x[:3000] if name == "target" else request.model_of(name).push_batches(z)
+            request.draw_target(0).x[:3000] if name == "target" else request.find_model(name).push_batches(z)
             for name in names
         ]
         forgotten = [torch.isin(planar.classify(x), torch.tensor(planar.forget)).numpy() for x in clouds]
-        path = scatter_panels(
+        path = draw_scatter_panels(
             self.out / f"points-{dataset}.png",
             [(name, x.numpy()) for name, x in zip(names, clouds, strict=True)],
             forgotten=forgotten,
@@ -287,16 +276,16 @@ class UOT2D(Experiment):
         return path, f"{dataset}: samples of every row; what the geometry calls forgotten is marked."
 
 
-def energy_on_a_line(x: Tensor) -> Tensor:
+def line_energy(x: Tensor) -> Tensor:
     """Return F = softplus(6 (x - 0.3) + 1) of points [n, 1]."""
     return nnf.softplus(6 * (x[:, 0] - 0.3) + 1)
 
 
-def on_a_line(divergence: str, seed: int, method: UOT) -> dict[str, Any]:
-    """Return how far UOT's law is from the exact q* of a request made of N(0, 1), tau = 0."""
+def learn_on_line(divergence: str, seed: int, method: UOT) -> dict[str, Any]:
+    """Return the distance of UOT's law to the exact q* of a request on N(0, 1), tau = 0."""
     net = new_net({"net": "mlp", "shape": [1], "width": 64, "depth": 2, "num_times": 2}, seed)
-    model = FlowMap(net, [1])  # a fresh average velocity is 0: the identity
-    energy = CallableEnergy(energy_on_a_line, lower_bound=0.0)
+    model = FlowMap(net, [1])  # an untrained average velocity is 0, so this is the identity
+    energy = CallableEnergy(line_energy, lower_bound=0.0)
     target = Target(model, energy, divergence=DIVERGENCES[divergence]())
     centres = cell_centres(4.0, 160, 1)
     p = torch.exp(-centres[:, 0].square() / 2)
@@ -318,4 +307,4 @@ def on_a_line(divergence: str, seed: int, method: UOT) -> dict[str, Any]:
     }
 
 
-__all__ = ["UOT2D", "PlanarRequest", "on_a_line"]
+__all__ = ["UOT2D", "PlanarRequest", "learn_on_line"]

@@ -1,19 +1,21 @@
-"""From arrays to PNG files: the same arrays give the same bytes, and bad ones give no file.
+"""Figures as PNG files: equal arrays give equal bytes, and invalid arrays raise InputError and write no file.
 
-plane      points in the plane: clouds of samples, paths through flows
+plane      clouds of two-dimensional samples, and paths through flows
 images     blocks and strips of images
 charts     metrics against the strength, bars in groups
-drawing    pictures in the making, and the file that they become
-checks     what came in
-style      sizes, colours and letters
+frontier   forgetting against quality (curves, windows, marks and labels are its parts)
+matrices   transitions between classes
+drawing    figures measured in pixels, and their PNG files
+checks     checks of the arguments
+style      sizes, colours and fonts
 """
 
-from unflow.evidence.reproduce.figures.charts import bars, strength_sweep
+from unflow.evidence.reproduce.figures.charts import draw_bars, draw_strength_sweep
 from unflow.evidence.reproduce.figures.curves import Curve
-from unflow.evidence.reproduce.figures.frontier import trade_off
-from unflow.evidence.reproduce.figures.images import image_columns, image_rows
-from unflow.evidence.reproduce.figures.matrices import redistribution
-from unflow.evidence.reproduce.figures.plane import scatter_panels, trajectories
+from unflow.evidence.reproduce.figures.frontier import draw_trade_off
+from unflow.evidence.reproduce.figures.images import draw_image_columns, draw_image_rows
+from unflow.evidence.reproduce.figures.matrices import draw_redistribution
+from unflow.evidence.reproduce.figures.plane import draw_scatter_panels, draw_trajectories
 from unflow.evidence.reproduce.figures.style import (
     COLOURS,
     DPI,
@@ -43,12 +45,12 @@ __all__ = [
     "STYLE",
     "WIDTH",
     "Curve",
-    "bars",
-    "image_columns",
-    "image_rows",
-    "redistribution",
-    "scatter_panels",
-    "strength_sweep",
-    "trade_off",
-    "trajectories",
+    "draw_bars",
+    "draw_image_columns",
+    "draw_image_rows",
+    "draw_redistribution",
+    "draw_scatter_panels",
+    "draw_strength_sweep",
+    "draw_trade_off",
+    "draw_trajectories",
 ]

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from unflow.evidence.reproduce.figures.checks import as_array, need_some
+from unflow.evidence.reproduce.figures.checks import as_array, require_some
 from unflow.evidence.reproduce.figures.drawing import Drawing, new_drawing, put_title, write_drawings
-from unflow.evidence.reproduce.figures.images import strips
+from unflow.evidence.reproduce.figures.images import draw_strips
 from unflow.evidence.reproduce.figures.style import COLOURS, INK, KEEP, LINE, MUTED, WIDTH
 from unflow.ground.errors import InputError
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
-def strength_sweep(
+def draw_strength_sweep(
     path: Path,
     strengths: Sequence[float],
     curves: Mapping[str, Sequence[float]],
@@ -30,11 +30,11 @@ def strength_sweep(
     *,
     n: int = 16,
 ) -> Path:
-    """Draw metrics against the strength, and below them a strip of samples per strength.
+    """Draw metrics against the strength, and below them one strip of samples per strength.
 
     Args:
         path: the PNG file.
-        strengths: of the tilt, shape [k]; 0 leaves the model as it is, below 0 draws more of the class.
+        strengths: of the tilt, shape [k]; 0 does not change the model, below 0 samples more of the class.
         curves: the model's value [k] of each metric; NaN leaves a gap.
         target_curves: the exact target's value [k] of some of these metrics.
         images: for each strength, samples [n or more, 1 or 3, height, width] in [-1, 1].
@@ -43,7 +43,7 @@ def strength_sweep(
     Raises:
         InputError: for curves of other lengths, a target curve without its model's, or no curves.
     """
-    need_some(curves, "curves")
+    require_some(curves, "curves")
     at = as_array(strengths, (None,), "strengths")
     if not np.isfinite(at).all():
         raise InputError("got a strength that is not finite; expected numbers")
@@ -56,12 +56,12 @@ def strength_sweep(
     if images is not None:
         if len(images) != len(at):
             raise InputError(f"got samples of {len(images)} strengths; expected {len(at)}")
-        drawings.append(strips([(_strength_name(at[i]), images[i]) for i in order], n, WIDTH))
-    drawings.insert(0, _sweep(at, order, lines, dashed))
+        drawings.append(draw_strips([(_name_strength(at[i]), images[i]) for i in order], n, WIDTH))
+    drawings.insert(0, _draw_sweep(at, order, lines, dashed))
     return write_drawings(path, *drawings)
 
 
-def bars(
+def draw_bars(
     path: Path,
     groups: Sequence[str],
     series: Mapping[str, Sequence[float]],
@@ -75,28 +75,28 @@ def bars(
         path: the PNG file.
         groups: names [g] below the groups.
         series: heights [g] of each series; NaN is shown as –.
-        ylabel: what the heights are.
+        ylabel: label of the heights.
         errors: half lengths [g] of error bars for some of the series; NaN draws none.
 
     Raises:
         InputError: for series of other lengths, errors of an unknown series, or more than 8 series.
     """
-    need_some(groups, "groups")
-    need_some(series, "series")
+    require_some(groups, "groups")
+    require_some(series, "series")
     if len(series) > len(COLOURS):
         raise InputError(f"got {len(series)} series; expected at most {len(COLOURS)}")
     heights = {k: as_array(v, (len(groups),), f"series {k!r}") for k, v in series.items()}
-    spreads = _spreads(errors or {}, series, len(groups))
+    spreads = _check_errors(errors or {}, series, len(groups))
     with new_drawing(WIDTH, 520) as drawing:
         axes = drawing.figure.add_subplot()
         width = min(0.8 / len(series), 0.08 * len(groups))
         for i, (name, values) in enumerate(heights.items()):
             x = np.arange(len(groups)) + (i - (len(series) - 1) / 2) * width
             axes.bar(x, values, width * 0.92, color=COLOURS[i], label=name)
-            _whiskers(axes, x, values, spreads.get(name))
+            _draw_whiskers(axes, x, values, spreads.get(name))
             for gone in x[np.isnan(values)]:
                 axes.text(gone, 0, "–", ha="center", va="bottom", color=MUTED)
-        _ground(axes, heights, ylabel)
+        _draw_ground(axes, heights, ylabel)
         letters = max(6, 110 // len(groups))
         axes.set_xlim(-0.5, len(groups) - 0.5)
         axes.set_xticks(range(len(groups)), [textwrap.fill(group, letters) for group in groups])
@@ -108,7 +108,7 @@ def bars(
 # Metrics against the strength
 
 
-def _sweep(
+def _draw_sweep(
     at: NDArray[Any],
     order: NDArray[Any],
     lines: Mapping[str, NDArray[Any]],
@@ -138,7 +138,7 @@ def _sweep(
     return drawing
 
 
-def _strength_name(strength: float) -> str:
+def _name_strength(strength: float) -> str:
     words = f"λ = {strength:g}".replace("-", "−")
     return words + ("\nas it is" if strength == 0 else "")
 
@@ -146,7 +146,7 @@ def _strength_name(strength: float) -> str:
 # Bars
 
 
-def _spreads(
+def _check_errors(
     errors: Mapping[str, Sequence[float]], series: Mapping[str, Sequence[float]], n: int
 ) -> dict[str, NDArray[Any]]:
     if lost := sorted(errors.keys() - series.keys()):
@@ -157,13 +157,13 @@ def _spreads(
     return spreads
 
 
-def _whiskers(axes: Axes, x: NDArray[Any], heights: NDArray[Any], spread: NDArray[Any] | None) -> None:
+def _draw_whiskers(axes: Axes, x: NDArray[Any], heights: NDArray[Any], spread: NDArray[Any] | None) -> None:
     if spread is not None:
         axes.errorbar(x, heights, yerr=spread, fmt="none", ecolor=INK, elinewidth=1, capsize=2.5)
 
 
-def _ground(axes: Axes, heights: Mapping[str, NDArray[Any]], ylabel: str) -> None:
-    """Give bars a ground line at 0, and faint lines to read their heights by."""
+def _draw_ground(axes: Axes, heights: Mapping[str, NDArray[Any]], ylabel: str) -> None:
+    """Draw a base line at 0 and faint horizontal lines below bars."""
     axes.set_ylabel(ylabel)
     axes.grid(axis="y")
     axes.spines["left"].set_visible(False)

@@ -1,4 +1,4 @@
-"""Pictures in the making, measured in pixels, and the PNG file that they become."""
+"""Figures measured in pixels, and their PNG files."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ if TYPE_CHECKING:
 
 
 class Drawing:
-    """A figure measured in pixels from its upper left corner, and the pixels that it became."""
+    """A figure measured in pixels from its upper left corner; ``pixels`` holds the rendered figure."""
 
     def __init__(self, figure: Figure, width: int, height: int) -> None:
         self.figure, self.width, self.height = figure, width, height
         self.pixels = np.zeros((0, 0, 3), np.uint8)
 
     def text(self, x: float, y: float, words: str, **how: Any) -> None:
-        """Write words at a pixel."""
+        """Write text at a pixel."""
         self.figure.text(x / self.width, 1 - y / self.height, words, **how)
 
     def image(self, x: int, y: int, pixels: NDArray[np.uint8]) -> None:
-        """Put pixels [h, w, 3] there as they are: no pixel of an image is stretched more than another."""
+        """Put pixels [h, w, 3] at a pixel, without resampling."""
         self.figure.figimage(pixels, x, self.height - y - len(pixels), origin="upper")
 
 
 @contextmanager
 def new_drawing(width: int, height: int, layout: Any = "constrained") -> Iterator[Drawing]:
-    """Give a figure of that many pixels to draw on; afterwards ``pixels`` holds the picture."""
+    """Yield a figure of that size to draw on; render it to ``pixels`` afterwards."""
     import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -47,19 +47,20 @@ def new_drawing(width: int, height: int, layout: Any = "constrained") -> Iterato
         drawing = Drawing(Figure(figsize=size, dpi=DPI, layout=layout), width, height)
         yield drawing
         canvas = FigureCanvasAgg(drawing.figure)
-        canvas.draw()
-        drawing.pixels = np.array(canvas.buffer_rgba())[:, :, :3]
+        canvas.draw()  # type: ignore[no-untyped-call]  # matplotlib's canvas has no annotations
+        rgba = canvas.buffer_rgba()  # type: ignore[no-untyped-call]  # as above
+        drawing.pixels = np.array(rgba)[:, :, :3]
 
 
 def write_drawings(path: Path, *drawings: Drawing) -> Path:
-    """Write drawings, one above the other, as one PNG file without a date or a maker."""
+    """Write drawings, one above the other, as one PNG file without metadata."""
     from PIL import Image
 
     width = max(d.pixels.shape[1] for d in drawings)
     gaps = [((0, 0), (0, width - d.pixels.shape[1]), (0, 0)) for d in drawings]
     sheets = [np.pad(d.pixels, gap, constant_values=255) for d, gap in zip(drawings, gaps, strict=True)]
     edge = ((12, 12), (12, 12), (0, 0))
-    sheet = np.concatenate([np.pad(_trimmed(sheet), edge, constant_values=255) for sheet in sheets])
+    sheet = np.concatenate([np.pad(_trim(sheet), edge, constant_values=255) for sheet in sheets])
     buffer = io.BytesIO()
     Image.fromarray(sheet).save(buffer, format="png", dpi=(DPI, DPI))
     path = Path(path)
@@ -68,14 +69,14 @@ def write_drawings(path: Path, *drawings: Drawing) -> Path:
     return path
 
 
-def _trimmed(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Return a picture without empty lines above and below; a layout of squares leaves some."""
+def _trim(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return a picture without the empty lines above and below that a layout of squares leaves."""
     used = np.flatnonzero((pixels < 255).any((1, 2)))
     return pixels[used[0] : used[-1] + 1] if len(used) else pixels
 
 
 def put_title(axes: Axes, title: str, caption: str = "") -> None:
-    """Put a title over axes, and a caption between the two."""
+    """Put a title above axes, and a caption below the title."""
     axes.set_title(title, pad=5 + 13 * bool(caption))
     axes.annotate(
         caption, (0, 1), (0, 5), xycoords="axes fraction", textcoords="offset points", color=MUTED, size=8.5

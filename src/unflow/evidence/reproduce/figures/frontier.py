@@ -1,4 +1,4 @@
-"""Unlearning against its price: a curve per method, and who is on the frontier."""
+"""Forgetting against its cost: one curve per method, and the Pareto frontier."""
 
 from __future__ import annotations
 
@@ -9,36 +9,43 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from unflow.evidence.reproduce.figures.curves import Curve, Track, as_point, as_tracks, measured, on_frontier
+from unflow.evidence.reproduce.figures.curves import (
+    Curve,
+    Track,
+    as_point,
+    as_tracks,
+    find_frontier,
+    is_measured,
+)
 from unflow.evidence.reproduce.figures.drawing import Drawing, new_drawing, put_title, write_drawings
-from unflow.evidence.reproduce.figures.labels import label_points, line_boxes, mark_boxes
+from unflow.evidence.reproduce.figures.labels import label_points, make_line_boxes, make_mark_boxes
 from unflow.evidence.reproduce.figures.marks import (
     DISC,
     DOT,
     SMALL_DISC,
     Point,
     area,
-    dashes,
-    hue,
+    choose_colour,
+    choose_dashes,
     put_disc,
     put_number,
 )
 from unflow.evidence.reproduce.figures.style import INK, LINE, MUTED, WIDTH
-from unflow.evidence.reproduce.figures.windows import Window, windows_of
+from unflow.evidence.reproduce.figures.windows import Window, choose_windows
 from unflow.ground.errors import InputError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 MARKS = ("D", "s", "^", "P", "v", "X", "p", "h")
-"""Of references, in order."""
-NOBODY = "#f1f0ec"
-"""What no method reaches."""
+"""Marks of references, in order."""
+UNREACHED = "#f1f0ec"
+"""Colour of the region that no method reaches."""
 HEIGHT, TOP, SIDE, STEP = 620, 62, 290, 26
-"""Pixels: of the figure, over its panels, of the legend and its lines."""
+"""Pixels: height of the figure, margin above the panels, width of the legend, height of its lines."""
 
 
-def trade_off(
+def draw_trade_off(
     path: Path,
     curves: Mapping[str, Curve],
     references: Mapping[str, tuple[float, float]],
@@ -46,19 +53,19 @@ def trade_off(
     xlabel: str,
     ylabel: str,
 ) -> Path:
-    """Draw percent of unlearning against its price: a curve per method, and who is on the frontier.
+    """Draw percent of unlearning against its cost: one curve per method, and the Pareto frontier.
 
-    A point is on the frontier if no method has another that is as good in both and better in one;
-    references do not count. It is filled, the others are hollow. A method's default is large and bears
-    its number in the legend. x is logarithmic if it spans a factor of 10. If a third of the points
-    or more lie at 80 % or above, but not all, a second panel looks closer at these.
+    A point is on the frontier if no point of a method is as good in both metrics and better in one;
+    references do not count. Points on the frontier are filled, the others hollow. The mark of a method's
+    default is large and holds the method's number in the legend. x is logarithmic if it spans a factor of
+    10. If at least a third of the points, but not all, lie at 80 % or above, a second panel enlarges them.
 
     Args:
         path: the PNG file.
         curves: name and curve of each method, at most 14.
         references: name, x and y of single points (the original, the exact target), at most 8.
-        xlabel: what x is.
-        ylabel: what y is.
+        xlabel: label of x.
+        ylabel: label of y.
 
     Raises:
         InputError: for arrays of other shapes, infinite numbers, more than 100 %, a default that is
@@ -69,20 +76,20 @@ def trade_off(
         raise InputError(f"got {len(references)} references; expected at most {len(MARKS)}")
     points = {name: as_point(name, point) for name, point in references.items()}
     cloud = np.concatenate([track.points for track in tracks])
-    front = cloud[on_frontier(cloud)]
-    shown = np.concatenate([cloud[measured(cloud)], *(point[None] for point in points.values())])
-    windows = windows_of(shown)
+    front = cloud[find_frontier(cloud)]
+    shown = np.concatenate([cloud[is_measured(cloud)], *(point[None] for point in points.values())])
+    windows = choose_windows(shown)
     with new_drawing(WIDTH, HEIGHT, layout="none") as drawing:
-        for axes, window in zip(_panels(drawing, len(windows)), windows, strict=True):
+        for axes, window in zip(_add_panels(drawing, len(windows)), windows, strict=True):
             closer = windows[1] if window is not windows[-1] else None
-            _panel(axes, tracks, points, front, window, closer)
+            _draw_panel(axes, tracks, points, front, window, closer)
             axes.set_xlabel(xlabel)
         drawing.figure.axes[0].set_ylabel(ylabel)
-        _legend(drawing, tracks, front)
+        _draw_legend(drawing, tracks, front)
     return write_drawings(path, drawing)
 
 
-def _panels(drawing: Drawing, n: int) -> list[Axes]:
+def _add_panels(drawing: Drawing, n: int) -> list[Axes]:
     """Return axes at the left of the legend; the closer one of two is the larger."""
     left, gap, bottom = 66, 56, 54
     room = drawing.width - SIDE - left - gap * (n - 1)
@@ -95,7 +102,7 @@ def _panels(drawing: Drawing, n: int) -> list[Axes]:
     ]
 
 
-def _panel(
+def _draw_panel(
     axes: Axes,
     tracks: Sequence[Track],
     references: Mapping[str, NDArray[Any]],
@@ -103,53 +110,57 @@ def _panel(
     window: Window,
     closer: Window | None,
 ) -> None:
-    """Draw curves and references; numbers stand in discs that are free, and beside the others.
+    """Draw curves and references; a number is inside its disc if there is room, else beside it.
 
-    What a closer panel shows has its number or name there.
+    Points that the closer panel shows have their numbers and names only there.
     """
     window.apply(axes)
-    _ground(axes, window, front)
+    _draw_ground(axes, window, front)
     n = len(tracks)
     names = [*(str(i + 1) for i in range(n)), *references]
     at = np.stack([*(track.points[track.default] for track in tracks), *references.values()])
     shown = window.shows(at) & ~(closer.shows(at) if closer else np.zeros(len(at), bool))
     crowded = _is_crowded(axes, at)
     for i, track in enumerate(tracks):
-        _curve(axes, track, i, front, (SMALL_DISC if crowded[i] else DISC) if shown[i] else DOT)
+        _draw_curve(axes, track, i, front, (SMALL_DISC if crowded[i] else DISC) if shown[i] else DOT)
         if shown[i] and not crowded[i]:
-            put_number(axes, i, _pair(at[i]), bool(_is_among(at[i], front)))
+            put_number(axes, i, _as_pair(at[i]), bool(_is_among(at[i], front)))
     for (x, y), mark in zip(references.values(), MARKS, strict=False):
         axes.scatter([x], [y], s=52, marker=mark, c=INK, ec="white", lw=0.8, zorder=7)
     beside = [k for k in np.flatnonzero(shown) if k >= n or crowded[k]]
-    label_points(axes, [(names[k], _pair(at[k])) for k in beside], _taken(axes, tracks, at, window))
+    label_points(
+        axes, [(names[k], _as_pair(at[k])) for k in beside], _find_obstacles(axes, tracks, at, window)
+    )
     if closer is not None:
-        _frame(axes, closer)
+        _draw_frame(axes, closer)
     put_title(
         axes, window.title, "frame: the panel at the right" if closer else "better is up and to the left"
     )
 
 
-def _taken(axes: Axes, tracks: Sequence[Track], marks: NDArray[Any], window: Window) -> NDArray[Any]:
-    """Return the boxes in pixels that curves and marks take."""
+def _find_obstacles(axes: Axes, tracks: Sequence[Track], marks: NDArray[Any], window: Window) -> NDArray[Any]:
+    """Return the boxes in pixels that curves and marks cover."""
     small = np.concatenate([track.points for track in tracks])
-    boxes = [line_boxes(axes, track.points[measured(track.points)]) for track in tracks]
-    boxes.append(mark_boxes(axes, small[window.shows(small)], DOT + 1))
-    boxes.append(mark_boxes(axes, marks[window.shows(marks)], SMALL_DISC + 1))
+    boxes = [make_line_boxes(axes, track.points[is_measured(track.points)]) for track in tracks]
+    boxes.append(make_mark_boxes(axes, small[window.shows(small)], DOT + 1))
+    boxes.append(make_mark_boxes(axes, marks[window.shows(marks)], SMALL_DISC + 1))
     return np.concatenate(boxes)
 
 
-def _ground(axes: Axes, window: Window, front: NDArray[Any]) -> None:
-    """Shade what lies above and left of every method, and draw faint lines to read heights by."""
+def _draw_ground(axes: Axes, window: Window, front: NDArray[Any]) -> None:
+    """Shade the region above and left of every method, and draw faint horizontal lines."""
     stairs = front[np.lexsort((front[:, 1], front[:, 0]))]
     x = [min(window.x[0], stairs[0, 0]), *stairs[:, 0], max(window.x[1], stairs[-1, 0])]
     y = [window.y[0], *stairs[:, 1], stairs[-1, 1]]
-    axes.fill_between(x, np.maximum(y, window.y[0]), window.y[1], step="post", color=NOBODY, lw=0, zorder=0)
+    axes.fill_between(
+        x, np.maximum(y, window.y[0]), window.y[1], step="post", color=UNREACHED, lw=0, zorder=0
+    )
     axes.grid(axis="y")
     if window.y[0] < -10:
         axes.axhline(0, color=LINE, lw=1.2, zorder=0.6)
 
 
-def _frame(axes: Axes, closer: Window) -> None:
+def _draw_frame(axes: Axes, closer: Window) -> None:
     from matplotlib.patches import Rectangle
 
     corner, size = (closer.x[0], closer.y[0]), (closer.x[1] - closer.x[0], closer.y[1] - closer.y[0])
@@ -159,37 +170,45 @@ def _frame(axes: Axes, closer: Window) -> None:
 # Methods
 
 
-def _curve(axes: Axes, track: Track, i: int, front: NDArray[Any], radius: int) -> None:
-    """Join a method's points; its default is a disc of a radius in pixels."""
+def _draw_curve(axes: Axes, track: Track, i: int, front: NDArray[Any], radius: int) -> None:
+    """Join a method's points; draw its default as a disc of ``radius`` pixels."""
     is_front = _is_among(track.points, front)
-    axes.plot(*track.points.T, color=hue(i), ls=dashes(i), lw=1.8 if is_front.any() else 1.2, zorder=2)
+    axes.plot(
+        *track.points.T,
+        color=choose_colour(i),
+        ls=choose_dashes(i),
+        lw=1.8 if is_front.any() else 1.2,
+        zorder=2,
+    )
     for k, ((x, y), is_filled) in enumerate(zip(track.points, is_front, strict=True)):
         is_default = k == track.default
         put_disc(axes, i, (x, y), is_filled, radius if is_default else DOT, 5 if is_default else 3)
 
 
 def _is_crowded(axes: Axes, points: NDArray[Any]) -> NDArray[Any]:
-    """Return which discs would hide the number of another."""
+    """Return whether each disc would hide the number of another one."""
     at = axes.transData.transform(points)
     apart = np.hypot(*(at[:, None] - at[None]).T)
     np.fill_diagonal(apart, np.inf)
-    return (apart < 1.6 * DISC).any(1)
+    crowded: NDArray[Any] = (apart < 1.6 * DISC).any(1)
+    return crowded
 
 
 def _is_among(points: NDArray[Any], some: NDArray[Any]) -> NDArray[Any]:
-    """Return which points [..., 2] are one of the rows of ``some``."""
-    return (points[..., None, :] == some).all(-1).any(-1)
+    """Return whether each of the points [..., 2] is a row of ``some``."""
+    among: NDArray[Any] = (points[..., None, :] == some).all(-1).any(-1)
+    return among
 
 
-def _pair(point: NDArray[Any]) -> Point:
+def _as_pair(point: NDArray[Any]) -> Point:
     return float(point[0]), float(point[1])
 
 
 # The legend
 
 
-def _legend(drawing: Drawing, tracks: Sequence[Track], front: NDArray[Any]) -> None:
-    """List the methods that are on the frontier, then the others, then what the marks mean."""
+def _draw_legend(drawing: Drawing, tracks: Sequence[Track], front: NDArray[Any]) -> None:
+    """List the methods on the frontier, the other methods, and the meaning of the marks."""
     axes = drawing.figure.add_axes((0, 0, 1, 1))
     axes.set(xlim=(0, drawing.width), ylim=(drawing.height, 0))
     axes.set_axis_off()
@@ -199,17 +218,23 @@ def _legend(drawing: Drawing, tracks: Sequence[Track], front: NDArray[Any]) -> N
         rows = [i for i in range(len(tracks)) if is_ahead[i] is group]
         if rows:
             drawing.text(left, y, title, size=9.5, va="center_baseline")
-            y = _entries(axes, drawing, tracks, rows, group, left, y) + 40
-    _key(axes, drawing, left, y)
+            y = _draw_entries(axes, drawing, tracks, rows, group, left, y) + 40
+    _draw_key(axes, drawing, left, y)
 
 
-def _entries(
+def _draw_entries(
     axes: Axes, drawing: Drawing, tracks: Sequence[Track], rows: list[int], is_filled: bool, left: int, y: int
 ) -> int:
-    """Write a line per method, and return where the last one stands."""
+    """Write one line per method, and return the height of the last one."""
     for i in rows:
         y += STEP
-        axes.plot([left, left + 46], [y, y], color=hue(i), ls=dashes(i), lw=1.8 if is_filled else 1.2)
+        axes.plot(
+            [left, left + 46],
+            [y, y],
+            color=choose_colour(i),
+            ls=choose_dashes(i),
+            lw=1.8 if is_filled else 1.2,
+        )
         put_disc(axes, i, (left + 23, y), is_filled, DISC)
         put_number(axes, i, (left + 23, y), is_filled)
         drawing.text(left + 60, y, tracks[i].name, va="center_baseline")
@@ -220,10 +245,10 @@ def _entries(
     return y
 
 
-def _key(axes: Axes, drawing: Drawing, left: int, y: int) -> None:
-    """Say what filled, large and shaded mean."""
+def _draw_key(axes: Axes, drawing: Drawing, left: int, y: int) -> None:
+    """Explain filled marks, large marks and the shaded region."""
     axes.scatter([left + 23], [y], s=area(DOT), c=MUTED, ec=MUTED, lw=1.3)
     axes.scatter([left + 23], [y + STEP], s=area(DISC), c="white", ec=MUTED, lw=1.3)
-    axes.fill_between([left, left + 46], y + 2 * STEP - 9, y + 2 * STEP + 9, color=NOBODY, lw=0)
+    axes.fill_between([left, left + 46], y + 2 * STEP - 9, y + 2 * STEP + 9, color=UNREACHED, lw=0)
     for k, words in enumerate(("point on the frontier", "default strength", "reached by no method")):
         drawing.text(left + 60, y + k * STEP, words, va="center_baseline", color=MUTED, size=8.5)

@@ -1,4 +1,4 @@
-"""Labels beside points: on no mark, on no other label, and inside the axes."""
+"""Labels beside points that avoid marks, other labels and the borders of the axes."""
 
 from __future__ import annotations
 
@@ -25,40 +25,40 @@ def label_points(
     *,
     size: float = 8.5,
 ) -> None:
-    """Write each label where it covers least, nearest first; a line leads to one that is far away.
+    """Write each label at the place with least overlap, nearest first; a line leads to a distant label.
 
-    The axes' limits must be final, and the figure laid out.
+    The limits of the axes and the layout of the figure must be final.
 
     Args:
         axes: to write on.
-        labels: words and point of each label, in the axes' data.
-        obstacles: boxes [n, 4] in pixels to keep clear of: left, bottom, right, top.
-        size: of the letters, in points.
+        labels: text and point of each label, in data coordinates.
+        obstacles: boxes [n, 4] in pixels to avoid: left, bottom, right, top.
+        size: of the font, in points.
     """
     inside, placed = np.array(axes.bbox.extents), np.zeros((0, 4))
     for words, point in labels:
         at = axes.transData.transform(point)
-        boxes = _candidates(at, *_extent(words, size))
+        boxes = _list_candidates(at, *_measure_extent(words, size))
         costs = [
-            _covered(box, obstacles)
-            + 50 * _outside(box, inside)
-            + 20 * _covered(_leader(at, box), placed)
+            _measure_overlap(box, obstacles)
+            + 50 * _measure_excess(box, inside)
+            + 20 * _measure_overlap(_make_leader(at, box), placed)
             + 3 * i
             for i, box in enumerate(boxes)
         ]
         box = boxes[int(np.argmin(costs))]
         placed = np.concatenate([placed, box[None] + (-2, -1, 2, 1)])
-        obstacles = np.concatenate([obstacles, placed[-1:], _leader(at, box)])
+        obstacles = np.concatenate([obstacles, placed[-1:], _make_leader(at, box)])
         _write_label(axes, words, at, box, size)
 
 
-def mark_boxes(axes: Axes, points: NDArray[Any], radius: float) -> NDArray[Any]:
-    """Return boxes [n, 4] in pixels around marks at points [n, 2] of the axes' data."""
+def make_mark_boxes(axes: Axes, points: NDArray[Any], radius: float) -> NDArray[Any]:
+    """Return boxes [n, 4] in pixels around marks at points [n, 2] in data coordinates."""
     at = axes.transData.transform(points.reshape(-1, 2))
     return np.concatenate([at - radius, at + radius], 1)
 
 
-def line_boxes(axes: Axes, points: NDArray[Any]) -> NDArray[Any]:
+def make_line_boxes(axes: Axes, points: NDArray[Any]) -> NDArray[Any]:
     """Return boxes [n, 4] of a few pixels along the line that joins points [n, 2]."""
     at = axes.transData.transform(points)
     pieces = [np.linspace(a, b, 2 + int(np.hypot(*(b - a)) // 8)) for a, b in pairwise(at)]
@@ -66,16 +66,16 @@ def line_boxes(axes: Axes, points: NDArray[Any]) -> NDArray[Any]:
     return np.concatenate([way - 2, way + 2], 1)
 
 
-def _extent(words: str, size: float) -> tuple[float, float]:
-    """Return width and height in pixels of words as they will be written."""
+def _measure_extent(words: str, size: float) -> tuple[float, float]:
+    """Return width and height in pixels of a rendered text."""
     from matplotlib.textpath import TextPath
 
     lines = [TextPath((0, 0), line, size=size).get_extents().width for line in words.split("\n")]
     return max(lines) * DPI / 72, 1.25 * size * len(lines) * DPI / 72
 
 
-def _candidates(point: NDArray[Any], width: float, height: float) -> NDArray[Any]:
-    """Return boxes [n, 4] around a point, those nearest to it first."""
+def _list_candidates(point: NDArray[Any], width: float, height: float) -> NDArray[Any]:
+    """Return boxes [n, 4] around a point, the nearest first."""
     (x, y), centres = point, []
     for away in (13, 24, 40, 60):
         for dx, dy in WAYS:
@@ -85,19 +85,19 @@ def _candidates(point: NDArray[Any], width: float, height: float) -> NDArray[Any
     return np.hstack([np.array(centres) - half, np.array(centres) + half])
 
 
-def _covered(boxes: NDArray[Any], obstacles: NDArray[Any]) -> float:
+def _measure_overlap(boxes: NDArray[Any], obstacles: NDArray[Any]) -> float:
     """Return the area in pixels that boxes [..., 4] share with obstacles [n, 4]."""
     near = boxes.reshape(-1, 1, 4)
     sides = np.minimum(near[..., 2:], obstacles[:, 2:]) - np.maximum(near[..., :2], obstacles[:, :2])
     return float(sides.clip(0).prod(-1).sum())
 
 
-def _outside(box: NDArray[Any], inside: NDArray[Any]) -> float:
-    """Return by how many pixels a box leaves another one."""
+def _measure_excess(box: NDArray[Any], inside: NDArray[Any]) -> float:
+    """Return by how many pixels a box exceeds another one."""
     return float(np.maximum(inside[:2] - box[:2], 0).sum() + np.maximum(box[2:] - inside[2:], 0).sum())
 
 
-def _leader(point: NDArray[Any], box: NDArray[Any]) -> NDArray[Any]:
+def _make_leader(point: NDArray[Any], box: NDArray[Any]) -> NDArray[Any]:
     """Return small boxes [n, 4] on the way from a point to its label."""
     way = np.linspace(point, np.clip(point, box[:2], box[2:]), 6)
     return np.hstack([way - 2, way + 2])

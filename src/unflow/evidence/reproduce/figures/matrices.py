@@ -1,4 +1,4 @@
-"""Where each class went: a matrix of classes per method, all read in percent of their rows."""
+"""Where each class went: one matrix of classes per method, in percent of its rows."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unflow.evidence.metrics.forgetting import check_request
-from unflow.evidence.reproduce.figures.checks import as_array, need_some
+from unflow.evidence.reproduce.figures.checks import as_array, require_some
 from unflow.evidence.reproduce.figures.drawing import Drawing, new_drawing, put_title, write_drawings
 from unflow.evidence.reproduce.figures.style import DPI, FORGET, INK, KEEP, MUTED, WIDTH
 from unflow.ground.errors import InputError
@@ -21,24 +21,24 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 MOST = 30
-"""Classes whose numbers can be read in one row."""
+"""Largest number of classes whose numbers are legible in one row."""
 LETTER = 10
-"""Pixels that a letter of a class's name takes."""
+"""Pixels per letter of a class's name."""
 CELL, SPACE, TITLE = 48, 40, 76
-"""Pixels: the largest cell, between panels, and over a panel."""
+"""Pixels: largest cell, space between panels, and space above a panel."""
 APART = 0.6
-"""Cells between a matrix and the target's row below it."""
+"""Distance in cells between a matrix and the target's row below it."""
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Where panels of square cells stand, in pixels.
+    """Positions of panels of square cells, in pixels.
 
     Attributes:
         ncols: panels in a row.
         side: of a cell.
-        left: room for the classes' names at the left; ``below`` for those at the bottom.
-        below: see ``left``.
+        left: space for the classes' names at the left.
+        below: space for the classes' names at the bottom.
         cells: columns and rows of a panel, in cells.
     """
 
@@ -62,7 +62,7 @@ class Layout:
         return round(width), round(y + self.side * self.cells[1] + self.below + 64)
 
 
-def redistribution(
+def draw_redistribution(
     path: Path,
     matrices: Mapping[str, NDArray[Any]],
     class_names: Sequence[str],
@@ -70,11 +70,11 @@ def redistribution(
     *,
     target_shares: Sequence[float] | None = None,
 ) -> Path:
-    """Draw where the latents of each class went, a matrix per method, in percent of each row.
+    """Draw where the latents of each class went, one matrix per method, in percent of each row.
 
-    Row: class of G0(z); column: class of G(z) for the same z, as ``metrics.transition_matrix`` counts
-    them. Numbers stand from 1 % on. Rows and columns of forgotten classes are framed. A row of zeros
-    has no percent and stays empty, with a –.
+    Row: class of G0(z); column: class of G(z) for the same z, as in ``metrics.transition_matrix``. Cells of
+    1 % or more show their numbers. Rows and columns of forgotten classes are framed. Cells of a row of
+    zeros show –.
 
     Args:
         path: the PNG file.
@@ -82,66 +82,69 @@ def redistribution(
         class_names: of the k classes, at most 30.
         forget: class indices.
         target_shares: counts or shares of the k classes under the exact target, drawn as a row below each
-            matrix: where forgotten latents go if all are drawn again.
+            matrix: the classes of forgotten latents that are sampled again.
 
     Raises:
         InputError: for arrays of other shapes, NaN or numbers below 0, an impossible request, or too many
             classes.
     """
-    need_some(matrices, "matrices")
+    require_some(matrices, "matrices")
     k = len(class_names)
     if not 2 <= k <= MOST:
         raise InputError(f"got {k} class names; expected 2 to {MOST}")
     check_request(forget, k)
-    counts = {name: _counts(matrix, (k, k), f"matrix of {name!r}") for name, matrix in matrices.items()}
-    target = None if target_shares is None else _counts(target_shares, (k,), "target shares")
-    layout = _layout(class_names, len(counts), target is not None)
+    counts = {name: _check_counts(matrix, (k, k), f"matrix of {name!r}") for name, matrix in matrices.items()}
+    target = None if target_shares is None else _check_counts(target_shares, (k,), "target shares")
+    layout = _make_layout(class_names, len(counts), target is not None)
     width, height = layout.size(len(counts))
     with new_drawing(width, height, layout="none") as drawing:
         for i, (name, matrix) in enumerate(counts.items()):
-            axes = _panel(drawing, layout, i)
-            _matrix(axes, matrix, target, layout.side)
-            _frames(axes, forget, k, target is not None)
+            axes = _add_panel(drawing, layout, i)
+            _draw_matrix(axes, matrix, target, layout.side)
+            _draw_frames(axes, forget, k, target is not None)
             is_outer = (i + layout.ncols >= len(counts), i % layout.ncols == 0)
             _name_classes(axes, class_names, is_outer, layout.side, target is not None)
-            put_title(axes, textwrap.shorten(name, int(layout.side * k / LETTER)), _moved(matrix, forget))
-        _key(drawing, layout, target is not None)
+            put_title(
+                axes, textwrap.shorten(name, int(layout.side * k / LETTER)), _describe_moves(matrix, forget)
+            )
+        _draw_key(drawing, layout, target is not None)
     return write_drawings(path, drawing)
 
 
-def _counts(values: Any, shape: tuple[int, ...], what: str) -> NDArray[Any]:
+def _check_counts(values: Any, shape: tuple[int, ...], what: str) -> NDArray[Any]:
     found = as_array(values, shape, what)
     if not np.isfinite(found).all() or (found < 0).any():
         raise InputError(f"got {what} with NaN, infinity or a number below 0; expected counts or shares")
     return found
 
 
-def _percent(counts: NDArray[Any]) -> NDArray[Any]:
+def _to_percent(counts: NDArray[Any]) -> NDArray[Any]:
     """Return rows [..., k] in percent of their sums; NaN where a sum is 0."""
     total = counts.sum(-1, keepdims=True)
-    return 100 * np.divide(counts, total, out=np.full_like(counts, np.nan), where=total > 0)
+    percent: NDArray[Any] = 100 * np.divide(counts, total, out=np.full_like(counts, np.nan), where=total > 0)
+    return percent
 
 
-def _moved(counts: NDArray[Any], forget: Sequence[int]) -> str:
-    """Return how much of the forgotten classes still is, and how much of the others stayed in its class."""
+def _describe_moves(counts: NDArray[Any], forget: Sequence[int]) -> str:
+    """Return the forgotten share that is left, and the share of the others that stays in its class."""
     gone = np.isin(np.arange(len(counts)), forget)
-    left = _ratio(counts[gone][:, gone].sum(), counts[gone].sum())
-    stayed = _ratio(np.diag(counts)[~gone].sum(), counts[~gone].sum())
+    left = _format_ratio(counts[gone][:, gone].sum(), counts[gone].sum())
+    stayed = _format_ratio(np.diag(counts)[~gone].sum(), counts[~gone].sum())
     return f"forgotten {left} left, others {stayed} stay"
 
 
-def _ratio(part: float, whole: float) -> str:
+def _format_ratio(part: float, whole: float) -> str:
     return f"{100 * part / whole:.1f} %" if whole > 0 else "–"
 
 
 # Panels
 
 
-def _layout(class_names: Sequence[str], n: int, has_target: bool) -> Layout:
+def _make_layout(class_names: Sequence[str], n: int, has_target: bool) -> Layout:
     k = len(class_names)
     longest = max(len(name) for name in class_names)
     most = 3 if k <= 12 else 2 if k <= 16 else 1
-    ncols = min(most, -(-n // -(-n // most)))  # four stand two by two
+    ncols = min(most, -(-n // -(-n // most)))  # four panels form a square
     left = 40 + LETTER * min(max(longest, 6 * has_target), 14)
     side = min(CELL, int((WIDTH - 12 - left - SPACE * (ncols - 1)) / (ncols * k)))
     is_upright = LETTER * longest > side
@@ -149,8 +152,8 @@ def _layout(class_names: Sequence[str], n: int, has_target: bool) -> Layout:
     return Layout(ncols, side, left, below, (k, k + (1 + APART) * has_target))
 
 
-def _panel(drawing: Drawing, layout: Layout, i: int) -> Axes:
-    """Return axes whose unit is a cell, from the upper left corner."""
+def _add_panel(drawing: Drawing, layout: Layout, i: int) -> Axes:
+    """Return axes in units of cells, from the upper left corner."""
     x, y = layout.corner(i)
     columns, rows = layout.cells
     width, height = columns * layout.side / drawing.width, rows * layout.side / drawing.height
@@ -160,18 +163,18 @@ def _panel(drawing: Drawing, layout: Layout, i: int) -> Axes:
     return axes
 
 
-def _matrix(axes: Axes, counts: NDArray[Any], target: NDArray[Any] | None, side: int) -> None:
+def _draw_matrix(axes: Axes, counts: NDArray[Any], target: NDArray[Any] | None, side: int) -> None:
     k = len(counts)
-    _cells(axes, _percent(counts), 0, side)
+    _draw_cells(axes, _to_percent(counts), 0, side)
     if target is not None:
-        _cells(axes, _percent(target)[None], k + APART, side)
+        _draw_cells(axes, _to_percent(target)[None], k + APART, side)
 
 
-def _cells(axes: Axes, percent: NDArray[Any], top: float, side: int) -> None:
-    """Draw rows of cells from a height on, with their numbers."""
+def _draw_cells(axes: Axes, percent: NDArray[Any], top: float, side: int) -> None:
+    """Draw rows of cells with their numbers, downwards from ``top``."""
     n, k = percent.shape
     x, y, z = np.arange(k + 1), top + np.arange(n + 1), np.ma.masked_invalid(percent)
-    axes.pcolormesh(x, y, z, cmap=_blues(), vmin=0, vmax=100, edgecolors="white", linewidth=1)
+    axes.pcolormesh(x, y, z, cmap=_make_blues(), vmin=0, vmax=100, edgecolors="white", linewidth=1)
     size = min(8.5, 0.41 * side * 72 / DPI)
     for (row, col), value in np.ndenumerate(percent):
         words = "–" if np.isnan(value) else f"{value:.0f}" if value >= 1 else ""
@@ -181,14 +184,14 @@ def _cells(axes: Axes, percent: NDArray[Any], top: float, side: int) -> None:
         )
 
 
-def _blues() -> Any:
+def _make_blues() -> Any:
     from matplotlib.colors import LinearSegmentedColormap
 
     colours = LinearSegmentedColormap.from_list("blues", ["#f4f4f2", "#a9c8e0", KEEP, "#0a4a7a"])
     return colours.with_extremes(bad="white")
 
 
-def _frames(axes: Axes, forget: Sequence[int], k: int, has_target: bool) -> None:
+def _draw_frames(axes: Axes, forget: Sequence[int], k: int, has_target: bool) -> None:
     """Frame each forgotten row and column, and its cell of the target's row."""
     from matplotlib.patches import Rectangle
 
@@ -217,7 +220,7 @@ def _name_classes(
         axes.set_ylabel("class of G0(z)")
 
 
-def _key(drawing: Drawing, layout: Layout, has_target: bool) -> None:
+def _draw_key(drawing: Drawing, layout: Layout, has_target: bool) -> None:
     from matplotlib.patches import Rectangle
 
     axes = drawing.figure.add_axes((0, 0, 1, 1))

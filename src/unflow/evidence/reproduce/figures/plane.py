@@ -1,4 +1,4 @@
-"""Points in the plane: clouds of samples, and their paths through flows."""
+"""Two-dimensional points: clouds of samples, and their paths through flows."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from unflow.evidence.reproduce.figures.checks import as_array, need_some
+from unflow.evidence.reproduce.figures.checks import as_array, require_some
 from unflow.evidence.reproduce.figures.drawing import new_drawing, put_title, write_drawings
 from unflow.evidence.reproduce.figures.style import FORGET, INK, KEEP, MUTED, WIDTH
 from unflow.ground.errors import InputError
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def scatter_panels(
+def draw_scatter_panels(
     path: Path,
     panels: Sequence[tuple[str, NDArray[Any]]],
     *,
@@ -31,22 +31,22 @@ def scatter_panels(
 ) -> Path:
     """Draw clouds of points side by side, in the same window [-1.1, 1.1]².
 
-    Points outside the window are not drawn, but counted in the panel's caption.
+    The panel's caption counts the points outside the window; they are not drawn.
 
     Args:
         path: the PNG file.
         panels: title and points [n, 2] of each panel.
         ncols: panels in a row.
         marks: points [k, 2] to mark with a cross in every panel.
-        marks_name: what the legend calls a mark.
-        forgotten: for each panel, bool [n]: which points the judge calls forgotten.
+        marks_name: name of a mark in the legend.
+        forgotten: for each panel, bool [n]: whether the judge calls each point forgotten.
 
     Raises:
         InputError: for arrays of other shapes, or no panels.
     """
-    need_some(panels, "panels")
+    require_some(panels, "panels")
     clouds = [as_array(points, (None, 2), f"points of {title!r}") for title, points in panels]
-    masks = _masks(clouds, forgotten)
+    masks = _make_masks(clouds, forgotten)
     crosses = None if marks is None else as_array(marks, (None, 2), "marks")
     if ncols < 1:
         raise InputError(f"got ncols={ncols}; expected 1 or more")
@@ -58,17 +58,17 @@ def scatter_panels(
         for i, axes in enumerate(grid.flat):
             axes.set_visible(i < len(panels))
             is_outer = (i + ncols >= len(panels), i % ncols == 0)
-            _square(axes, 1.1, (-1, 0, 1), is_outer)
+            _set_square(axes, 1.1, (-1, 0, 1), is_outer)
         for axes, (title, _), points, mask in zip(grid.flat, panels, clouds, masks, strict=False):
-            _cloud(axes, points, mask, crosses)
+            _draw_cloud(axes, points, mask, crosses)
             put_title(
-                axes, textwrap.fill(title, side // 11), _cloud_words(points, mask, forgotten is not None)
+                axes, textwrap.fill(title, side // 11), _describe_cloud(points, mask, forgotten is not None)
             )
-        _cloud_legend(drawing.figure, forgotten is not None, marks_name if crosses is not None else "")
+        _draw_cloud_legend(drawing.figure, forgotten is not None, marks_name if crosses is not None else "")
     return write_drawings(path, drawing)
 
 
-def trajectories(
+def draw_trajectories(
     path: Path,
     learning: NDArray[Any],
     unlearning: NDArray[Any],
@@ -77,14 +77,14 @@ def trajectories(
     *,
     names: tuple[str, str] = ("noise to data", "original to unlearned"),
 ) -> Path:
-    """Draw the paths of points through two flows over the energy that the second one reads.
+    """Draw the paths of points through two flows, over the energy of the second flow.
 
     Args:
         path: the PNG file.
         learning: positions [steps + 1, n, 2] on the way from noise to data.
         unlearning: positions [steps + 1, n, 2] on the way from the original to the unlearned model.
         energy: F on a grid [g, g]; row i is at the i-th height from below.
-        extent: left, right, bottom and top of the grid; grey is what the panels show beyond it.
+        extent: left, right, bottom and top of the grid; the panels are grey beyond it.
         names: titles of the two panels.
 
     Raises:
@@ -98,18 +98,18 @@ def trajectories(
         raise InputError("got an energy with NaN or infinity on the grid; expected finite values")
     if not (extent[0] < extent[1] and extent[2] < extent[3]):
         raise InputError(f"got the extent {extent}; expected left < right and bottom < top")
-    near = max(1.1, _reach(flows[1]))
+    near = max(1.1, _measure_reach(flows[1]))
     with new_drawing(WIDTH, 720, "compressed") as drawing:
         both = drawing.figure.subplots(1, 2)
         for axes, flow, name, reach in zip(
-            both, flows, names, (max(near, _reach(flows[0])), near), strict=True
+            both, flows, names, (max(near, _measure_reach(flows[0])), near), strict=True
         ):
             image = axes.imshow(
-                field, origin="lower", extent=extent, cmap=_soft(), interpolation="bilinear", zorder=0
+                field, origin="lower", extent=extent, cmap=_make_colours(), interpolation="bilinear", zorder=0
             )
-            _square(axes, reach, None, (True, True))
-            axes.set_facecolor("#f1f0ec")  # white is a low energy; off the grid it is not known
-            _paths(axes, flow)
+            _set_square(axes, reach, None, (True, True))
+            axes.set_facecolor("#f1f0ec")  # white is a low energy; outside the grid the energy is unknown
+            _draw_paths(axes, flow)
             put_title(axes, name, f"{flow.shape[1]:,} paths of {len(flow) - 1} steps")
         beside = both[1].inset_axes((1.04, 0, 0.03, 1))
         bar = drawing.figure.colorbar(image, cax=beside, label="energy F(x)")
@@ -122,7 +122,7 @@ def trajectories(
 # Axes
 
 
-def _square(axes: Axes, reach: float, ticks: Sequence[float] | None, is_outer: tuple[bool, bool]) -> None:
+def _set_square(axes: Axes, reach: float, ticks: Sequence[float] | None, is_outer: tuple[bool, bool]) -> None:
     axes.set(xlim=(-reach, reach), ylim=(-reach, reach), aspect="equal")
     axes.spines[:].set_visible(True)
     if ticks is not None:
@@ -132,14 +132,14 @@ def _square(axes: Axes, reach: float, ticks: Sequence[float] | None, is_outer: t
     axes.tick_params(labelbottom=is_outer[0], labelleft=is_outer[1])
 
 
-def _soft() -> Any:
-    """Return the colours of a background: from white to a pale orange, below all that is drawn on it."""
+def _make_colours() -> Any:
+    """Return the colours of the background, from white to a pale orange."""
     from matplotlib.colors import LinearSegmentedColormap
 
     return LinearSegmentedColormap.from_list("soft", ["#ffffff", "#fbe6d8", "#efb58e"])
 
 
-def _paths(axes: Axes, flow: NDArray[Any]) -> None:
+def _draw_paths(axes: Axes, flow: NDArray[Any]) -> None:
     from matplotlib.collections import LineCollection
 
     alpha = float(np.clip(60 / flow.shape[1], 0.12, 0.6))
@@ -149,8 +149,8 @@ def _paths(axes: Axes, flow: NDArray[Any]) -> None:
     axes.scatter(flow[-1, :, 0], flow[-1, :, 1], s=size, c=KEEP, lw=0, zorder=3, label="end")
 
 
-def _reach(flow: NDArray[Any]) -> float:
-    """Return half the side of a window that holds the paths; a few that diverge may leave it."""
+def _measure_reach(flow: NDArray[Any]) -> float:
+    """Return half the side of a window that holds the paths, except a few that diverge."""
     finite = np.abs(flow[np.isfinite(flow)])
     return 1.05 * min(float(finite.max()), 2 * float(np.quantile(finite, 0.99))) if finite.size else 0.0
 
@@ -158,7 +158,9 @@ def _reach(flow: NDArray[Any]) -> float:
 # Clouds
 
 
-def _masks(clouds: Sequence[NDArray[Any]], forgotten: Sequence[NDArray[Any]] | None) -> list[NDArray[Any]]:
+def _make_masks(
+    clouds: Sequence[NDArray[Any]], forgotten: Sequence[NDArray[Any]] | None
+) -> list[NDArray[Any]]:
     if forgotten is None:
         return [np.zeros(len(points), bool) for points in clouds]
     if len(forgotten) != len(clouds):
@@ -169,7 +171,7 @@ def _masks(clouds: Sequence[NDArray[Any]], forgotten: Sequence[NDArray[Any]] | N
     ]
 
 
-def _cloud(axes: Axes, points: NDArray[Any], mask: NDArray[Any], marks: NDArray[Any] | None) -> None:
+def _draw_cloud(axes: Axes, points: NDArray[Any], mask: NDArray[Any], marks: NDArray[Any] | None) -> None:
     size = float(np.clip(6000 / max(len(points), 1), 1.5, 12))
     for chosen, colour, layer in ((~mask, KEEP, 1), (mask, FORGET, 2)):
         axes.scatter(points[chosen, 0], points[chosen, 1], s=size, c=colour, lw=0, alpha=0.55, zorder=layer)
@@ -177,14 +179,14 @@ def _cloud(axes: Axes, points: NDArray[Any], mask: NDArray[Any], marks: NDArray[
         axes.scatter(marks[:, 0], marks[:, 1], s=30, c=INK, marker="x", lw=1.1, zorder=3)
 
 
-def _cloud_words(points: NDArray[Any], mask: NDArray[Any], is_judged: bool) -> str:
-    """Return the share that is forgotten, and how many points the window does not show."""
+def _describe_cloud(points: NDArray[Any], mask: NDArray[Any], is_judged: bool) -> str:
+    """Return the forgotten share, and the number of points outside the window, in words."""
     outside = int((~(np.abs(points) <= 1.1).all(1)).sum())
     share = f"{100 * mask.mean():.1f} % forgotten" if is_judged else f"{len(points):,} points"
     return share + (f", {outside:,} outside" if outside else "")
 
 
-def _cloud_legend(figure: Figure, is_judged: bool, marks_name: str) -> None:
+def _draw_cloud_legend(figure: Figure, is_judged: bool, marks_name: str) -> None:
     from matplotlib.lines import Line2D
 
     def handle(colour: str, marker: str, label: str) -> Line2D:

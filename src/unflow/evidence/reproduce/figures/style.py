@@ -1,4 +1,4 @@
-"""Sizes, colours and letters that all figures share."""
+"""Sizes, colours and fonts that all figures share."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ WIDTH = 1288
 
 INK, MUTED, LINE, KEEP, FORGET = "#1e2227", "#5b636c", "#d4d2cc", "#0f67a6", "#bf4d0d"
 COLOURS = (KEEP, "#e39a5b", "#00795f", "#8b4c87", "#8d959d", "#b8a436", "#74b3dd", INK)
-"""Of series, in order; neighbours differ in lightness as well as in hue."""
+"""Colours of series, in order; neighbours differ in lightness as well as in hue."""
 
 STYLE = {
-    "font.family": "DejaVu Sans",  # comes with matplotlib: the same letters on every machine
+    "font.family": "DejaVu Sans",  # comes with matplotlib, so figures are equal on every machine
     "font.size": 9,
     "text.parse_math": False,
     "text.color": INK,

@@ -1,0 +1,50 @@
+"""The models and the network inside a model."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from unflow.ground.errors import InputError
+from unflow.models.base import GenerativeModel
+from unflow.models.chain import Chain
+from unflow.models.filtered import Filtered
+from unflow.models.flow import Flow
+from unflow.models.flow_map import FlowMap
+from unflow.models.generator import Generator
+from unflow.models.labelled import Labelled
+from unflow.models.latent import Latent, inner_model
+from unflow.nets.adapters import unwrap
+
+
+def models_inside(model: GenerativeModel) -> list[GenerativeModel]:
+    """Return the models that can be taken out of a model and used on their own, the outermost first.
+
+    A chain holds both of its links, if their samples have the shape of its own; a filter holds the filtered
+    model. For a model of latents, each inner model is returned with the decoder. A model whose own weights
+    were changed holds none.
+    """
+    if isinstance(model, Latent):
+        return [Latent(inner, model.autoencoder) for inner in models_inside(model.inner)]
+    links: list[GenerativeModel] = []
+    if isinstance(model, Filtered):
+        links = [model.model]
+    elif isinstance(model, Chain):
+        links = [link for link in (model.base, model.after) if link.sample_shape == model.sample_shape]
+    return [found for link in links for found in (link, *models_inside(link))]
+
+
+def plain_module(model: GenerativeModel) -> nn.Module:
+    """Return the original network inside a model, without adapters, labels and decoder.
+
+    Raises:
+        InputError: for a chain or a filter, which holds more than one network.
+    """
+    inner = inner_model(model)
+    if isinstance(inner, Labelled):
+        inner = inner.inner
+    if not isinstance(inner, Flow | FlowMap | Generator):
+        raise InputError(
+            f"got a {type(inner).__name__}, which is more than one network; expected a model whose own "
+            "weights were changed: unlearn by uot_tilted, latent_transport or erfm_resample_prior"
+        )
+    return unwrap(inner.net)
