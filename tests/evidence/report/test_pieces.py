@@ -14,12 +14,12 @@ import numpy as np
 import pytest
 from test_report import Page, make_run
 
-from unflow.evidence.report.gallery import galleries
+from unflow.evidence.report.gallery import build_galleries
 from unflow.evidence.report.read import Row, read_run
-from unflow.evidence.report.ribbons import BARS, ribbons
+from unflow.evidence.report.ribbons import BARS, draw_ribbons
 from unflow.evidence.report.summary import sentences
 from unflow.evidence.report.tables import resolved_table, ribbons_of
-from unflow.evidence.report.trade_off import spread, trade_off
+from unflow.evidence.report.trade_off import draw_trade_off, spread
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +42,7 @@ def paths(svg: str) -> list[tuple[str, float, float, float, str]]:
 
 
 def test_every_move_is_a_ribbon_as_thick_as_its_share() -> None:
-    found = paths(ribbons(COUNTS, NAMES, [2], "words"))
+    found = paths(draw_ribbons(COUNTS, NAMES, [2], "words"))
     assert len(found) == np.count_nonzero(COUNTS)
     assert sum(thick for _, _, _, thick, _ in found) == pytest.approx(BARS, abs=0.1)
     by_title = {title: thick for _, _, _, thick, title in found}
@@ -50,7 +50,7 @@ def test_every_move_is_a_ribbon_as_thick_as_its_share() -> None:
 
 
 def test_ribbons_lie_side_by_side_within_the_bars() -> None:
-    svg = ribbons(COUNTS, NAMES, [2], "words")
+    svg = draw_ribbons(COUNTS, NAMES, [2], "words")
     bars = [
         (float(y), float(h)) for y, h in re.findall(r'<rect [^>]*y="([\d.]+)" [^>]*height="([\d.]+)"', svg)
     ]
@@ -70,13 +70,13 @@ def test_ribbons_lie_side_by_side_within_the_bars() -> None:
 
 
 def test_forgotten_ribbons_are_drawn_last_and_stand_out() -> None:
-    kinds = [path[0] for path in paths(ribbons(COUNTS, NAMES, [2], "words"))]
+    kinds = [path[0] for path in paths(draw_ribbons(COUNTS, NAMES, [2], "words"))]
     assert kinds == sorted(kinds, key=["stays", "moves", "forgotten"].index)
     assert kinds.count("forgotten") == 4  # what left the class, what stayed in it, and what came into it
 
 
-def test_names_are_escaped_and_said() -> None:
-    svg = ribbons(COUNTS, NAMES, [2], 'words "in" <it>')
+def test_names_and_description_are_escaped() -> None:
+    svg = draw_ribbons(COUNTS, NAMES, [2], 'words "in" <it>')
     assert "<three>" not in svg
     assert 'aria-label="words &quot;in&quot; &lt;it&gt;"' in svg
     Page(svg)
@@ -123,7 +123,7 @@ def test_every_measured_row_is_in_the_plot_and_in_its_words() -> None:
         row("mystery", None, 2.0),
         row("zero", 0.1, 0.0),
     ]
-    found = trade_off([(r.method, r, 0) for r in rows], "t")
+    found = draw_trade_off([(r.method, r, 0) for r in rows], "t")
     assert found is not None
     caption, svg = found
     assert "FD to retain" in caption
@@ -135,10 +135,10 @@ def test_every_measured_row_is_in_the_plot_and_in_its_words() -> None:
 
 def test_without_real_data_the_target_is_the_measure_and_without_that_there_is_no_plot() -> None:
     rows = [row("original", 0.1, None, fid_target=3.0), row("uot", 0.01, None, fid_target=1.0)]
-    found = trade_off([(r.method, r, 0) for r in rows], "t")
+    found = draw_trade_off([(r.method, r, 0) for r in rows], "t")
     assert found is not None
     assert "FD to target" in found[0]
-    assert trade_off([("a", row("a", 0.1, 1.0), 0), ("b", row("b", 0.1, None), 0)], "t") is None
+    assert draw_trade_off([("a", row("a", 0.1, 1.0), 0), ("b", row("b", 0.1, None), 0)], "t") is None
 
 
 # Galleries
@@ -146,10 +146,10 @@ def test_without_real_data_the_target_is_the_measure_and_without_that_there_is_n
 
 def test_a_gallery_shows_the_first_samples_of_each_class_the_forgotten_first(run: Path) -> None:
     content = read_run(run)
-    found = dict(galleries(content, "flow_map"))
+    found = dict(build_galleries(content, "flow_map"))
     shelves = found["original"]
     assert [shelf.forgotten for shelf in shelves] == [True, False, False]
-    assert [shelf.words for shelf in shelves] == ["13 of 40", "14 of 40", "13 of 40"]
+    assert [shelf.count for shelf in shelves] == ["13 of 40", "14 of 40", "13 of 40"]
     samples = content.samples["flow_map-original"]
     assert shelves[1].src is not None
     png = base64.b64decode(shelves[1].src.removeprefix("data:image/png;base64,"))
@@ -161,9 +161,9 @@ def test_a_gallery_shows_the_first_samples_of_each_class_the_forgotten_first(run
 
 
 def test_a_class_that_a_row_does_not_draw_has_no_picture(run: Path) -> None:
-    left = dict(galleries(read_run(run), "flow_map"))["UOT"][0]
+    left = dict(build_galleries(read_run(run), "flow_map"))["UOT"][0]
     assert left.forgotten
-    assert (left.src, left.words) == (None, "none")
+    assert (left.src, left.count) == (None, "none")
 
 
 def test_points_have_no_gallery(run: Path) -> None:
@@ -172,7 +172,7 @@ def test_points_have_no_gallery(run: Path) -> None:
         key: replace(samples, x=samples.x.reshape(len(samples.x), -1))
         for key, samples in content.samples.items()
     }
-    assert galleries(replace(content, samples=flat), "flow_map") == []
+    assert build_galleries(replace(content, samples=flat), "flow_map") == []
 
 
 # What is resolved

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from unflow.evidence.report import write_report
-from unflow.evidence.report.pictures import picture
+from unflow.evidence.report.pictures import encode_image
 from unflow.evidence.report.read import Row, read_run
 from unflow.evidence.report.summary import compare, half_width, interval
 from unflow.evidence.report.tables import moves
@@ -317,14 +317,14 @@ def test_samples_that_are_not_finite_are_counted(tmp_path):
 @pytest.mark.parametrize("channels", [1, 3])
 def test_picture_holds_the_pixels(channels):
     x = np.random.default_rng(1).uniform(-1, 1, (channels, 5, 7))
-    png = base64.b64decode(picture(x).removeprefix("data:image/png;base64,"))
+    png = base64.b64decode(encode_image(x).removeprefix("data:image/png;base64,"))
     pixels = matplotlib.image.imread(io.BytesIO(png), format="png")
     shown = pixels[:, :, None] if channels == 1 else pixels
     np.testing.assert_allclose(2 * np.moveaxis(shown, 2, 0) - 1, x, atol=1.01 / 255)
 
 
 def test_large_pictures_shrink():
-    png = base64.b64decode(picture(np.zeros((3, 224, 224))).removeprefix("data:image/png;base64,"))
+    png = base64.b64decode(encode_image(np.zeros((3, 224, 224))).removeprefix("data:image/png;base64,"))
     assert max(matplotlib.image.imread(io.BytesIO(png), format="png").shape) <= 48
 
 
@@ -427,7 +427,7 @@ def test_a_series_of_strengths_becomes_a_slider_and_the_only_script(tmp_path):
     page = Page(text)
     (slider,) = [attrs for tag, attrs in page.tags if tag == "input"]
     assert (slider["type"], slider["min"], slider["max"], slider["value"]) == ("range", "0", "2", "2")
-    assert page.values("data-said") == [
+    assert page.values("data-label") == [
         f"{lam}: {rate} % judged ‘<script>alert(1)</script>’"
         for lam, rate in (("0.00", "11.5"), ("1.00", "5.0"), ("2.00", "1.0"))
     ]

@@ -1,4 +1,4 @@
-"""Forget rates on one axis: what each row leaves, with its sampling error, beside the retrained."""
+"""The forget rates of a family on one axis, with 95 % intervals and the retrained model's rate."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from unflow.evidence.report.summary import interval, label, per_thousand, tags
 
 @dataclass(frozen=True)
 class Dot:
-    """A row's forget rate per 1,000 samples; places are fractions of the axis."""
+    """The forget rate of a row, per 1,000 samples; positions are fractions of the axis."""
 
     name: str
     text: str
@@ -25,15 +25,15 @@ class Dot:
 
 @dataclass(frozen=True)
 class Rates:
-    """A family's forget rates on one axis, with the retrained model's as a line across it."""
+    """The forget rates of a family; positions on the axis, including the retrained model's, are in [0, 1]."""
 
     dots: Sequence[Dot]
     ticks: Sequence[tuple[str, float]]
     retrained: float | None
 
 
-def rates(run: Run, family: str) -> Rates | None:
-    """Return a family's forget rates with 95 % intervals of the sampling; None if none is known."""
+def place_rates(run: Run, family: str) -> Rates | None:
+    """Return a family's forget rates with their sampling intervals; None if no rate was measured."""
     known = [(row, r) for row in run.rows_of(family) if (r := row.number("forget_rate")) is not None]
     if not known:
         return None

@@ -7,15 +7,18 @@ import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from unflow.evidence.report.read import Row, Run
-from unflow.evidence.report.ribbons import ribbons
+from unflow.evidence.report.ribbons import draw_ribbons
 from unflow.evidence.report.summary import half_width, label, tags
 from unflow.evidence.report.words import ABOUT, COSTS, METRICS, MISSING, Metric, method_name, number
+
+if TYPE_CHECKING:
+    from markupsafe import Markup
 
 MAX_CLASSES = 20
 
@@ -170,7 +173,7 @@ def moves(run: Run, row: Row) -> Moves | None:
     return Moves(label(run, row), names, lines, _moves_in_words(run, matrix))
 
 
-def ribbons_of(run: Run, row: Row) -> str:
+def ribbons_of(run: Run, row: Row) -> Markup:
     """Return a row's transition matrix as ribbons; of many classes, the forgotten ones' alone."""
     matrix = row.counts("transition")
     assert matrix is not None
@@ -178,7 +181,7 @@ def ribbons_of(run: Run, row: Row) -> str:
     shown = np.arange(len(matrix)) if len(matrix) <= MAX_CLASSES else _most(matrix, run.forget)
     forget = [i for i, k in enumerate(shown) if k in run.forget]
     words = f"Class before and after of {label(run, row)}. {_moves_in_words(run, matrix)}"
-    return ribbons(matrix[np.ix_(shown, shown)], [names[k] for k in shown], forget, words)
+    return draw_ribbons(matrix[np.ix_(shown, shown)], [names[k] for k in shown], forget, words)
 
 
 def _most(matrix: NDArray[np.float64], forget: Sequence[int]) -> NDArray[np.int64]:
