@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from unflow.evidence.report.read import Run
 from unflow.evidence.report.svg import FORGET, FOURTH, INK, KEEP, MUTED, THIRD, draw_chart
-from unflow.evidence.report.words import MISSING, method_name, number
+from unflow.evidence.report.words import MISSING, method_name, format_number
 
 if TYPE_CHECKING:
     from markupsafe import Markup
@@ -48,7 +48,7 @@ def read_attacks(run: Run) -> AttackResults | None:
             *(f"steps, {_caption(k)}" for k in images),
         ],
         rows=[(method_name(name), _format_cells(attacks, name)) for name in names],
-        half=number(100 * attacks["relearning"]["half"], 1),
+        half=format_number(100 * attacks["relearning"]["half"], 1),
         curves=[
             (_caption(k), _draw_curves(k, record["curves"], attacks["relearning"]["half"], f"relearn{i}"))
             for i, (k, record) in enumerate(images.items())
@@ -60,22 +60,22 @@ def _format_cells(attacks: Mapping[str, Any], name: str) -> list[str]:
     inside, search = attacks["inside"][name], attacks["latent_search"].get(name)
     relearning = attacks["relearning"]
     return [
-        MISSING if inside is None else number(100 * inside["forget_rate"], 1),
+        MISSING if inside is None else format_number(100 * inside["forget_rate"], 1),
         MISSING if search is None else _format_share(search),
         *(_format_steps(record, name, relearning["steps"]) for record in relearning["images"].values()),
     ]
 
 
 def _format_share(search: Mapping[str, Any]) -> str:
-    low, high = (number(100 * end, 1) for end in search["interval"])
-    return f"{number(100 * search['success_share'], 1)} [{low}, {high}]"
+    low, high = (format_number(100 * end, 1) for end in search["interval"])
+    return f"{format_number(100 * search['success_share'], 1)} [{low}, {high}]"
 
 
 def _format_steps(record: Mapping[str, Any], name: str, most: int) -> str:
     if record["curves"].get(name) is None:
         return MISSING
     steps = record["steps_to_half"].get(name)
-    return f"> {most}" if steps is None else number(steps, 0)
+    return f"> {most}" if steps is None else format_number(steps, 0)
 
 
 def _caption(k: str) -> str:
@@ -85,7 +85,7 @@ def _caption(k: str) -> str:
 def _draw_curves(k: str, curves: Mapping[str, list[Any] | None], half: float, name: str) -> Markup:
     known = {row: points for row, points in curves.items() if points}
     ends = ", ".join(
-        f"{method_name(row)} {number(100 * points[-1][1], 1)} %" for row, points in known.items()
+        f"{method_name(row)} {format_number(100 * points[-1][1], 1)} %" for row, points in known.items()
     )
     others = iter(OTHERS * 8)
     description = f"Forget rate while relearning from {_caption(k)}; at the end: {ends}"

@@ -10,11 +10,12 @@ from typing import Any
 
 from unflow.evidence.report import tables
 from unflow.evidence.report.pictures import Strip, build_paired_strips
-from unflow.evidence.report.read import Row, Run, read_run
+from unflow.evidence.report.read import Run, read_run
 from unflow.evidence.report.summary import label, title, verdicts
 from unflow.evidence.report.templates import fill_template, write_page
 from unflow.evidence.report.trade_off import draw_trade_off
 from unflow.evidence.report.words import METRICS, family_name, join
+from unflow.evidence.row import AuditRow
 from unflow.ground.errors import InputError
 
 Runs = Sequence[tuple[str, Run]]
@@ -74,7 +75,7 @@ def _build_context(runs: Runs) -> dict[str, Any]:
 
 def _describe_family(runs: Runs, family: str, slug: str) -> dict[str, Any]:
     rows = [
-        (f"{name} · {label(run, row)}", row, i)
+        (f"{name} · {run.row_name(row)}", row, i)
         for i, (name, run) in enumerate(runs)
         for row in run.rows_of(family)
     ]
@@ -93,7 +94,7 @@ def _merge_tables(runs: Runs, family: str) -> tables.Table:
     for name, run in runs:
         if family not in run.families:
             continue
-        own = tables.audit_table(run, family)
+        own = tables.build_audit_table(run, family)
         references += [replace(line, name=f"{name} · {line.name}") for line in own.references]
         methods += [replace(line, name=f"{name} · {line.name}") for line in own.methods]
     return tables.Table(references, methods)
@@ -141,5 +142,5 @@ def _row_values(run: Run, key: str) -> str:
 
 
 def _original_numbers(run: Run, family: str) -> tuple[float | None, ...]:
-    row = run.row(family, "original") or Row({})
+    row = run.row(family, "original") or AuditRow({})
     return tuple(row.number(key) for key in ("forget_rate", "fid_retain", "fid_target"))

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from unflow.evidence.report.read import Row, Run
+from unflow.evidence.report.read import Run
 from unflow.evidence.report.svg import FORGET, FOURTH, INK, KEEP, LINE, MUTED, THIRD, draw_chart
-from unflow.evidence.report.words import method_name, number
+from unflow.evidence.report.words import method_name, format_number
+from unflow.evidence.row import AuditRow
 
 if TYPE_CHECKING:
     from markupsafe import Markup
@@ -21,13 +22,13 @@ CYCLE = (KEEP, FORGET, THIRD, FOURTH, MUTED)
 NOT_LOSSES = ("step", "seconds", "held_out")
 
 
-def draw_class_shares(run: Run, row: Row, name: str) -> Markup:
+def draw_class_shares(run: Run, row: AuditRow, name: str) -> Markup:
     """Draw a row's class shares as bars, the original's as outlines and the exact target's as lines."""
     original, target = (run.row(row.family, method) for method in ("original", "target"))
     before, goal, after = (None if other is None else _shares(other) for other in (original, target, row))
     assert after is not None
     names = [run.class_name(k) for k in range(len(after))]
-    shown = ", ".join(f"{k} {number(v, 1)} %" for k, v in zip(names, after, strict=True))
+    shown = ", ".join(f"{k} {format_number(v, 1)} %" for k, v in zip(names, after, strict=True))
     with draw_chart(name, f"Class shares of {method_name(row.method)}: {shown}") as chart:
         axes = chart.axes
         colours = [FORGET if k in run.forget else KEEP for k in range(len(after))]
@@ -48,12 +49,12 @@ def draw_class_shares(run: Run, row: Row, name: str) -> Markup:
     return chart.svg
 
 
-def has_class_shares(row: Row) -> bool:
+def has_class_shares(row: AuditRow) -> bool:
     """Return whether the samples of a row were counted by class."""
     return _shares(row) is not None
 
 
-def _shares(row: Row) -> Array | None:
+def _shares(row: AuditRow) -> Array | None:
     counts = row.counts("class_counts")
     return None if counts is None or not counts.sum() else 100 * counts / counts.sum()
 
@@ -63,7 +64,7 @@ def _largest_share(run: Run, family: str) -> float:
     return max((float(share.max()) for share in shares if share is not None), default=1.0)
 
 
-def draw_energies(run: Run, row: Row, name: str) -> Markup:
+def draw_energies(run: Run, row: AuditRow, name: str) -> Markup:
     """Draw the histogram of a row's energies, the original's as an outline, the target's dashed."""
     of_family = {r.method: _finite_energies(run, r) for r in run.rows_of(row.family)}
     known = {method: energy for method, energy in of_family.items() if energy is not None}
@@ -73,8 +74,8 @@ def draw_energies(run: Run, row: Row, name: str) -> Markup:
     bottom = 50 / max(map(len, known.values()))
     after = known[row.method]
     description = (
-        f"Energies of {method_name(row.method)}: median {number(float(np.median(after)))}, "
-        f"99th percentile {number(float(np.quantile(after, 0.99)))}"
+        f"Energies of {method_name(row.method)}: median {format_number(float(np.median(after)))}, "
+        f"99th percentile {format_number(float(np.quantile(after, 0.99)))}"
     )
     with draw_chart(name, description) as chart:
         axes = chart.axes
@@ -96,12 +97,12 @@ def draw_energies(run: Run, row: Row, name: str) -> Markup:
     return chart.svg
 
 
-def has_energies(run: Run, row: Row) -> bool:
+def has_energies(run: Run, row: AuditRow) -> bool:
     """Return whether at least one sample of a row has a finite energy."""
     return _finite_energies(run, row) is not None
 
 
-def _finite_energies(run: Run, row: Row) -> Array | None:
+def _finite_energies(run: Run, row: AuditRow) -> Array | None:
     samples = run.samples.get(row.key)
     if samples is None or samples.energy is None:
         return None
@@ -123,7 +124,7 @@ def draw_losses(folder: str, records: Sequence[Mapping[str, Any]], name: str) ->
     """Draw the losses of one training: logged values faint, moving means bold, held-out losses as dots."""
     losses, steps = list_losses(records), _read_column(records, "step")
     held_out = _read_column(records, "held_out")
-    finals = ", ".join(f"{k} {number(_last_finite(_read_column(records, k)), 4)}" for k in losses)
+    finals = ", ".join(f"{k} {format_number(_last_finite(_read_column(records, k)), 4)}" for k in losses)
     with draw_chart(name, f"Training of {folder}: last values {finals}") as chart:
         axes = chart.axes
         every = max(1, len(records) // 300)

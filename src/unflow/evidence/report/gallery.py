@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 
 from unflow.evidence.report.pictures import encode_image
 from unflow.evidence.report.read import Run, Samples
-from unflow.evidence.report.summary import label
 from unflow.evidence.report.tables import MAX_CLASSES
 
 MOST, LEAST = 10, 3
@@ -38,7 +37,7 @@ class Shelf:
 
 def build_galleries(run: Run, family: str) -> list[tuple[str, list[Shelf]]]:
     """Return the name and shelves of every row of a family whose samples are labelled images."""
-    rows = [(label(run, row), run.samples.get(row.key)) for row in run.rows_of(family)]
+    rows = [(run.row_name(row), run.samples.get(row.key)) for row in run.rows_of(family)]
     shown = [(name, s) for name, s in rows if s is not None and s.is_image and s.label is not None]
     if not shown:
         return []

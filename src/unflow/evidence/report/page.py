@@ -14,12 +14,13 @@ from unflow.evidence.report.attacked import read_attacks
 from unflow.evidence.report.gallery import build_galleries
 from unflow.evidence.report.pictures import build_album, build_slider
 from unflow.evidence.report.rates import place_rates
-from unflow.evidence.report.read import Row, Run, read_run
+from unflow.evidence.report.read import Run, read_run
 from unflow.evidence.report.summary import cautions, label, sentences, subtitle, title, verdicts
 from unflow.evidence.report.templates import fill_template, write_page
 from unflow.evidence.report.terminal import HOLDS
 from unflow.evidence.report.trade_off import draw_trade_off
-from unflow.evidence.report.words import ABOUT, COSTS, METHODS, METRICS, TAGS, family_name, number
+from unflow.evidence.report.words import ABOUT, COSTS, METHODS, METRICS, TAGS, family_name, format_number
+from unflow.evidence.row import AuditRow
 
 if TYPE_CHECKING:
     from markupsafe import Markup
@@ -60,11 +61,11 @@ def _build_context(run: Run) -> dict[str, Any]:
         "curves": _draw_curves(run),
         "curves_absent": _list_absent_curves(run),
         "judge": _describe_judge(run),
-        "split": tables.split_parts(run),
-        "fingerprint": tables.short_hash(run.split.get("fingerprint")),
-        "origins": tables.origins(run),
+        "split": tables.list_split_parts(run),
+        "fingerprint": tables.shorten_hash(run.split.get("fingerprint")),
+        "origins": tables.list_origins(run),
         "data_used": [
-            (family_name(r.family), label(run, r), tables.text(r.values.get("data_used")))
+            (family_name(r.family), run.row_name(r), tables.format_value(r.values.get("data_used")))
             for family in run.families
             for r in run.rows_of(family)
         ],
@@ -72,8 +73,8 @@ def _build_context(run: Run) -> dict[str, Any]:
         "cautions": cautions(run),
         "notes": [str(note) for note in run.audit.get("notes") or []],
         "versions": run.audit.get("versions") or {},
-        "command": tables.command(run),
-        "config": yaml.safe_dump(tables.public(run.config), sort_keys=False) if run.config else "",
+        "command": tables.reconstruct_command(run),
+        "config": yaml.safe_dump(tables.shorten_paths(run.config), sort_keys=False) if run.config else "",
         "name": shlex.quote(run.name),
         "number": number,
     }
@@ -84,34 +85,34 @@ def _describe_family(run: Run, family: str) -> dict[str, Any]:
     slug = f"f{run.families.index(family)}"
 
     def draw_panels(
-        kind: str, has: Callable[[Row], bool], draw: Callable[[Run, Row, str], Markup]
+        kind: str, has: Callable[[AuditRow], bool], draw: Callable[[Run, AuditRow, str], Markup]
     ) -> dict[str, Any]:
         shown = [(i, row) for i, row in enumerate(rows) if has(row)]
         return {
-            "panels": [(label(run, row), draw(run, row, f"{slug}{kind}{i}")) for i, row in shown],
-            "absent": [label(run, row) for row in rows if not has(row)],
+            "panels": [(run.row_name(row), draw(run, row, f"{slug}{kind}{i}")) for i, row in shown],
+            "absent": [run.row_name(row) for row in rows if not has(row)],
         }
 
-    matrices = [(row, tables.moves(run, row)) for row in rows if not row.is_reference]
+    matrices = [(row, tables.build_transitions(run, row)) for row in rows if not row.is_reference]
     return {
         "name": family_name(family),
         "slug": slug,
         "sentences": sentences(run, family),
         "verdicts": verdicts(run, family),
         "rates": place_rates(run, family),
-        "table": tables.audit_table(run, family),
-        "resolved": tables.resolved_table(run, family),
+        "table": tables.build_audit_table(run, family),
+        "resolved": tables.build_difference_table(run, family),
         "album": build_album(run, family),
         "stops": build_slider(run, family),
         "classes": draw_panels("classes", figures.has_class_shares, figures.draw_class_shares),
-        "trade_off": draw_trade_off([(label(run, row), row, 0) for row in rows], f"{slug}trade"),
+        "trade_off": draw_trade_off([(run.row_name(row), row, 0) for row in rows], f"{slug}trade"),
         "galleries": build_galleries(run, family),
-        "moves": [(found, tables.ribbons_of(run, row)) for row, found in matrices if found is not None],
-        "moves_absent": [label(run, row) for row, found in matrices if found is None],
+        "moves": [(found, tables.draw_transitions(run, row)) for row, found in matrices if found is not None],
+        "moves_absent": [run.row_name(row) for row, found in matrices if found is None],
         "energies": draw_panels(
             "energies", lambda row: figures.has_energies(run, row), figures.draw_energies
         ),
-        "cost": tables.cost_table(run, family),
+        "cost": tables.build_cost_table(run, family),
     }
 
 
@@ -132,11 +133,11 @@ def _list_absent_curves(run: Run) -> list[str]:
 
 def _describe_judge(run: Run) -> list[tuple[str, str]]:
     judge = run.audit.get("judge") or {}
-    accuracy, error = (Row(judge).number(k) for k in ("accuracy", "error_correlation_with_guide"))
+    accuracy, error = (AuditRow(judge).number(k) for k in ("accuracy", "error_correlation_with_guide"))
     return [
-        ("Judge", tables.text(judge.get("name"))),
-        ("Accuracy on held-out real data", number(accuracy, 4)),
-        ("Independent of the guide", tables.text(judge.get("independent_of_guide"))),
-        ("Correlation of its errors with the guide's", number(error, 3)),
-        ("SHA-256", tables.short_hash(judge.get("sha256"))),
+        ("Judge", tables.format_value(judge.get("name"))),
+        ("Accuracy on held-out real data", format_number(accuracy, 4)),
+        ("Independent of the guide", tables.format_value(judge.get("independent_of_guide"))),
+        ("Correlation of its errors with the guide's", format_number(error, 3)),
+        ("SHA-256", tables.shorten_hash(judge.get("sha256"))),
     ]

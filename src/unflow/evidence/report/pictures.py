@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from unflow.evidence.report.read import Row, Run, Samples
-from unflow.evidence.report.summary import label
-from unflow.evidence.report.words import MISSING, number
+from unflow.evidence.report.read import Run, Samples
+from unflow.evidence.report.words import MISSING, format_number
+from unflow.evidence.row import AuditRow
 
 NUM_PAIRED, NUM_UNPAIRED, MAX_SIDE = 16, 24, 48
 
@@ -73,7 +73,7 @@ def build_album(run: Run, family: str) -> Album:
         elif not samples.is_image:
             absent.append(f"pictures of {row.key}, whose samples are not images")
         elif original is not None and _is_pairable(row) and samples.same_latents(original):
-            paired.append(Strip(label(run, row), _make_tiles(run, samples, chosen, original)))
+            paired.append(Strip(run.row_name(row), _make_tiles(run, samples, chosen, original)))
         else:
             unpaired.append(_make_unpaired_strip(run, row, samples))
     if len(paired) == 1:  # only the original: there is no row to compare it with
@@ -87,17 +87,17 @@ def build_paired_strips(run: Run, family: str, base: Samples | None) -> list[Str
     chosen, _ = _choose_paired(run, base)
     found = ((row, run.samples.get(row.key)) for row in run.rows_of(family) if _is_pairable(row))
     return [
-        Strip(label(run, row), _make_tiles(run, samples, chosen, base))
+        Strip(run.row_name(row), _make_tiles(run, samples, chosen, base))
         for row, samples in found
         if base is not None and samples is not None and samples.is_image and samples.same_latents(base)
     ]
 
 
-def _is_pairable(row: Row) -> bool:
+def _is_pairable(row: AuditRow) -> bool:
     return row.method == "original" or not row.is_reference
 
 
-def _make_unpaired_strip(run: Run, row: Row, samples: Samples) -> Strip:
+def _make_unpaired_strip(run: Run, row: AuditRow, samples: Samples) -> Strip:
     reasons = {
         "original": "",
         "retrained": "A retrained model maps latents differently.",
@@ -105,7 +105,7 @@ def _make_unpaired_strip(run: Run, row: Row, samples: Samples) -> Strip:
     }
     tiles = _make_tiles(run, samples, np.arange(min(NUM_UNPAIRED, len(samples.x))))
     note = reasons.get(row.method, "Its latents are not stored, or differ from the original's.")
-    return Strip(label(run, row), tiles, note)
+    return Strip(run.row_name(row), tiles, note)
 
 
 def _choose_paired(run: Run, original: Samples | None) -> tuple[NDArray[Any], int]:
@@ -145,7 +145,7 @@ def _make_tile(run: Run, samples: Samples, i: int, before: Samples | None) -> Ti
     old = None if before is None or before.label is None else int(before.label[i])
     description = f"sample {i}: " + ("not judged" if index is None else f"judged {judged}")
     if samples.probability is not None:
-        description += f", forgotten with probability {number(float(samples.probability[i]), 3)}"
+        description += f", forgotten with probability {format_number(float(samples.probability[i]), 3)}"
     return Tile(
         src=encode_image(samples.x[i]),
         judged=judged,
@@ -180,8 +180,8 @@ def build_slider(run: Run, family: str) -> list[Stop]:
         return []
     return [
         Stop(
-            strength=number(float(strength), 2),
-            left=number(100 * float(rate), 1),
+            strength=format_number(float(strength), 2),
+            left=format_number(100 * float(rate), 1),
             tiles=[_make_stop_tile(run, *sample) for sample in zip(x, classes, found.label[0], strict=True)],
         )
         for strength, rate, x, classes in zip(

@@ -45,7 +45,7 @@ def place_rates(run: Run, family: str) -> Rates | None:
 
     dots = [
         Dot(
-            label(run, row),
+            run.row_name(row),
             per_thousand(r),
             place(low),
             place(r),

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from unflow.evidence.report.read import Row
 from unflow.evidence.report.summary import interval
 from unflow.evidence.report.svg import FORGET, FOURTH, INK, KEEP, LINE, MUTED, THIRD, draw_chart
-from unflow.evidence.report.words import METRICS, number
+from unflow.evidence.report.words import METRICS, format_number
+from unflow.evidence.row import AuditRow
 
 if TYPE_CHECKING:
     from markupsafe import Markup
@@ -41,7 +41,7 @@ class Spot:
     run: int
 
 
-def draw_trade_off(rows: Sequence[tuple[str, Row, int]], name: str) -> tuple[str, Markup] | None:
+def draw_trade_off(rows: Sequence[tuple[str, AuditRow, int]], name: str) -> tuple[str, Markup] | None:
     """Return the caption and the plot of rows; None if fewer than two rows have a distance.
 
     Args:
@@ -60,7 +60,7 @@ def draw_trade_off(rows: Sequence[tuple[str, Row, int]], name: str) -> tuple[str
     return None
 
 
-def _make_spot(name: str, row: Row, run: int, key: str) -> Spot | None:
+def _make_spot(name: str, row: AuditRow, run: int, key: str) -> Spot | None:
     rate, distance = row.number("forget_rate"), row.number(key)
     if rate is None or distance is None or not distance > 0:
         return None
@@ -69,7 +69,7 @@ def _make_spot(name: str, row: Row, run: int, key: str) -> Spot | None:
 
 
 def _draw(spots: Sequence[Spot], name: str) -> Markup:
-    listed = "; ".join(f"{s.name} {number(s.left[0], 2)} % at {number(s.distance, 2)}" for s in spots)
+    listed = "; ".join(f"{s.name} {format_number(s.left[0], 2)} % at {format_number(s.distance, 2)}" for s in spots)
     size = (5.6, max(2.6, 0.17 * len(spots)))
     with draw_chart(name, f"Forget rate against distance: {listed}", size) as chart:
         axes, several = chart.axes, len({spot.run for spot in spots}) > 1
