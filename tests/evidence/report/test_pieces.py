@@ -15,11 +15,12 @@ import pytest
 from test_report import Page, make_run
 
 from unflow.evidence.report.gallery import build_galleries
-from unflow.evidence.report.read import Row, read_run
+from unflow.evidence.report.read import read_run
 from unflow.evidence.report.ribbons import BARS, draw_ribbons
-from unflow.evidence.report.summary import sentences
-from unflow.evidence.report.tables import resolved_table, ribbons_of
+from unflow.evidence.report.summary import write_sentences
+from unflow.evidence.report.tables import build_difference_table, draw_transitions
 from unflow.evidence.report.trade_off import draw_trade_off, spread
+from unflow.evidence.row import AuditRow, row_from_dict
 
 
 @pytest.fixture(scope="module")
@@ -86,8 +87,8 @@ def test_of_many_classes_the_forgotten_ones_and_where_they_went_are_drawn(run: P
     content = read_run(run)
     matrix = np.eye(40) * 10
     matrix[2, 30:] = np.arange(1, 11)
-    row = replace(content.rows[3], values={**content.rows[3].values, "transition": matrix.tolist()})
-    titles = [path[4] for path in paths(ribbons_of(content, row))]
+    row = replace(content.rows[3], transition=matrix.tolist())
+    titles = [path[4] for path in paths(draw_transitions(content, row))]
     assert sum(" to 39: 10" in title for title in titles) == 2
     assert len({title.split(" to ")[0] for title in titles}) == 20
 
@@ -110,8 +111,8 @@ def test_heights_that_are_apart_stay() -> None:
     assert spread([], 0.1) == []
 
 
-def row(method: str, rate: float | None, distance: float | None, **more: object) -> Row:
-    return Row(
+def row(method: str, rate: float | None, distance: float | None, **more: object) -> AuditRow:
+    return row_from_dict(
         {"family": "flow", "method": method, "n": 100, "forget_rate": rate, "fid_retain": distance, **more}
     )
 
@@ -126,7 +127,7 @@ def test_every_measured_row_is_in_the_plot_and_in_its_words() -> None:
     found = draw_trade_off([(r.method, r, 0) for r in rows], "t")
     assert found is not None
     caption, svg = found
-    assert "FD to retain" in caption
+    assert "FD to real retained" in caption
     label = re.search(r'aria-label="([^"]*)"', svg)
     assert label is not None
     assert label[1] == "Forget rate against distance: original 10.00 % at 4.00; uot 1.00 % at 5.00"
@@ -184,13 +185,13 @@ def test_noise_is_not_ranked(run: Path) -> None:
     distance = record | {"measure": "fid_retain", "difference": 1.5, "interval": [1.0, 2.0], "resolved": True}
     content = read_run(run)
     content = replace(content, audit={**content.audit, "differences": [shares, distance]})
-    table = resolved_table(content, "flow_map")
+    table = build_difference_table(content, "flow_map")
     assert table is not None
-    assert table.headings == ["points left - retrained", "FD to retain - retrained"]
+    assert table.headings == ["points left - retrained", "FD to real retained - retrained"]
     by_name = {line.name: line.cells for line in table.lines}
     assert by_name["UOT"] == ["not resolved", "1.50 [1.00, 2.00]"]
     assert by_name["UOT (tilted pool)"] == ["–", "–"]
-    assert resolved_table(read_run(run), "flow_map") is None
+    assert build_difference_table(read_run(run), "flow_map") is None
 
 
 def test_the_closest_row_is_said_with_those_that_may_be_as_close(run: Path) -> None:
@@ -199,12 +200,14 @@ def test_the_closest_row_is_said_with_those_that_may_be_as_close(run: Path) -> N
     def explain(half: float) -> str:
         distances = {"uot": 2.0, "uot_tilted": 2.5}
         rows = [
-            Row({**r.values, "fid_target": d, "intervals": {"fid_target": [d - half, d + half]}})
+            replace(
+                r, measures={**r.measures, "fid_target": d}, intervals={"fid_target": [d - half, d + half]}
+            )
             for r in content.rows
             if (d := distances.get(r.method))
         ]
-        return sentences(replace(content, rows=rows), "flow_map")[-1]
+        return write_sentences(replace(content, rows=rows), "flow_map")[-1]
 
     assert "Closest to the exact target is UOT, at" in explain(0.1)
-    assert "not told apart" not in explain(0.1)
-    assert explain(0.5).endswith("not told apart from UOT (tilted pool).")
+    assert "may be as close" not in explain(0.1)
+    assert explain(0.5).endswith("; UOT (tilted pool) may be as close.")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from unflow.evidence.report.read import Run
 from unflow.evidence.report.svg import FORGET, FOURTH, INK, KEEP, MUTED, THIRD, draw_chart
-from unflow.evidence.report.words import MISSING, method_name, format_number
+from unflow.evidence.report.words import MISSING, format_number, method_name
 
 if TYPE_CHECKING:
     from markupsafe import Markup

@@ -8,14 +8,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from unflow.evidence.measures import PAGE
 from unflow.evidence.report import tables
 from unflow.evidence.report.pictures import Strip, build_paired_strips
 from unflow.evidence.report.read import Run, read_run
-from unflow.evidence.report.summary import label, title, verdicts
+from unflow.evidence.report.summary import list_verdicts, write_title
 from unflow.evidence.report.templates import fill_template, write_page
 from unflow.evidence.report.trade_off import draw_trade_off
-from unflow.evidence.report.words import METRICS, family_name, join
-from unflow.evidence.row import AuditRow
+from unflow.evidence.report.words import family_name, join
 from unflow.ground.errors import InputError
 
 Runs = Sequence[tuple[str, Run]]
@@ -58,16 +58,16 @@ def _build_context(runs: Runs) -> dict[str, Any]:
     families = dict.fromkeys(family for _, run in runs for family in run.families)
     return {
         "names": [name for name, _ in runs],
-        "title": join(list(dict.fromkeys(title(run) for _, run in runs))),
+        "title": join(list(dict.fromkeys(write_title(run) for _, run in runs))),
         "cautions": list_cautions(runs),
         "verdicts": [
             (name, heading, verdict)
             for name, run in runs
             for family in run.families
-            for heading, verdict in verdicts(run, family)
+            for heading, verdict in list_verdicts(run, family)
         ],
         "families": [_describe_family(runs, family, f"f{i}") for i, family in enumerate(families)],
-        "metrics": METRICS,
+        "measures": PAGE,
         "forgotten": " / ".join(dict.fromkeys(run.forgotten for _, run in runs)),
         "command": f"unflow report {' '.join(shlex.quote(run.name) for _, run in runs)} --out report.html",
     }
@@ -138,9 +138,10 @@ def _judge_id(run: Run) -> str:
 
 
 def _row_values(run: Run, key: str) -> str:
-    return repr(sorted({str(row.values.get(key)) for row in run.rows}))
+    return repr(sorted({str(row[key]) for row in run.rows}))
 
 
 def _original_numbers(run: Run, family: str) -> tuple[float | None, ...]:
-    row = run.row(family, "original") or AuditRow({})
-    return tuple(row.number(key) for key in ("forget_rate", "fid_retain", "fid_target"))
+    row = run.row(family, "original")
+    keys = ("forget_rate", "fid_retain", "fid_target")
+    return () if row is None else tuple(row.number(key) for key in keys)

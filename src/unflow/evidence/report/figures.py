@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from unflow.evidence.report.read import Run
 from unflow.evidence.report.svg import FORGET, FOURTH, INK, KEEP, LINE, MUTED, THIRD, draw_chart
-from unflow.evidence.report.words import method_name, format_number
+from unflow.evidence.report.words import format_number, method_name
 from unflow.evidence.row import AuditRow
 
 if TYPE_CHECKING:
@@ -55,8 +55,8 @@ def has_class_shares(row: AuditRow) -> bool:
 
 
 def _shares(row: AuditRow) -> Array | None:
-    counts = row.counts("class_counts")
-    return None if counts is None or not counts.sum() else 100 * counts / counts.sum()
+    counts = np.asarray(row.class_counts or [0], dtype=np.float64)
+    return 100 * counts / counts.sum() if counts.sum() else None
 
 
 def _largest_share(run: Run, family: str) -> float:

@@ -9,18 +9,25 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from unflow.evidence.measures import PAGE
 from unflow.evidence.report import figures, tables
 from unflow.evidence.report.attacked import read_attacks
 from unflow.evidence.report.gallery import build_galleries
 from unflow.evidence.report.pictures import build_album, build_slider
 from unflow.evidence.report.rates import place_rates
 from unflow.evidence.report.read import Run, read_run
-from unflow.evidence.report.summary import cautions, label, sentences, subtitle, title, verdicts
+from unflow.evidence.report.summary import (
+    list_cautions,
+    list_verdicts,
+    write_sentences,
+    write_subtitle,
+    write_title,
+)
 from unflow.evidence.report.templates import fill_template, write_page
 from unflow.evidence.report.terminal import HOLDS
 from unflow.evidence.report.trade_off import draw_trade_off
-from unflow.evidence.report.words import ABOUT, COSTS, METHODS, METRICS, TAGS, family_name, format_number
-from unflow.evidence.row import AuditRow
+from unflow.evidence.report.words import ABOUT, METHODS, TAGS, family_name, format_number
+from unflow.evidence.row import AuditRow, numbers_in
 
 if TYPE_CHECKING:
     from markupsafe import Markup
@@ -50,12 +57,12 @@ def write_report(run: str | Path, out: str | Path | None = None) -> Path:
 
 def _build_context(run: Run) -> dict[str, Any]:
     return {
-        "title": title(run),
-        "subtitle": subtitle(run),
+        "title": write_title(run),
+        "subtitle": write_subtitle(run),
         "run": run,
         "families": [_describe_family(run, family) for family in run.families],
-        "metrics": METRICS,
-        "costs": COSTS,
+        "measures": PAGE,
+        "costs": tables.COST_COLUMNS,
         "meanings": [(METHODS.get(k, k), about) for k, about in (ABOUT | TAGS).items()],
         "attacks": read_attacks(run),
         "curves": _draw_curves(run),
@@ -65,18 +72,18 @@ def _build_context(run: Run) -> dict[str, Any]:
         "fingerprint": tables.shorten_hash(run.split.get("fingerprint")),
         "origins": tables.list_origins(run),
         "data_used": [
-            (family_name(r.family), run.row_name(r), tables.format_value(r.values.get("data_used")))
+            (family_name(family), run.row_name(row), tables.format_value(list(row.data_used)))
             for family in run.families
-            for r in run.rows_of(family)
+            for row in run.rows_of(family)
         ],
         "guards": [(HOLDS[g["holds"]], g["name"], g["words"]) for g in run.audit.get("guards") or []],
-        "cautions": cautions(run),
+        "cautions": list_cautions(run),
         "notes": [str(note) for note in run.audit.get("notes") or []],
         "versions": run.audit.get("versions") or {},
         "command": tables.reconstruct_command(run),
         "config": yaml.safe_dump(tables.shorten_paths(run.config), sort_keys=False) if run.config else "",
         "name": shlex.quote(run.name),
-        "number": number,
+        "number": format_number,
     }
 
 
@@ -97,8 +104,8 @@ def _describe_family(run: Run, family: str) -> dict[str, Any]:
     return {
         "name": family_name(family),
         "slug": slug,
-        "sentences": sentences(run, family),
-        "verdicts": verdicts(run, family),
+        "sentences": write_sentences(run, family),
+        "verdicts": list_verdicts(run, family),
         "rates": place_rates(run, family),
         "table": tables.build_audit_table(run, family),
         "resolved": tables.build_difference_table(run, family),
@@ -133,11 +140,14 @@ def _list_absent_curves(run: Run) -> list[str]:
 
 def _describe_judge(run: Run) -> list[tuple[str, str]]:
     judge = run.audit.get("judge") or {}
-    accuracy, error = (AuditRow(judge).number(k) for k in ("accuracy", "error_correlation_with_guide"))
+    numbers = numbers_in(judge)
     return [
         ("Judge", tables.format_value(judge.get("name"))),
-        ("Accuracy on held-out real data", format_number(accuracy, 4)),
+        ("Accuracy on held-out real data", format_number(numbers.get("accuracy"), 4)),
         ("Independent of the guide", tables.format_value(judge.get("independent_of_guide"))),
-        ("Correlation of its errors with the guide's", format_number(error, 3)),
+        (
+            "Correlation of its errors with the guide's",
+            format_number(numbers.get("error_correlation_with_guide"), 3),
+        ),
         ("SHA-256", tables.shorten_hash(judge.get("sha256"))),
     ]

@@ -173,7 +173,9 @@ def _read_family_strengths(path: Path) -> Strengths:
     except TypeError:
         is_complete = False
     if not is_complete:
-        raise InputError(f"{path} is damaged; expected the file that `unflow audit --strengths` wrote: run it again")
+        raise InputError(
+            f"{path} is damaged; expected the file that `unflow audit --strengths` wrote: run it again"
+        )
     return found
 
 

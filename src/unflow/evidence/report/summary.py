@@ -105,7 +105,7 @@ def _describe_closest(run: Run, family: str) -> Iterator[str]:
     yield (
         f"Closest to the exact target is {run.row_name(closest)}, at a Fréchet distance of "
         f"{format_number(closest.number('fid_target'))}{f' ({others})' if others else ''}"
-        f"{f', not resolved from {join(alike)}' if alike else ''}."
+        f"{f'; {join(alike)} may be as close' if alike else ''}."
     )
 
 

@@ -84,7 +84,10 @@ def build_difference_table(run: Run, family: str) -> Differences | None:
     rows = [row for row in run.rows_of(family) if not row.is_reference]
     return Differences(
         [f"{_heading(measure)} - {method_name(reference)}" for measure, reference in columns],
-        [_build_line(run, row, [cells.get((row.method, *column), MISSING) for column in columns]) for row in rows],
+        [
+            _build_line(run, row, [cells.get((row.method, *column), MISSING) for column in columns])
+            for row in rows
+        ],
     )
 
 
@@ -96,7 +99,9 @@ def _format_difference(difference: Mapping[str, Any]) -> str:
     if not difference["resolved"]:
         return NOT_RESOLVED
     scale = 100 if difference["measure"] == "forget_rate" else 1
-    value, low, high = (format_number(scale * v, 2) for v in (difference["difference"], *difference["interval"]))
+    value, low, high = (
+        format_number(scale * v, 2) for v in (difference["difference"], *difference["interval"])
+    )
     return f"{value} [{low}, {high}]"
 
 
@@ -197,7 +202,8 @@ def _read_transitions(row: AuditRow) -> NDArray[np.float64] | None:
 def draw_transitions(run: Run, row: AuditRow) -> Markup:
     """Return a row's transition counts as ribbons.
 
-    Of more than ``MAX_CLASSES`` classes, show the forgotten ones and those that received most latents of them.
+    If there are more than ``MAX_CLASSES`` classes, they are the forgotten ones and the most frequent
+    destinations of their latents.
     """
     matrix = _read_transitions(row)
     assert matrix is not None

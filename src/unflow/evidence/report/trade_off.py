@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from unflow.evidence.report.summary import interval
+from unflow.evidence.measures import KNOWN
+from unflow.evidence.report.summary import forget_interval
 from unflow.evidence.report.svg import FORGET, FOURTH, INK, KEEP, LINE, MUTED, THIRD, draw_chart
-from unflow.evidence.report.words import METRICS, format_number
+from unflow.evidence.report.words import format_number
 from unflow.evidence.row import AuditRow
 
 if TYPE_CHECKING:
@@ -51,9 +52,8 @@ def draw_trade_off(rows: Sequence[tuple[str, AuditRow, int]], name: str) -> tupl
     for distance in DISTANCES:
         found = [spot for label, row, run in rows if (spot := _make_spot(label, row, run, distance))]
         if len(found) > 1:
-            heading = next(m.heading for m in METRICS if m.key == distance)
             caption = (
-                f"Forget rate against {heading}: lower left is better; "
+                f"Forget rate against {KNOWN[distance].heading}: lower left is better; "
                 "left of the exact target, a model forgets more than requested"
             )
             return caption, _draw(found, name)
@@ -64,12 +64,14 @@ def _make_spot(name: str, row: AuditRow, run: int, key: str) -> Spot | None:
     rate, distance = row.number("forget_rate"), row.number(key)
     if rate is None or distance is None or not distance > 0:
         return None
-    low, high = interval(rate, row.number("n"), 1.96)
+    low, high = forget_interval(row)
     return Spot(name, (100 * rate, 100 * low, 100 * high), distance, row.is_reference, run)
 
 
 def _draw(spots: Sequence[Spot], name: str) -> Markup:
-    listed = "; ".join(f"{s.name} {format_number(s.left[0], 2)} % at {format_number(s.distance, 2)}" for s in spots)
+    listed = "; ".join(
+        f"{s.name} {format_number(s.left[0], 2)} % at {format_number(s.distance, 2)}" for s in spots
+    )
     size = (5.6, max(2.6, 0.17 * len(spots)))
     with draw_chart(name, f"Forget rate against distance: {listed}", size) as chart:
         axes, several = chart.axes, len({spot.run for spot in spots}) > 1

@@ -9,7 +9,8 @@ from importlib.resources import files
 from typing import Any
 
 from unflow.evidence import metrics
-from unflow.evidence.report.terminal import Columns, cell, mean_sd, pipe_table, seconds_of, titles
+from unflow.evidence.report.terminal import Columns, cell, mean_sd, pipe_table, titles
+from unflow.evidence.row import row_from_dict
 
 Row = dict[str, Any]
 
@@ -62,7 +63,7 @@ def measured_rows(audit: dict[str, Any], dataset: str) -> list[Row]:
     retrained = next((row for row in audit["rows"] if row["method"] == "retrained"), None)
     rows = []
     for row in audit["rows"]:
-        own = {"dataset": dataset, "source": "measured", **row, "seconds": seconds_of(row)}
+        own = {"dataset": dataset, "source": "measured", **row, "seconds": row_from_dict(row).seconds}
         own["share_tv_target"] = row["retained_share_tv"]
         floor = audit["floor"][row["family"]]["fid_target"]
         own["fid_target_ratio"] = row["fid_target"] / floor if floor else None
@@ -70,7 +71,7 @@ def measured_rows(audit: dict[str, Any], dataset: str) -> list[Row]:
         if retrained is not None:
             own["share_tv_retrained"] = _share_tv(row["class_counts"], retrained["class_counts"], forget)
             if own["seconds"] is not None:
-                own["seconds_ratio"] = own["seconds"] / seconds_of(retrained)
+                own["seconds_ratio"] = own["seconds"] / row_from_dict(retrained).require("seconds")
         rows.append(own)
     return rows
 
