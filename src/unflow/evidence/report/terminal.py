@@ -139,7 +139,7 @@ def _format_means(record: Mapping[str, Any]) -> list[str]:
 
 def _new_table(title: str) -> Table:
     table = Table(title=title, title_justify="left")
-    table.add_column("method")
+    table.add_column("method", no_wrap=True)
     for measure in TERMINAL:
         table.add_column(measure.title, justify="right")
     return table
