@@ -122,14 +122,14 @@ def print_mean_table(records: Sequence[dict[str, Any]]) -> None:
         console.print(table)
 
 
-def mean_table_markdown(records: Sequence[dict[str, Any]]) -> str:
+def format_mean_table(records: Sequence[dict[str, Any]]) -> str:
     """Return means with standard deviations as Markdown, a table per family."""
     parts = []
     for family in dict.fromkeys(record["family"] for record in records):
         own = [record for record in records if record["family"] == family]
         lines = [[f"`{record['method']}`", *_format_means(record)] for record in own]
         head = [f"{family}, seeds {own[0]['seeds']}", *(measure.title for measure in TERMINAL)]
-        parts.append(pipe_table(head, lines))
+        parts.append(format_table(head, lines))
     return "\n".join(parts)
 
 
@@ -145,12 +145,12 @@ def _new_table(title: str) -> Table:
     return table
 
 
-def titles(columns: Columns) -> list[str]:
+def list_titles(columns: Columns) -> list[str]:
     """Return the titles of columns."""
     return [title for title, _, _ in columns.values()]
 
 
-def cell(record: dict[str, Any], key: str, columns: Columns) -> str:
+def format_cell(record: dict[str, Any], key: str, columns: Columns) -> str:
     """Return "mean ± sd" of a record's key, its value where there is no sd, or a dash."""
     _, factor, decimals = columns[key]
     value, sd = record.get(key), record.get(f"{key}_sd")
@@ -160,7 +160,7 @@ def cell(record: dict[str, Any], key: str, columns: Columns) -> str:
     return f"{factor * value:.{decimals}f}{spread}"
 
 
-def pipe_table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+def format_table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
     """Return a Markdown table, first column left, the others right."""
     rows = [head, ["---", *["---:"] * (len(head) - 1)], *lines]
     return "\n".join(f"| {' | '.join(row)} |" for row in rows) + "\n"

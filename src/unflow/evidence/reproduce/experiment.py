@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 import torch
 
 from unflow.evidence.auditing import Attacks
-from unflow.evidence.report.terminal import Columns, pipe_table
+from unflow.evidence.report.terminal import Columns, format_table
 from unflow.evidence.reproduce.page import write_page
 from unflow.evidence.reproduce.request import Request
 from unflow.evidence.reproduce.results import (
@@ -218,7 +218,7 @@ def records_table(records: Sequence[dict[str, Any]], columns: dict[str, tuple[st
     lines = [
         [_text(record.get(key), decimals) for key, (_, decimals) in columns.items()] for record in records
     ]
-    return pipe_table([title for title, _ in columns.values()], lines)
+    return format_table([title for title, _ in columns.values()], lines)
 
 
 def _text(value: Any, decimals: int) -> str:

@@ -9,7 +9,7 @@ from importlib.resources import files
 from typing import Any
 
 from unflow.evidence import metrics
-from unflow.evidence.report.terminal import Columns, cell, mean_sd, pipe_table, titles
+from unflow.evidence.report.terminal import Columns, format_cell, format_table, list_titles, mean_sd
 from unflow.evidence.row import row_from_dict
 
 Row = dict[str, Any]
@@ -128,8 +128,8 @@ def mean_rows(rows: Sequence[Row], name: str) -> list[Row]:
 def measured_table(records: Sequence[Row], dataset: str, columns: Columns = COLUMNS) -> str:
     """Return the means of one data set as Markdown."""
     own = [record for record in records if record["dataset"] == dataset]
-    lines = [[f"`{r['method']}`", *(cell(r, key, columns) for key in columns)] for r in own]
-    return pipe_table([f"{dataset}, seeds {sorted(set(own[0]['seeds']))}", *titles(columns)], lines)
+    lines = [[f"`{r['method']}`", *(format_cell(r, key, columns) for key in columns)] for r in own]
+    return format_table([f"{dataset}, seeds {sorted(set(own[0]['seeds']))}", *list_titles(columns)], lines)
 
 
 def paper_table(records: Sequence[Row], published: Sequence[Row], dataset: str, as_published: str) -> str:
@@ -144,10 +144,16 @@ def paper_table(records: Sequence[Row], published: Sequence[Row], dataset: str, 
     lines = []
     for record in (r for r in records if r["dataset"] == dataset):
         lines.append(
-            [f"`{record['method']}`", *(cell(record["as_in_paper"], k, PAPER_COLUMNS) for k in PAPER_COLUMNS)]
+            [
+                f"`{record['method']}`",
+                *(format_cell(record["as_in_paper"], k, PAPER_COLUMNS) for k in PAPER_COLUMNS),
+            ]
         )
     for row in (r for r in published if r["dataset"] == as_published):
         lines.append(
-            [f"{row['method']} (paper)", *(cell(row["as_in_paper"], k, PAPER_COLUMNS) for k in PAPER_COLUMNS)]
+            [
+                f"{row['method']} (paper)",
+                *(format_cell(row["as_in_paper"], k, PAPER_COLUMNS) for k in PAPER_COLUMNS),
+            ]
         )
-    return pipe_table([dataset, *titles(PAPER_COLUMNS)], lines)
+    return format_table([dataset, *list_titles(PAPER_COLUMNS)], lines)
