@@ -1,4 +1,4 @@
-"""Laws of the page's pictures: ribbons keep their mass, names beside a plot never overlap, shelves count."""
+"""Properties of the page's parts: ribbons, the trade-off plot, galleries, differences."""
 
 from __future__ import annotations
 

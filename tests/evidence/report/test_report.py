@@ -1,4 +1,4 @@
-"""The page says what the files say: no more (null is –, other latents are not paired), no less."""
+"""The report: content, well-formed HTML, missing and damaged files."""
 
 import base64
 import io
@@ -410,14 +410,14 @@ def test_attacks_stand_on_the_page_and_what_has_none_is_marked(tmp_path, run):
     section = [row for row in page.rows if row and row[0] == "UOT" and len(row) == 5]
     assert section == [["UOT", "–", "20.0 [15.0, 26.0]", "3", "> 300"]]
     assert any(
-        "Forget rate while relearning from 1 image of it" in words for words in page.values("aria-label")
+        "Forget rate while relearning from 1 forgotten image" in words for words in page.values("aria-label")
     )
     assert "Absent: attacks." not in page.text
     assert "Absent: attacks." in Page((run / "report.html").read_text(encoding="utf-8")).text
 
 
 def add_strengths(folder: Path) -> Path:
-    """A series of three strengths, four latents each; the last file of a run."""
+    """Add a series of three strengths with four latents each to a run folder."""
     rng = np.random.default_rng(1)
     np.savez(
         folder / "samples" / "flow_map-strengths.npz",

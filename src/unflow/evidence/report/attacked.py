@@ -79,7 +79,7 @@ def _format_steps(record: Mapping[str, Any], name: str, most: int) -> str:
 
 
 def _caption(k: str) -> str:
-    return "retained images only" if k == "retain" else f"{k} image{'' if k == '1' else 's'} of it"
+    return "retained images only" if k == "retain" else f"{k} forgotten image{'' if k == '1' else 's'}"
 
 
 def _draw_curves(k: str, curves: Mapping[str, list[Any] | None], half: float, name: str) -> Markup:
