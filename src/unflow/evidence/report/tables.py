@@ -202,8 +202,8 @@ def _read_transitions(row: AuditRow) -> NDArray[np.float64] | None:
 def draw_transitions(run: Run, row: AuditRow) -> Markup:
     """Return a row's transition counts as ribbons.
 
-    If there are more than ``MAX_CLASSES`` classes, they are the forgotten ones and the most frequent
-    destinations of their latents.
+    Of more than ``MAX_CLASSES`` classes, show the forgotten ones and the most frequent destinations of their
+    latents.
     """
     matrix = _read_transitions(row)
     assert matrix is not None
