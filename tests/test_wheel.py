@@ -79,7 +79,7 @@ def test_the_wheel_holds_every_file_of_the_package_and_nothing_else(wheel: Path)
     assert names == sources
     assert {
         "unflow/py.typed",
-        "unflow/evidence/report/template.html.j2",
+        "unflow/evidence/report/report.html.j2",
         "unflow/commands/recipes/digits-flow.yaml",
     } <= names
     assert "Requires-Dist: torch>=2.6" in text
@@ -100,7 +100,7 @@ def test_the_installed_commands_find_recipes_and_template(site: Path, tmp_path: 
     assert (tmp_path / "guide" / "config.json").is_file()
     script = (
         "from importlib.resources import files\n"
-        "print(len(files('unflow.evidence.report').joinpath('template.html.j2').read_text()))"
+        "print(len(files('unflow.evidence.report').joinpath('report.html.j2').read_text()))"
     )
     template = run(site, tmp_path, "-c", script)
     assert int(template.stdout) > 1000

@@ -31,7 +31,7 @@ from unflow.evidence.auditing.costs import guided_cost
 from unflow.evidence.auditing.judge_training import judge_folders
 from unflow.evidence.report import write_report
 from unflow.evidence.report.card import write_card
-from unflow.evidence.report.terminal import guard_lines, print_audit
+from unflow.evidence.report.terminal import format_guards, print_audit
 from unflow.foreign import guide_behind, guide_of, lineage_of, load_classifier_for, load_whole
 from unflow.ground.errors import InputError
 from unflow.ground.streams import check_seed
@@ -171,7 +171,7 @@ def run(
             strengths=others,
         )
         print_audit(result.as_dict())
-        print("\n".join(["", *guard_lines(result.as_dict()), "", *result.verdict(), ""]))
+        print("\n".join(["", *format_guards(result.as_dict()), "", *result.verdict(), ""]))
         print(f"audit:  {out / 'audit.json'}")
         print(f"report: {write_report(out)}")
         if card:

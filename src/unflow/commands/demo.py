@@ -13,7 +13,7 @@ from unflow.commands.runs import open_run
 from unflow.evidence.auditing import Audit
 from unflow.evidence.report import write_report
 from unflow.evidence.report.poster import write_poster
-from unflow.evidence.report.terminal import mean_table_markdown, print_audit, print_mean_table, summarise
+from unflow.evidence.report.terminal import format_mean_table, print_audit, print_mean_table, summarise
 from unflow.evidence.reproduce.demo import Demo, DemoConfig
 from unflow.ground.errors import InputError
 from unflow.ground.files import write_bytes, write_json
@@ -86,7 +86,7 @@ def run(
     if seeds > 1:
         summary = summarise([audit.as_dict() for audit in audits])
         write_json(out / "table.json", summary)
-        write_bytes(out / "table.md", mean_table_markdown(summary).encode())
+        write_bytes(out / "table.md", format_mean_table(summary).encode())
         print_mean_table(summary)
         print(f"table: {out / 'table.json'}, {out / 'table.md'}")
 

@@ -13,7 +13,7 @@ from unflow.ground.errors import InputError
 
 
 def add_arguments(parser: ArgumentParser, arguments: Sequence[str]) -> list[str]:
-    """Add the options; the first words are the run folders."""
+    """Add the options; the leading arguments that are no options are the run folders."""
     parser.add_function_arguments(run)
     folders = list(takewhile(lambda word: not word.startswith("-"), arguments))
     rest = list(arguments[len(folders) :])
@@ -21,15 +21,15 @@ def add_arguments(parser: ArgumentParser, arguments: Sequence[str]) -> list[str]
 
 
 def run(folders: list[Path], out: Path | None = None) -> None:
-    """Write a run folder as one offline HTML page, or several side by side.
+    """Write one offline HTML page about a run folder, or about several side by side.
 
     Args:
-        folders: of `unflow demo` or `unflow audit`; each must hold audit.json.
-        out: the file; for one run report.html in its folder by default, for several it must be named.
+        folders: run folders of `unflow demo` or `unflow audit`; each must hold audit.json.
+        out: the file; default for one run: report.html in its folder; required for several runs.
     """
     if len(folders) == 1:
         print(f"report: {write_report(folders[0], out)}")
         return
     if out is None:
-        raise InputError(f"got {len(folders)} runs without a file for their page; write --out compare.html")
+        raise InputError(f"got {len(folders)} runs without an output file; write --out compare.html")
     print(f"report: {write_comparison(folders, out)}")

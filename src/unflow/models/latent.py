@@ -1,4 +1,4 @@
-"""Latent: a generative model of an autoencoder's latents, followed by the decoder; and the network inside."""
+"""Latent: a generative model of an autoencoder's latents, followed by the decoder."""
 
 from __future__ import annotations
 

@@ -26,7 +26,8 @@ from unflow.evidence.auditing import (
     judge_record,
 )
 from unflow.evidence.auditing import record as auditing_record
-from unflow.evidence.report.terminal import COLUMNS, mean_table_markdown, summarise
+from unflow.evidence.measures import TERMINAL
+from unflow.evidence.report.terminal import format_mean_table, summarise
 from unflow.evidence.row import read_rows
 from unflow.ground.errors import InputError
 from unflow.ground.streams import stream
@@ -315,8 +316,8 @@ def test_a_mean_table_has_means_and_sds_and_null_for_what_some_seed_lacks() -> N
     assert unlearned["coverage"] is None
     assert unlearned["coverage_sd"] is None
     for record in records:
-        assert set(COLUMNS) <= record.keys()
-    assert "| `unlearned` | 30.00 ± 26.46 |" in mean_table_markdown(records)
+        assert {measure.key for measure in TERMINAL} <= record.keys()
+    assert "| `unlearned` | 30.00 ± 26.46 |" in format_mean_table(records)
     (single,) = [r for r in summarise(audits[:1]) if r["method"] == "unlearned"]
     assert single["forget_rate"] == 0.1
     assert single["forget_rate_sd"] is None

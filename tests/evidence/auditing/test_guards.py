@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from unflow.data import LabelledData
 from unflow.evidence.auditing.guards import guards
 from unflow.evidence.auditing.judges import judge_record
-from unflow.evidence.report.terminal import guard_lines
+from unflow.evidence.report.terminal import format_guards
 from unflow.evidence.row import read_rows
 from unflow.models.classifier import Classifier
 
@@ -110,7 +110,7 @@ def test_the_judges_own_false_alarms_stand_beside_the_rates() -> None:
 
 
 def test_the_terminal_says_which() -> None:
-    lines = guard_lines({"guards": list(found(without("retrained")).values())})
+    lines = format_guards({"guards": list(found(without("retrained")).values())})
     assert len(lines) == 8
     assert lines[1].startswith("  NO  The distance to the target is not the only evidence. ")
     assert lines[2].startswith("   ?  No row forgets more than retraining does")

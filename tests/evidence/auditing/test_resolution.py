@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from unflow.evidence import metrics
 from unflow.evidence.auditing.resolution import FEWEST, MOST, PILOT, differences, samples_needed
-from unflow.evidence.report.terminal import difference_lines
+from unflow.evidence.report.terminal import format_differences
 from unflow.evidence.row import read_rows
 from unflow.ground.streams import stream
 from unflow.models import Generator
@@ -142,11 +142,11 @@ def test_a_distance_without_an_interval_and_another_family_are_not_compared() ->
 
 def test_the_terminal_says_it_beside_the_retrained_model_or_else_the_target() -> None:
     rows = [row("original", 100), row("target", 11), row("uot", 10)]
-    (line,) = difference_lines({"rows": rows, "differences": differences(read_rows(rows))})
+    (line,) = format_differences({"rows": rows, "differences": differences(read_rows(rows))})
     assert line.startswith("flow uot - target: forgotten left -0.10 points [-1.0")
     needed = metrics.samples_to_resolve(0.001, 0.0105)
-    assert line.endswith(f"not resolved; {needed:,} samples a row would tell")
+    assert line.endswith(f"not resolved; {needed:,} samples per row would resolve it")
     rows.append(row("retrained", 60))
-    (line,) = difference_lines({"rows": rows, "differences": differences(read_rows(rows))})
+    (line,) = format_differences({"rows": rows, "differences": differences(read_rows(rows))})
     assert line.startswith("flow uot - retrained: forgotten left -5.00 points [")
     assert "not resolved" not in line

@@ -1,4 +1,4 @@
-"""The page in a real browser: the slider moves, and nothing is said on the console."""
+"""The page in a browser: the slider works, the console is empty, the page fits its window."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ slider.value = 1;
 slider.dispatchEvent(new Event("input"));
 </script>"""
 
-# A browser is no Python package: `make test` runs without one; `.ci/run` installs it, and does not skip.
+# `make test` skips these tests if no browser is installed; `.ci/run` installs one and does not skip.
 pytestmark = pytest.mark.skipif(
     CHROMIUM is None and "CI" not in os.environ, reason="no chromium here; CI has one"
 )
@@ -33,7 +33,7 @@ def opened(page: Path, *options: str) -> subprocess.CompletedProcess[str]:
 
 
 def stops(dom: str) -> list[bool]:
-    """Whether each strength is hidden."""
+    """Return whether each strength is hidden."""
     return ["hidden" in tag for tag in re.findall(r"<figure data-stop[^>]*>", dom)]
 
 
@@ -59,7 +59,7 @@ def test_nothing_is_logged_to_the_console(page: Path) -> None:
 
 @pytest.mark.parametrize("width", [360, 1280])
 def test_no_page_is_wider_than_its_window(width: int, page: Path) -> None:
-    """Only tables and strips of pictures scroll sideways, within their own frame."""
+    """Only tables and strips of pictures scroll sideways, inside their frames."""
     probe = page.with_name(f"probe-{width}.html")
     script = "<script>document.title = document.documentElement.scrollWidth;</script></body>"
     probe.write_text(page.read_text(encoding="utf-8").replace("</body>", script), encoding="utf-8")

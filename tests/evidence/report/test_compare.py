@@ -1,4 +1,4 @@
-"""Several runs on one page: every run's rows, and what forbids to compare them."""
+"""The comparison of runs: all rows, cautions, paired samples."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from unflow.ground.errors import InputError
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two runs that are alike, and one with another judge and request."""
+    """Return a folder with two equal runs, and one with another judge and request."""
     folder = tmp_path_factory.mktemp("compare")
     shutil.copytree(make_run(folder / "first"), folder / "second")
     audit = json.loads((make_run(folder / "other") / "audit.json").read_text())

@@ -1,4 +1,4 @@
-"""Laws of the page's pictures: ribbons keep their mass, names beside a plot never overlap, shelves count."""
+"""Properties of the page's parts: ribbons, the trade-off plot, galleries, differences."""
 
 from __future__ import annotations
 
@@ -14,12 +14,13 @@ import numpy as np
 import pytest
 from test_report import Page, make_run
 
-from unflow.evidence.report.gallery import galleries
-from unflow.evidence.report.read import Row, read_run
-from unflow.evidence.report.ribbons import BARS, ribbons
-from unflow.evidence.report.summary import sentences
-from unflow.evidence.report.tables import resolved_table, ribbons_of
-from unflow.evidence.report.trade_off import spread, trade_off
+from unflow.evidence.report.gallery import build_galleries
+from unflow.evidence.report.read import read_run
+from unflow.evidence.report.ribbons import BARS, draw_ribbons
+from unflow.evidence.report.summary import write_sentences
+from unflow.evidence.report.tables import build_difference_table, draw_transitions
+from unflow.evidence.report.trade_off import draw_trade_off, spread
+from unflow.evidence.row import AuditRow, row_from_dict
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +43,7 @@ def paths(svg: str) -> list[tuple[str, float, float, float, str]]:
 
 
 def test_every_move_is_a_ribbon_as_thick_as_its_share() -> None:
-    found = paths(ribbons(COUNTS, NAMES, [2], "words"))
+    found = paths(draw_ribbons(COUNTS, NAMES, [2], "words"))
     assert len(found) == np.count_nonzero(COUNTS)
     assert sum(thick for _, _, _, thick, _ in found) == pytest.approx(BARS, abs=0.1)
     by_title = {title: thick for _, _, _, thick, title in found}
@@ -50,7 +51,7 @@ def test_every_move_is_a_ribbon_as_thick_as_its_share() -> None:
 
 
 def test_ribbons_lie_side_by_side_within_the_bars() -> None:
-    svg = ribbons(COUNTS, NAMES, [2], "words")
+    svg = draw_ribbons(COUNTS, NAMES, [2], "words")
     bars = [
         (float(y), float(h)) for y, h in re.findall(r'<rect [^>]*y="([\d.]+)" [^>]*height="([\d.]+)"', svg)
     ]
@@ -70,13 +71,13 @@ def test_ribbons_lie_side_by_side_within_the_bars() -> None:
 
 
 def test_forgotten_ribbons_are_drawn_last_and_stand_out() -> None:
-    kinds = [path[0] for path in paths(ribbons(COUNTS, NAMES, [2], "words"))]
+    kinds = [path[0] for path in paths(draw_ribbons(COUNTS, NAMES, [2], "words"))]
     assert kinds == sorted(kinds, key=["stays", "moves", "forgotten"].index)
     assert kinds.count("forgotten") == 4  # what left the class, what stayed in it, and what came into it
 
 
-def test_names_are_escaped_and_said() -> None:
-    svg = ribbons(COUNTS, NAMES, [2], 'words "in" <it>')
+def test_names_and_description_are_escaped() -> None:
+    svg = draw_ribbons(COUNTS, NAMES, [2], 'words "in" <it>')
     assert "<three>" not in svg
     assert 'aria-label="words &quot;in&quot; &lt;it&gt;"' in svg
     Page(svg)
@@ -86,8 +87,8 @@ def test_of_many_classes_the_forgotten_ones_and_where_they_went_are_drawn(run: P
     content = read_run(run)
     matrix = np.eye(40) * 10
     matrix[2, 30:] = np.arange(1, 11)
-    row = replace(content.rows[3], values={**content.rows[3].values, "transition": matrix.tolist()})
-    titles = [path[4] for path in paths(ribbons_of(content, row))]
+    row = replace(content.rows[3], transition=matrix.tolist())
+    titles = [path[4] for path in paths(draw_transitions(content, row))]
     assert sum(" to 39: 10" in title for title in titles) == 2
     assert len({title.split(" to ")[0] for title in titles}) == 20
 
@@ -110,8 +111,8 @@ def test_heights_that_are_apart_stay() -> None:
     assert spread([], 0.1) == []
 
 
-def row(method: str, rate: float | None, distance: float | None, **more: object) -> Row:
-    return Row(
+def row(method: str, rate: float | None, distance: float | None, **more: object) -> AuditRow:
+    return row_from_dict(
         {"family": "flow", "method": method, "n": 100, "forget_rate": rate, "fid_retain": distance, **more}
     )
 
@@ -123,10 +124,10 @@ def test_every_measured_row_is_in_the_plot_and_in_its_words() -> None:
         row("mystery", None, 2.0),
         row("zero", 0.1, 0.0),
     ]
-    found = trade_off([(r.method, r, 0) for r in rows], "t")
+    found = draw_trade_off([(r.method, r, 0) for r in rows], "t")
     assert found is not None
     caption, svg = found
-    assert "FD to retain" in caption
+    assert "FD to real retained" in caption
     label = re.search(r'aria-label="([^"]*)"', svg)
     assert label is not None
     assert label[1] == "Forget rate against distance: original 10.00 % at 4.00; uot 1.00 % at 5.00"
@@ -135,10 +136,10 @@ def test_every_measured_row_is_in_the_plot_and_in_its_words() -> None:
 
 def test_without_real_data_the_target_is_the_measure_and_without_that_there_is_no_plot() -> None:
     rows = [row("original", 0.1, None, fid_target=3.0), row("uot", 0.01, None, fid_target=1.0)]
-    found = trade_off([(r.method, r, 0) for r in rows], "t")
+    found = draw_trade_off([(r.method, r, 0) for r in rows], "t")
     assert found is not None
     assert "FD to target" in found[0]
-    assert trade_off([("a", row("a", 0.1, 1.0), 0), ("b", row("b", 0.1, None), 0)], "t") is None
+    assert draw_trade_off([("a", row("a", 0.1, 1.0), 0), ("b", row("b", 0.1, None), 0)], "t") is None
 
 
 # Galleries
@@ -146,10 +147,10 @@ def test_without_real_data_the_target_is_the_measure_and_without_that_there_is_n
 
 def test_a_gallery_shows_the_first_samples_of_each_class_the_forgotten_first(run: Path) -> None:
     content = read_run(run)
-    found = dict(galleries(content, "flow_map"))
+    found = dict(build_galleries(content, "flow_map"))
     shelves = found["original"]
     assert [shelf.forgotten for shelf in shelves] == [True, False, False]
-    assert [shelf.words for shelf in shelves] == ["13 of 40", "14 of 40", "13 of 40"]
+    assert [shelf.count for shelf in shelves] == ["13 of 40", "14 of 40", "13 of 40"]
     samples = content.samples["flow_map-original"]
     assert shelves[1].src is not None
     png = base64.b64decode(shelves[1].src.removeprefix("data:image/png;base64,"))
@@ -161,9 +162,9 @@ def test_a_gallery_shows_the_first_samples_of_each_class_the_forgotten_first(run
 
 
 def test_a_class_that_a_row_does_not_draw_has_no_picture(run: Path) -> None:
-    left = dict(galleries(read_run(run), "flow_map"))["UOT"][0]
+    left = dict(build_galleries(read_run(run), "flow_map"))["UOT"][0]
     assert left.forgotten
-    assert (left.src, left.words) == (None, "none")
+    assert (left.src, left.count) == (None, "none")
 
 
 def test_points_have_no_gallery(run: Path) -> None:
@@ -172,7 +173,7 @@ def test_points_have_no_gallery(run: Path) -> None:
         key: replace(samples, x=samples.x.reshape(len(samples.x), -1))
         for key, samples in content.samples.items()
     }
-    assert galleries(replace(content, samples=flat), "flow_map") == []
+    assert build_galleries(replace(content, samples=flat), "flow_map") == []
 
 
 # What is resolved
@@ -184,13 +185,13 @@ def test_noise_is_not_ranked(run: Path) -> None:
     distance = record | {"measure": "fid_retain", "difference": 1.5, "interval": [1.0, 2.0], "resolved": True}
     content = read_run(run)
     content = replace(content, audit={**content.audit, "differences": [shares, distance]})
-    table = resolved_table(content, "flow_map")
+    table = build_difference_table(content, "flow_map")
     assert table is not None
-    assert table.headings == ["points left - retrained", "FD to retain - retrained"]
+    assert table.headings == ["points left - retrained", "FD to real retained - retrained"]
     by_name = {line.name: line.cells for line in table.lines}
     assert by_name["UOT"] == ["not resolved", "1.50 [1.00, 2.00]"]
     assert by_name["UOT (tilted pool)"] == ["–", "–"]
-    assert resolved_table(read_run(run), "flow_map") is None
+    assert build_difference_table(read_run(run), "flow_map") is None
 
 
 def test_the_closest_row_is_said_with_those_that_may_be_as_close(run: Path) -> None:
@@ -199,12 +200,14 @@ def test_the_closest_row_is_said_with_those_that_may_be_as_close(run: Path) -> N
     def explain(half: float) -> str:
         distances = {"uot": 2.0, "uot_tilted": 2.5}
         rows = [
-            Row({**r.values, "fid_target": d, "intervals": {"fid_target": [d - half, d + half]}})
+            replace(
+                r, measures={**r.measures, "fid_target": d}, intervals={"fid_target": [d - half, d + half]}
+            )
             for r in content.rows
             if (d := distances.get(r.method))
         ]
-        return sentences(replace(content, rows=rows), "flow_map")[-1]
+        return write_sentences(replace(content, rows=rows), "flow_map")[-1]
 
     assert "Closest to the exact target is UOT, at" in explain(0.1)
-    assert "not told apart" not in explain(0.1)
-    assert explain(0.5).endswith("not told apart from UOT (tilted pool).")
+    assert "may be as close" not in explain(0.1)
+    assert explain(0.5).endswith("; UOT (tilted pool) may be as close.")

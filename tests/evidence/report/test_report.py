@@ -1,9 +1,10 @@
-"""The page says what the files say: no more (null is –, other latents are not paired), no less."""
+"""The report: content, well-formed HTML, missing and damaged files."""
 
 import base64
 import io
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
@@ -12,12 +13,14 @@ import matplotlib.image
 import numpy as np
 import pytest
 
+from unflow.evidence.measures import PAGE
 from unflow.evidence.report import write_report
-from unflow.evidence.report.pictures import picture
-from unflow.evidence.report.read import Row, read_run
-from unflow.evidence.report.summary import compare, half_width, interval
-from unflow.evidence.report.tables import moves
-from unflow.evidence.report.words import METRICS, number
+from unflow.evidence.report.pictures import encode_image
+from unflow.evidence.report.read import read_run
+from unflow.evidence.report.summary import forget_interval
+from unflow.evidence.report.tables import build_transitions
+from unflow.evidence.report.words import format_number
+from unflow.evidence.row import AuditRow, compare, row_from_dict
 from unflow.ground.errors import InputError
 
 N = 40
@@ -69,7 +72,7 @@ def make_run(run: Path) -> Path:
         if own is not None:
             arrays["z"] = own
         np.savez(run / "samples" / f"flow_map-{method}.npz", **arrays)
-    nothing = {metric.key: None for metric in METRICS if "." not in metric.key}
+    nothing = {metric.key: None for metric in PAGE if "." not in metric.key}
     rows = [
         measured("original", "flow_map", 0.115),
         measured("retrained", "flow_map", 0.012, cost={"train_seconds": 80.0}),
@@ -196,7 +199,7 @@ def test_headings_descend_one_level_at_a_time(page):
 
 
 def test_what_was_not_measured_is_a_dash_and_zero_is_zero(page):
-    assert page.row("mystery")[1:] == ["–"] * len(METRICS)
+    assert page.row("mystery")[1:] == ["–"] * len(PAGE)
     assert page.row("UOT (tilted pool)")[1].startswith("0.00 ±")
     assert page.row("floor")[1:5] == ["–", "–", "–", "1.10"]
 
@@ -249,10 +252,10 @@ def test_transition_matrix_in_words(run):
     record = read_run(run)
     row = record.row("flow_map", "uot")
     assert row is not None
-    found = moves(record, row)
+    found = build_transitions(record, row)
     assert found is not None
-    assert found.words.startswith("Of 20 latents that drew a retained class, 95.0 % draw the same")
-    assert "1 still does" in found.words
+    assert found.description.startswith("Of 20 latents that drew a retained class, 95.0 % draw the same")
+    assert "1 still does" in found.description
     assert [cell.share for cell in found.lines[2][2]] == [0.4, 0.5, 0.1]
 
 
@@ -317,31 +320,35 @@ def test_samples_that_are_not_finite_are_counted(tmp_path):
 @pytest.mark.parametrize("channels", [1, 3])
 def test_picture_holds_the_pixels(channels):
     x = np.random.default_rng(1).uniform(-1, 1, (channels, 5, 7))
-    png = base64.b64decode(picture(x).removeprefix("data:image/png;base64,"))
+    png = base64.b64decode(encode_image(x).removeprefix("data:image/png;base64,"))
     pixels = matplotlib.image.imread(io.BytesIO(png), format="png")
     shown = pixels[:, :, None] if channels == 1 else pixels
     np.testing.assert_allclose(2 * np.moveaxis(shown, 2, 0) - 1, x, atol=1.01 / 255)
 
 
 def test_large_pictures_shrink():
-    png = base64.b64decode(picture(np.zeros((3, 224, 224))).removeprefix("data:image/png;base64,"))
+    png = base64.b64decode(encode_image(np.zeros((3, 224, 224))).removeprefix("data:image/png;base64,"))
     assert max(matplotlib.image.imread(io.BytesIO(png), format="png").shape) <= 48
 
 
 @pytest.mark.parametrize("n", [10, 1000])
 @pytest.mark.parametrize("rate", [0.0, 0.004, 0.5, 1.0])
 def test_interval_holds_the_rate_and_has_a_length(rate, n):
-    low, high = interval(rate, n)
+    row = row_from_dict({"family": "flow", "method": "x", "forget_rate": rate, "n": n})
+    low, high = forget_interval(row)
     assert 0 <= low <= rate + 1e-12
     assert rate - 1e-12 <= high <= 1
     assert high > low
-    wide = interval(rate, n, 2.0)
-    assert wide[1] - wide[0] > high - low
+    assert row.half_width is not None
+    assert high - low > 2 * row.half_width > 0
+    stored = replace(row, intervals={"forget_rate": [rate / 2, rate]})
+    assert forget_interval(stored) == (rate / 2, rate)
+    assert forget_interval(replace(row, n=None)) == (rate, rate)
 
 
 def test_comparison_needs_two_standard_errors():
-    def row(rate: float | None, n: int | None = 1000) -> Row:
-        return Row({"family": "flow", "method": "x", "forget_rate": rate, "n": n})
+    def row(rate: float | None, n: int | None = 1000) -> AuditRow:
+        return row_from_dict({"family": "flow", "method": "x", "forget_rate": rate, "n": n})
 
     assert compare(row(0.010), row(0.012)) == "alike"
     assert compare(row(0.001), row(0.012)) == "fewer"
@@ -349,7 +356,7 @@ def test_comparison_needs_two_standard_errors():
     assert compare(row(0.010, None), row(0.012)) == "fewer"
     assert compare(row(None), row(0.012)) is None
     assert compare(row(0.01), None) is None
-    assert half_width(row(0.01, None)) is None
+    assert row(0.01, None).half_width is None
 
 
 @pytest.mark.parametrize(
@@ -366,7 +373,7 @@ def test_comparison_needs_two_standard_errors():
     ],
 )
 def test_numbers(value, decimals, text):
-    assert number(value, decimals) == text
+    assert format_number(value, decimals) == text
 
 
 # Verdicts and attacks
@@ -403,14 +410,14 @@ def test_attacks_stand_on_the_page_and_what_has_none_is_marked(tmp_path, run):
     section = [row for row in page.rows if row and row[0] == "UOT" and len(row) == 5]
     assert section == [["UOT", "–", "20.0 [15.0, 26.0]", "3", "> 300"]]
     assert any(
-        "Forget rate while relearning from 1 image of it" in words for words in page.values("aria-label")
+        "Forget rate while relearning from 1 forgotten image" in words for words in page.values("aria-label")
     )
     assert "Absent: attacks." not in page.text
     assert "Absent: attacks." in Page((run / "report.html").read_text(encoding="utf-8")).text
 
 
 def add_strengths(folder: Path) -> Path:
-    """A series of three strengths, four latents each; the last file of a run."""
+    """Add a series of three strengths with four latents each to a run folder."""
     rng = np.random.default_rng(1)
     np.savez(
         folder / "samples" / "flow_map-strengths.npz",
@@ -427,7 +434,7 @@ def test_a_series_of_strengths_becomes_a_slider_and_the_only_script(tmp_path):
     page = Page(text)
     (slider,) = [attrs for tag, attrs in page.tags if tag == "input"]
     assert (slider["type"], slider["min"], slider["max"], slider["value"]) == ("range", "0", "2", "2")
-    assert page.values("data-said") == [
+    assert page.values("data-label") == [
         f"{lam}: {rate} % judged ‘<script>alert(1)</script>’"
         for lam, rate in (("0.00", "11.5"), ("1.00", "5.0"), ("2.00", "1.0"))
     ]
@@ -439,7 +446,7 @@ def test_a_damaged_series_is_one_sentence(tmp_path):
     add_strengths(make_run(tmp_path / "run"))
     file = tmp_path / "run" / "samples" / "flow_map-strengths.npz"
     np.savez(file, strength=np.zeros(2), x=np.zeros((3, 4, 1, 8, 8)), label=np.zeros((3, 4)))
-    with pytest.raises(InputError, match=r"flow_map-strengths\.npz is damaged; expected what"):
+    with pytest.raises(InputError, match=r"flow_map-strengths\.npz is damaged; expected the file that"):
         write_report(tmp_path / "run")
 
 

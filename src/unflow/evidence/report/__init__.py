@@ -1,4 +1,4 @@
-"""The report: a run folder becomes one offline HTML page; reads files only, computes no metric."""
+"""Reports: one offline HTML page from a run folder. Reports read files and compute no metric."""
 
 from unflow.evidence.report.compare import write_comparison
 from unflow.evidence.report.page import write_report

@@ -1,92 +1,96 @@
-"""What the attacks came to: a table of models, and curves of relearning."""
+"""The results of the attacks: a table of models, and the forget rate during relearning."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from unflow.evidence.report.read import Run
-from unflow.evidence.report.svg import FORGET, FOURTH, INK, KEEP, MUTED, THIRD, chart
-from unflow.evidence.report.words import MISSING, method_name, number
+from unflow.evidence.report.svg import FORGET, FOURTH, INK, KEEP, MUTED, THIRD, draw_chart
+from unflow.evidence.report.words import MISSING, format_number, method_name
+
+if TYPE_CHECKING:
+    from markupsafe import Markup
 
 COLOURS = {"original": MUTED, "retrained": INK}
 OTHERS = (KEEP, FORGET, THIRD, FOURTH)
 
 
 @dataclass(frozen=True)
-class Attacked:
-    """The section of the page.
+class AttackResults:
+    """The content of the page's section on attacks.
 
     Attributes:
-        headings: of the table, after the model's name.
+        headings: column headings of the table, without the first column.
         rows: name and cells, one per model.
-        half: the forget rate that relearning is to reach, in percent.
-        curves: caption and picture, one per set of images.
+        half: the forget rate at which relearning counts as successful, in percent.
+        curves: caption and chart, one per set of images.
     """
 
     headings: list[str]
     rows: list[tuple[str, list[str]]]
     half: str
-    curves: list[tuple[str, str]]
+    curves: list[tuple[str, Markup]]
 
 
-def attacked(run: Run) -> Attacked | None:
-    """Return the section, or None for an audit without attacks."""
+def read_attacks(run: Run) -> AttackResults | None:
+    """Return the attack results of an audit, or None if it has none."""
     attacks = run.audit.get("attacks")
     if not attacks:
         return None
     images = attacks["relearning"]["images"]
     names = list(attacks["inside"])
-    return Attacked(
-        headings=["taken off: % forgotten", "search: % that succeed", *(_steps_heading(k) for k in images)],
-        rows=[(method_name(name), _cells(attacks, name)) for name in names],
-        half=number(100 * attacks["relearning"]["half"], 1),
+    return AttackResults(
+        headings=[
+            "model inside: % forgotten",
+            "search: % that succeed",
+            *(f"steps, {_caption(k)}" for k in images),
+        ],
+        rows=[(method_name(name), _format_cells(attacks, name)) for name in names],
+        half=format_number(100 * attacks["relearning"]["half"], 1),
         curves=[
-            (_caption(k), _curves(k, record["curves"], attacks["relearning"]["half"], f"relearn{i}"))
+            (_caption(k), _draw_curves(k, record["curves"], attacks["relearning"]["half"], f"relearn{i}"))
             for i, (k, record) in enumerate(images.items())
         ],
     )
 
 
-def _cells(attacks: Mapping[str, Any], name: str) -> list[str]:
+def _format_cells(attacks: Mapping[str, Any], name: str) -> list[str]:
     inside, search = attacks["inside"][name], attacks["latent_search"].get(name)
     relearning = attacks["relearning"]
     return [
-        MISSING if inside is None else number(100 * inside["forget_rate"], 1),
-        MISSING if search is None else _share(search),
-        *(_steps(record, name, relearning["steps"]) for record in relearning["images"].values()),
+        MISSING if inside is None else format_number(100 * inside["forget_rate"], 1),
+        MISSING if search is None else _format_share(search),
+        *(_format_steps(record, name, relearning["steps"]) for record in relearning["images"].values()),
     ]
 
 
-def _share(search: Mapping[str, Any]) -> str:
-    low, high = (number(100 * end, 1) for end in search["interval"])
-    return f"{number(100 * search['success_share'], 1)} [{low}, {high}]"
+def _format_share(search: Mapping[str, Any]) -> str:
+    low, high = (format_number(100 * end, 1) for end in search["interval"])
+    return f"{format_number(100 * search['success_share'], 1)} [{low}, {high}]"
 
 
-def _steps(record: Mapping[str, Any], name: str, most: int) -> str:
+def _format_steps(record: Mapping[str, Any], name: str, most: int) -> str:
     if record["curves"].get(name) is None:
         return MISSING
     steps = record["steps_to_half"].get(name)
-    return f"> {most}" if steps is None else number(steps, 0)
-
-
-def _steps_heading(k: str) -> str:
-    return f"steps, {_caption(k)}"
+    return f"> {most}" if steps is None else format_number(steps, 0)
 
 
 def _caption(k: str) -> str:
-    return "retained images only" if k == "retain" else f"{k} image{'' if k == '1' else 's'} of it"
+    return "retained images only" if k == "retain" else f"{k} forgotten image{'' if k == '1' else 's'}"
 
 
-def _curves(k: str, curves: Mapping[str, list[Any] | None], half: float, name: str) -> str:
+def _draw_curves(k: str, curves: Mapping[str, list[Any] | None], half: float, name: str) -> Markup:
     known = {row: points for row, points in curves.items() if points}
     ends = ", ".join(
-        f"{method_name(row)} {number(100 * points[-1][1], 1)} %" for row, points in known.items()
+        f"{method_name(row)} {format_number(100 * points[-1][1], 1)} %" for row, points in known.items()
     )
     others = iter(OTHERS * 8)
-    with chart(name, f"Forget rate while relearning from {_caption(k)}; at the end: {ends}") as drawn:
-        axes = drawn.axes
+    description = f"Forget rate while relearning from {_caption(k)}; at the end: {ends}"
+    with draw_chart(name, description) as chart:
+        axes = chart.axes
         for row, points in known.items():
             colour = COLOURS.get(row) or next(others)
             x, y = [1 + step for step, _ in points], [100 * value for _, value in points]
@@ -103,4 +107,4 @@ def _curves(k: str, curves: Mapping[str, list[Any] | None], half: float, name: s
         axes.grid(axis="y")
         axes.spines["left"].set_visible(False)
         axes.figure.legend(loc="outside upper left", ncols=3, columnspacing=1.0, borderpad=0.1)
-    return drawn.svg
+    return chart.svg

@@ -1,32 +1,36 @@
-"""The page's charts, one panel each: small multiples on common scales, laid out by the page."""
+"""Charts of one row each: class shares, energies and training losses, on scales common to a family."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from unflow.evidence.report.read import Row, Run
-from unflow.evidence.report.svg import FORGET, FOURTH, INK, KEEP, LINE, MUTED, THIRD, chart
-from unflow.evidence.report.words import method_name, number
+from unflow.evidence.report.read import Run
+from unflow.evidence.report.svg import FORGET, FOURTH, INK, KEEP, LINE, MUTED, THIRD, draw_chart
+from unflow.evidence.report.words import format_number, method_name
+from unflow.evidence.row import AuditRow
+
+if TYPE_CHECKING:
+    from markupsafe import Markup
 
 Array = NDArray[np.float64]
 CYCLE = (KEEP, FORGET, THIRD, FOURTH, MUTED)
 NOT_LOSSES = ("step", "seconds", "held_out")
 
 
-def class_shares(run: Run, row: Row, original: Row | None, target: Row | None, name: str) -> str:
-    """Draw a row's class shares as bars, the original's as outline, the exact target's as marks."""
-    after = _shares(row)
+def draw_class_shares(run: Run, row: AuditRow, name: str) -> Markup:
+    """Draw a row's class shares as bars, the original's as outlines and the exact target's as lines."""
+    original, target = (run.row(row.family, method) for method in ("original", "target"))
+    before, goal, after = (None if other is None else _shares(other) for other in (original, target, row))
     assert after is not None
-    before, goal = (_shares(other) if other is not None else None for other in (original, target))
     names = [run.class_name(k) for k in range(len(after))]
-    shown = ", ".join(f"{k} {number(v, 1)} %" for k, v in zip(names, after, strict=True))
-    with chart(name, f"Class shares of {method_name(row.method)}: {shown}") as drawn:
-        axes = drawn.axes
+    shown = ", ".join(f"{k} {format_number(v, 1)} %" for k, v in zip(names, after, strict=True))
+    with draw_chart(name, f"Class shares of {method_name(row.method)}: {shown}") as chart:
+        axes = chart.axes
         colours = [FORGET if k in run.forget else KEEP for k in range(len(after))]
         x = np.arange(len(after))
         axes.bar(x, after, width=0.72, color=colours)
@@ -42,17 +46,17 @@ def class_shares(run: Run, row: Row, original: Row | None, target: Row | None, n
         axes.set_ylabel("% of samples")
         axes.grid(axis="y")
         axes.spines["left"].set_visible(False)
-    return drawn.svg
+    return chart.svg
 
 
-def has_classes(row: Row) -> bool:
-    """Return whether a row's samples were counted by class."""
+def has_class_shares(row: AuditRow) -> bool:
+    """Return whether the samples of a row were counted by class."""
     return _shares(row) is not None
 
 
-def _shares(row: Row) -> Array | None:
-    counts = row.counts("class_counts")
-    return None if counts is None or not counts.sum() else 100 * counts / counts.sum()
+def _shares(row: AuditRow) -> Array | None:
+    counts = np.asarray(row.class_counts or [0], dtype=np.float64)
+    return 100 * counts / counts.sum() if counts.sum() else None
 
 
 def _largest_share(run: Run, family: str) -> float:
@@ -60,21 +64,21 @@ def _largest_share(run: Run, family: str) -> float:
     return max((float(share.max()) for share in shares if share is not None), default=1.0)
 
 
-def energies(run: Run, row: Row, name: str) -> str:
-    """Draw the histogram of a row's energies, the original's as outline, the target's dashed."""
-    of_family = {r.method: _energy(run, r) for r in run.rows_of(row.family)}
+def draw_energies(run: Run, row: AuditRow, name: str) -> Markup:
+    """Draw the histogram of a row's energies, the original's as an outline, the target's dashed."""
+    of_family = {r.method: _finite_energies(run, r) for r in run.rows_of(row.family)}
     known = {method: energy for method, energy in of_family.items() if energy is not None}
     everything = np.concatenate(list(known.values()))
     low, high = float(everything.min()), float(everything.max())
     edges = np.linspace(low, high if high > low else low + 1, 31)
     bottom = 50 / max(map(len, known.values()))
     after = known[row.method]
-    words = (
-        f"Energies of {method_name(row.method)}: median {number(float(np.median(after)))}, "
-        f"99th percentile {number(float(np.quantile(after, 0.99)))}"
+    description = (
+        f"Energies of {method_name(row.method)}: median {format_number(float(np.median(after)))}, "
+        f"99th percentile {format_number(float(np.quantile(after, 0.99)))}"
     )
-    with chart(name, words) as drawn:
-        axes = drawn.axes
+    with draw_chart(name, description) as chart:
+        axes = chart.axes
         axes.stairs(_percent(after, edges), edges, baseline=bottom, fill=True, color=KEEP)
         for method, colour, dash in (("original", FORGET, "-"), ("target", INK, (0, (2, 1.5)))):
             if method in known and method != row.method:
@@ -90,15 +94,15 @@ def energies(run: Run, row: Row, name: str) -> str:
         axes.set_ylabel("% of samples")
         axes.grid(axis="y")
         axes.spines["left"].set_visible(False)
-    return drawn.svg
+    return chart.svg
 
 
-def has_energy(run: Run, row: Row) -> bool:
-    """Return whether a row's samples carry at least one finite energy."""
-    return _energy(run, row) is not None
+def has_energies(run: Run, row: AuditRow) -> bool:
+    """Return whether at least one sample of a row has a finite energy."""
+    return _finite_energies(run, row) is not None
 
 
-def _energy(run: Run, row: Row) -> Array | None:
+def _finite_energies(run: Run, row: AuditRow) -> Array | None:
     samples = run.samples.get(row.key)
     if samples is None or samples.energy is None:
         return None
@@ -110,29 +114,29 @@ def _percent(values: Array, edges: Array) -> Array:
     return 100 * np.histogram(values, edges)[0] / len(values)
 
 
-def loss_names(records: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return the names of the losses in a log, in order of appearance."""
+def list_losses(records: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the names of the losses in a training log, in order of appearance."""
     names = dict.fromkeys(key for record in records for key in record)
-    return [k for k in names if k not in NOT_LOSSES and np.isfinite(_column(records, k)).any()]
+    return [k for k in names if k not in NOT_LOSSES and np.isfinite(_read_column(records, k)).any()]
 
 
-def curves(folder: str, records: Sequence[Mapping[str, Any]], name: str) -> str:
-    """Draw the losses of one training: faint as logged, bold as moving mean, held-out as dots."""
-    losses, steps = loss_names(records), _column(records, "step")
-    held_out = _column(records, "held_out")
-    finals = ", ".join(f"{k} {number(_last(_column(records, k)), 4)}" for k in losses)
-    with chart(name, f"Training of {folder}: last values {finals}") as drawn:
-        axes = drawn.axes
+def draw_losses(folder: str, records: Sequence[Mapping[str, Any]], name: str) -> Markup:
+    """Draw the losses of one training: logged values faint, moving means bold, held-out losses as dots."""
+    losses, steps = list_losses(records), _read_column(records, "step")
+    held_out = _read_column(records, "held_out")
+    finals = ", ".join(f"{k} {format_number(_last_finite(_read_column(records, k)), 4)}" for k in losses)
+    with draw_chart(name, f"Training of {folder}: last values {finals}") as chart:
+        axes = chart.axes
         every = max(1, len(records) // 300)
         for loss, colour in zip(losses, CYCLE, strict=False):
-            values = _column(records, loss)
+            values = _read_column(records, loss)
             axes.plot(steps[::every], values[::every], color=colour, alpha=0.3, linewidth=0.7)
             smooth = _moving_mean(values, max(1, len(values) // 25))
             axes.plot(steps[::every], smooth[::every], color=colour, label=loss)
         shown = np.isfinite(held_out)
         if shown.any():
             axes.plot(steps[shown], held_out[shown], "o", color=INK, markersize=2.4, label="held out")
-        everything = np.concatenate([_column(records, k) for k in [*losses, "held_out"]])
+        everything = np.concatenate([_read_column(records, k) for k in [*losses, "held_out"]])
         finite = everything[np.isfinite(everything)]
         if finite.min() > 0 and finite.max() > 100 * finite.min():
             axes.set_yscale("log")
@@ -143,23 +147,23 @@ def curves(folder: str, records: Sequence[Mapping[str, Any]], name: str) -> str:
         axes.spines["left"].set_color(LINE)
         axes.locator_params(axis="x", nbins=5)
         axes.figure.legend(loc="outside upper left", ncols=4, columnspacing=1.0, borderpad=0.1)
-    return drawn.svg
+    return chart.svg
 
 
-def _column(records: Sequence[Mapping[str, Any]], key: str) -> Array:
+def _read_column(records: Sequence[Mapping[str, Any]], key: str) -> Array:
     values = (record.get(key) for record in records)
     return np.array(
         [math.nan if isinstance(v, bool | str | list | dict | None) else v for v in values], dtype=np.float64
     )
 
 
-def _last(values: Array) -> float | None:
+def _last_finite(values: Array) -> float | None:
     finite = values[np.isfinite(values)]
     return float(finite[-1]) if len(finite) else None
 
 
 def _moving_mean(values: Array, width: int) -> Array:
-    """Return the mean of the finite values among the last ``width``; NaN where there are none."""
+    """Return the mean of the finite values among the last ``width`` values; NaN if there are none."""
     is_finite = np.isfinite(values)
     sums = np.cumsum(np.concatenate([[0.0], np.where(is_finite, values, 0.0)]))
     counts = np.cumsum(np.concatenate([[0], is_finite]))

@@ -1,166 +1,153 @@
-"""From a run folder to one HTML page that needs nothing but itself."""
+"""The report of one run folder as a self-contained HTML page."""
 
 from __future__ import annotations
 
-import dataclasses
 import shlex
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from unflow.evidence.measures import PAGE
 from unflow.evidence.report import figures, tables
-from unflow.evidence.report.attacked import attacked
-from unflow.evidence.report.gallery import galleries
-from unflow.evidence.report.pictures import album
-from unflow.evidence.report.rates import rates
-from unflow.evidence.report.read import Row, Run, read_run
-from unflow.evidence.report.strengths import stops
-from unflow.evidence.report.summary import cautions, label, sentences, subtitle, title, verdicts
-from unflow.evidence.report.templates import fill, safe, write_page
+from unflow.evidence.report.attacked import read_attacks
+from unflow.evidence.report.gallery import build_galleries
+from unflow.evidence.report.pictures import build_album, build_slider
+from unflow.evidence.report.rates import place_rates
+from unflow.evidence.report.read import Run, read_run
+from unflow.evidence.report.summary import (
+    list_cautions,
+    list_verdicts,
+    write_sentences,
+    write_subtitle,
+    write_title,
+)
+from unflow.evidence.report.templates import fill_template, write_page
 from unflow.evidence.report.terminal import HOLDS
-from unflow.evidence.report.trade_off import trade_off
-from unflow.evidence.report.words import ABOUT, COSTS, METHODS, METRICS, TAGS, family_name, number
+from unflow.evidence.report.trade_off import draw_trade_off
+from unflow.evidence.report.words import ABOUT, METHODS, TAGS, family_name, format_number
+from unflow.evidence.row import AuditRow, numbers_in
+
+if TYPE_CHECKING:
+    from markupsafe import Markup
 
 
 def write_report(run: str | Path, out: str | Path | None = None) -> Path:
-    """Write the report of a run folder as one self-contained page.
+    """Write the report of a run folder as one self-contained HTML page.
 
-    Reads ``audit.json`` and, where they are, ``samples/``, ``metrics.jsonl``, ``lineage.json``,
-    ``config.yaml`` and ``split.json``; computes no metric and loads no model. What is missing is
-    called missing on the page, and what was not measured is shown as –.
+    The report reads ``audit.json`` and, if they exist, ``samples/``, ``metrics.jsonl``, ``lineage.json``,
+    ``config.yaml`` and ``split.json``. It computes no metric and loads no model. The page lists missing
+    files, and shows a number that was not measured as –.
 
     Args:
         run: the run folder.
-        out: the page (``*.html``) or a folder for ``report.html``; the run folder when omitted.
+        out: the file (``*.html``) or a folder for ``report.html``; the run folder when omitted.
 
     Returns:
-        The page's path.
+        The file's path.
 
     Raises:
-        InputError: if there is no audit.json, or a file is damaged or of another schema.
+        InputError: if audit.json is missing, or a file is damaged or has another schema.
     """
     run = Path(run)
-    return write_page(render(read_run(run)), run if out is None else Path(out))
+    page = fill_template("report.html.j2", _build_context(read_run(run)))
+    return write_page(page, run if out is None else Path(out))
 
 
-def render(run: Run) -> str:
-    """Return the page."""
-    return fill("report.html.j2", _context(run))
-
-
-def _context(run: Run) -> dict[str, Any]:
+def _build_context(run: Run) -> dict[str, Any]:
     return {
-        "title": title(run),
-        "subtitle": subtitle(run),
+        "title": write_title(run),
+        "subtitle": write_subtitle(run),
         "run": run,
-        "families": [_family(run, family) for family in run.families],
-        "metrics": METRICS,
-        "costs": COSTS,
+        "families": [_describe_family(run, family) for family in run.families],
+        "measures": PAGE,
+        "costs": tables.COST_COLUMNS,
         "meanings": [(METHODS.get(k, k), about) for k, about in (ABOUT | TAGS).items()],
-        "attacked": _attacked(run),
-        "curves": _curves(run),
-        "curves_absent": _curves_absent(run),
-        "judge": _judge(run),
-        "split": tables.split_parts(run),
-        "fingerprint": tables.short_hash(run.split.get("fingerprint")),
-        "origins": tables.origins(run),
+        "attacks": read_attacks(run),
+        "curves": _draw_curves(run),
+        "curves_absent": _list_absent_curves(run),
+        "judge": _describe_judge(run),
+        "split": tables.list_split_parts(run),
+        "fingerprint": tables.shorten_hash(run.split.get("fingerprint")),
+        "origins": tables.list_origins(run),
         "data_used": [
-            (family_name(r.family), label(run, r), tables.text(r.values.get("data_used")))
+            (family_name(family), run.row_name(row), tables.format_value(list(row.data_used)))
             for family in run.families
-            for r in run.rows_of(family)
+            for row in run.rows_of(family)
         ],
         "guards": [(HOLDS[g["holds"]], g["name"], g["words"]) for g in run.audit.get("guards") or []],
-        "cautions": cautions(run),
+        "cautions": list_cautions(run),
         "notes": [str(note) for note in run.audit.get("notes") or []],
         "versions": run.audit.get("versions") or {},
-        "command": tables.command(run),
-        "config": _config(run),
+        "command": tables.reconstruct_command(run),
+        "config": yaml.safe_dump(tables.shorten_paths(run.config), sort_keys=False) if run.config else "",
         "name": shlex.quote(run.name),
-        "number": number,
+        "number": format_number,
     }
 
 
-def _family(run: Run, family: str) -> dict[str, Any]:
+def _describe_family(run: Run, family: str) -> dict[str, Any]:
     rows = run.rows_of(family)
-    original, target = run.row(family, "original"), run.row(family, "target")
     slug = f"f{run.families.index(family)}"
 
-    def panels(kind: str, has: Callable[[Row], bool], draw: Callable[[Row, str], str]) -> Any:
+    def draw_panels(
+        kind: str, has: Callable[[AuditRow], bool], draw: Callable[[Run, AuditRow, str], Markup]
+    ) -> dict[str, Any]:
         shown = [(i, row) for i, row in enumerate(rows) if has(row)]
         return {
-            "panels": [(label(run, row), safe(draw(row, f"{slug}{kind}{i}"))) for i, row in shown],
-            "absent": [label(run, row) for row in rows if not has(row)],
+            "panels": [(run.row_name(row), draw(run, row, f"{slug}{kind}{i}")) for i, row in shown],
+            "absent": [run.row_name(row) for row in rows if not has(row)],
         }
 
-    matrices = [(row, tables.moves(run, row)) for row in rows if not row.is_reference]
+    matrices = [(row, tables.build_transitions(run, row)) for row in rows if not row.is_reference]
     return {
         "name": family_name(family),
         "slug": slug,
-        "sentences": sentences(run, family),
-        "verdicts": verdicts(run, family),
-        "rates": rates(run, family),
-        "table": tables.audit_table(run, family),
-        "resolved": tables.resolved_table(run, family),
-        "album": album(run, family),
-        "stops": stops(run, family),
-        "classes": panels(
-            "classes",
-            figures.has_classes,
-            lambda row, name: figures.class_shares(run, row, original, target, name),
+        "sentences": write_sentences(run, family),
+        "verdicts": list_verdicts(run, family),
+        "rates": place_rates(run, family),
+        "table": tables.build_audit_table(run, family),
+        "resolved": tables.build_difference_table(run, family),
+        "album": build_album(run, family),
+        "stops": build_slider(run, family),
+        "classes": draw_panels("classes", figures.has_class_shares, figures.draw_class_shares),
+        "trade_off": draw_trade_off([(run.row_name(row), row, 0) for row in rows], f"{slug}trade"),
+        "galleries": build_galleries(run, family),
+        "moves": [(found, tables.draw_transitions(run, row)) for row, found in matrices if found is not None],
+        "moves_absent": [run.row_name(row) for row, found in matrices if found is None],
+        "energies": draw_panels(
+            "energies", lambda row: figures.has_energies(run, row), figures.draw_energies
         ),
-        "trade_off": _trade_off(run, family, slug),
-        "galleries": galleries(run, family),
-        "moves": [(found, safe(tables.ribbons_of(run, row))) for row, found in matrices if found is not None],
-        "moves_absent": [label(run, row) for row, found in matrices if found is None],
-        "energies": panels(
-            "energies",
-            lambda row: figures.has_energy(run, row),
-            lambda row, name: figures.energies(run, row, name),
-        ),
-        "cost": tables.cost_table(run, family),
+        "cost": tables.build_cost_table(run, family),
     }
 
 
-def _trade_off(run: Run, family: str, slug: str) -> tuple[str, Any] | None:
-    found = trade_off([(label(run, row), row, 0) for row in run.rows_of(family)], f"{slug}trade")
-    return None if found is None else (found[0], safe(found[1]))
-
-
-def _attacked(run: Run) -> Any:
-    found = attacked(run)
-    if found is None:
-        return None
-    return dataclasses.replace(found, curves=[(caption, safe(svg)) for caption, svg in found.curves])
-
-
-def _curves(run: Run) -> list[tuple[str, Any]]:
-    drawable = {k: records for k, records in run.curves.items() if figures.loss_names(records)}
+def _draw_curves(run: Run) -> list[tuple[str, Markup]]:
+    drawable = {k: records for k, records in run.curves.items() if figures.list_losses(records)}
     return [
-        (folder, safe(figures.curves(folder, records, f"curve{i}")))
+        (folder, figures.draw_losses(folder, records, f"curve{i}"))
         for i, (folder, records) in enumerate(drawable.items())
     ]
 
 
-def _curves_absent(run: Run) -> list[str]:
-    """Return the logs that a run has by its rows, and that are not there or hold no loss."""
+def _list_absent_curves(run: Run) -> list[str]:
+    """Return the folders of trained rows that have no training log with a loss."""
     trained = [row for row in run.rows if row.method != "target"]
     folders = {row.family if row.method == "original" else f"unlearned/{row.key}": None for row in trained}
-    return [name for name in folders if not figures.loss_names(run.curves.get(name, []))]
+    return [name for name in folders if not figures.list_losses(run.curves.get(name, []))]
 
 
-def _judge(run: Run) -> list[tuple[str, str]]:
+def _describe_judge(run: Run) -> list[tuple[str, str]]:
     judge = run.audit.get("judge") or {}
-    accuracy, error = (Row(judge).number(k) for k in ("accuracy", "error_correlation_with_guide"))
+    numbers = numbers_in(judge)
     return [
-        ("Judge", tables.text(judge.get("name"))),
-        ("Accuracy on held-out real data", number(accuracy, 4)),
-        ("Independent of the guide", tables.text(judge.get("independent_of_guide"))),
-        ("Correlation of its errors with the guide's", number(error, 3)),
-        ("SHA-256", tables.short_hash(judge.get("sha256"))),
+        ("Judge", tables.format_value(judge.get("name"))),
+        ("Accuracy on held-out real data", format_number(numbers.get("accuracy"), 4)),
+        ("Independent of the guide", tables.format_value(judge.get("independent_of_guide"))),
+        (
+            "Correlation of its errors with the guide's",
+            format_number(numbers.get("error_correlation_with_guide"), 3),
+        ),
+        ("SHA-256", tables.shorten_hash(judge.get("sha256"))),
     ]
-
-
-def _config(run: Run) -> str:
-    return yaml.safe_dump(tables.public(run.config), sort_keys=False) if run.config else ""

@@ -1,4 +1,4 @@
-"""Forget rates on one axis: what each row leaves, with its sampling error, beside the retrained."""
+"""The forget rates of a family on one axis, with 95 % intervals and the retrained model's rate."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from unflow.evidence.report.read import Run
-from unflow.evidence.report.summary import interval, label, per_thousand, tags
+from unflow.evidence.report.summary import forget_interval, format_per_thousand
+from unflow.evidence.row import AuditRow
 
 
 @dataclass(frozen=True)
 class Dot:
-    """A row's forget rate per 1,000 samples; places are fractions of the axis."""
+    """The forget rate of a row, per 1,000 samples; positions are fractions of the axis."""
 
     name: str
     text: str
@@ -25,36 +26,40 @@ class Dot:
 
 @dataclass(frozen=True)
 class Rates:
-    """A family's forget rates on one axis, with the retrained model's as a line across it."""
+    """The forget rates of a family; positions on the axis, including the retrained model's, are in [0, 1]."""
 
     dots: Sequence[Dot]
     ticks: Sequence[tuple[str, float]]
     retrained: float | None
 
 
-def rates(run: Run, family: str) -> Rates | None:
-    """Return a family's forget rates with 95 % intervals of the sampling; None if none is known."""
-    known = [(row, r) for row in run.rows_of(family) if (r := row.number("forget_rate")) is not None]
-    if not known:
+def place_rates(run: Run, family: str) -> Rates | None:
+    """Return a family's forget rates with their sampling intervals; None if no rate was measured."""
+    rows = [row for row in run.rows_of(family) if row.number("forget_rate") is not None]
+    if not rows:
         return None
-    ranges = [interval(r, row.number("n"), 2.0) for row, r in known]
-    top = math.log1p(1000 * max(high for _, high in ranges))
+    top = math.log1p(1000 * max(forget_interval(row)[1] for row in rows))
 
     def place(rate: float) -> float:
         return round(math.log1p(1000 * rate) / top, 4) if top else 0.0
 
-    dots = [
-        Dot(
-            label(run, row),
-            per_thousand(r),
-            place(low),
-            place(r),
-            place(high),
-            row.is_reference,
-            "over-forgets" in tags(run, row),
+    def make_dot(row: AuditRow) -> Dot:
+        rate, (low, high) = row.require("forget_rate"), forget_interval(row)
+        return Dot(
+            name=run.row_name(row),
+            text=format_per_thousand(rate),
+            low=place(low),
+            middle=place(rate),
+            high=place(high),
+            is_reference=row.is_reference,
+            is_over=row.over_forgets,
         )
-        for (row, r), (low, high) in zip(known, ranges, strict=True)
-    ]
-    retrained = [r for row, r in known if row.method == "retrained"]
+
+    retrained = run.row(family, "retrained")
+    rate = None if retrained is None else retrained.number("forget_rate")
     ticks = [(f"{t:,}", place(t / 1000)) for t in (0, 1, 3, 10, 30, 100, 300, 1000)]
-    return Rates(dots, [t for t in ticks if t[1] <= 1], place(retrained[0]) if retrained else None)
+    return Rates(
+        [make_dot(row) for row in rows],
+        [t for t in ticks if t[1] <= 1],
+        None if rate is None else place(rate),
+    )

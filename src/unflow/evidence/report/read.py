@@ -1,4 +1,4 @@
-"""What a run folder says: audit.json, samples, training curves and lineage as plain records."""
+"""Read a run folder: audit.json, samples, training logs and lineage."""
 
 from __future__ import annotations
 
@@ -13,61 +13,20 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 
+from unflow.evidence.report.words import method_name
+from unflow.evidence.row import SCHEMA, AuditRow, find_row, numbers_in, read_rows, sort_rows
 from unflow.ground.errors import InputError
 from unflow.ground.files import read_json, read_json_lines
-
-SCHEMA = 1
-REFERENCES = ("original", "retrained", "target")
-
-
-@dataclass(frozen=True)
-class Row:
-    """One line of the audit: a model of one family made by one method."""
-
-    values: Mapping[str, Any]
-
-    @property
-    def family(self) -> str:
-        """``flow``, ``flow_map`` or ``generator``."""
-        return str(self.values["family"])
-
-    @property
-    def method(self) -> str:
-        """A reference (``original``, ``retrained``, ``target``) or the name of a method."""
-        return str(self.values["method"])
-
-    @property
-    def key(self) -> str:
-        """The stem of the files that belong to this row: ``<family>-<method>``."""
-        return f"{self.family}-{self.method}"
-
-    @property
-    def is_reference(self) -> bool:
-        """Whether the row is there to be compared with."""
-        return self.method in REFERENCES
-
-    def number(self, name: str) -> float | None:
-        """Return a measured number (``cost.x`` looks under ``cost``), or None if not measured."""
-        found: Any = self.values
-        for part in name.split("."):
-            found = found.get(part) if isinstance(found, Mapping) else None
-        is_number = isinstance(found, int | float) and not isinstance(found, bool)
-        return float(found) if is_number else None
-
-    def counts(self, name: str) -> NDArray[np.float64] | None:
-        """Return ``class_counts`` or ``transition`` as an array, or None if not measured."""
-        found = self.values.get(name)
-        return None if found is None else np.asarray(found, dtype=np.float64)
 
 
 @dataclass(frozen=True)
 class Samples:
-    """Samples of one row; what was not stored is None.
+    """Samples of one row; None for an array that was not stored.
 
-    Args:
-        x: [n, *shape], images in [-1, 1].
+    Attributes:
+        x: samples, [n, *shape]; images are in [-1, 1].
         z: their latents, [n, *shape].
-        label: the judge's class, [n].
+        label: class that the judge predicts, [n].
         energy: F(x), [n].
         probability: the judge's probability of the forgotten classes, [n].
     """
@@ -84,7 +43,7 @@ class Samples:
         return self.x.ndim == 4 and self.x.shape[1] in (1, 3)
 
     def same_latents(self, other: Samples | None) -> bool:
-        """Return whether both rows stored latents, and these are equal, one by one."""
+        """Return whether both rows stored latents, and all of them are equal."""
         if other is None or self.z is None or other.z is None or len(self.x) != len(other.x):
             return False
         return self.z.shape == other.z.shape and bool(np.array_equal(self.z, other.z))
@@ -94,10 +53,10 @@ class Samples:
 class Strengths:
     """Samples of one request at several strengths, from the same latents.
 
-    Args:
+    Attributes:
         strength: ascending, [s].
-        x: [s, m, *shape], images in [-1, 1].
-        label: the judge's class, [s, m].
+        x: samples, [s, m, *shape]; images are in [-1, 1].
+        label: class that the judge predicts, [s, m].
         forget_rate: over all latents of the audit, [s].
     """
 
@@ -114,11 +73,11 @@ class Strengths:
 
 @dataclass(frozen=True)
 class Run:
-    """Everything that the page is made from."""
+    """The content of a run folder."""
 
     name: str
     audit: Mapping[str, Any]
-    rows: Sequence[Row]
+    rows: Sequence[AuditRow]
     config: Mapping[str, Any]
     split: Mapping[str, Any]
     samples: Mapping[str, Samples]
@@ -131,27 +90,34 @@ class Run:
         """The families in the order of the audit."""
         return list(dict.fromkeys(row.family for row in self.rows))
 
-    def rows_of(self, family: str) -> list[Row]:
+    def rows_of(self, family: str) -> list[AuditRow]:
         """Return a family's rows, references first."""
-        rows = [row for row in self.rows if row.family == family]
-        order = {name: i for i, name in enumerate(REFERENCES)}
-        return sorted(rows, key=lambda row: order.get(row.method, len(order)))
+        return sort_rows(self.rows, family)
 
-    def row(self, family: str, method: str) -> Row | None:
+    def row(self, family: str, method: str) -> AuditRow | None:
         """Return the first row of a method in a family, or None."""
-        found = (row for row in self.rows if (row.family, row.method) == (family, method))
-        return next(found, None)
+        return find_row(self.rows, family, method)
+
+    def row_name(self, row: AuditRow) -> str:
+        """Return the name of a row's method, with the seed if the table has several rows of the method."""
+        is_repeated = sum(other.key == row.key for other in self.rows) > 1
+        seed = f", seed {row.seed}" if is_repeated and row.seed is not None else ""
+        return method_name(row.method) + seed
+
+    def floor(self, family: str) -> Mapping[str, float]:
+        """Return the distances between two independent sets of exact target samples, by measure."""
+        return numbers_in((self.audit.get("floor") or {}).get(family) or {})
 
     @cached_property
     def request(self) -> Mapping[str, Any]:
-        """The request: the audit's, else what the configuration says."""
+        """The request as recorded by the audit, with missing fields taken from the configuration."""
         names = ("forget", "margin", "strength", "divergence")
         configured = {name: self.config[name] for name in names if name in self.config}
         return {**configured, **(self.audit.get("request") or {})}
 
     @cached_property
     def forget(self) -> list[int]:
-        """The classes to forget; empty for a request that names none."""
+        """The forgotten classes; empty if the request names none."""
         forget = self.request.get("forget")
         return [int(k) for k in ([forget] if isinstance(forget, int | str) else forget or [])]
 
@@ -162,16 +128,16 @@ class Run:
 
     @property
     def forgotten(self) -> str:
-        """What is forgotten, as it stands in a sentence: ‘3’, or ‘3’ or ‘5’."""
+        """The forgotten classes as they appear in a sentence: "‘3’" or "‘3’ or ‘5’"."""
         names = [f"‘{self.class_name(k)}’" for k in self.forget]
-        return " or ".join(names) if 0 < len(names) <= 4 else "what was to be forgotten"
+        return " or ".join(names) if 0 < len(names) <= 4 else "a forgotten class"
 
 
 def read_run(run: Path) -> Run:
     """Read a run folder.
 
     Raises:
-        InputError: if there is no audit.json, or a file is damaged or of another schema.
+        InputError: if audit.json is missing, or a file is damaged or has another schema.
     """
     if not (run / "audit.json").is_file():
         raise InputError(
@@ -179,7 +145,7 @@ def read_run(run: Path) -> Run:
             "wrote: audit the models first"
         )
     audit = _read_audit(run / "audit.json")
-    rows = [Row(values) for values in audit["rows"]]
+    rows = read_rows(audit["rows"])
     files = {key: run / "samples" / f"{key}.npz" for key in dict.fromkeys(row.key for row in rows)}
     return Run(
         name=run.resolve().name,
@@ -189,25 +155,27 @@ def read_run(run: Path) -> Run:
         split=read_json(run / "split.json") if (run / "split.json").is_file() else {},
         samples={key: _read_samples(path) for key, path in files.items() if path.is_file()},
         strengths=_read_strengths(run, rows),
-        curves={_folder(run, p): read_json_lines(p) for p in sorted(run.rglob("metrics.jsonl"))},
-        lineage={_folder(run, p): read_json(p) for p in sorted(run.rglob("lineage.json"))},
+        curves={_relative_folder(run, p): read_json_lines(p) for p in sorted(run.rglob("metrics.jsonl"))},
+        lineage={_relative_folder(run, p): read_json(p) for p in sorted(run.rglob("lineage.json"))},
     )
 
 
-def _read_strengths(run: Path, rows: Sequence[Row]) -> dict[str, Strengths]:
+def _read_strengths(run: Path, rows: Sequence[AuditRow]) -> dict[str, Strengths]:
     files = {row.family: run / "samples" / f"{row.family}-strengths.npz" for row in rows}
-    return {family: _strengths(path) for family, path in files.items() if path.is_file()}
+    return {family: _read_family_strengths(path) for family, path in files.items() if path.is_file()}
 
 
-def _strengths(path: Path) -> Strengths:
+def _read_family_strengths(path: Path) -> Strengths:
     arrays = _read_arrays(path, ("strength", "x", "label", "forget_rate"))
     try:
         found = Strengths(**arrays)
-        whole = found.label.shape == found.x.shape[:2] and len(found.x) == len(found.strength)
+        is_complete = found.label.shape == found.x.shape[:2] and len(found.x) == len(found.strength)
     except TypeError:
-        whole = False
-    if not whole:
-        raise InputError(f"{path} is damaged; expected what `unflow audit --strengths` wrote: run it again")
+        is_complete = False
+    if not is_complete:
+        raise InputError(
+            f"{path} is damaged; expected the file that `unflow audit --strengths` wrote: run it again"
+        )
     return found
 
 
@@ -221,12 +189,12 @@ def _read_arrays(path: Path, names: Sequence[str]) -> dict[str, NDArray[Any]]:
         ) from error
 
 
-def _folder(run: Path, path: Path) -> str:
+def _relative_folder(run: Path, path: Path) -> str:
     return path.parent.relative_to(run).as_posix()
 
 
 def _read_audit(path: Path) -> dict[str, Any]:
-    audit = read_json(path)
+    audit: dict[str, Any] = read_json(path)
     schema = audit.get("schema") if isinstance(audit, dict) else None
     if schema != SCHEMA:
         raise InputError(f"{path} has schema {schema}; expected {SCHEMA}: run `unflow audit` again")

@@ -1,61 +1,67 @@
-"""Where mass went, as ribbons from the class before (left) to the class after (right) of the same latents."""
+"""Class transitions as ribbons: for the same latents, the class before (left) and after (right)."""
 
 from __future__ import annotations
 
 import html
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+if TYPE_CHECKING:
+    from markupsafe import Markup
+
 Array = NDArray[np.float64]
 
 WIDTH, SIDE, BAR = 320.0, 62.0, 7.0
-"""Of the picture, of the names at its sides, of the bars beside them."""
+"""Widths: of the picture, of the class names on each side, and of a bar."""
 BARS, GAP, LINE = 200.0, 5.0, 9.0
-"""Heights: of a side's bars together, of the room between two, and of a name."""
+"""Heights: of all bars of one side together, of the gap between two bars, and of a class name."""
 KINDS = ("stays", "moves", "forgotten")
-"""In the order of drawing: what moves lies over what stays."""
+"""Kinds of ribbons in drawing order: later kinds cover earlier ones."""
 
 
-def ribbons(counts: Array, names: Sequence[str], forget: Sequence[int], words: str) -> str:
-    """Return an SVG element: bars by class on both sides, and between them a ribbon for every move.
+def draw_ribbons(counts: Array, names: Sequence[str], forget: Sequence[int], description: str) -> Markup:
+    """Return an SVG element with a bar per class on both sides and a ribbon per nonzero count.
 
     Args:
-        counts: latents by class before (row) and after (column), [classes, classes], of a positive sum.
-        names: of the classes.
-        forget: forgotten classes, whose ribbons stand out.
-        words: what the picture shows, for those who do not see it.
+        counts: number of latents by class before (row) and after (column), [classes, classes]; sum > 0.
+        names: the class names, [classes].
+        forget: indices of the forgotten classes, which are highlighted.
+        description: text alternative for screen readers.
     """
+    from markupsafe import Markup
+
     sizes = counts * (BARS / counts.sum())
-    before, after = _tops(sizes.sum(1)), _tops(sizes.sum(0))
+    before, after = _stack(sizes.sum(1)), _stack(sizes.sum(0))
     starts = before[:, None] + np.cumsum(sizes, 1) - sizes
     ends = after[None, :] + np.cumsum(sizes, 0) - sizes
     paths: dict[str, list[str]] = {kind: [] for kind in KINDS}
     for i, j in zip(*np.nonzero(counts), strict=True):
         kind = "forgotten" if {i, j} & set(forget) else "stays" if i == j else "moves"
         title = html.escape(f"{names[i]} to {names[j]}: {counts[i, j]:.0f}")
-        shape = _ribbon(float(starts[i, j]), float(ends[i, j]), float(sizes[i, j]))
+        shape = _ribbon_path(float(starts[i, j]), float(ends[i, j]), float(sizes[i, j]))
         paths[kind].append(f'<path class="{kind}" d="{shape}"><title>{title}</title></path>')
     drawn = [path for kind in KINDS for path in paths[kind]]
-    drawn += _bars(before, sizes.sum(1), names, forget, SIDE, SIDE - 4, "end")
-    drawn += _bars(after, sizes.sum(0), names, forget, WIDTH - SIDE - BAR, WIDTH - SIDE + 4, "start")
+    drawn += _draw_bars(before, sizes.sum(1), names, forget, SIDE, SIDE - 4, "end")
+    drawn += _draw_bars(after, sizes.sum(0), names, forget, WIDTH - SIDE - BAR, WIDTH - SIDE + 4, "start")
     height = max(
         top[-1] + max(total[-1], LINE) for top, total in ((before, sizes.sum(1)), (after, sizes.sum(0)))
     )
-    return (
+    return Markup(
         f'<svg class="ribbons" viewBox="0 0 {WIDTH:.0f} {height + 2:.0f}" role="img" '
-        f'aria-label="{html.escape(words)}">{"".join(drawn)}</svg>'
+        f'aria-label="{html.escape(description)}">{"".join(drawn)}</svg>'
     )
 
 
-def _tops(totals: Array) -> Array:
-    """Return where the bars of a side start, one below the other, each with room for its name."""
-    room = np.maximum(totals, LINE) + GAP
-    return np.cumsum(room) - room
+def _stack(totals: Array) -> Array:
+    """Return the top of each bar of one side; a bar takes at least the height of its name."""
+    heights = np.maximum(totals, LINE) + GAP
+    return np.cumsum(heights) - heights
 
 
-def _ribbon(start: float, end: float, thick: float) -> str:
+def _ribbon_path(start: float, end: float, thick: float) -> str:
     left, middle, right = SIDE + BAR, WIDTH / 2, WIDTH - SIDE - BAR
     return (
         f"M{left:.0f} {start:.1f}C{middle:.0f} {start:.1f} {middle:.0f} {end:.1f} {right:.0f} {end:.1f}"
@@ -64,7 +70,7 @@ def _ribbon(start: float, end: float, thick: float) -> str:
     )
 
 
-def _bars(
+def _draw_bars(
     tops: Array,
     totals: Array,
     names: Sequence[str],

@@ -1,4 +1,4 @@
-"""From a matplotlib figure to SVG inside the page: no fonts, ids or addresses of its own."""
+"""Matplotlib figures as inline SVG, with the page's fonts and colours and page-wide unique ids."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from markupsafe import Markup
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Stand-ins: matplotlib draws in these colours; the page holds the CSS variables they stand for, so
-# that a chart follows the page's light or dark theme.
+# Matplotlib draws in these placeholder colours. The SVG replaces each by a CSS variable of the page, so
+# that a chart follows the light or dark theme.
 INK, MUTED, LINE, FORGET, KEEP, THIRD, FOURTH = (f"#00000{i}" for i in range(1, 8))
 PAINT = {
     INK: "currentColor",
@@ -57,12 +58,12 @@ STYLE = {
 
 
 @contextmanager
-def chart(name: str, words: str, size: tuple[float, float] = (2.75, 1.75)) -> Iterator[Chart]:
-    """Give axes to draw on; afterwards ``svg`` holds the picture.
+def draw_chart(name: str, description: str, size: tuple[float, float] = (2.75, 1.75)) -> Iterator[Chart]:
+    """Yield a chart with empty axes; when the block ends, its ``svg`` is the drawing.
 
     Args:
-        name: unique on the page: it prefixes the ids inside the picture.
-        words: what the picture shows, for those who do not see it.
+        name: unique on the page; prefixes the ids inside the SVG.
+        description: text alternative for screen readers.
         size: width and height in inches.
     """
     import matplotlib
@@ -73,21 +74,28 @@ def chart(name: str, words: str, size: tuple[float, float] = (2.75, 1.75)) -> It
         axes = figure.add_subplot()
         figure.patch.set_visible(False)
         axes.patch.set_visible(False)
-        result = Chart(axes)
-        yield result
-        result.svg = inline(figure, name, words)
+        chart = Chart(axes)
+        yield chart
+        chart.svg = _to_inline_svg(figure, name, description)
 
 
 class Chart:
-    """Axes, and the picture that they became."""
+    """Axes to draw on, and after ``draw_chart`` the SVG of the drawing.
+
+    Attributes:
+        axes: the axes of a figure with one plot.
+        svg: an SVG element that is safe to put into a page beside others.
+    """
+
+    svg: Markup
 
     def __init__(self, axes: Axes) -> None:
         self.axes = axes
-        self.svg = ""
 
 
-def inline(figure: Figure, name: str, words: str) -> str:
-    """Return a figure as an SVG element that may stand in an HTML page beside others."""
+def _to_inline_svg(figure: Figure, name: str, description: str) -> Markup:
+    from markupsafe import Markup
+
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None})
     svg = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>", "", buffer.getvalue(), flags=re.S)
@@ -96,13 +104,13 @@ def inline(figure: Figure, name: str, words: str) -> str:
     assert view is not None, "matplotlib writes a viewBox"
     body = svg[svg.index(">", start) + 1 : svg.rindex("</svg>")]
     used = set(re.findall(r'(?:url\(#|href="#)([\w.-]+)', body))
-    body = re.sub(r"<[^>]+>", lambda tag: _tag(tag[0], name, used), body)
+    body = re.sub(r"<[^>]+>", lambda tag: _rewrite_tag(tag[0], name, used), body)
     body = re.sub(r"\s*\n\s*", "\n", body)
-    return f'<svg {view[0]} role="img" aria-label="{html.escape(words)}">{body}</svg>'
+    return Markup(f'<svg {view[0]} role="img" aria-label="{html.escape(description)}">{body}</svg>')
 
 
-def _tag(tag: str, name: str, used: set[str]) -> str:
-    """Return a tag with page-wide unique ids, the page's font and colours, and short numbers."""
+def _rewrite_tag(tag: str, name: str, used: set[str]) -> str:
+    """Prefix the ids that are used, drop the font, replace placeholder colours and shorten numbers."""
     tag = re.sub(r' id="([^"]+)"', lambda m: f' id="{name}-{m[1]}"' if m[1] in used else "", tag)
     tag = re.sub(r"xlink:href", "href", tag)
     tag = re.sub(r'(url\(#|href="#)', rf"\g<1>{name}-", tag)

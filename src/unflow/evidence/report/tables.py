@@ -1,4 +1,4 @@
-"""The page's tables: rows of the audit, who moved where, cost and origin, as text to print."""
+"""The tables of the page, with their cells as text."""
 
 from __future__ import annotations
 
@@ -7,22 +7,29 @@ import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from unflow.evidence.report.read import Row, Run
-from unflow.evidence.report.ribbons import ribbons
-from unflow.evidence.report.summary import half_width, label, tags
-from unflow.evidence.report.words import ABOUT, COSTS, METRICS, MISSING, Metric, method_name, number
+from unflow.evidence.measures import COSTS, KNOWN, PAGE, Measure
+from unflow.evidence.report.read import Run
+from unflow.evidence.report.ribbons import draw_ribbons
+from unflow.evidence.report.words import ABOUT, MISSING, format_number, method_name
+from unflow.evidence.row import AuditRow, numbers_in
+
+if TYPE_CHECKING:
+    from markupsafe import Markup
 
 MAX_CLASSES = 20
+COST_COLUMNS = tuple(measure for measure in COSTS if measure.key != "cost.retrain_seconds_5pct")
+"""The time of the early stop appears as a ratio."""
+NOT_RESOLVED = "not resolved"
 
 
 @dataclass(frozen=True)
 class Line:
-    """One table row: a name with its explanation and tags, and its cells."""
+    """One line of a table: a name with its explanation and tags, and its cells."""
 
     name: str
     about: str
@@ -32,119 +39,137 @@ class Line:
 
 @dataclass(frozen=True)
 class Table:
-    """References (and the floor) apart from methods."""
+    """A table that separates the references and the floor from the methods."""
 
     references: Sequence[Line]
     methods: Sequence[Line]
     caption: str = ""
 
 
-def audit_table(run: Run, family: str) -> Table:
-    """Return a family's rows of the audit, the floor first."""
-    rows = run.rows_of(family)
-    floor = (run.audit.get("floor") or {}).get(family) or {}
-    lines = {id(row): _line(run, row, [_audit_cell(m, row) for m in METRICS]) for row in rows}
-    return Table(
-        references=[
-            Line("floor", ABOUT["floor"], [], [m.text(Row(floor).number(m.key)) for m in METRICS]),
-            *(lines[id(row)] for row in rows if row.is_reference),
-        ],
-        methods=[lines[id(row)] for row in rows if not row.is_reference],
-        caption=_caption(rows),
+def build_audit_table(run: Run, family: str) -> Table:
+    """Return the measures of a family's rows, with the floor first."""
+    rows, floor = run.rows_of(family), run.floor(family)
+    floor_cells = [_format_measure(measure, floor.get(measure.key)) for measure in PAGE]
+    return _build_table(
+        run,
+        [(row, [_audit_cell(measure, row) for measure in PAGE]) for row in rows],
+        [Line("floor", ABOUT["floor"], [], floor_cells)],
+        _write_caption(rows),
     )
 
 
+def _build_table(
+    run: Run, rows: Sequence[tuple[AuditRow, list[str]]], first: Sequence[Line] = (), caption: str = ""
+) -> Table:
+    references = [_build_line(run, row, cells) for row, cells in rows if row.is_reference]
+    methods = [_build_line(run, row, cells) for row, cells in rows if not row.is_reference]
+    return Table([*first, *references], methods, caption)
+
+
 @dataclass(frozen=True)
-class Resolved:
-    """Differences from the references: a line per method, a cell per reference and measure."""
+class Differences:
+    """Differences from the references: a line per method, a cell per measure and reference."""
 
     headings: Sequence[str]
     lines: Sequence[Line]
 
 
-NOT_RESOLVED = "not resolved"
-
-
-def resolved_table(run: Run, family: str) -> Resolved | None:
-    """Return which differences of a family are more than noise; None where the audit does not say."""
+def build_difference_table(run: Run, family: str) -> Differences | None:
+    """Return the differences of a family's methods from its references; None if the audit has none."""
     own = [d for d in run.audit.get("differences") or [] if d["family"] == family]
     if not own:
         return None
     columns = list(dict.fromkeys((d["measure"], d["reference"]) for d in own))
-    cells = {(d["method"], d["measure"], d["reference"]): _resolved(d) for d in own}
+    cells = {(d["method"], d["measure"], d["reference"]): _format_difference(d) for d in own}
     rows = [row for row in run.rows_of(family) if not row.is_reference]
-    return Resolved(
+    return Differences(
         [f"{_heading(measure)} - {method_name(reference)}" for measure, reference in columns],
-        [_line(run, row, [cells.get((row.method, *column), MISSING) for column in columns]) for row in rows],
+        [
+            _build_line(run, row, [cells.get((row.method, *column), MISSING) for column in columns])
+            for row in rows
+        ],
     )
 
 
 def _heading(measure: str) -> str:
-    return "points left" if measure == "forget_rate" else next(m.heading for m in METRICS if m.key == measure)
+    return "points left" if measure == "forget_rate" else KNOWN[measure].heading
 
 
-def _resolved(difference: Mapping[str, Any]) -> str:
+def _format_difference(difference: Mapping[str, Any]) -> str:
     if not difference["resolved"]:
         return NOT_RESOLVED
     scale = 100 if difference["measure"] == "forget_rate" else 1
-    value, low, high = (number(scale * v, 2) for v in (difference["difference"], *difference["interval"]))
+    value, low, high = (
+        format_number(scale * v, 2) for v in (difference["difference"], *difference["interval"])
+    )
     return f"{value} [{low}, {high}]"
 
 
-def _line(run: Run, row: Row, cells: Sequence[str]) -> Line:
-    return Line(label(run, row), ABOUT.get(row.method, ""), tags(run, row), cells)
+def _build_line(run: Run, row: AuditRow, cells: Sequence[str]) -> Line:
+    tags = {"over-forgets": row.over_forgets, "recoverable": row.original_recoverable}
+    shown = [] if row.is_reference else [tag for tag, holds in tags.items() if holds]
+    return Line(run.row_name(row), ABOUT.get(row.method, ""), shown, cells)
 
 
-def _audit_cell(metric: Metric, row: Row) -> str:
-    text, half = metric.text(row.number(metric.key)), half_width(row)
-    is_rate = metric.key == "forget_rate" and half is not None
-    return f"{text} ± {metric.text(half)}" if is_rate else text
+def _audit_cell(measure: Measure, row: AuditRow) -> str:
+    cell, half = _format_measure(measure, row.number(measure.key)), row.half_width
+    is_rate = measure.key == "forget_rate" and half is not None
+    return f"{cell} ± {_format_measure(measure, half)}" if is_rate else cell
 
 
-def _caption(rows: Sequence[Row]) -> str:
+def _format_measure(measure: Measure, value: float | None) -> str:
+    return format_number(None if value is None else measure.scale * value, measure.decimals)
+
+
+def _write_caption(rows: Sequence[AuditRow]) -> str:
     parts = []
-    for name, words in (("n", "samples a row"), ("extractor", "features"), ("seed", "seed")):
-        values = sorted({str(v) for row in rows if (v := row.values.get(name)) is not None})
-        parts.append(f"{words}: {', '.join(values) or 'not recorded'}")
+    for name, heading in (("n", "samples per row"), ("extractor", "features"), ("seed", "seed")):
+        values = sorted({str(value) for row in rows if (value := row[name]) is not None})
+        parts.append(f"{heading}: {', '.join(values) or 'not recorded'}")
     return "; ".join(parts)
 
 
-def cost_table(run: Run, family: str) -> Table:
-    """Return a family's costs; the last two cells are shares of the time that retraining takes."""
+def build_cost_table(run: Run, family: str) -> Table:
+    """Return the costs of a family; the last two cells are percentages of the time of retraining."""
     retrained = run.row(family, "retrained")
-    lines: dict[bool, list[Line]] = {True: [], False: []}
+    rows = []
     for row in run.rows_of(family):
-        whole = None if retrained is None else retrained.number("cost.train_seconds")
-        source = retrained or row
-        early = source.number("cost.retrain_seconds_5pct")
-        if early is None:
-            early = row.number("cost.retrain_seconds_5pct")
-        cells = [metric.text(row.number(metric.key)) for metric in COSTS]
-        ratios = [_ratio(row.number("cost.unlearn_seconds"), t) for t in (whole, early)]
-        lines[row.is_reference].append(_line(run, row, [*cells, *ratios]))
-    return Table(lines[True], lines[False])
+        full = None if retrained is None else retrained.number("cost.train_seconds")
+        early = None if retrained is None else retrained.number("cost.retrain_seconds_5pct")
+        early = row.number("cost.retrain_seconds_5pct") if early is None else early
+        cells = [_format_measure(measure, row.number(measure.key)) for measure in COST_COLUMNS]
+        ratios = [_format_ratio(row.number("cost.unlearn_seconds"), seconds) for seconds in (full, early)]
+        rows.append((row, [*cells, *ratios]))
+    return _build_table(run, rows)
 
 
-def _ratio(seconds: float | None, retraining: float | None) -> str:
-    return MISSING if seconds is None or not retraining else number(100 * seconds / retraining, 1)
+def _format_ratio(seconds: float | None, retraining: float | None) -> str:
+    return MISSING if seconds is None or not retraining else format_number(100 * seconds / retraining, 1)
 
 
 @dataclass(frozen=True)
 class Cell:
-    """A count and its shade: the share of its line, 0 to 1."""
+    """A count, and its share of its line in [0, 1], which sets the shade."""
 
     text: str
     share: float
 
 
 @dataclass(frozen=True)
-class Moves:
-    """Class before -> class after for the same latents, and what it says in words."""
+class Transitions:
+    """Counts of class before -> class after for the same latents, with a sentence about them.
+
+    Attributes:
+        name: the row's name.
+        classes: names of all classes.
+        lines: name of a class before, whether it is forgotten, and a cell per class after.
+        description: the counts in words.
+    """
 
     name: str
     classes: Sequence[str]
     lines: Sequence[tuple[str, bool, Sequence[Cell]]]
-    words: str
+    description: str
 
     @property
     def is_compact(self) -> bool:
@@ -152,12 +177,12 @@ class Moves:
         return max(map(len, self.classes)) <= 3
 
 
-def moves(run: Run, row: Row) -> Moves | None:
-    """Return a row's transition matrix; None where there is none, and for references.
+def build_transitions(run: Run, row: AuditRow) -> Transitions | None:
+    """Return a row's transition counts; None if it has none, and for references.
 
-    A model trained anew maps latents in its own way: its matrix would say nothing.
+    A retrained model maps latents differently, so its transitions are not meaningful.
     """
-    matrix = row.counts("transition")
+    matrix = _read_transitions(row)
     if matrix is None or row.is_reference or matrix.ndim != 2 or not matrix.sum():
         return None
     names = [run.class_name(k) for k in range(len(matrix))]
@@ -165,52 +190,59 @@ def moves(run: Run, row: Row) -> Moves | None:
     lines = []
     for k in shown:
         total = matrix[k].sum()
-        cells = [Cell(number(c, 0), round(c / total, 3) if total else 0.0) for c in matrix[k]]
+        cells = [Cell(format_number(c, 0), round(c / total, 3) if total else 0.0) for c in matrix[k]]
         lines.append((names[k], k in run.forget, cells))
-    return Moves(label(run, row), names, lines, _moves_in_words(run, matrix))
+    return Transitions(run.row_name(row), names, lines, _describe_transitions(run, matrix))
 
 
-def ribbons_of(run: Run, row: Row) -> str:
-    """Return a row's transition matrix as ribbons; of many classes, the forgotten ones' alone."""
-    matrix = row.counts("transition")
+def _read_transitions(row: AuditRow) -> NDArray[np.float64] | None:
+    return None if row.transition is None else np.asarray(row.transition, dtype=np.float64)
+
+
+def draw_transitions(run: Run, row: AuditRow) -> Markup:
+    """Return a row's transition counts as ribbons.
+
+    Of more than ``MAX_CLASSES`` classes, show the forgotten ones and the most frequent destinations of their
+    latents.
+    """
+    matrix = _read_transitions(row)
     assert matrix is not None
     names = [run.class_name(k) for k in range(len(matrix))]
-    shown = np.arange(len(matrix)) if len(matrix) <= MAX_CLASSES else _most(matrix, run.forget)
+    shown = np.arange(len(matrix)) if len(matrix) <= MAX_CLASSES else _choose_classes(matrix, run.forget)
     forget = [i for i, k in enumerate(shown) if k in run.forget]
-    words = f"Class before and after of {label(run, row)}. {_moves_in_words(run, matrix)}"
-    return ribbons(matrix[np.ix_(shown, shown)], [names[k] for k in shown], forget, words)
+    description = f"Class before and after of {run.row_name(row)}. {_describe_transitions(run, matrix)}"
+    return draw_ribbons(matrix[np.ix_(shown, shown)], [names[k] for k in shown], forget, description)
 
 
-def _most(matrix: NDArray[np.float64], forget: Sequence[int]) -> NDArray[np.int64]:
-    """Return the forgotten classes and those that took most of them."""
-    took = matrix[list(forget)].sum(0)
-    took[list(forget)] = np.inf
-    return np.sort(np.argsort(-took, kind="stable")[:MAX_CLASSES])
+def _choose_classes(matrix: NDArray[np.float64], forget: Sequence[int]) -> NDArray[np.int64]:
+    received = matrix[list(forget)].sum(0)
+    received[list(forget)] = np.inf
+    return np.sort(np.argsort(-received, kind="stable")[:MAX_CLASSES])
 
 
-def _moves_in_words(run: Run, matrix: NDArray[np.float64]) -> str:
+def _describe_transitions(run: Run, matrix: NDArray[np.float64]) -> str:
     is_forgotten = np.isin(np.arange(len(matrix)), run.forget)
     retained = matrix[~is_forgotten].sum()
     parts = []
     if retained:
         kept = 100 * np.trace(matrix[~is_forgotten][:, ~is_forgotten]) / retained
         parts.append(
-            f"Of {number(retained, 0)} latents that drew a retained class, {number(kept, 1)} % "
+            f"Of {format_number(retained, 0)} latents that drew a retained class, {format_number(kept, 1)} % "
             "draw the same class"
         )
     if (drew := matrix[is_forgotten].sum()) > 0:
         still = matrix[is_forgotten][:, is_forgotten].sum()
         parts.append(
-            f"of {number(drew, 0)} that drew {run.forgotten}, {number(still, 0)} "
+            f"of {format_number(drew, 0)} that drew {run.forgotten}, {format_number(still, 0)} "
             f"still {'does' if still == 1 else 'do'}"
         )
-    text = "; ".join(parts)
-    return f"{text[:1].upper()}{text[1:]}."
+    sentence = "; ".join(parts)
+    return f"{sentence[:1].upper()}{sentence[1:]}."
 
 
 @dataclass(frozen=True)
 class Origin:
-    """Where a model on disk comes from."""
+    """The provenance of a model on disk; ``share`` is its time as a share of the longest."""
 
     folder: str
     method: str
@@ -223,70 +255,70 @@ class Origin:
     settings: str
 
 
-def origins(run: Run) -> list[Origin]:
-    """Return one record a bundle, with its time as a share of the longest."""
-    seconds = {name: Row(record).number("seconds") for name, record in run.lineage.items()}
+def list_origins(run: Run) -> list[Origin]:
+    """Return one record per bundle."""
+    seconds = {name: numbers_in(record).get("seconds") for name, record in run.lineage.items()}
     longest = max((s for s in seconds.values() if s is not None), default=0.0)
     return [
         Origin(
             folder=name,
-            method=text(record.get("method")),
-            seed=text(record.get("seed")),
+            method=format_value(record.get("method")),
+            seed=format_value(record.get("seed")),
             seconds=seconds[name],
             share=(seconds[name] or 0.0) / longest if longest else 0.0,
-            parent=short_hash(record.get("parent")),
-            sha256=short_hash(record.get("sha256")),
-            data_used=text(record.get("data_used")),
-            settings=json.dumps(public(record.get("settings") or {}), indent=1, default=str),
+            parent=shorten_hash(record.get("parent")),
+            sha256=shorten_hash(record.get("sha256")),
+            data_used=format_value(record.get("data_used")),
+            settings=json.dumps(shorten_paths(record.get("settings") or {}), indent=1, default=str),
         )
         for name, record in run.lineage.items()
     ]
 
 
-def split_parts(run: Run) -> list[tuple[str, str, str]]:
-    """Return name, size and short hash of the parts of the data."""
+def list_split_parts(run: Run) -> list[tuple[str, str, str]]:
+    """Return the name, size and shortened hash of each part of the data."""
     parts = run.split.get("parts") or {}
     return [
-        (str(name), text(part.get("n")), short_hash(part.get("sha256")))
+        (str(name), format_value(part.get("n")), shorten_hash(part.get("sha256")))
         for name, part in parts.items()
         if isinstance(part, Mapping)
     ]
 
 
-def command(run: Run) -> str:
-    """Return the command line that made the run, from its configuration; empty if unknown."""
-    options = {k: v for k, v in public(run.config).items() if v is not None and v is not False}
+def reconstruct_command(run: Run) -> str:
+    """Return the command line that made the run, from its configuration; "" if it is unknown."""
+    options = {k: v for k, v in shorten_paths(run.config).items() if v is not None and v is not False}
     if "command" not in options:
         return ""
     words = ["unflow", str(options.pop("command"))]
     for name, value in options.items():
-        told = ",".join(map(str, value)) if isinstance(value, list) else str(value)
-        words += [f"--{name}", shlex.quote(told.lower() if value is True else told)]
+        argument = ",".join(map(str, value)) if isinstance(value, list) else str(value)
+        words += [f"--{name}", shlex.quote(argument.lower() if value is True else argument)]
     return " ".join([*words, "--out", shlex.quote(run.name)])
 
 
-def short_hash(value: Any) -> str:
+def shorten_hash(value: Any) -> str:
     """Return the first 12 digits of a hash."""
     return MISSING if value is None else str(value)[:12]
 
 
-def text(value: Any) -> str:
-    """Return any plain value as words; null and nothing are –."""
+def format_value(value: Any) -> str:
+    """Return a value of a JSON or YAML file as text; null and empty values are –."""
     if value is None or value in ([], "", {}):
         return MISSING
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):
-        return number(value, 4)
-    return ", ".join(map(str, value)) if isinstance(value, list) else str(public(value))
+        return format_number(value, 4)
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(shorten_paths(value))
 
 
-def public(value: Any) -> Any:
-    """Return plain data in which an absolute path is only its last part: a page travels."""
+def shorten_paths(value: Any) -> Any:
+    """Return plain data in which absolute paths are cut to their last part, since a page may be shared."""
     if isinstance(value, Mapping):
-        return {str(k): public(v) for k, v in value.items()}
+        return {str(k): shorten_paths(v) for k, v in value.items()}
     if isinstance(value, list):
-        return [public(v) for v in value]
+        return [shorten_paths(v) for v in value]
     if not isinstance(value, str):
         return value
     folder = value.rpartition(":")[2]  # classifier:DIR, mnist:DIR

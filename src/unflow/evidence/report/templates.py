@@ -1,4 +1,4 @@
-"""The templates of the pages, and the one way to fill them."""
+"""Jinja templates of the pages: fill one, and write the page."""
 
 from __future__ import annotations
 
@@ -7,16 +7,17 @@ from typing import Any
 
 from unflow.ground.files import write_bytes
 
+STYLE_PACKAGE = "unflow.evidence.report"
 
-def fill(name: str, context: dict[str, Any], package: str = "unflow.evidence.report") -> str:
-    """Return a template of a package with its values; a value that is missing is an error.
 
-    What a template includes is looked for beside it, then here: other packages' pages have this one's style.
+def fill_template(name: str, context: dict[str, Any], package: str = STYLE_PACKAGE) -> str:
+    """Return a package's template filled with values; a missing value is an error.
+
+    Included files are looked up in the package, then in this one, which has the common style sheet.
     """
     import jinja2
 
-    loaders = [jinja2.PackageLoader(place, ".") for place in (package, "unflow.evidence.report")]
-
+    loaders = [jinja2.PackageLoader(place, ".") for place in (package, STYLE_PACKAGE)]
     environment = jinja2.Environment(
         loader=jinja2.ChoiceLoader(loaders),
         autoescape=True,
@@ -28,15 +29,8 @@ def fill(name: str, context: dict[str, Any], package: str = "unflow.evidence.rep
 
 
 def write_page(page: str, out: Path) -> Path:
-    """Write a page into a file (``*.html``), or as ``report.html`` into a folder; return its path."""
+    """Write a page to a file (``*.html``), or to ``report.html`` in a folder; return its path."""
     path = out if out.suffix == ".html" and not out.is_dir() else out / "report.html"
     path.parent.mkdir(parents=True, exist_ok=True)
     write_bytes(path, page.encode())
     return path
-
-
-def safe(svg: str) -> Any:
-    """Mark a picture of ours (its text is escaped already) as markup."""
-    import markupsafe
-
-    return markupsafe.Markup(svg)

@@ -1,60 +1,34 @@
-"""Audits as tables in the terminal, and their means over seeds."""
+"""Tables of audits for the terminal, and their means over seeds."""
 
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
+from unflow.evidence.measures import TERMINAL
+from unflow.evidence.row import AuditRow, find_row, read_rows, sort_rows
+from unflow.ground.errors import InputError
+
 Columns = dict[str, tuple[str, float, int]]
 """Column key -> title, factor, decimals."""
 
-COLUMNS: Columns = {
-    "forget_rate": ("forgotten left %", 100, 2),
-    "pul": ("PUL", 1, 1),
-    "fid_target": ("FD target", 1, 2),
-    "fid_retain": ("FD retain", 1, 2),
-    "c2st_target": ("c2st target", 1, 3),
-    "coverage": ("coverage", 1, 3),
-    "off_data": ("off data %", 100, 1),
-    "retained_share_tv": ("share TV", 1, 3),
-    "stayed_share": ("stayed %", 100, 1),
-    "seconds": ("seconds", 1, 1),
-}
-"""FD: Fréchet distance in judge features."""
-
-ORDER = ("original", "target", "retrained")
-"""Reference rows come first."""
-
-
-def seconds_of(row: dict[str, Any]) -> float | None:
-    """Return what a row took: unlearning, or training for original and retrained."""
-    cost = row["cost"]
-    value = cost["unlearn_seconds"] if cost["unlearn_seconds"] is not None else cost["train_seconds"]
-    return None if value is None else float(value)
-
-
-def sorted_rows(rows: Sequence[dict[str, Any]], family: str) -> list[dict[str, Any]]:
-    """Return a family's rows, references first."""
-    own = [row for row in rows if row["family"] == family]
-    return sorted(own, key=lambda r: ORDER.index(r["method"]) if r["method"] in ORDER else len(ORDER))
-
 
 def print_audit(audit: dict[str, Any]) -> None:
-    """Print one table per family, with the floor beneath, and the notes."""
+    """Print a table per family with its floor, the differences from the references, and the notes."""
     console = Console(width=None if Console().is_terminal else 140)
+    rows = read_rows(audit["rows"])
     for family, floor in audit["floor"].items():
         table = _new_table(f"{family}: forget {audit['request']['words']}")
-        for row in sorted_rows(audit["rows"], family):
-            values = row | {"seconds": seconds_of(row)}
-            table.add_row(row["method"], *(cell(values, key, COLUMNS) for key in COLUMNS))
+        for row in sort_rows(rows, family):
+            table.add_row(row.method, *(measure.write(row.number(measure.key)) for measure in TERMINAL))
         table.add_section()
-        table.add_row("floor", *(cell(floor, key, COLUMNS) for key in COLUMNS))
+        table.add_row("floor", *(measure.write(floor.get(measure.key)) for measure in TERMINAL))
         console.print(table)
-    for line in difference_lines(audit):
+    for line in format_differences(audit):
         console.print(line, highlight=False)
     for note in audit["notes"]:
         console.print(f"note: {note}", highlight=False)
@@ -63,7 +37,7 @@ def print_audit(audit: dict[str, Any]) -> None:
 HOLDS = {True: "yes", False: "NO", None: "?"}
 
 
-def guard_lines(audit: dict[str, Any]) -> list[str]:
+def format_guards(audit: Mapping[str, Any]) -> list[str]:
     """Return a line for each of the seven checks of an audit."""
     found = audit["guards"]
     return [
@@ -72,60 +46,64 @@ def guard_lines(audit: dict[str, Any]) -> list[str]:
     ]
 
 
-def difference_lines(audit: dict[str, Any]) -> list[str]:
-    """Return a line per method: how its forget rate differs from the retrained model's, or the target's."""
+def format_differences(audit: Mapping[str, Any]) -> list[str]:
+    """Return a line per method: its forget rate minus the retrained model's, else minus the target's."""
     shares = [d for d in audit["differences"] if d["measure"] == "forget_rate"]
     found = {(d["family"], d["method"], d["reference"]): d for d in shares}
     lines = []
     for family, method in dict.fromkeys((d["family"], d["method"]) for d in shares):
         d = found.get((family, method, "retrained")) or found.get((family, method, "target"))
         if d is not None:
-            lines.append(f"{family} {method} - {d['reference']}: {_difference(d)}")
+            lines.append(f"{family} {method} - {d['reference']}: {_format_difference(d)}")
     return lines
 
 
-def _difference(found: dict[str, Any]) -> str:
+def _format_difference(found: dict[str, Any]) -> str:
     low, high = (100 * end for end in found["interval"])
     text = f"forgotten left {100 * found['difference']:+.2f} points [{low:+.2f}, {high:+.2f}]"
     if found["resolved"]:
         return text
     needed = found["n_to_resolve"]
-    return f"{text}: not resolved" + (f"; {needed:,} samples a row would tell" if needed else "")
+    return f"{text}: not resolved" + (f"; {needed:,} samples per row would resolve it" if needed else "")
 
 
 def summarise(audits: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return one record per family and method: mean and sd over seeds of every table column.
+    """Return one record per family and method: mean and sd over seeds of every column of the terminal.
 
-    A value that was not measured in every seed is null.
+    Mean and sd of a number that some seed did not measure are None.
     """
+    runs = [read_rows(audit["rows"]) for audit in audits]
+    names = {measure.key: measure.key for measure in TERMINAL}
+    names["retrain_seconds_5pct"] = "cost.retrain_seconds_5pct"
     records = []
     for family in audits[0]["floor"]:
-        for method in [row["method"] for row in sorted_rows(audits[0]["rows"], family)]:
-            rows = [_find(audit, family, method) for audit in audits]
-            record: dict[str, Any] = {
-                "family": family,
-                "method": method,
-                "seeds": [row["seed"] for row in rows],
-            }
-            columns = [[(r | {"seconds": seconds_of(r)}).get(key) for r in rows] for key in COLUMNS]
-            five = [row["cost"]["retrain_seconds_5pct"] for row in rows]
-            for key, values in zip([*COLUMNS, "retrain_seconds_5pct"], [*columns, five], strict=True):
-                record |= mean_sd(key, values)
+        for row in sort_rows(runs[0], family):
+            found = [_require_row(rows, family, row.method) for rows in runs]
+            record = {"family": family, "method": row.method, "seeds": [each.seed for each in found]}
+            for key, name in names.items():
+                record |= mean_sd(key, [each.number(name) for each in found])
             records.append(record)
-        floors = [audit["floor"][family] for audit in audits]
         record = {"family": family, "method": "floor", "seeds": records[0]["seeds"]}
-        for key in COLUMNS:
-            record |= mean_sd(key, [floor.get(key) for floor in floors])
+        for measure in TERMINAL:
+            record |= mean_sd(measure.key, [audit["floor"][family].get(measure.key) for audit in audits])
         records.append(record)
     return records
 
 
-def _find(audit: dict[str, Any], family: str, method: str) -> dict[str, Any]:
-    return next(r for r in audit["rows"] if (r["family"], r["method"]) == (family, method))
+def _require_row(rows: Sequence[AuditRow], family: str, method: str) -> AuditRow:
+    found = find_row(rows, family, method)
+    if found is None:
+        raise InputError(
+            f"got audits of which one has no row {family}-{method}; expected the same rows in all"
+        )
+    return found
 
 
 def mean_sd(key: str, values: Sequence[float | None]) -> dict[str, Any]:
-    """Return mean, sd and values under a key; None where one was not measured (sd: also for one value)."""
+    """Return the mean, sd and list of values under a key.
+
+    Mean and sd are None if a value is missing; the sd also for a single value.
+    """
     numbers = [value for value in values if value is not None]
     if not numbers or len(numbers) != len(values):
         return {key: None, f"{key}_sd": None, f"{key}_values": list(values)}
@@ -134,40 +112,45 @@ def mean_sd(key: str, values: Sequence[float | None]) -> dict[str, Any]:
 
 
 def print_mean_table(records: Sequence[dict[str, Any]]) -> None:
-    """Print means with standard deviations, one table per family."""
+    """Print means with standard deviations, a table per family."""
     console = Console(width=None if Console().is_terminal else 180)
     for family in dict.fromkeys(record["family"] for record in records):
         own = [record for record in records if record["family"] == family]
         table = _new_table(f"{family}: mean ± sd over seeds {own[0]['seeds']}")
         for record in own:
-            table.add_row(record["method"], *(cell(record, key, COLUMNS) for key in COLUMNS))
+            table.add_row(record["method"], *_format_means(record))
         console.print(table)
 
 
-def mean_table_markdown(records: Sequence[dict[str, Any]]) -> str:
-    """Return means with standard deviations as Markdown, one table per family."""
+def format_mean_table(records: Sequence[dict[str, Any]]) -> str:
+    """Return means with standard deviations as Markdown, a table per family."""
     parts = []
     for family in dict.fromkeys(record["family"] for record in records):
         own = [record for record in records if record["family"] == family]
-        lines = [[f"`{r['method']}`", *(cell(r, key, COLUMNS) for key in COLUMNS)] for r in own]
-        parts.append(pipe_table([f"{family}, seeds {own[0]['seeds']}", *titles(COLUMNS)], lines))
+        lines = [[f"`{record['method']}`", *_format_means(record)] for record in own]
+        head = [f"{family}, seeds {own[0]['seeds']}", *(measure.title for measure in TERMINAL)]
+        parts.append(format_table(head, lines))
     return "\n".join(parts)
+
+
+def _format_means(record: Mapping[str, Any]) -> list[str]:
+    return [measure.write(record[measure.key], record[f"{measure.key}_sd"]) for measure in TERMINAL]
 
 
 def _new_table(title: str) -> Table:
     table = Table(title=title, title_justify="left")
-    table.add_column("method")
-    for name in titles(COLUMNS):
-        table.add_column(name, justify="right")
+    table.add_column("method", no_wrap=True)
+    for measure in TERMINAL:
+        table.add_column(measure.title, justify="right")
     return table
 
 
-def titles(columns: Columns) -> list[str]:
+def list_titles(columns: Columns) -> list[str]:
     """Return the titles of columns."""
     return [title for title, _, _ in columns.values()]
 
 
-def cell(record: dict[str, Any], key: str, columns: Columns) -> str:
+def format_cell(record: dict[str, Any], key: str, columns: Columns) -> str:
     """Return "mean ± sd" of a record's key, its value where there is no sd, or a dash."""
     _, factor, decimals = columns[key]
     value, sd = record.get(key), record.get(f"{key}_sd")
@@ -177,7 +160,7 @@ def cell(record: dict[str, Any], key: str, columns: Columns) -> str:
     return f"{factor * value:.{decimals}f}{spread}"
 
 
-def pipe_table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+def format_table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
     """Return a Markdown table, first column left, the others right."""
     rows = [head, ["---", *["---:"] * (len(head) - 1)], *lines]
     return "\n".join(f"| {' | '.join(row)} |" for row in rows) + "\n"

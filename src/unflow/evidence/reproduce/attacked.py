@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 from unflow.evidence.auditing import Attacks, Evidence, attack_one, compare_attacks
-from unflow.evidence.report.terminal import cell, mean_sd, pipe_table
+from unflow.evidence.report.terminal import format_cell, format_table, mean_sd
 from unflow.evidence.reproduce.request import Request
 from unflow.ground.files import stage
 
@@ -57,7 +57,7 @@ def format_attacks(found: Sequence[Found], rows: Sequence[str]) -> str:
         *(f"steps, {_name_images(k)}" for k in images),
     ]
     lines = [[f"`{name}`", *_format_cells(found, name, images)] for name in ("original", *rows)]
-    return pipe_table(head, lines)
+    return format_table(head, lines)
 
 
 def _name_images(k: str) -> str:
@@ -88,4 +88,4 @@ def _format_steps(found: Sequence[Found], name: str, k: str) -> str:
 
 
 def _format_mean(values: Sequence[float | None], factor: float, decimals: int) -> str:
-    return cell(mean_sd("value", values), "value", {"value": ("", factor, decimals)})
+    return format_cell(mean_sd("value", values), "value", {"value": ("", factor, decimals)})

@@ -80,7 +80,7 @@ def write_page(
         "command": command,
         "notes": [split_code(note) for note in notes],
     }
-    page = templates.fill("page.html.j2", content, package="unflow.evidence.reproduce")
+    page = templates.fill_template("page.html.j2", content, package="unflow.evidence.reproduce")
     return templates.write_page(page, Path(out))
 
 

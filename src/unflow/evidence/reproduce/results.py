@@ -9,7 +9,8 @@ from importlib.resources import files
 from typing import Any
 
 from unflow.evidence import metrics
-from unflow.evidence.report.terminal import Columns, cell, mean_sd, pipe_table, seconds_of, titles
+from unflow.evidence.report.terminal import Columns, format_cell, format_table, list_titles, mean_sd
+from unflow.evidence.row import row_from_dict
 
 Row = dict[str, Any]
 
@@ -92,7 +93,7 @@ def collect_rows(audit: dict[str, Any], dataset: str) -> list[Row]:
     retrained = next((row for row in audit["rows"] if row["method"] == "retrained"), None)
     rows = []
     for row in audit["rows"]:
-        own = {"dataset": dataset, "source": "measured", **row, "seconds": seconds_of(row)}
+        own = {"dataset": dataset, "source": "measured", **row, "seconds": row_from_dict(row).seconds}
         own["share_tv_target"] = row["retained_share_tv"]
         floor = audit["floor"][row["family"]]["fid_target"]
         own["fid_target_ratio"] = row["fid_target"] / floor if floor else None
@@ -102,7 +103,7 @@ def collect_rows(audit: dict[str, Any], dataset: str) -> list[Row]:
                 row["class_counts"], retrained["class_counts"], forget
             )
             if own["seconds"] is not None:
-                own["seconds_ratio"] = own["seconds"] / seconds_of(retrained)
+                own["seconds_ratio"] = own["seconds"] / row_from_dict(retrained).require("seconds")
         rows.append(own)
     return rows
 
@@ -159,8 +160,8 @@ def pool_rows(rows: Sequence[Row], name: str) -> list[Row]:
 def format_table(records: Sequence[Row], dataset: str, columns: Columns = COLUMNS) -> str:
     """Return the means of one dataset as Markdown."""
     own = [record for record in records if record["dataset"] == dataset]
-    lines = [[f"`{r['method']}`", *(cell(r, key, columns) for key in columns)] for r in own]
-    return pipe_table([f"{dataset}, seeds {sorted(set(own[0]['seeds']))}", *titles(columns)], lines)
+    lines = [[f"`{r['method']}`", *(format_cell(r, key, columns) for key in columns)] for r in own]
+    return format_table([f"{dataset}, seeds {sorted(set(own[0]['seeds']))}", *list_titles(columns)], lines)
 
 
 def format_paper_table(
@@ -177,10 +178,16 @@ def format_paper_table(
     lines = []
     for record in (r for r in records if r["dataset"] == dataset):
         lines.append(
-            [f"`{record['method']}`", *(cell(record["as_in_paper"], k, PAPER_COLUMNS) for k in PAPER_COLUMNS)]
+            [
+                f"`{record['method']}`",
+                *(format_cell(record["as_in_paper"], k, PAPER_COLUMNS) for k in PAPER_COLUMNS),
+            ]
         )
     for row in (r for r in published if r["dataset"] == as_published):
         lines.append(
-            [f"{row['method']} (paper)", *(cell(row["as_in_paper"], k, PAPER_COLUMNS) for k in PAPER_COLUMNS)]
+            [
+                f"{row['method']} (paper)",
+                *(format_cell(row["as_in_paper"], k, PAPER_COLUMNS) for k in PAPER_COLUMNS),
+            ]
         )
-    return pipe_table([dataset, *titles(PAPER_COLUMNS)], lines)
+    return format_table([dataset, *list_titles(PAPER_COLUMNS)], lines)
