@@ -109,7 +109,7 @@ def test_methods_that_fit_have_a_time_and_the_others_a_reason() -> None:
     assert one.seconds is not None
     assert one.seconds > 0
     assert "family" in (two.obstacle or "")
-    assert three.obstacle == "it reads real samples of what to keep, and there are none"
+    assert three.obstacle == "it reads real samples of the retain set, and none were given"
     assert three.needs == ("retain",)
     assert (four.steps, four.obstacle) == (0, None)
     assert all(torch.equal(before[name], weight) for name, weight in TARGET.model.state_dict().items())

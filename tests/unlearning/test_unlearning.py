@@ -19,9 +19,10 @@ from unflow.ground.files import read_json, sha256_module, write_json
 from unflow.ground.streams import stream
 from unflow.methods import ERFM, UNLEARNERS, UOT, FineTune
 from unflow.nets import MLP, new_net
+from unflow.training.compute import Compute
 from unflow.training.method import Method, Problem
 from unflow.unlearning import unlearn as unlearning
-from unflow.unlearning.unlearn import unlearn
+from unflow.unlearning.unlearn import RealSamples, default_method, unlearn
 
 SMALL = {"steps": 6, "batch_size": 8, "bank_size": 64, "block_size": 32, "width": 8, "depth": 1}
 
@@ -83,6 +84,52 @@ def test_unlearning_a_latent_model_is_unlearning_its_inner_model_by_the_decoded_
     assert found.lineage["family"] == family
     assert found.lineage["request"]["words"] == energy.describe()
     assert found.lineage["data_used"] == expected.lineage["data_used"]
+
+
+def test_records_and_their_fields_as_keywords_mean_the_same() -> None:
+    target = uf.Target(uf.Latent(inner("flow"), autoencoder()), CallableEnergy(bright, 0.0))
+    method = small(FineTune())
+    data = RealSamples(retain=images(1), forget=images(2))
+    one = unlearn(target, method, data=data, compute=Compute(micro_batches=2))
+    other = unlearn(target, method, retain=data.retain, forget=data.forget, micro_batches=2)
+    assert sha256_module(one.model) == sha256_module(other.model)
+    assert one.lineage["data"] == other.lineage["data"]
+    with pytest.raises(InputError, match=r"got data=... and also retain, which data holds"):
+        unlearn(target, method, data=data, retain=data.retain)
+
+
+def test_a_method_may_be_a_row_name() -> None:
+    target = uf.Target(inner("flow_map"), CallableEnergy(bright, 0.0))
+    assert unlearn(target, "reject").lineage["method"] == "reject"
+    with pytest.raises(InputError, match="got the method 'uott'; expected one of erfm, "):
+        unlearn(target, "uott")
+
+
+@pytest.mark.parametrize(
+    ("family", "options", "name"),
+    [
+        ("flow", {}, "erfm_resample"),
+        ("flow", {"train_only": ["last"]}, "erfm_resample_prior"),
+        ("flow", {"adapters": uf.LowRank(1)}, "erfm_resample_prior"),
+        ("flow_map", {}, "latent_transport"),
+        ("generator", {"train_only": ["last"]}, "latent_transport"),
+    ],
+)
+def test_without_a_method_the_default_of_the_family_is_taken(
+    family: str, options: dict[str, Any], name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class TakenError(Exception):
+        pass
+
+    def take(method: Method, *_: Any, label: str, **__: Any) -> None:
+        assert method is UNLEARNERS[name]
+        assert label == f"{family} {name}"
+        raise TakenError
+
+    monkeypatch.setattr(unlearning, "fit", take)
+    assert default_method(family, in_part=bool(options)) == name
+    with pytest.raises(TakenError):
+        unlearn(uf.Target(inner(family), CallableEnergy(bright, 0.0)), **options)
 
 
 def test_the_latent_target_is_the_law_of_the_decoded_one() -> None:

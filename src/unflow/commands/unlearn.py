@@ -24,7 +24,7 @@ from unflow.models import GenerativeModel, inner_model
 from unflow.target import Target
 from unflow.training.method import Method, Problem
 from unflow.training.method import settings as plain_settings
-from unflow.unlearning.unlearn import rows_read, unlearn
+from unflow.unlearning.unlearn import RealSamples, select_real_samples, unlearn
 
 
 def add_arguments(parser: ArgumentParser, arguments: Sequence[str]) -> list[str]:
@@ -133,7 +133,7 @@ def run(
             guide_data=seen_by(str(request.energy)),
             loggers=loggers(logger, out),
             **computing.options(),
-            **real,
+            data=real,
         )
     if is_first_process():
         print(f"model: {out} ({result.lineage['seconds']:.1f} s)")
@@ -156,8 +156,8 @@ def real_samples(
     rows: Rows,
     method: str,
     teacher: GenerativeModel | None,
-) -> dict[str, Any]:
-    """Return the real samples that a method reads, by the names that ``unlearn`` has for them.
+) -> RealSamples:
+    """Return the real samples that a method reads.
 
     Raises:
         InputError: for a model that it does not train; if it reads some, and there are no data or no classes.
@@ -171,7 +171,7 @@ def real_samples(
             "split.json to use its training part only"
         )
     if rows.data is None:
-        return {}
+        return RealSamples()
     train, held_out = (rows.part("train"), None) if rows.split is None else rows.parts("train", "held_out")
     classes = request.required_classes(method) if reads else ()
-    return rows_read(settings, target, classes, train, held_out, teacher)
+    return select_real_samples(settings, target, classes, train, held_out, teacher)

@@ -1,1 +1,1 @@
-"""The verbs of a request: ``unlearn`` carries it out, ``plan`` says before what it would take."""
+"""``unlearn`` carries out a request; ``plan`` says before training what it would cost."""

@@ -1,4 +1,4 @@
-"""Before training: what a request would leave of a model, which methods fit, and what each would take."""
+"""``uf.plan``: before training, say what a request keeps, which methods fit, and what each would cost."""
 
 from __future__ import annotations
 
@@ -6,44 +6,43 @@ import statistics
 import time
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Any
-
-from torch import Tensor
 
 from unflow.ground.errors import InputError
 from unflow.ground.progress import hide_progress
+from unflow.ground.records import gathers
 from unflow.ground.streams import Stream, check_seed, stream
 from unflow.methods import UNLEARNERS
 from unflow.models import GenerativeModel
 from unflow.target import Target
-from unflow.training.compute import Precision
+from unflow.training.compute import Compute
 from unflow.training.loop import fit, peak_rss_mb
 from unflow.training.low_rank import LowRank, adaptable
 from unflow.training.method import Method, Problem, Trained, target_of
 from unflow.training.partly import matching
-from unflow.unlearning.unlearn import problem_inside, trained_in_part
+from unflow.unlearning.unlearn import NO_SAMPLES, ONE_CPU, RealSamples, make_problem, restrict_training
 
 TRIED = 6
 """Steps of a method that are carried out to time them."""
 LOOKED_AT = 4000
-"""Samples of the original on which the request is looked at."""
+"""Samples of the original that estimate the acceptance and the effective share."""
 BYTES = 4
-"""Of a number. In training it has a gradient and Adam's two moments beside it."""
+"""Bytes of a number. A number in training also has a gradient and the two moments of Adam."""
 
 
 @dataclass(frozen=True)
 class Outlook:
-    """What one method would take.
+    """What one method would cost.
 
     Attributes:
         method: its row name.
-        obstacle: why it does not fit; None where it does.
-        needs: real samples that it would read: "retain", "forget".
-        steps: of all its training.
-        seconds: estimated from ``TRIED`` steps here, its preparation whole; None where it was not tried.
-        peak_rss_mb: largest memory of this process after trying it.
+        obstacle: why the method does not fit; None if it fits.
+        needs: the real samples that it reads: "retain", "forget".
+        steps: training steps in all.
+        seconds: preparation, and all steps as estimated from ``TRIED`` of them on this machine; None if the
+            method was not tried.
+        peak_rss_mb: largest memory of this process after the trial, in MB.
     """
 
     method: str
@@ -56,17 +55,17 @@ class Outlook:
 
 @dataclass(frozen=True)
 class Plan:
-    """What is known of a request before anything is trained.
+    """What is known of a request before any training.
 
     Attributes:
-        request: in words.
-        parameters: of the model.
-        trained: numbers in training: of all weights, those that ``train_only`` names, or adapters.
-        training_mb: weights, and gradients and moments of what is trained, in MB.
-        acceptance: mean probability with which rejection keeps a sample, in (0, 1]; None for an energy
-            without a lower bound.
-        effective_share: of a bank, that its weights leave, in (0, 1].
-        methods: one outlook each.
+        request: the request in words.
+        parameters: number of the model's weights.
+        trained: numbers in training: all weights, those that ``train_only`` selects, or those of adapters.
+        training_mb: weights, gradients and moments of Adam, in MB.
+        acceptance: mean probability with which rejection sampling keeps a sample, in (0, 1]; None for an
+            energy without a lower bound.
+        effective_share: effective sample size of the weighted bank, as a share of its size, in (0, 1].
+        methods: one outlook per method.
     """
 
     request: str
@@ -78,74 +77,68 @@ class Plan:
     methods: tuple[Outlook, ...]
 
 
+@gathers(compute=Compute, data=RealSamples)
 def plan(
     target: Target,
     methods: Mapping[str, Method] = UNLEARNERS,
     *,
-    retain: Tensor | None = None,
-    forget: Tensor | None = None,
+    data: RealSamples = NO_SAMPLES,
     teacher: GenerativeModel | None = None,
+    compute: Compute = ONE_CPU,
     seed: int = 0,
-    device: str = "cpu",
-    precision: Precision = "32-true",
     train_only: Sequence[str] | None = None,
     adapters: LowRank | None = None,
-    micro_batches: int = 1,
-    compile: bool = False,
 ) -> Plan:
-    """Look at a request, and try the first steps of every method that fits it; nothing is kept.
+    """Measure a request, and try the first steps of every method that fits it; nothing is kept.
+
+    The fields of ``data`` and ``compute`` may also be given as keywords, as in ``unlearn``.
 
     Args:
         target: the request.
         methods: row name -> method.
-        retain: real samples of the classes to keep, if there are any.
-        forget: real samples of the classes to forget, if there are any.
+        data: real samples of the classes to retain and to forget, if there are any.
         teacher: a retrained flow, if there is one.
+        compute: as ``unlearn``; trials run on one device, without loggers. With ``compile``, the first step,
+            which is then slow, counts as preparation.
         seed: >= 0.
-        device: "cpu", "cuda" or "mps".
-        precision: as ``unlearn``, and so are all that follow.
-        train_only: names of weights.
-        adapters: low-rank ones.
-        micro_batches: parts of a batch.
-        compile: whether to compile; the first step, which takes long then, counts as preparation.
+        train_only: as ``unlearn``.
+        adapters: as ``unlearn``.
 
     Raises:
-        InputError: for an energy that is none on the model's samples (``energies.evaluate``), and names of
-            weights that match nothing.
+        InputError: for an energy that does not score the model's samples (``energies.evaluate``), and names
+            of weights that match nothing.
     """
     check_seed(seed)
-    how: dict[str, Any] = {
-        "seed": seed,
-        "device": device,
-        "precision": precision,
-        "micro_batches": micro_batches,
-        "compile": compile,
-    }
-    problem = problem_inside(target, {"retain": retain, "forget": forget, "held_out": None}, teacher)
-    problem = trained_in_part(problem, train_only, adapters)
-    parameters, trained = sum(weight.numel() for weight in problem.model.parameters()), _trained(problem)
+    compute = replace(compute, devices=1, loggers=())
+    problem = restrict_training(
+        make_problem(target, replace(data, held_out=None), teacher), train_only, adapters
+    )
+    parameters, trained = (
+        sum(weight.numel() for weight in problem.model.parameters()),
+        _count_trained(problem),
+    )
     return Plan(
         target.energy.describe(),
         parameters,
         trained,
-        _bytes(parameters, trained, problem) / 2**20,
-        *_left(target_of(problem), seed),
-        tuple(_outlook(name, method, problem, how) for name, method in methods.items()),
+        _count_bytes(parameters, trained, problem) / 2**20,
+        *_measure_request(target_of(problem), seed),
+        tuple(_try_method(name, method, problem, seed, compute) for name, method in methods.items()),
     )
 
 
-def _left(target: Target, seed: int) -> tuple[float | None, float]:
+def _measure_request(target: Target, seed: int) -> tuple[float | None, float]:
     """Return the acceptance and the effective share of a request."""
     energy = target.bank(LOOKED_AT, stream(seed, Stream.PLAN)).energy
     bounded = target.energy.lower_bound > -float("inf")
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the share itself is what this returns
+        warnings.simplefilter("ignore")  # the warning is of a small share, and the share is returned
         share = target.effective_sample_size(energy)
     return float(target.acceptance(energy).mean()) if bounded else None, share
 
 
-def _trained(problem: Problem) -> int:
-    """Return how many numbers a method that changes the model's weights trains of it."""
+def _count_trained(problem: Problem) -> int:
+    """Return how many numbers are in training for a method that trains the model's own weights."""
     model, names = problem.model, problem.train_only
     if problem.adapters is None:
         weights = [name for name, _ in model.named_parameters()]
@@ -159,37 +152,38 @@ def _trained(problem: Problem) -> int:
     return sum(problem.adapters.parameters(m, n) for m, n in shapes)
 
 
-def _bytes(parameters: int, trained: int, problem: Problem) -> int:
-    """Return the bytes of weights, of adapters beside them, and of gradients and moments."""
+def _count_bytes(parameters: int, trained: int, problem: Problem) -> int:
+    """Return the bytes of the weights, of adapters, and of the gradients and moments of what is trained."""
     added = 0 if problem.adapters is None else trained
     return BYTES * (parameters + added + 3 * trained)
 
 
 class _EnoughError(Exception):
-    """A trial has seen what it wanted to see."""
+    """Ends a trial after ``TRIED`` steps."""
 
 
-def _outlook(name: str, method: Method, problem: Problem, how: dict[str, Any]) -> Outlook:
+def _try_method(name: str, method: Method, problem: Problem, seed: int, compute: Compute) -> Outlook:
     try:
         method.check_model(problem.model)
     except InputError as error:
         return Outlook(name, str(error))
     real = tuple(sorted({"retain", "forget"} & method.reads(problem)))
-    missing = [kind for kind in real if getattr(problem, kind) is None]
-    if missing:
-        words = " and to ".join({"retain": "keep"}.get(kind, kind) for kind in missing)
-        return Outlook(name, f"it reads real samples of what to {words}, and there are none", real)
+    sets = [f"{kind} set" for kind in real if getattr(problem, kind) is None]
+    if sets:
+        return Outlook(
+            name, f"it reads real samples of the {' and the '.join(sets)}, and none were given", real
+        )
     try:
         method.check(problem)
-        steps = _steps(method, problem, how["seed"])
-        seconds = _seconds(method, problem, how, steps)
+        steps = _count_steps(method, problem, seed)
+        seconds = _estimate_seconds(method, problem, seed, compute, steps)
     except InputError as error:
         return Outlook(name, str(error), real)
     return Outlook(name, None, real, steps, seconds, peak_rss_mb())
 
 
-def _steps(method: Method, problem: Problem, seed: int) -> int:
-    """Return the steps of a method's training, and of the one before it."""
+def _count_steps(method: Method, problem: Problem, seed: int) -> int:
+    """Return the steps of a method's training, and of the training before it."""
     if not isinstance(method, Trained):
         return 0
     loop, within = method.training(problem, seed)
@@ -197,8 +191,8 @@ def _steps(method: Method, problem: Problem, seed: int) -> int:
     return loop.steps + (0 if earlier is None else earlier.steps)
 
 
-def _seconds(method: Method, problem: Problem, how: dict[str, Any], steps: int) -> float:
-    """Return what preparation and all steps would take, from a few of them."""
+def _estimate_seconds(method: Method, problem: Problem, seed: int, compute: Compute, steps: int) -> float:
+    """Return the seconds of preparation and of all steps, as extrapolated from the first few steps."""
     times = [time.perf_counter()]
 
     def watch(_: int) -> None:
@@ -208,7 +202,7 @@ def _seconds(method: Method, problem: Problem, how: dict[str, Any], steps: int) 
 
     try:
         with hide_progress():
-            fit(method, problem, on_step=watch, **how)
+            fit(method, problem, seed=seed, on_step=watch, **vars(compute))
     except _EnoughError:
         prepared = times[1] - times[0]
         return prepared + (steps - 1) * statistics.median(b - a for a, b in pairwise(times[1:]))

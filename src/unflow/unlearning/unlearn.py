@@ -1,4 +1,4 @@
-"""uf.unlearn: a request and a method in, a model and its lineage out."""
+"""``uf.unlearn``: carry out a request with a method, and return the model with its lineage."""
 
 from __future__ import annotations
 
@@ -15,25 +15,28 @@ from torch import Tensor, nn
 from unflow.data import LabelledData
 from unflow.disk import bundle
 from unflow.energies import Decoded
-from unflow.ground.errors import InputError
+from unflow.ground.errors import InputError, choose
 from unflow.ground.files import sha256_module, sha256_tensors, sha256_text
+from unflow.ground.records import gathers
+from unflow.methods import INSTALLED
 from unflow.methods.baselines.retrain import Retrain
 from unflow.models import GenerativeModel, Latent, inner_model, plain_module
 from unflow.target import Target
-from unflow.training.loop import METRICS, Fit, Precision, finish, fit, seconds_to_within
+from unflow.training.compute import Compute
+from unflow.training.loop import METRICS, finish, fit, seconds_to_within
 from unflow.training.low_rank import LowRank
 from unflow.training.method import Method, Problem, settings
 
 GUIDE_DATA = ("guide: train_images, train_labels",)
-"""What a method has seen through a guide that was trained on the generator's part of a split."""
+"""The data behind a guide that was trained on the training part of a split, as lineages record it."""
 
 
 @dataclass(frozen=True)
 class Unlearned:
-    """What ``unlearn`` returns.
+    """The result of ``unlearn``.
 
     Attributes:
-        model: after unlearning; the original is unchanged.
+        model: the model after unlearning; the original is unchanged.
         lineage: parent, request, method, settings, seed, data, seconds.
     """
 
@@ -41,118 +44,125 @@ class Unlearned:
     lineage: dict[str, Any]
 
     def module(self) -> nn.Module:
-        """Return the network itself, as its owner wrote it, with the new weights."""
+        """Return the user's own network with the new weights, without unflow's adapters."""
         return plain_module(self.model)
 
 
+@dataclass(frozen=True, kw_only=True)
+class RealSamples:
+    """Real samples [n, *shape] for the methods that read them.
+
+    Attributes:
+        retain: samples of the classes to keep.
+        forget: samples of the classes to forget.
+        held_out: samples on which the loss of the retrained model is measured; never trained on.
+    """
+
+    retain: Tensor | None = None
+    forget: Tensor | None = None
+    held_out: Tensor | None = None
+
+    def present(self) -> dict[str, Tensor]:
+        """Return the samples that are given, by field name."""
+        every = {each.name: getattr(self, each.name) for each in dataclasses.fields(self)}
+        return {name: x for name, x in every.items() if x is not None}
+
+
+NO_SAMPLES, ONE_CPU = RealSamples(), Compute()
+"""The defaults of ``unlearn`` and ``plan``."""
+
+
+def default_method(family: str, in_part: bool = False) -> str:
+    """Return the row name of the method that ``unlearn`` uses by default; it accepts every energy.
+
+    Args:
+        family: of the model: flow, flow_map or generator.
+        in_part: whether only some weights, or adapters, are trained. Of a flow's methods, this needs one that
+            trains the flow's own weights.
+    """
+    if family != "flow":
+        return "latent_transport"
+    return "erfm_resample_prior" if in_part else "erfm_resample"
+
+
+@gathers(compute=Compute, data=RealSamples)
 def unlearn(
     target: Target,
-    method: Method,
+    method: Method | str | None = None,
     out: str | Path | None = None,
     *,
-    seed: int = 0,
-    retain: Tensor | None = None,
-    forget: Tensor | None = None,
-    held_out: Tensor | None = None,
+    data: RealSamples = NO_SAMPLES,
     teacher: GenerativeModel | None = None,
-    device: str = "cpu",
-    devices: int = 1,
-    precision: Precision = "32-true",
-    loggers: Sequence[Any] = (),
+    compute: Compute = ONE_CPU,
+    seed: int = 0,
     on_step: Callable[[int], None] | None = None,
     name: str = "",
     guide_data: tuple[str, ...] = (),
     train_only: Sequence[str] | None = None,
     adapters: LowRank | None = None,
-    micro_batches: int = 1,
-    compile: bool = False,
 ) -> Unlearned:
-    """Move a model towards the target of a request; the same call continues a run that was killed.
+    """Train a model towards the target of a request; the same call continues a run that was killed.
+
+    The fields of ``data`` and ``compute`` may also be given as keywords: ``unlearn(..., device="cuda")``.
 
     Args:
         target: model, energy, strength, divergence.
-        method: how, for example ``methods.UNLEARNERS["uot_tilted"]``.
-        out: folder for the bundle, metrics and checkpoints; None keeps nothing. A finished bundle of
-            the same call is loaded, not made again.
-        seed: >= 0.
-        retain: real samples of the classes to keep, for methods that need them.
-        forget: real samples of the classes to forget, for methods that need them.
-        held_out: real samples on which the retrained model's loss is watched.
+        method: a method, or the row name of one in ``methods.UNLEARNERS`` or an installed package; None:
+            ``default_method``.
+        out: folder for the bundle, metrics and checkpoints; None writes nothing. If the folder holds the
+            finished bundle of the same call, that bundle is loaded and nothing is trained.
+        data: real samples, for methods that read them.
         teacher: a retrained flow, from which the retrained flow map is distilled.
-        device: "cpu", "cuda" or "mps".
-        devices: data-parallel processes.
-        precision: "32-true", or "bf16-mixed" for matrix products in bfloat16.
-        loggers: of Lightning Fabric, beside metrics.jsonl.
-        on_step: called with the number of finished steps after each.
-        name: of the row in audits and progress; the method's class name by default.
-        guide_data: what the energy's classifier was trained on, for the record.
-        train_only: regular expressions; the model's weights with other names stay as they are.
+        compute: device, devices, precision, micro-batches, compilation and loggers of the training.
+        seed: >= 0.
+        on_step: called after each step with the number of finished steps.
+        name: of the row in audits and progress lines; by default the method's row name or class name.
+        guide_data: the data on which the energy's classifier was trained, for the lineage.
+        train_only: regular expressions; weights of the model whose names match none of them stay unchanged.
         adapters: ``LowRank(8)`` trains a product of rank 8 beside each weight of linear and convolution
-            layers (of those, the ones that ``train_only`` names), and nothing else of the model.
-        micro_batches: parts of a batch that go forward and backward one after the other: less memory.
-        compile: whether losses and networks go through ``torch.compile``.
+            layers (only those that ``train_only`` selects, if given), and nothing else of the model.
 
     Raises:
-        InputError: before any training, for a method that does not fit the model, the energy or the
-            data; and for a folder that holds another run.
+        InputError: before any training, for an unknown method, or one that does not fit the model, the energy
+            or the data; and for a folder that holds another run.
     """
-    data: dict[str, Any] = {"retain": retain, "forget": forget, "held_out": held_out}
-    problem = trained_in_part(problem_inside(target, data, teacher), train_only, adapters)
+    problem = restrict_training(make_problem(target, data, teacher), train_only, adapters)
+    if method is None:
+        method = default_method(target.model.family, train_only is not None or adapters is not None)
+    if isinstance(method, str):
+        name, method = name or method, choose(INSTALLED, method, "method")
     method.check(problem)
     name = name or type(method).__name__
+    reads = method.reads(problem)
     request = {
         "words": target.energy.describe(),
         "strength": target.strength,
         "divergence": target.divergence.name,
     }
-    identity: dict[str, Any] = {
-        "parent": sha256_module(target.model),
-        "method": name,
-        "settings": settings(method),
-        "seed": seed,
-        "data": {k: sha256_tensors(v) for k, v in data.items() if v is not None},
-    }
-    how = {
-        "train_only": None if problem.train_only is None else list(problem.train_only),
-        "adapters": None if adapters is None else dataclasses.asdict(adapters),
-        "precision": None if precision == "32-true" else precision,
-    }
-    identity |= {name: value for name, value in how.items() if value is not None}
-    if "teacher" in method.reads(problem):
-        assert problem.teacher is not None
-        identity |= {"teacher": sha256_module(problem.teacher)}
-    if "target" in method.reads(problem):  # another energy changes nothing for the others
+    identity = _identity(target, method, name, seed, data, problem, compute)
+    if "target" in reads:  # methods that do not read the energy give the same result with another one
         identity |= {"energy": sha256_module(target.energy), "request": request}
-    if out is not None:  # what cannot be kept is refused here, and not after the training
+    if out is not None:  # a model that cannot be described in a file is refused here, before any training
         identity |= {"architecture": sha256_text(json.dumps(target.model.config(), sort_keys=True))}
     if out is not None and bundle.is_complete(Path(out)):
-        if "architecture" not in bundle.read_lineage(Path(out)):  # older than this part of the record
-            identity.pop("architecture")
-        bundle.check_lineage(Path(out), how | identity, settings(type(method)()))
-        model = bundle.load(out, trust_code=True)  # it came from the model in hand
-        return Unlearned(model, bundle.read_lineage(Path(out)))
+        return _load_finished(Path(out), identity, problem, compute, method)
     result = fit(
         method,
         problem,
         out,
         seed=seed,
-        device=device,
-        devices=devices,
-        precision=precision,
-        loggers=loggers,
         on_step=on_step,
         label=f"{target.model.family} {name}",
         problem_id=bundle.hash_lineage(identity),
-        micro_batches=micro_batches,
-        compile=compile,
+        **vars(compute),
     )
-    model = _outside(target.model, result.model)
+    model = _restore_autoencoder(result.model, target.model)
     lineage = (
         {"request": request}
         | identity
         | {
             "family": model.family,
-            "data_used": data_used(method.reads(problem), guide_data),
+            "data_used": _list_data_used(reads, guide_data),
             "steps": result.steps,
             "seconds": result.seconds,
             "peak_rss_mb": result.peak_rss_mb,
@@ -163,56 +173,116 @@ def unlearn(
     if result.facts:
         lineage |= {"facts": result.facts}
     if out is not None and result.is_first:
-        lineage |= _watched_cost(method, Path(out), result)
+        lineage |= _measure_time_to_5pct(method, Path(out))
         bundle.save(model, out, lineage)
         finish(out)
     return Unlearned(model, lineage)
 
 
-def rows_read(
+def _identity(
+    target: Target,
+    method: Method,
+    name: str,
+    seed: int,
+    data: RealSamples,
+    problem: Problem,
+    compute: Compute,
+) -> dict[str, Any]:
+    """Return the part of the lineage that names the call, without its energy and architecture."""
+    identity: dict[str, Any] = {
+        "parent": sha256_module(target.model),
+        "method": name,
+        "settings": settings(method),
+        "seed": seed,
+        "data": {key: sha256_tensors(x) for key, x in data.present().items()},
+    }
+    identity |= {key: value for key, value in _options(problem, compute).items() if value is not None}
+    if "teacher" in method.reads(problem):
+        assert problem.teacher is not None
+        identity |= {"teacher": sha256_module(problem.teacher)}
+    return identity
+
+
+def _options(problem: Problem, compute: Compute) -> dict[str, Any]:
+    """Return the options that change a result and belong to its identity; None for each default."""
+    return {
+        "train_only": None if problem.train_only is None else list(problem.train_only),
+        "adapters": None if problem.adapters is None else dataclasses.asdict(problem.adapters),
+        "precision": None if compute.precision == "32-true" else compute.precision,
+    }
+
+
+def _load_finished(
+    out: Path, identity: dict[str, Any], problem: Problem, compute: Compute, method: Method
+) -> Unlearned:
+    """Return the finished bundle of the same call.
+
+    Raises:
+        InputError: for the bundle of another call.
+    """
+    lineage = bundle.read_lineage(out)
+    if "architecture" not in lineage:  # written before lineages recorded it
+        identity = {key: value for key, value in identity.items() if key != "architecture"}
+    bundle.check_lineage(out, _options(problem, compute) | identity, settings(type(method)()))
+    model = bundle.load(out, trust_code=True)  # its code is that of the original, which runs already
+    return Unlearned(model, lineage)
+
+
+def select_real_samples(
     method: Method,
     target: Target,
     classes: Sequence[int],
     train: LabelledData,
     held_out: LabelledData | None = None,
     teacher: GenerativeModel | None = None,
-) -> dict[str, Any]:
-    """Return the real samples that a method reads, by the names ``unlearn`` has for them.
+) -> RealSamples:
+    """Return the real samples that a method reads, taken from labelled data.
 
     Args:
-        method: how.
+        method: the method.
         target: of the request.
         classes: to forget.
-        train: labelled samples to take them from.
-        held_out: labelled samples on which the retrained model's loss is watched.
+        train: labelled samples for ``retain`` and ``forget``.
+        held_out: labelled samples on which the loss of the retrained model is measured.
         teacher: a retrained flow, for a method that distils from one.
     """
     reads = method.reads(Problem(model=inner_model(target.model), teacher=teacher))
-    watched = held_out if isinstance(method, Retrain) and "retain" in reads else None
-    return {
-        "retain": train.without_classes(classes).x if "retain" in reads else None,
-        "forget": train.of_classes(classes).x if "forget" in reads else None,
-        "held_out": None if watched is None else watched.without_classes(classes).x,
-    }
+    measured = held_out if isinstance(method, Retrain) and "retain" in reads else None
+    return RealSamples(
+        retain=train.without_classes(classes).x if "retain" in reads else None,
+        forget=train.of_classes(classes).x if "forget" in reads else None,
+        held_out=None if measured is None else measured.without_classes(classes).x,
+    )
 
 
-def problem_inside(target: Target, data: dict[str, Any], teacher: GenerativeModel | None) -> Problem:
-    """Return the problem to solve: that of the inner model and of latents where there is an autoencoder."""
+def make_problem(target: Target, data: RealSamples, teacher: GenerativeModel | None) -> Problem:
+    """Return the training problem of a request.
+
+    For a model with an autoencoder it is that of the inner model: the samples are encoded, and the energy
+    decodes.
+    """
     model, teacher = target.model, None if teacher is None else inner_model(teacher)
-    if not isinstance(model, Latent):
-        return Problem(model=model, target=target, teacher=teacher, **data)
-    energy = Decoded(target.energy, model.autoencoder)
-    inner = dataclasses.replace(target, model=model.inner, energy=energy)
-    encode = model.autoencoder.encode
-    encoded: dict[str, Any] = {name: None if x is None else encode(x) for name, x in data.items()}
-    return Problem(model=model.inner, target=inner, teacher=teacher, **encoded)
+    if isinstance(model, Latent):
+        energy = Decoded(target.energy, model.autoencoder)
+        target = dataclasses.replace(target, model=model.inner, energy=energy)
+        data = RealSamples(**{name: model.autoencoder.encode(x) for name, x in data.present().items()})
+    return Problem(
+        model=target.model,
+        target=target,
+        teacher=teacher,
+        retain=data.retain,
+        forget=data.forget,
+        held_out=data.held_out,
+    )
 
 
-def trained_in_part(problem: Problem, train_only: Sequence[str] | None, adapters: LowRank | None) -> Problem:
-    """Return the problem with what is trained of its model: some weights, or adapters of them.
+def restrict_training(
+    problem: Problem, train_only: Sequence[str] | None, adapters: LowRank | None
+) -> Problem:
+    """Return the problem with only some weights of its model, or adapters of them, in training.
 
     Raises:
-        InputError: for adapters that are no ``LowRank``, and names that are no list of strings.
+        InputError: for adapters that are not a ``LowRank``, and names that are not a list of strings.
     """
     if not isinstance(adapters, LowRank | None):
         raise InputError(f"got adapters={adapters!r}; expected a LowRank: write adapters=LowRank(8)")
@@ -226,21 +296,21 @@ def trained_in_part(problem: Problem, train_only: Sequence[str] | None, adapters
     return dataclasses.replace(problem, train_only=tuple(train_only), adapters=adapters)
 
 
-def _outside(original: GenerativeModel, trained: nn.Module) -> GenerativeModel:
+def _restore_autoencoder(trained: nn.Module, original: GenerativeModel) -> GenerativeModel:
+    """Return the trained model, with the original's autoencoder where it has one."""
     assert isinstance(trained, GenerativeModel)
     if not isinstance(original, Latent):
         return trained
     return Latent(trained, copy.deepcopy(original.autoencoder).cpu())
 
 
-def data_used(reads: frozenset[str], guide_data: tuple[str, ...]) -> list[str]:
-    """Return what a method has seen, directly or through the guide behind the energy."""
+def _list_data_used(reads: frozenset[str], guide_data: tuple[str, ...]) -> list[str]:
+    """Return the data that a method reads, directly or through the guide behind the energy."""
     images = [f"{name}_images" for name in ("forget", "retain") if name in reads]
     guide, teacher = guide_data if "target" in reads else (), ["teacher"] if "teacher" in reads else []
     return [*guide, *teacher, *images]
 
 
-def _watched_cost(method: Method, out: Path, result: Fit) -> dict[str, float | None]:
-    if not isinstance(method, Retrain):
-        return {}
-    return {"seconds_to_5pct": seconds_to_within(out / METRICS)}
+def _measure_time_to_5pct(method: Method, out: Path) -> dict[str, float | None]:
+    """Return, for a retrained model, the seconds until its held-out loss was within 5 % of the best one."""
+    return {"seconds_to_5pct": seconds_to_within(out / METRICS)} if isinstance(method, Retrain) else {}

@@ -38,7 +38,7 @@ from unflow.training.method import Method
 from unflow.training.originals import TRAINERS
 from unflow.training.originals.base_models import train_model
 from unflow.training.originals.classification import Classification
-from unflow.unlearning.unlearn import GUIDE_DATA, rows_read, unlearn
+from unflow.unlearning.unlearn import GUIDE_DATA, select_real_samples, unlearn
 
 ROWS: dict[str, tuple[str, ...]] = {
     "flow": ("erfm", "erfm_resample", "gradient_ascent", "fine_tune", "retrained"),
@@ -233,7 +233,7 @@ class Demo:
             name=name,
             device=config.device,
             guide_data=GUIDE_DATA,
-            **rows_read(
+            data=select_real_samples(
                 method, target, config.forget, self.select_part("train"), self.select_part("held_out")
             ),
         )

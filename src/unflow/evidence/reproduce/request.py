@@ -35,7 +35,7 @@ from unflow.ground.streams import Stream, stream
 from unflow.models import GenerativeModel
 from unflow.target import Target
 from unflow.training.method import Method
-from unflow.unlearning.unlearn import GUIDE_DATA, Unlearned, rows_read, unlearn
+from unflow.unlearning.unlearn import GUIDE_DATA, Unlearned, select_real_samples, unlearn
 
 ROWS = (
     "retrained",
@@ -134,7 +134,7 @@ class Request:
         study = self.study
         held_out = study.encode_part("held_out").without_classes(self.forget)
         watched = held_out.rows(torch.arange(min(WATCHED, len(held_out))))
-        rows = rows_read(method, self.target, self.forget, study.encode_part("train"), watched)
+        rows = select_real_samples(method, self.target, self.forget, study.encode_part("train"), watched)
         return unlearn(
             self.target,
             method,
@@ -143,7 +143,7 @@ class Request:
             name=name,
             device=study.device,
             guide_data=self.energy_data,
-            **rows,
+            data=rows,
         )
 
     def find_model(self, name: str) -> GenerativeModel:
