@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from unflow.commands.loggers import loggers
+from unflow.commands.loggers import make_loggers
 from unflow.ground.errors import InputError
 
 
 def test_csv_writes_what_it_is_given(tmp_path: Path) -> None:
-    (logger,) = loggers("csv", tmp_path)
+    (logger,) = make_loggers("csv", tmp_path)
     logger.log_metrics({"loss": 0.5}, step=10)
     (file,) = tmp_path.glob("logs/**/metrics.csv")
     (row,) = csv.DictReader(file.read_text().splitlines())
@@ -23,7 +23,7 @@ def test_csv_writes_what_it_is_given(tmp_path: Path) -> None:
 
 
 def test_no_logger_is_none(tmp_path: Path) -> None:
-    assert loggers("none", tmp_path) == []
+    assert make_loggers("none", tmp_path) == []
 
 
 @pytest.mark.parametrize("name", ["tensorboard", "wandb"])
@@ -37,7 +37,7 @@ def test_a_missing_package_is_one_sentence_with_the_extra(
     monkeypatch.setattr(fabric, "_TENSORBOARD_AVAILABLE", False)
     monkeypatch.setattr(fabric, "_TENSORBOARDX_AVAILABLE", False)
     with pytest.raises(InputError, match=rf"{name} is not installed; .* pip install 'unflow\[{name}\]'"):
-        loggers(name, tmp_path)
+        make_loggers(name, tmp_path)
     assert not (tmp_path / "logs").exists()
 
 
@@ -51,7 +51,7 @@ def test_a_run_of_wandb_begins_with_the_first_losses(tmp_path: Path, monkeypatch
 
     package = SimpleNamespace(init=init, Settings=lambda: SimpleNamespace(project=None))
     monkeypatch.setitem(sys.modules, "wandb", package)
-    (logger,) = loggers("wandb", tmp_path / "forgotten")
+    (logger,) = make_loggers("wandb", tmp_path / "forgotten")
     assert begun == []
     for step in (10, 20):
         logger.log_metrics({"loss": 1 / step}, step)

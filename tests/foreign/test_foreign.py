@@ -15,14 +15,21 @@ from torch import nn
 
 import unflow as uf
 from unflow.commands.cli import main
-from unflow.commands.unlearn import default_method
 from unflow.data import load_data, split_data, write_split
-from unflow.foreign import check_reads, load_classifier, load_model, read_line, with_options
+from unflow.foreign import (
+    check_reads,
+    family_of,
+    load_classifier,
+    load_model,
+    parse_specification,
+    with_options,
+)
 from unflow.ground.errors import InputError
-from unflow.models import Generator, plain_module
+from unflow.models import Generator, family_of_config, plain_module
 from unflow.models.classifier import Classifier
 from unflow.nets import ReadsAs, WritesAs, build_net, builders, net_config
 from unflow.nets.adapters import read_by_last_linear
+from unflow.unlearning.unlearn import default_method
 
 PACKAGE = '''
 """What somebody else wrote."""
@@ -100,13 +107,15 @@ def third_party(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pat
 
 
 def test_a_line_is_read_and_the_path_of_a_folder_is_none(tmp_path: Path) -> None:
-    line = read_line("generator:a.b:c@x/w.pth,prior=normal:64,width=3", ("generator",))
+    line = parse_specification("generator:a.b:c@x/w.pth,prior=normal:64,width=3", ("generator",))
     assert line is not None
-    assert (line.kind, line.what, line.weights) == ("generator", "a.b:c", Path("x/w.pth"))
+    assert line.what == line.source
+    assert str(line) == "generator:a.b:c@x/w.pth,prior=normal:64,width=3"
+    assert (line.kind, line.source, line.weights) == ("generator", "a.b:c", Path("x/w.pth"))
     assert line.options == {"prior": "normal:64", "width": "3"}
     assert line.take({"prior": str}) == ({"prior": "normal:64"}, {"width": 3})
-    assert read_line(str(tmp_path), ("generator",)) is None
-    assert read_line("runs/base", ("generator",)) is None
+    assert parse_specification(str(tmp_path), ("generator",)) is None
+    assert parse_specification("runs/base", ("generator",)) is None
 
 
 @pytest.mark.parametrize(
@@ -133,7 +142,7 @@ def test_what_is_no_line_of_a_model_is_refused(text: str, words: str) -> None:
 
 
 def test_commas_within_brackets_belong_to_a_value() -> None:
-    line = read_line("flow:a.b:c@w.pth,dim=[1, 8, 8],of={a: [2, 3], b: 4},depth=2")
+    line = parse_specification("flow:a.b:c@w.pth,dim=[1, 8, 8],of={a: [2, 3], b: 4},depth=2")
     assert line is not None
     assert line.take({})[1] == {"dim": [1, 8, 8], "of": {"a": [2, 3], "b": 4}, "depth": 2}
 
@@ -215,7 +224,7 @@ def test_a_generator_and_a_classifier_are_loaded_from_a_line(third_party: Path) 
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        (MODEL.replace("range=0:1,", ""), "as if black were 0; expected to know: write range=0:1"),
+        (MODEL.replace("range=0:1,", ""), "as if black were 0; expected their range: write range=0:1"),
         (MODEL.replace("range=0:1", "range=0:0.2"), r"draws numbers from .* far outside the range 0:0.2"),
         (MODEL.replace("shape=1x8x8", "shape=1x7x7"), r"shape=\[1, 7, 7\] was declared"),
         (MODEL.replace("normal:6", "normal:7"), "does not run on latents of shape"),
@@ -244,7 +253,7 @@ def test_a_few_numbers_outside_of_the_range_are_no_other_range(third_party: Path
 
 def test_a_classifier_that_does_not_read_the_samples_is_refused_before_training(third_party: Path) -> None:
     model = load_model(MODEL)
-    with pytest.raises(InputError, match="say what it reads by shape=784"):
+    with pytest.raises(InputError, match="declare the shape that it reads, like shape=784"):
         check_reads(load_classifier(GUIDE.replace(",shape=64", "")), model)
     with pytest.raises(InputError, match=r"expected logits \[2, 2\]"):
         check_reads(load_classifier(f"{GUIDE},names=cat/dog"), model)
@@ -325,11 +334,13 @@ def test_the_default_method_is_one_that_fits_the_model_and_takes_any_energy(
     models = {"flow": flow, "map": one_step, "chain": uf.Chain(flow, flow), "first": uf.Chain(flow, one_step)}
     for name, model in models.items():
         uf.save(model, name)
+        assert family_of(name) == family_of_config(model.config()) == model.family
     for name in ("flow", "chain", "nothing", "flow:a:b,shape=2"):
-        assert default_method(name) == "erfm_resample"
-        assert default_method(name, in_part=True) == "erfm_resample_prior"
+        assert default_method(family_of(name)) == "erfm_resample"
+        assert default_method(family_of(name), in_part=True) == "erfm_resample_prior"
     for name in ("map", "first", MODEL, "flow_map:a:b,shape=2"):
-        assert default_method(name) == default_method(name, in_part=True) == "latent_transport"
+        family = family_of(name)
+        assert default_method(family) == default_method(family, in_part=True) == "latent_transport"
     small = "--settings.steps 2 --settings.bank_size 256"
     words = f"unlearn --model {MODEL} --energy {GUIDE} --forget 3 {small} --out out"
     assert main(shlex.split(words)) == 0, capsys.readouterr().err

@@ -421,7 +421,7 @@ WRONG: dict[str, tuple[str, str]] = {
     ),
     "weights behind images": (
         f"--model {GAN} --energy images:shots@w.pth,extractor=flatten",
-        "got @w.pth behind",
+        "got @w.pth after",
     ),
     "an option said twice": (f"--model {GAN},prior=normal:7 --energy {ONNX} --forget 3", "got prior= twice"),
     "a range that flows do not have": (

@@ -55,6 +55,8 @@ def test_other_names_are_not_found() -> None:
         ("unflow.data", "cached", "read_cached"),
         ("unflow.data", "features_of", "compute_features"),
         ("unflow.data", "forms", "list_forms"),
+        ("unflow.foreign", "Foreign", "Specification"),
+        ("unflow.foreign", "read_line", "parse_specification"),
     ],
 )
 def test_a_renamed_function_warns_and_works(module: str, old: str, new: str) -> None:

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 import unflow as uf
-from unflow.commands.shared import patterns
+from unflow.commands.shared import split_patterns
 from unflow.ground.errors import InputError
 from unflow.methods import UNLEARNERS
 from unflow.models import Flow, FlowMap, GenerativeModel
@@ -107,8 +107,8 @@ def test_names_that_name_nothing_are_refused(names: tuple[str, ...], words: str)
 
 
 def test_commas_within_brackets_belong_to_a_pattern() -> None:
-    assert patterns("layers.[0,2], head.{1,3}$") == ["layers.[0,2]", "head.{1,3}$"]
-    assert patterns("head,") == ["head", ""]
+    assert split_patterns("layers.[0,2], head.{1,3}$") == ["layers.[0,2]", "head.{1,3}$"]
+    assert split_patterns("head,") == ["head", ""]
 
 
 def test_all_weights_are_another_result_than_some(tmp_path: Path) -> None:

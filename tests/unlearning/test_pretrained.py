@@ -16,9 +16,8 @@ from torch import nn
 
 import unflow as uf
 from unflow.commands.cli import main
-from unflow.commands.unlearn import family_of
 from unflow.disk import bundle
-from unflow.foreign import lineage_of, load_classifier, load_energy, load_model, load_whole
+from unflow.foreign import family_of, lineage_of, load_classifier, load_energy, load_model, load_whole
 from unflow.ground.errors import InputError
 from unflow.ground.files import sha256_file, sha256_module
 from unflow.models.components import SavedModel

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from unflow.commands.runs import LOGS, is_first_process
 from unflow.ground.errors import InputError
 
-Name = Literal["csv", "tensorboard", "wandb", "none"]
+Logger = Literal["csv", "tensorboard", "wandb", "none"]
 PROJECT = "unflow"
 """Of Weights & Biases, unless WANDB_PROJECT names another."""
 
@@ -39,7 +39,7 @@ class WandbLogger:
         self._run.log(metrics, step=step)
 
 
-def loggers(name: Name, out: Path) -> list[Any]:
+def make_loggers(name: Logger, out: Path) -> list[Any]:
     """Return the loggers that were asked for; they write to OUT/logs.
 
     Raises:
@@ -47,7 +47,8 @@ def loggers(name: Name, out: Path) -> list[Any]:
     """
     if name == "none":
         return []
-    from lightning_fabric.loggers import CSVLogger, TensorBoardLogger  # takes seconds to import
+    from lightning_fabric.loggers.csv_logs import CSVLogger  # takes seconds to import
+    from lightning_fabric.loggers.tensorboard import TensorBoardLogger
 
     folder = out / LOGS
     try:

@@ -6,7 +6,6 @@ import dataclasses
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from jsonargparse import ArgumentParser
@@ -19,6 +18,7 @@ from unflow.ground.files import write_json
 from unflow.ground.streams import check_seed
 from unflow.methods import INSTALLED, UNLEARNERS
 from unflow.unlearning.planning import Plan, plan
+from unflow.unlearning.unlearn import RealSamples
 
 
 def add_arguments(parser: ArgumentParser, arguments: Sequence[str]) -> list[str]:
@@ -60,8 +60,15 @@ def run(
     if out is not None:
         check_folder(out.parent)
     target = request.target(original.load(request.trust_code))
-    real = {} if rows.data is None else kept_and_forgotten(request, rows)
-    found = plan(target, chosen, seed=seed, **computing.options(), **real)
+    found = plan(
+        target,
+        chosen,
+        data=RealSamples() if rows.data is None else select_samples(request, rows),
+        compute=computing.compute(),
+        seed=seed,
+        train_only=computing.patterns,
+        adapters=computing.adapters,
+    )
     print("\n".join(lines(found)))
     if out is not None:
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -78,10 +85,10 @@ def check_folder(folder: Path) -> None:
         )
 
 
-def kept_and_forgotten(request: Request, rows: Rows) -> dict[str, Any]:
-    """Return the real samples to keep and to forget, by the names that ``plan`` has for them."""
+def select_samples(request: Request, rows: Rows) -> RealSamples:
+    """Return the real samples of the classes to retain and to forget."""
     classes, samples = request.required_classes("--data"), rows.part("train")
-    return {"retain": samples.without_classes(classes).x, "forget": samples.of_classes(classes).x}
+    return RealSamples(retain=samples.without_classes(classes).x, forget=samples.of_classes(classes).x)
 
 
 def lines(found: Plan) -> list[str]:

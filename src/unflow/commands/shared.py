@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
 from unflow.commands.groups import Group
 from unflow.commands.options import parse_classes
 from unflow.data import LabelledData
-from unflow.foreign import load_energy, load_model, with_options
-from unflow.foreign.line import split_options
+from unflow.foreign import Specification, add_options, load_energy, load_model, parse_energy
+from unflow.foreign.specification import split_options
 from unflow.ground.errors import InputError
 from unflow.mathematics.divergences import DIVERGENCES
 from unflow.models import GenerativeModel
 from unflow.target import Target
-from unflow.training.compute import Precision, check_device
+from unflow.training.compute import Compute, Precision, check_device
 from unflow.training.low_rank import LowRank
 from unflow.training.originals.base_models import load_parts, load_rows
 
@@ -37,14 +39,14 @@ class Original(Group):
     weights: Path | None = None
     prior: str | None = None
 
-    @property
-    def named(self) -> str:
-        """The bundle, or the whole line."""
-        return with_options(self.model, self.weights, self.prior)
+    @cached_property
+    def source(self) -> str | Specification:
+        """The bundle, or the specification with its weights and prior."""
+        return add_options(self.model, self.weights, self.prior)
 
     def load(self, trust_code: bool) -> GenerativeModel:
         """Return the model."""
-        return load_model(self.named, trust_code)
+        return load_model(self.source, trust_code)
 
 
 @dataclass(frozen=True)
@@ -88,15 +90,24 @@ class Request(Group):
             )
         return self.classes
 
+    @cached_property
+    def specification(self) -> Specification:
+        """The specification of the energy.
+
+        Raises:
+            InputError: without an energy; as ``parse_energy``.
+        """
+        if self.energy is None:
+            raise InputError("got no --energy; expected what to forget: write --energy classifier:DIR")
+        return parse_energy(self.energy)
+
     def target(self, model: GenerativeModel) -> Target:
         """Return the target of the request for a model.
 
         Raises:
-            InputError: without an energy; as ``load_energy``.
+            InputError: as ``specification`` and ``load_energy``.
         """
-        if self.energy is None:
-            raise InputError("got no --energy; expected what to forget: write --energy classifier:DIR")
-        F = load_energy(self.energy, self.classes, self.margin, model, self.trust_code)
+        F = load_energy(self.specification, self.classes, self.margin, model, self.trust_code)
         return Target(model, F, self.strength, DIVERGENCES[self.divergence]())
 
     def record(self) -> dict[str, Any]:
@@ -177,16 +188,26 @@ class Computing(Group):
     def __post_init__(self) -> None:
         check_device(self.device)
 
-    def options(self) -> dict[str, Any]:
-        """Return the arguments that ``unlearn`` and ``plan`` have for it."""
-        return {
-            "device": self.device,
-            "precision": self.precision,
-            "train_only": None if self.train_only is None else patterns(self.train_only),
-            "adapters": None if self.rank is None else LowRank(self.rank),
-            "micro_batches": self.micro_batches,
-            "compile": self.compile,
-        }
+    def compute(self, devices: int = 1, loggers: Sequence[Any] = ()) -> Compute:
+        """Return the options as the record that trainings take."""
+        return Compute(
+            device=self.device,
+            devices=devices,
+            precision=self.precision,
+            micro_batches=self.micro_batches,
+            compile=self.compile,
+            loggers=loggers,
+        )
+
+    @property
+    def patterns(self) -> list[str] | None:
+        """The regular expressions of --train_only."""
+        return None if self.train_only is None else split_patterns(self.train_only)
+
+    @property
+    def adapters(self) -> LowRank | None:
+        """The adapters of --rank."""
+        return None if self.rank is None else LowRank(self.rank)
 
     def record(self) -> dict[str, Any]:
         """Return what belongs into the configuration of a run: what changes more than rounding."""
@@ -197,6 +218,6 @@ class Computing(Group):
         }
 
 
-def patterns(text: str) -> list[str]:
-    """Return the regular expressions in "layers.2,head"; a comma in brackets belongs to its expression."""
+def split_patterns(text: str) -> list[str]:
+    """Return the regular expressions in "layers.2,head"; a comma within brackets separates nothing."""
     return [part.strip() for part in split_options(text)]

@@ -4,27 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from jsonargparse import ArgumentParser
 
 from unflow.commands.groups import add_run
-from unflow.commands.loggers import Name, loggers
+from unflow.commands.loggers import Logger, make_loggers
 from unflow.commands.options import add_batch_rows, add_settings, peek, with_recipe
 from unflow.commands.runs import is_first_process, run_folder
 from unflow.commands.shared import Computing, Original, Request, Rows
-from unflow.disk.bundle import CONFIG, find_folder
-from unflow.foreign import load_model, read_line, seen_by
+from unflow.foreign import family_of, load_model, seen_by
 from unflow.ground.errors import InputError
-from unflow.ground.files import read_json
 from unflow.ground.streams import check_seed
 from unflow.methods import INSTALLED
 from unflow.models import GenerativeModel, inner_model
 from unflow.target import Target
 from unflow.training.method import Method, Problem
 from unflow.training.method import settings as plain_settings
-from unflow.unlearning.unlearn import RealSamples, select_real_samples, unlearn
+from unflow.unlearning.unlearn import RealSamples, default_method, select_real_samples, unlearn
 
 
 def add_arguments(parser: ArgumentParser, arguments: Sequence[str]) -> list[str]:
@@ -34,40 +31,9 @@ def add_arguments(parser: ArgumentParser, arguments: Sequence[str]) -> list[str]
     add_batch_rows(parser)
     if peek("method", rest) is None:
         in_part = any(peek(option, rest) is not None for option in ("rank", "train_only", "train-only"))
-        rest = [*rest, "--method", default_method(peek("model", rest, ""), in_part)]
+        rest = [*rest, "--method", default_method(family_of(peek("model", rest) or ""), in_part)]
     add_settings(parser, peek("method", rest), INSTALLED)
     return rest
-
-
-def default_method(model: str | None, in_part: bool = False) -> str:
-    """Return the method that takes any energy, for a model in a bundle or by a line of words.
-
-    Where it is trained in part (adapters, some weights), a flow's is one that trains its own weights.
-    """
-    if family_of(model or "") != "flow":
-        return "latent_transport"
-    return "erfm_resample_prior" if in_part else "erfm_resample"
-
-
-def family_of(model: str) -> str:
-    """Return the family that a model's description says it has; "flow" where nothing is said.
-
-    Only the description is read: the model itself is loaded, and judged, later.
-    """
-    line = read_line(model)
-    if line is not None:
-        return line.kind if line.kind in ("generator", "flow_map") else "flow"
-    try:
-        return _family(read_json(find_folder(model) / CONFIG))
-    except (InputError, KeyError, TypeError):
-        return "flow"
-
-
-def _family(config: dict[str, Any]) -> str:
-    if config["model"] == "chain":  # as ``Chain`` has it
-        base = _family(config["base"])
-        return _family(config["after"]) if base == "flow" else base
-    return _family(config["inner"]) if "inner" in config else str(config["model"])
 
 
 def run(
@@ -81,7 +47,7 @@ def run(
     teacher: Path | None = None,
     seed: int = 0,
     devices: int = 1,
-    logger: Name = "none",
+    logger: Logger = "none",
 ) -> None:
     """Make a model forget.
 
@@ -112,7 +78,7 @@ def run(
     real = real_samples(settings, target, request, rows, method, retrained)
     record = {
         "command": "unlearn",
-        "model": original.named,
+        "model": str(original.source),
         **request.record(),
         "method": method,
         "settings": plain_settings(settings),
@@ -127,13 +93,13 @@ def run(
             settings,
             out,
             seed=seed,
-            devices=devices,
             name=method,
-            teacher=retrained,
-            guide_data=seen_by(str(request.energy)),
-            loggers=loggers(logger, out),
-            **computing.options(),
             data=real,
+            teacher=retrained,
+            guide_data=seen_by(request.specification),
+            compute=computing.compute(devices, make_loggers(logger, out)),
+            train_only=computing.patterns,
+            adapters=computing.adapters,
         )
     if is_first_process():
         print(f"model: {out} ({result.lineage['seconds']:.1f} s)")

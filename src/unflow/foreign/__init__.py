@@ -1,23 +1,25 @@
-"""Models, classifiers and scores that unflow has never seen, each named by one line of words.
+"""Third-party models, classifiers and energies, each named by one model specification.
 
-line         what a line says, and how values are written
-models       generators, flows, flow maps, folders of diffusers
-classifiers  guides and judges
-energies     what to forget: a classifier, an ONNX file, an estimator, a score, images
-wanted       what is asked of an energy, beside its line
-estimators   scikit-learn's, from a function or a file
-images       a few images and what tells them apart
-packages     energies that installed packages add
+specification  the string that names a model, how it is parsed, and how values are written
+models         generators, flows, flow maps, folders of diffusers
+classifiers    guides and judges
+energies       what to forget: a classifier, an ONNX file, an estimator, a score function, images
+estimators     of scikit-learn, from a function or a file
+images         a few example images and their feature extractor
+plugins        energies that installed packages add
 """
 
 from unflow.foreign.classifiers import check_reads, load_classifier, load_classifier_for
-from unflow.foreign.energies import guide_behind, guide_of, load_energy, seen_by
-from unflow.foreign.line import Foreign, read_line
-from unflow.foreign.models import lineage_of, load_model, load_whole, with_options
+from unflow.foreign.energies import guide_behind, guide_of, load_energy, parse_energy, seen_by
+from unflow.foreign.models import add_options, family_of, lineage_of, load_model, load_whole, with_options
+from unflow.foreign.specification import Specification, parse_specification
+from unflow.ground.faces import renamed
 
 __all__ = [
-    "Foreign",
+    "Specification",
+    "add_options",
     "check_reads",
+    "family_of",
     "guide_behind",
     "guide_of",
     "lineage_of",
@@ -26,7 +28,10 @@ __all__ = [
     "load_energy",
     "load_model",
     "load_whole",
-    "read_line",
+    "parse_energy",
+    "parse_specification",
     "seen_by",
     "with_options",
 ]
+
+__getattr__ = renamed(__name__, {"Foreign": "Specification", "read_line": "parse_specification"})

@@ -1,14 +1,20 @@
-"""Classifiers that unflow has never seen, by a line of words: guides and judges."""
+"""Third-party classifiers, by a model specification: guides and judges."""
 
 from __future__ import annotations
-
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from unflow.disk import bundle
-from unflow.foreign.line import Foreign, Readers, find_beside_the_shell, read_line, read_range, read_shape
+from unflow.foreign.specification import (
+    Readers,
+    Source,
+    Specification,
+    import_from_working_directory,
+    parse_specification,
+    read_range,
+    read_shape,
+)
 from unflow.ground.errors import InputError, convert_errors
 from unflow.ground.streams import stream
 from unflow.models import GenerativeModel
@@ -18,61 +24,63 @@ from unflow.nets.adapters import find_last_linear
 from unflow.nets.modes import evaluating
 
 
-def load_classifier(text: str | Path, trust_code: bool = False) -> Classifier:
-    """Return the classifier in a bundle, or the one that a line of words names.
+def load_classifier(source: Source, trust_code: bool = False) -> Classifier:
+    """Return the classifier in a bundle, or the third-party classifier of a specification.
 
     Args:
-        text: folder, ``pretrained:org/name@revision``, or a line like
+        source: folder, ``pretrained:org/name@revision``, or a specification like
             ``classifier:my_pkg.judges:build@judge.safetensors,range=0:1,shape=784``;
-            ``names=cat/dog`` are its classes.
+            ``names=cat/dog`` names its classes.
         trust_code: as ``bundle.load``.
 
     Raises:
-        InputError: as ``bundle.load``, and for a line that names no classifier.
+        InputError: as ``bundle.load``, and for a specification of something else.
     """
-    line = read_line(str(text), ("classifier",))
-    if line is not None:
-        return _classifier(line)
+    spec = parse_specification(source, ("classifier",))
+    if spec is not None:
+        return _build_classifier(spec)
     if trust_code:
-        find_beside_the_shell()
-    return bundle.load_classifier(text, trust_code)
+        import_from_working_directory()
+    return bundle.load_classifier(str(source), trust_code)
 
 
-def load_classifier_for(model: GenerativeModel, text: str | Path, trust_code: bool = False) -> Classifier:
-    """Return ``load_classifier``, once it has read what a model draws.
+def load_classifier_for(model: GenerativeModel, source: Source, trust_code: bool = False) -> Classifier:
+    """Return ``load_classifier`` after a check that it accepts the model's samples.
 
     Raises:
-        InputError: as ``load_classifier``, ``check_range_said`` and ``check_reads``.
+        InputError: as ``load_classifier``, ``check_range`` and ``check_reads``.
     """
-    classifier = load_classifier(text, trust_code)
-    check_range_said(read_line(str(text)), model)
+    spec = parse_specification(source)
+    classifier = load_classifier(spec or source, trust_code)
+    check_range(spec, model)
     check_reads(classifier, model)
     return classifier
 
 
-def check_range_said(line: Foreign | None, model: GenerativeModel) -> None:
-    """Raise InputError where the range of a model's images was said, and not that of what is to read them.
+def check_range(spec: Specification | None, model: GenerativeModel) -> None:
+    """Raise InputError if a model declares the range of its images, and the network that reads them does not.
 
     Args:
-        line: of what reads; None for a bundle.
-        model: what writes.
+        spec: specification of the network that reads the images; None for a bundle.
+        model: the model that draws them.
     """
-    said_of = (
+    declared = (
         m.value_range for m in model.modules() if isinstance(m, WritesAs) and m.value_range is not None
     )
-    low, high = next(said_of, (-1.0, 1.0))
-    if line is not None and "range" not in line.options and (low, high) != (-1.0, 1.0):
+    low, high = next(declared, (-1.0, 1.0))
+    if spec is not None and "range" not in spec.options and (low, high) != (-1.0, 1.0):
         raise InputError(
-            f"got {line.what} without the range of the images that it reads, for a model that writes "
-            f"{low:g}:{high:g}; expected to know: write range={low:g}:{high:g}, or range=-1:1 if that is so"
+            f"got {spec.source} without the range of the images that it reads, for a model that writes "
+            f"{low:g}:{high:g}; expected that range: write range={low:g}:{high:g}, or range=-1:1 if it reads "
+            "images in [-1, 1]"
         )
 
 
 def check_reads(classifier: Classifier, model: GenerativeModel) -> None:
-    """Raise InputError unless a classifier takes what a model draws."""
+    """Raise InputError unless a classifier accepts the model's samples."""
     x = model.sample(2, stream(0))
     what = f"the classifier does not run on the model's samples of shape {list(model.sample_shape)}"
-    expected = "one that does: say what it reads by shape=784"
+    expected = "one that does: declare the shape that it reads, like shape=784"
     with convert_errors(what, expected), torch.no_grad(), evaluating(classifier):
         logits = classifier(x)
     shape = (len(x), classifier.num_classes)
@@ -84,24 +92,24 @@ def check_reads(classifier: Classifier, model: GenerativeModel) -> None:
         )
 
 
-def _classifier(line: Foreign) -> Classifier:
+def _build_classifier(spec: Specification) -> Classifier:
     known: Readers = {
         "range": read_range,
         "shape": read_shape,
         "key": str,
         "names": lambda text: text.split("/"),
     }
-    ours, theirs = line.take(known)
-    net = ReadsAs(line.network(theirs, ours.get("key"), known), ours.get("range"), ours.get("shape"))
-    return Classifier(net, ours.get("names") or _numbers(net, line)).eval()
+    ours, theirs = spec.take(known)
+    net = ReadsAs(spec.build_network(theirs, ours.get("key"), known), ours.get("range"), ours.get("shape"))
+    return Classifier(net, ours.get("names") or _number_classes(net, spec)).eval()
 
 
-def _numbers(net: nn.Module, line: Foreign) -> list[str]:
-    """Return the classes' numbers as their names: as many as the last linear layer has outputs."""
+def _number_classes(net: nn.Module, spec: Specification) -> list[str]:
+    """Return the class numbers as class names: one for each output of the last linear layer."""
     last = find_last_linear(net)
     if last is None:
         raise InputError(
-            f"got {line.what}, which has no linear layer to count its classes by; expected their "
-            "names: write names=cat/dog"
+            f"got {spec.source}, which has no linear layer whose outputs would tell the number of "
+            "classes; expected their names: write names=cat/dog"
         )
     return [str(k) for k in range(last.out_features)]

@@ -1,20 +1,20 @@
-"""What to forget, by a line of words: a classifier, an ONNX file, an estimator, a score, or images."""
+"""Energies by specification: a classifier, an ONNX file, an estimator, a score function, or images."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from torch import nn
 
 from unflow.disk.bundle import CONFIG, is_on_hub
 from unflow.energies import BlackBox, ClassLogOdds, Energy, OnnxLogOdds, ScoreLogOdds, check_classes
-from unflow.foreign.classifiers import check_range_said, load_classifier_for
-from unflow.foreign.estimators import energy_of_estimator
-from unflow.foreign.images import energy_of_images
-from unflow.foreign.line import KINDS, Foreign, read_line, read_range, read_shape
-from unflow.foreign.packages import FromLine, of_package
-from unflow.foreign.wanted import Wanted
+from unflow.foreign.classifiers import check_range, load_classifier_for
+from unflow.foreign.estimators import build_estimator_energy
+from unflow.foreign.images import build_image_energy
+from unflow.foreign.plugins import EnergyBuilder, EnergyRequest, energy_builder
+from unflow.foreign.specification import KINDS, Specification, parse_specification, read_range, read_shape
 from unflow.ground.errors import InputError, convert_errors
 from unflow.ground.plugins import Registry
 from unflow.ground.streams import stream
@@ -29,67 +29,94 @@ FORMS = (
 
 
 def load_energy(
-    text: str, forget: tuple[int, ...] | None, margin: float, model: GenerativeModel, trust_code: bool = False
+    source: str | Specification,
+    forget: tuple[int, ...] | None,
+    margin: float,
+    model: GenerativeModel,
+    trust_code: bool = False,
 ) -> Energy:
-    """Return the energy that a line of words names.
+    """Return the energy of a specification.
 
     Args:
-        text: ``classifier:DIR`` or ``classifier:pretrained:org/name``, a bundle, or
+        source: ``classifier:DIR`` or ``classifier:pretrained:org/name``, a bundle, or
             ``classifier:my_pkg.nets:build@w.pth,range=0:1``;
             ``onnx:guide.onnx,range=0:1,shape=1x28x28,output=probabilities``;
             ``estimator:my_pkg.guides:fitted@FILE``, a function that returns a fitted classifier of
             scikit-learn, or ``estimator:guide.joblib``; ``score:my_pkg.scores:nsfw``, a function of samples
-            that returns the probability of what is to be forgotten for each (``reads=uint8`` for images of
+            that returns for each the probability that it is to be forgotten (``reads=uint8`` for images of
             bytes, ``batch_size=64``); ``images:FOLDER,extractor=DIR``, a few images of what is to be
             forgotten; or a kind that an installed package adds (``unflow.plugins``).
         forget: classes; a score and images have none.
         margin: >= 0, in nats.
-        model: whose samples it must take.
+        model: whose samples the energy must accept.
         trust_code: as ``bundle.load``, and for files of estimators.
 
     Raises:
-        InputError: for another line, no or unknown classes, and what does not read the samples.
+        InputError: for another specification, missing or unknown classes, and an energy that does not accept
+            the samples.
     """
-    kind, wanted = text.partition(":")[0], Wanted(forget, margin, model, trust_code)
-    if kind == "classifier" and ":" in text:
-        return _classifier(text, wanted)
-    line = read_line(text, ("classifier", *INSTALLED))
-    if line is None:
-        added = "".join(f", {entry.name}:..." for entry in INSTALLED.list_plugins())
-        raise InputError(f"got --energy {text!r}; expected {FORMS}{added}")
-    energy = INSTALLED[kind](line, wanted)
+    spec, request = parse_energy(source), EnergyRequest(forget, margin, model, trust_code)
+    if spec.kind == "classifier":
+        return _build_classifier_energy(spec, request)
+    energy = INSTALLED[spec.kind](spec, request)
     _check_scores(energy, model)
     return energy
 
 
-def guide_of(text: str) -> str | None:
-    """Return the bundle of an energy's classifier, or the line that names it; None where there is none."""
-    kind, _, folder = text.partition(":")
-    if kind == "images":
-        line = read_line(text)
-        extractor = "" if line is None else line.options.get("extractor", "")
+def parse_energy(source: str | Specification) -> Specification:
+    """Return the parsed specification of an energy; ``classifier:DIR`` has the bundle as its source.
+
+    Raises:
+        InputError: for a string that specifies no energy.
+    """
+    if isinstance(source, Specification):
+        return source
+    kind, colon, folder = source.partition(":")
+    if kind == "classifier" and colon and (is_on_hub(folder) or Path(folder).exists()):
+        return Specification(kind, folder, text=source)
+    parsed = parse_specification(source, ("classifier", *INSTALLED))
+    if parsed is None:
+        added = "".join(f", {entry.name}:..." for entry in INSTALLED.list_plugins())
+        raise InputError(f"got --energy {source!r}; expected {FORMS}{added}")
+    return parsed
+
+
+S = TypeVar("S", str, Specification)
+
+
+def guide_of(energy: S) -> S | str | None:
+    """Return the bundle of an energy's classifier, or the specification of it; None without a classifier."""
+    spec = parse_energy(energy)
+    if spec.kind == "images":
+        extractor = spec.options.get("extractor", "")
         return extractor if Path(extractor, CONFIG).is_file() else None
-    if kind != "classifier":
+    if spec.kind != "classifier":
         return None
-    named = is_on_hub(folder) or Path(folder).exists() or read_line(text) is None
-    return folder if named else text
+    return spec.source if _is_bundle(spec) else energy
+
+
+def _is_bundle(spec: Specification) -> bool:
+    """Return whether a specification names the bundle of a classifier."""
+    plain = not spec.options and spec.weights is None
+    return plain and (is_on_hub(spec.source) or Path(spec.source).exists())
 
 
 def guide_behind(energy: Energy | None) -> Classifier | None:
-    """Return the classifier in an energy, or None where there is none."""
+    """Return the classifier in an energy, or None if there is none."""
     parts = () if energy is None else energy.modules()
     return next((part for part in parts if isinstance(part, Classifier)), None)
 
 
-def seen_by(text: str) -> tuple[str, ...]:
-    """Return what a method sees through an energy, for the record."""
-    if text.partition(":")[0] != "images":
+def seen_by(energy: str | Specification) -> tuple[str, ...]:
+    """Return the data that a method sees through an energy, for the lineage."""
+    spec = parse_energy(energy)
+    if spec.kind != "images":
         return ("guide",)
-    return ("images of what to forget", *(() if guide_of(text) is None else ("guide: its features",)))
+    return ("images of what to forget", *(() if guide_of(spec) is None else ("guide: its features",)))
 
 
 def _check_scores(energy: Energy, model: GenerativeModel) -> None:
-    """Raise InputError unless an energy scores what a model draws."""
+    """Raise InputError unless an energy accepts the model's samples."""
     x = model.sample(2, stream(0))
     what = f"the energy does not run on the model's samples of shape {list(model.sample_shape)}"
     with convert_errors(what, "one that does"), torch.no_grad():
@@ -99,40 +126,45 @@ def _check_scores(energy: Energy, model: GenerativeModel) -> None:
 # Kinds
 
 
-def _classifier(text: str, wanted: Wanted) -> Energy:
-    guide = load_classifier_for(wanted.model, guide_of(text) or text, wanted.trust_code)
-    classes = wanted.classes_for(text)
+def _build_classifier_energy(spec: Specification, request: EnergyRequest) -> Energy:
+    guide = load_classifier_for(request.model, guide_of(spec) or spec, request.trust_code)
+    classes = request.require_classes(spec)
     check_classes(classes, guide.num_classes)
-    return ClassLogOdds(guide, classes, wanted.margin)
+    return ClassLogOdds(guide, classes, request.margin)
 
 
-def _onnx(line: Foreign, wanted: Wanted) -> Energy:
-    ours = line.take_all(
+def _build_onnx_energy(spec: Specification, request: EnergyRequest) -> Energy:
+    ours = spec.take_all(
         {"range": read_range, "shape": read_shape, "output": str, "output_name": str, "batch_size": int}
     )
-    check_range_said(line, wanted.model)
+    check_range(spec, request.model)
     reads = ReadsAs(nn.Identity(), ours.pop("range", None), ours.pop("shape", None))
-    classes = wanted.classes_for(f"onnx:{line.what}")
-    return OnnxLogOdds(line.what, classes, wanted.margin, preprocess=reads, **ours)
+    classes = request.require_classes(f"onnx:{spec.source}")
+    return OnnxLogOdds(spec.source, classes, request.margin, preprocess=reads, **ours)
 
 
-def _estimator(line: Foreign, wanted: Wanted) -> Energy:
-    classes = wanted.classes_for(f"estimator:{line.what}")
-    energy = energy_of_estimator(line, classes, wanted.margin, wanted.trust_code)
-    check_range_said(line, wanted.model)
+def _build_estimator_energy(spec: Specification, request: EnergyRequest) -> Energy:
+    classes = request.require_classes(f"estimator:{spec.source}")
+    energy = build_estimator_energy(spec, classes, request.margin, request.trust_code)
+    check_range(spec, request.model)
     return energy
 
 
-def _score(line: Foreign, wanted: Wanted) -> Energy:
-    ours = line.take_all({"reads": str, "batch_size": int, "name": str})
-    return ScoreLogOdds(BlackBox(line.function(), **{"name": line.what, **ours}), wanted.margin)
+def _build_score_energy(spec: Specification, request: EnergyRequest) -> Energy:
+    ours = spec.take_all({"reads": str, "batch_size": int, "name": str})
+    return ScoreLogOdds(BlackBox(spec.find_function(), **{"name": spec.source, **ours}), request.margin)
 
 
-def _images(line: Foreign, wanted: Wanted) -> Energy:
-    return energy_of_images(line, wanted.margin, wanted.model, wanted.trust_code)
+def _build_image_energy(spec: Specification, request: EnergyRequest) -> Energy:
+    return build_image_energy(spec, request.margin, request.model, request.trust_code)
 
 
-ENERGIES: dict[str, FromLine] = {"onnx": _onnx, "estimator": _estimator, "score": _score, "images": _images}
-"""Kind -> how its line becomes an energy; a classifier's is ``ClassLogOdds``."""
-INSTALLED = Registry("unflow.energies", ENERGIES, of_package, reserved=(*KINDS, "pretrained"))
-"""``ENERGIES``, and those of installed packages."""
+ENERGIES: dict[str, EnergyBuilder] = {
+    "onnx": _build_onnx_energy,
+    "estimator": _build_estimator_energy,
+    "score": _build_score_energy,
+    "images": _build_image_energy,
+}
+"""Kind -> the function that builds its energy; a classifier's is ``ClassLogOdds``."""
+INSTALLED = Registry("unflow.energies", ENERGIES, energy_builder, reserved=(*KINDS, "pretrained"))
+"""``ENERGIES``, and the kinds of installed packages."""

@@ -1,4 +1,4 @@
-"""What to forget, by a few images of it and any frozen extractor."""
+"""Energies of a few example images, compared by a frozen feature extractor."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from unflow.disk import bundle
 from unflow.energies import Energy, ImageNetClassifier
 from unflow.energies.anchor import features_of
 from unflow.energies.anchoring import add_threshold, grow_request, make_anchor
-from unflow.foreign.classifiers import check_range_said
-from unflow.foreign.line import FUNCTION, Foreign, Readers, read_range, read_shape
+from unflow.foreign.classifiers import check_range
+from unflow.foreign.specification import FUNCTION, Readers, Specification, read_range, read_shape
 from unflow.ground.errors import InputError, convert_errors
 from unflow.ground.streams import Stream, stream
 from unflow.models import GenerativeModel
@@ -22,7 +22,7 @@ from unflow.models.classifier import Classifier, Features
 from unflow.nets import ReadsAs
 
 NUM_FIT = 8000
-"""Samples of the model to which the energy is fitted."""
+"""Samples of the model on which the energy is fitted."""
 EXTRACTORS = (
     "a bundle of a classifier or an autoencoder, PACKAGE.MODULE:FUNCTION@WEIGHTS, imagenet or flatten"
 )
@@ -30,36 +30,38 @@ _OF_WAYS: dict[str, Readers] = {
     "grown": {"share": float, "parts": int, "rank": int},
     "thresholded": {"kernel": str},
 }
-"""Way from images to an energy, as ``anchoring`` has it -> its options."""
+"""How ``anchoring`` builds an energy from images -> the options of that way."""
 _OF_FUNCTIONS: Readers = {"range": read_range, "shape": read_shape, "key": str}
 _KNOWN: Readers = {"extractor": str, "way": str, "samples": int, **_OF_FUNCTIONS}
 
 
-def energy_of_images(line: Foreign, margin: float, model: GenerativeModel, trust_code: bool) -> Energy:
-    """Return the energy of k images of what is to be forgotten, fitted to the model's own samples.
+def build_image_energy(
+    spec: Specification, margin: float, model: GenerativeModel, trust_code: bool
+) -> Energy:
+    """Return the energy of a few images of what is to be forgotten, fitted on the model's own samples.
 
     Args:
-        line: ``images:FOLDER,extractor=...``; ``way=grown`` with ``share``, ``parts`` and ``rank``, or
-            ``way=thresholded`` with ``kernel``; ``samples``, to which it is fitted; ``range``, ``shape``,
-            ``key`` and others for an extractor that a function makes.
+        spec: ``images:FOLDER,extractor=...``; ``way=grown`` with ``share``, ``parts`` and ``rank``, or
+            ``way=thresholded`` with ``kernel``; ``samples``, the number on which it is fitted; ``range``,
+            ``shape``, ``key`` and others for an extractor that a function makes.
         margin: >= 0, in nats.
         model: whose samples are scored.
         trust_code: as ``bundle.load``.
 
     Raises:
-        InputError: for no images, an unknown way, option or extractor, and an extractor that does not read
-            them.
+        InputError: for no images, an unknown way, option or extractor, and an extractor that does not accept
+            the images.
     """
-    way = line.options.get("way", "grown")
+    way = spec.options.get("way", "grown")
     if way not in _OF_WAYS:
-        raise InputError(f"got way={way} for images:{line.what}; expected {' or '.join(_OF_WAYS)}")
+        raise InputError(f"got way={way} for images:{spec.source}; expected {' or '.join(_OF_WAYS)}")
     known = {**_KNOWN, **_OF_WAYS[way]}
-    phi = _extractor(line, known, trust_code)
-    ours, _ = line.take(known)
+    phi = _load_extractor(spec, known, trust_code)
+    ours, _ = spec.take(known)
     settings = {name: ours[name] for name in _OF_WAYS[way] if name in ours}
     if isinstance(phi, ReadsAs):
-        check_range_said(line, model)
-    images = image_files(line.what, model.sample_shape).to(model.device, model.dtype)
+        check_range(spec, model)
+    images = image_files(spec.source, model.sample_shape).to(model.device, model.dtype)
     _check_extractor(phi, images)
     x = model.sample(ours.get("samples", NUM_FIT), stream(0, Stream.IMAGE_ENERGY))
     if way == "grown":
@@ -67,21 +69,24 @@ def energy_of_images(line: Foreign, margin: float, model: GenerativeModel, trust
     return add_threshold(make_anchor(phi, images, x, **settings), x, margin)
 
 
-def _extractor(line: Foreign, known: Readers, trust_code: bool) -> nn.Module:
-    """Return what makes features of samples."""
-    ours, theirs = line.take(known)
+def _load_extractor(spec: Specification, known: Readers, trust_code: bool) -> nn.Module:
+    """Return the network that computes features of samples."""
+    ours, theirs = spec.take(known)
     text = ours.get("extractor")
     if text is None:
         raise InputError(
-            f"got images:{line.what} without what tells images apart; expected extractor=...: {EXTRACTORS}"
+            f"got images:{spec.source} without a feature extractor; expected extractor=...: {EXTRACTORS}"
         )
     what, _, weights = text.partition("@")
     if FUNCTION.fullmatch(what) and not Path(text).exists():
-        function = Foreign("extractor", what, Path(weights) if weights else None)
-        return ReadsAs(function.network(theirs, ours.get("key"), known), ours.get("range"), ours.get("shape"))
-    if line.weights is not None:
+        function = Specification("extractor", what, Path(weights) if weights else None)
+        return ReadsAs(
+            function.build_network(theirs, ours.get("key"), known), ours.get("range"), ours.get("shape")
+        )
+    if spec.weights is not None:
         raise InputError(
-            f"got @{line.weights} behind the images; expected it behind a function: extractor=...@"
+            f"got @{spec.weights} after the images; expected it after the function of an extractor: write "
+            f"extractor=PACKAGE.MODULE:FUNCTION@{spec.weights}"
         )
     of_other = [(name, way) for way, names in _OF_WAYS.items() for name in names if name in theirs]
     if of_other:
@@ -89,18 +94,18 @@ def _extractor(line: Foreign, known: Readers, trust_code: bool) -> nn.Module:
         raise InputError(
             f"got {name}= for way={ours.get('way', 'grown')}; expected it for {way}: write way={way}"
         )
-    unread = [name for name in line.options if name in theirs or name in _OF_FUNCTIONS]
+    unread = [name for name in spec.options if name in theirs or name in _OF_FUNCTIONS]
     if unread:
         raise InputError(
             f"got {unread[0]}= for extractor={text}; expected "
-            f"{', '.join(name for name in known if name not in _OF_FUNCTIONS)}, and others for "
-            "extractor=PACKAGE.MODULE:FUNCTION alone"
+            f"{', '.join(name for name in known if name not in _OF_FUNCTIONS)}, and any others only "
+            "for extractor=PACKAGE.MODULE:FUNCTION"
         )
-    return _ready(text, trust_code)
+    return _load_named_extractor(text, trust_code)
 
 
-def _ready(name: str, trust_code: bool) -> nn.Module:
-    """Return an extractor that unflow ships, or that a bundle holds."""
+def _load_named_extractor(name: str, trust_code: bool) -> nn.Module:
+    """Return an extractor by the name of one of unflow's, or of a bundle."""
     if name == "flatten":
         return nn.Flatten()
     if name == "imagenet":
@@ -117,5 +122,6 @@ def _ready(name: str, trust_code: bool) -> nn.Module:
 
 def _check_extractor(phi: nn.Module, images: Tensor) -> None:
     what = f"the extractor does not run on images of shape {list(images.shape[1:])}"
-    with convert_errors(what, "one that does: say what it reads by shape=784"), torch.no_grad():
+    expected = "one that does: declare the shape that it reads, like shape=784"
+    with convert_errors(what, expected), torch.no_grad():
         features_of(phi.eval(), images[:2])

@@ -1,7 +1,8 @@
-"""Generative models that unflow has never seen, by a line of words."""
+"""Third-party generative models, by a model specification."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,56 +12,68 @@ import torch
 from torch import Tensor, nn
 
 from unflow.disk import bundle
-from unflow.foreign.line import (
-    Foreign,
+from unflow.foreign.specification import (
     Readers,
-    find_beside_the_shell,
+    Source,
+    Specification,
+    import_from_working_directory,
+    parse_specification,
     read_call,
-    read_line,
     read_prior,
     read_range,
     read_shape,
 )
 from unflow.ground.errors import InputError
+from unflow.ground.files import read_json
 from unflow.ground.streams import stream
-from unflow.models import Flow, FlowMap, GenerativeModel, Generator, Labelled, Latent, inner_model
+from unflow.models import (
+    Flow,
+    FlowMap,
+    GenerativeModel,
+    Generator,
+    Labelled,
+    Latent,
+    family_of_config,
+    inner_model,
+)
 from unflow.models.autoencoder import Autoencoder
 from unflow.nets import AdaptedAverageVelocity, AdaptedVelocity, WritesAs
 from unflow.nets.adapters import Range
 
 PROBED = 64
-"""Samples that are looked at before a model is believed to write what was said."""
+"""Samples that are drawn to check a model against its specification."""
 TOLERANCE, FEW = 0.1, 0.05
-"""How far over the ends of its range a number may lie, in widths of the range, and what share of numbers may
-lie further: flows overshoot, and another range is not a matter of a few numbers."""
+"""How far numbers may lie outside the range at either end, as a share of its width, and the share of numbers
+that may lie further outside: flows overshoot, but a wrong range affects more than a few numbers."""
 NARROW = 0.02
-"""Of its declared range, that a network's images must take up; less is the range of something else."""
+"""Share of the declared range that a network's images must cover; if they cover less, the range is wrong."""
 
 
-def load_model(text: str | Path, trust_code: bool = False) -> GenerativeModel:
-    """Return the generative model in a bundle, or the one that a line of words names.
+def load_model(source: Source, trust_code: bool = False) -> GenerativeModel:
+    """Return the generative model in a bundle, or the third-party model of a specification.
 
     Args:
-        text: folder, ``pretrained:org/name@revision``, or a line like
+        source: folder, ``pretrained:org/name@revision``, or a specification like
             ``generator:my_pkg.nets:build@w.safetensors,prior=normal:64,range=0:1``,
             ``flow:my_pkg.nets:build@w.pth,shape=3x32x32,call=x/t,noise_at=1`` or ``diffusers:DIR``.
         trust_code: as ``bundle.load``.
 
     Raises:
-        InputError: as ``bundle.load``; for a line that names no model, and a model that does not do what the
-            line says of it.
+        InputError: as ``bundle.load``; for a specification of something else, and a model that contradicts
+            its specification.
     """
-    line = read_line(str(text), tuple(MODELS))
-    if line is not None:
-        return MODELS[line.kind](line)
+    spec = parse_specification(source, tuple(MODELS))
+    if spec is not None:
+        return MODELS[spec.kind](spec)
+    folder = Path(str(source))
     if trust_code:
-        find_beside_the_shell()
-    _check_is_bundle(Path(text))
-    return bundle.load(text, trust_code)
+        import_from_working_directory()
+    _check_is_bundle(folder)
+    return bundle.load(folder, trust_code)
 
 
 def _check_is_bundle(path: Path) -> None:
-    """Raise InputError for what is no bundle, but can be named in a line."""
+    """Raise InputError for a file or a folder of diffusers, with its specification."""
     if path.is_file():
         raise InputError(
             f"got the file {path}; expected the folder of a bundle, or the function that makes the network: "
@@ -70,70 +83,87 @@ def _check_is_bundle(path: Path) -> None:
         raise InputError(f"got {path}, a folder of diffusers; expected its kind: write diffusers:{path}")
 
 
-def load_whole(text: str | Path, autoencoder: str | Path | None, trust_code: bool = False) -> GenerativeModel:
-    """Return ``load_model``; a model of latents with the decoder of another bundle after it.
+def load_whole(source: Source, autoencoder: str | Path | None, trust_code: bool = False) -> GenerativeModel:
+    """Return ``load_model``; a model of latents is followed by the decoder of another bundle.
 
     Raises:
-        InputError: as ``load_model``, and for samples that are no latents of the autoencoder.
+        InputError: as ``load_model``, and for samples that are not latents of the autoencoder.
     """
-    model = load_model(text, trust_code)
+    model = load_model(source, trust_code)
     if autoencoder is None:
         return model
     return Latent(model, bundle.load_autoencoder(autoencoder, trust_code))
 
 
 def with_options(text: str, weights: Path | None, prior: str | None) -> str:
-    """Return a line with its weights and its prior, where they were said apart from it.
+    """Return a model specification with weights and a prior that were given apart from it.
 
     Raises:
-        InputError: for either with the path of a folder, or said twice.
+        InputError: for either with the path of a bundle, or given twice.
     """
+    return str(add_options(text, weights, prior))
+
+
+def add_options(text: str, weights: Path | None, prior: str | None) -> str | Specification:
+    """Return ``with_options`` parsed; or the text itself if it is the path or name of a bundle."""
+    parsed = parse_specification(text, tuple(MODELS))
     if weights is None and prior is None:
-        return text
-    line = read_line(text, tuple(MODELS))
-    if line is None:
+        return parsed or text
+    if parsed is None:
         raise InputError(
-            f"got --weights or --prior for {text}; expected them for generator:PACKAGE.MODULE:FUNCTION alone"
+            f"got --weights or --prior for {text}; expected them with generator:PACKAGE.MODULE:FUNCTION alone"
         )
-    if (weights is not None and line.weights is not None) or (prior is not None and "prior" in line.options):
+    if (weights and parsed.weights) or (prior is not None and "prior" in parsed.options):
         raise InputError(
             f"got weights or prior twice, in {text!r} and apart from it; expected one or the other"
         )
-    weights = weights or line.weights
-    options = dict(line.options) | ({} if prior is None else {"prior": prior})
-    words = [f"{line.kind}:{line.what}" + ("" if weights is None else f"@{weights}")]
-    return ",".join([*words, *(f"{name}={value}" for name, value in options.items())])
+    options = dict(parsed.options) | ({} if prior is None else {"prior": prior})
+    return dataclasses.replace(parsed, weights=weights or parsed.weights, options=options, text="")
 
 
-def lineage_of(text: str | Path) -> dict[str, Any]:
-    """Return the lineage of a bundle; for a line of words, what it says."""
-    line = read_line(str(text))
-    return bundle.read_lineage(text) if line is None else {"line": str(text)}
+def lineage_of(source: Source) -> dict[str, Any]:
+    """Return the lineage of a bundle; for a specification, the specification."""
+    return bundle.read_lineage(str(source)) if parse_specification(source) is None else {"line": str(source)}
+
+
+def family_of(source: Source) -> str:
+    """Return the family that a model's description states, without loading the model.
+
+    That is "flow" for a description that is missing or states none: ``load_model`` raises for it later.
+    """
+    spec = parse_specification(source)
+    if spec is not None:
+        return spec.kind if spec.kind in ("generator", "flow_map") else "flow"
+    try:
+        return family_of_config(read_json(bundle.find_folder(str(source)) / bundle.CONFIG))
+    except (InputError, KeyError, TypeError):
+        return "flow"
 
 
 # Kinds
 
 
-def _generator(line: Foreign) -> Generator:
+def _build_generator(spec: Specification) -> Generator:
     known: Readers = {"prior": read_prior, "range": read_range, "shape": read_shape, "key": str}
-    ours, theirs = line.take(known)
+    ours, theirs = spec.take(known)
     if "prior" not in ours:
         raise InputError(
-            f"got {line.what} without its prior; expected the law of its latents: write prior=normal:64"
+            f"got {spec.source} without its prior; expected the distribution of its latents: write "
+            "prior=normal:64"
         )
     law, shape = ours["prior"]
-    net = _written(line.network(theirs, ours.get("key"), known), ours)
+    net = _convert_samples(spec.build_network(theirs, ours.get("key"), known), ours)
     model = Generator(net, shape, law).eval()
-    _check_written(model, ours.get("range"), line)
+    _check_samples(model, ours.get("range"), spec)
     return model
 
 
-def _written(net: nn.Module, ours: Mapping[str, Any]) -> nn.Module:
-    """Return a network whose samples are unflow's."""
+def _convert_samples(net: nn.Module, ours: Mapping[str, Any]) -> nn.Module:
+    """Return the network with its samples converted to the range and shape of unflow."""
     return WritesAs(net, ours.get("range"), ours.get("shape")) if {"range", "shape"} & ours.keys() else net
 
 
-def _flow(line: Foreign) -> GenerativeModel:
+def _build_flow(spec: Specification) -> GenerativeModel:
     known: Readers = {
         **_OF_FLOWS,
         "predicts": str,
@@ -142,21 +172,21 @@ def _flow(line: Foreign) -> GenerativeModel:
         "integrator": str,
         "steps": int,
     }
-    ours, net, shape = _velocity(line, known)
+    ours, net, shape = _read_velocity(spec, known)
     sampling = {name: ours.pop(name) for name in ("integrator", "steps") if name in ours}
     model = Flow(AdaptedVelocity(net, shape, ours.pop("call", "x, t"), **ours), shape, **sampling)
-    return _labelled(model, line)
+    return _add_labels(model, spec)
 
 
-def _flow_map(line: Foreign) -> GenerativeModel:
-    ours, net, shape = _velocity(line, {**_OF_FLOWS, "steps": int})
+def _build_flow_map(spec: Specification) -> GenerativeModel:
+    ours, net, shape = _read_velocity(spec, {**_OF_FLOWS, "steps": int})
     sampling = {"steps": ours.pop("steps")} if "steps" in ours else {}
     u = AdaptedAverageVelocity(net, shape, ours.pop("call", "x, start, end"), **ours)
-    return _labelled(FlowMap(u, shape, **sampling), line)
+    return _add_labels(FlowMap(u, shape, **sampling), spec)
 
 
-def _label(text: str) -> int:
-    """Return the label in "3", or in "random:10" one that stands for any."""
+def _read_label(text: str) -> int:
+    """Return the label in "3"; 0 for "random:10", which draws labels at random."""
     number = text.removeprefix("random:")
     if not (number.isdigit() and (number == text or int(number) > 0)):
         raise InputError(f"got label={text}; expected label=3, or label=random:10 with the number of classes")
@@ -170,103 +200,101 @@ _OF_FLOWS: Readers = {
     "noise_at": int,
     "time_scale": float,
     "time_shape": str,
-    "label": _label,
+    "label": _read_label,
 }
 
 
-def _velocity(line: Foreign, known: Readers) -> tuple[dict[str, Any], nn.Module, tuple[int, ...]]:
+def _read_velocity(spec: Specification, known: Readers) -> tuple[dict[str, Any], nn.Module, tuple[int, ...]]:
     """Return unflow's options, the network, and the shape of one sample."""
-    ours, theirs = line.take(known)
-    if "range" in line.options:
+    ours, theirs = spec.take(known)
+    if "range" in spec.options:
         raise InputError(
-            f"got range= for the {line.kind} {line.what}; expected one that was trained on images in "
+            f"got range= for the {spec.kind} {spec.source}; expected one that was trained on images in "
             "[-1, 1], as others cannot be converted: leave it out"
         )
     if "shape" not in ours:
-        raise InputError(f"got {line.what} without the shape of one sample; expected it: write shape=3x32x32")
-    return ours, line.network(theirs, ours.pop("key", None), known), ours.pop("shape")
+        raise InputError(
+            f"got {spec.source} without the shape of one sample; expected it: write shape=3x32x32"
+        )
+    return ours, spec.build_network(theirs, ours.pop("key", None), known), ours.pop("shape")
 
 
-def _labelled(model: Flow | FlowMap, line: Foreign) -> GenerativeModel:
-    """Return the model; with random labels, where the line says so."""
-    label = line.options.get("label", "")
+def _add_labels(model: Flow | FlowMap, spec: Specification) -> GenerativeModel:
+    """Return the model; with random labels if the specification asks for them."""
+    label = spec.options.get("label", "")
     number = label.removeprefix("random:")
     whole = Labelled(model, [1 / int(number)] * int(number)) if label.startswith("random:") else model
-    _check_written(whole.eval(), None, line)
+    _check_samples(whole.eval(), None, spec)
     return whole
 
 
-def _diffusers(line: Foreign) -> GenerativeModel:
+def _build_diffusers(spec: Specification) -> GenerativeModel:
     from unflow.disk.diffusers import load_diffusers
 
     known: Readers = {"kind": str, "label": int, "sample_size": int, "integrator": str, "steps": int}
-    ours = line.take_all(known)
+    ours = spec.take_all(known)
     sampling: dict[str, Any] = {name: ours.pop(name) for name in ("integrator", "steps") if name in ours}
-    model = load_diffusers(line.what, **ours)
+    model = load_diffusers(spec.source, **ours)
     if isinstance(model, Autoencoder):
         raise InputError(
-            f"{line.what} holds an AutoencoderKL alone; expected a model that draws: name its pipeline"
+            f"{spec.source} holds an AutoencoderKL alone; expected a generative model: name its pipeline"
         )
-    return _sampled(model, sampling, line) if sampling else model
+    return _set_sampling(model, sampling, spec) if sampling else model
 
 
-def _sampled(model: GenerativeModel, sampling: dict[str, Any], line: Foreign) -> GenerativeModel:
+def _set_sampling(model: GenerativeModel, sampling: dict[str, Any], spec: Specification) -> GenerativeModel:
     """Return a flow, or one of latents, with another integrator or number of steps."""
     flow = inner_model(model)
     if not isinstance(flow, Flow):
         raise InputError(
-            f"got {next(iter(sampling))}= for {line.what}, which draws in one step; expected it for a flow "
-            "alone: leave it out"
+            f"got {next(iter(sampling))}= for {spec.source}, which draws in one step; expected it for a flow "
+            "only: leave it out"
         )
     integrator, steps = sampling.get("integrator", flow.integrator), sampling.get("steps", flow.steps)
     again = Flow(flow.net, flow.sample_shape, integrator, steps).eval()
     return Latent(again, model.autoencoder).eval() if isinstance(model, Latent) else again
 
 
-def _check_written(model: GenerativeModel, value_range: Range | None, line: Foreign) -> None:
-    """Raise InputError if samples lie outside the range that was said, or images look like another's."""
+def _check_samples(model: GenerativeModel, value_range: Range | None, spec: Specification) -> None:
+    """Raise InputError if samples lie outside the declared range, or if the range seems to be another one."""
     x = model.sample(PROBED, stream(0))
     if not torch.isfinite(x).all():
         raise InputError(
-            f"{line.what} draws NaN or infinite numbers; expected the weights of a trained model"
+            f"{spec.source} draws NaN or infinite numbers; expected the weights of a trained model"
         )
     if value_range is None and len(model.sample_shape) != 3:
         return  # points and latents have no range
     low, high = value_range or (-1.0, 1.0)
     least, most = (low + (high - low) * (float(end) + 1) / 2 for end in (x.min(), x.max()))
-    outside = _share(x.abs() > 1 + 2 * TOLERANCE)
+    outside = float((x.abs() > 1 + 2 * TOLERANCE).double().mean())
     if outside > FEW:
         raise InputError(
-            f"{line.what} draws numbers from {least:.2f} to {most:.2f}, {100 * outside:.0f} % of them far "
-            f"outside the range {low:g}:{high:g}; expected what is black and what is white in its images: "
+            f"{spec.source} draws numbers from {least:.2f} to {most:.2f}, {100 * outside:.0f} % of them far "
+            f"outside the range {low:g}:{high:g}; expected the values of black and white in its images: "
             "write range=LOW:HIGH"
         )
     if value_range is not None and most - least < NARROW * (high - low):
         raise InputError(
-            f"{line.what} draws numbers from {least:.3g} to {most:.3g} alone in the range {low:g}:{high:g}; "
-            "expected images that use it: write range=LOW:HIGH"
+            f"{spec.source} draws numbers from {least:.3g} to {most:.3g} alone in the range "
+            f"{low:g}:{high:g}; expected images that cover it: write range=LOW:HIGH"
         )
     if value_range is None and _starts_at_zero(x):
         raise InputError(
-            f"{line.what} draws images of numbers from {least:.2f} to {most:.2f}, as if black were 0; "
-            "expected to know: write range=0:1, or range=-1:1 if that is so"
+            f"{spec.source} draws images of numbers from {least:.2f} to {most:.2f}, as if black were 0; "
+            "expected their range: write range=0:1, or range=-1:1 if black is -1"
         )
 
 
 def _starts_at_zero(x: Tensor) -> bool:
-    """Whether black seems to be 0: what lies below is little beside what lies above, as an overshoot is."""
+    """Return whether black seems to be 0: numbers below 0 are few and small, as in an overshoot."""
     lower, upper = np.quantile(x.numpy(), (0.01, 0.99))
     return bool(lower > -upper / 4)
 
 
-def _share(mask: Tensor) -> float:
-    return float(mask.double().mean())
-
-
-MODELS: dict[str, Callable[[Foreign], GenerativeModel]] = {
-    "generator": _generator,
-    "flow": _flow,
-    "flow_map": _flow_map,
-    "diffusers": _diffusers,
+MODELS: dict[str, Callable[[Specification], GenerativeModel]] = {
+    "generator": _build_generator,
+    "flow": _build_flow,
+    "flow_map": _build_flow_map,
+    "diffusers": _build_diffusers,
 }
-"""Kind -> how its line becomes a model."""
+"""Kind -> the function that builds the model of a spec."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from unflow.models.base import GenerativeModel, latent_norm
 from unflow.models.chain import Chain
-from unflow.models.components import MODELS, from_config
+from unflow.models.components import MODELS, family_of_config, from_config
 from unflow.models.filtered import Filtered
 from unflow.models.flow import Flow
 from unflow.models.flow_map import FlowMap
@@ -23,6 +23,7 @@ __all__ = [
     "Generator",
     "Labelled",
     "Latent",
+    "family_of_config",
     "from_config",
     "inner_model",
     "latent_norm",

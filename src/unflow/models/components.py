@@ -48,6 +48,18 @@ def from_config(config: Config) -> GenerativeModel:
         ) from error
 
 
+def family_of_config(config: Config) -> str:
+    """Return the family of the model that a ``GenerativeModel.config()`` describes.
+
+    Raises:
+        KeyError: for a config without a model.
+    """
+    if config["model"] == "chain":  # as ``Chain.family``
+        base = family_of_config(config["base"])
+        return family_of_config(config["after"]) if base == "flow" else base
+    return family_of_config(config["inner"]) if "inner" in config else str(config["model"])
+
+
 class _Model(NamedTuple):
     kind: type[GenerativeModel]
     build: Callable[[Config], GenerativeModel]
