@@ -15,7 +15,7 @@ import torch
 
 import unflow as uf
 from unflow.commands.cli import main
-from unflow.commands.runs import run_folder
+from unflow.commands.run_folders import run_folder
 from unflow.data import load_data, split_data, write_split
 from unflow.energies import CallableEnergy, ClassLogOdds
 from unflow.ground.errors import InputError
@@ -246,7 +246,7 @@ LINES: dict[str, tuple[str, tuple[str, ...]]] = {
     # folders
     "a plan into a file's folder": (
         "plan --model flow --energy classifier:guide --forget 3 --out split.json/deep/plan.json",
-        ("split.json is no folder that can be written", "choose another --out"),
+        ("split.json is not a writable folder", "choose another --out"),
     ),
     "report without an audit": ("report flow", ("flow has no audit.json", "unflow audit")),
     "report of nothing": ("report nowhere", ("nowhere has no audit.json",)),

@@ -17,8 +17,8 @@ import pytest
 import yaml
 
 import unflow
+from unflow.commands.arguments import recipe_path
 from unflow.commands.cli import COMMANDS, main, usage
-from unflow.commands.options import recipe_path
 from unflow.commands.train import add_arguments
 from unflow.data import DATASETS, PARTS, load_data, split_data, write_split
 from unflow.disk import bundle
@@ -425,13 +425,13 @@ def test_options_are_spelled_as_usual() -> None:
     from jsonargparse import ArgumentParser
 
     from unflow.commands import demo
-    from unflow.commands.running import usual_spelling
+    from unflow.commands.runner import normalise_spelling
 
     parser = ArgumentParser(exit_on_error=False)
     parser.add_function_arguments(demo.run)
     given = ["--flow-map", "mean_flow", "--full", "--out=a-b", "--n", "200"]
-    values = parser.parse_args(usual_spelling(parser, given))
+    values = parser.parse_args(normalise_spelling(parser, given))
     assert (values.flow_map, values.full, str(values.out), values.n) == ("mean_flow", True, "a-b", 200)
-    assert usual_spelling(parser, ["--full", "false", "--no-such"]) == ["--full", "false", "--no-such"]
-    assert usual_spelling(parser, ["--seed", "0", "--full"])[-1] == "--full=true"
-    assert usual_spelling(parser, []) == []
+    assert normalise_spelling(parser, ["--full", "false", "--no-such"]) == ["--full", "false", "--no-such"]
+    assert normalise_spelling(parser, ["--seed", "0", "--full"])[-1] == "--full=true"
+    assert normalise_spelling(parser, []) == []

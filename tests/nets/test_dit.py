@@ -20,8 +20,8 @@ from jsonargparse import ArgumentParser
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from unflow.commands.arguments import recipe_path
 from unflow.commands.cli import main
-from unflow.commands.options import recipe_path
 from unflow.commands.unlearn import add_arguments
 from unflow.disk import bundle
 from unflow.disk.meanflow_checkpoints import (

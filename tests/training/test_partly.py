@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 import unflow as uf
-from unflow.commands.shared import split_patterns
+from unflow.commands.option_groups import split_patterns
 from unflow.ground.errors import InputError
 from unflow.methods import UNLEARNERS
 from unflow.models import Flow, FlowMap, GenerativeModel

@@ -12,7 +12,7 @@ from torch import nn
 
 import unflow as uf
 from unflow.commands.cli import main
-from unflow.commands.plan import lines
+from unflow.commands.plan import format_plan
 from unflow.data import load_data, split_data, write_split
 from unflow.ground import progress
 from unflow.ground.errors import InputError
@@ -89,7 +89,7 @@ def test_trials_say_nothing(capfd: pytest.CaptureFixture[str], monkeypatch: pyte
 
 def test_columns_of_a_plan_are_headed() -> None:
     found = uf.plan(TARGET, {name: UNLEARNERS[name] for name in ("reject", "erfm")})
-    *_, header, row, obstacle = lines(found)
+    *_, header, row, obstacle = format_plan(found)
     assert re.split(r"\s{2,}", header) == ["method", "steps", "seconds", "process so far, MB, at most"]
     assert [len(part) for part in (row.split(), re.split(r"\s{2,}", header))] == [4, 4]
     assert obstacle.startswith("erfm    no: ")
@@ -160,7 +160,7 @@ def test_the_command_prints_it_and_keeps_it(
         "fine_tune",
     }
     assert main(words) == 2
-    assert "is there already" in capsys.readouterr().err
+    assert "exists already" in capsys.readouterr().err
     assert main([*words[:-2], "--methods", "erfn"]) == 2
     assert "erfm" in capsys.readouterr().err
 

@@ -1,1 +1,1 @@
-"""The shell: the list of commands, and one file per command."""
+"""The command line: the list of commands, and one file for each command."""

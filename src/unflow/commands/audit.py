@@ -11,10 +11,9 @@ from typing import Any
 import torch
 from jsonargparse import ArgumentParser
 
-from unflow.commands.groups import add_run
-from unflow.commands.options import add_batch_rows, first_word_as
-from unflow.commands.runs import run_folder
-from unflow.commands.shared import Request, Rows
+from unflow.commands.arguments import add_batch_rows, add_run, flag_first_word
+from unflow.commands.option_groups import DataOptions, RequestOptions
+from unflow.commands.run_folders import run_folder
 from unflow.disk.bundle import check_local
 from unflow.energies import check_classes
 from unflow.evidence.auditing import (
@@ -59,15 +58,15 @@ def add_arguments(parser: ArgumentParser, arguments: Sequence[str]) -> list[str]
     """Add the options; the first word is the model."""
     add_run(parser, run)
     add_batch_rows(parser)
-    return first_word_as("model", arguments)
+    return flag_first_word("model", arguments)
 
 
 def run(
     model: str,
     original: str,
     judge: str,
-    request: Request,
-    rows: Rows,
+    request: RequestOptions,
+    rows: DataOptions,
     out: Path,
     second_judge: str | None = None,
     retrained: str | None = None,

@@ -1,6 +1,6 @@
 """The command line: `unflow COMMAND`; each command is a typed function in ``unflow.commands``.
 
-The list of commands and its help need nothing heavy; torch is imported once a command is chosen.
+The list of commands and its help import neither torch nor jsonargparse; only a chosen command does.
 """
 
 from __future__ import annotations
@@ -10,26 +10,27 @@ import sys
 from collections.abc import Sequence
 
 COMMANDS = {
-    "demo": "the whole story on embedded digits: train, forget, audit, report",
-    "split": "write down who may see which samples of a data set",
+    "demo": "train, forget, audit and report on embedded digits, from start to end",
+    "split": "split a dataset into samples that train, judge and measure",
     "train": "train a base model or a classifier from a recipe",
-    "plan": "what a request would leave, which methods fit, and what each would take",
+    "plan": "say what a request would keep, which methods fit, and what each would cost",
     "unlearn": "make a model forget classes",
     "sample": "draw samples from a model",
-    "export": "write a model's weights for the code that it came from",
-    "judge": "train and calibrate two judges, and say how far they can be trusted",
-    "audit": "measure a model against original, target and retrained, by an independent judge",
-    "reproduce": "make a paper's table and figures again, our rows beside the paper's",
+    "export": "write a model's weights for the code that made it",
+    "judge": "train and calibrate two judges, and measure how reliable they are",
+    "audit": "compare a model with the original, target and retrained models, by an independent judge",
+    "reproduce": "reproduce a paper's table and figures, with our rows beside the paper's",
     "report": "write a run folder as one offline HTML page",
-    "doctor": "versions, threads, devices, what is missing, and what other packages add",
+    "doctor": "show versions, threads, devices, missing packages, methods and plugins",
 }
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command.
 
-    Returns 0; 1 where an audit fails what was asked of it, or a training diverges; 2 for bad input, each
-    with one sentence on standard error; 130 when interrupted.
+    Returns:
+        0; 1 if an audit fails a condition of --fail-if or a training diverges; 2 for bad input, with one
+        sentence on standard error; 130 if interrupted.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments or arguments[0] in ("-h", "--help"):
@@ -48,16 +49,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     keep_freed_memory()
-    from unflow.commands.running import run_command
+    from unflow.commands.runner import run_command
 
     return run_command(name, COMMANDS[name], arguments[1:])
 
 
 def keep_freed_memory() -> None:
-    """Have glibc keep what is freed; elsewhere this does nothing.
+    """Let glibc keep freed memory; on other systems this does nothing.
 
-    An audit asks for large tensors again and again. Given back to the system each time, they come back page
-    by page: a quarter of an audit's time.
+    An audit allocates large tensors again and again. If glibc returned their memory to the system each time,
+    page faults would take a quarter of an audit's time.
     """
     import ctypes
 
@@ -78,7 +79,7 @@ def usage() -> str:
 
 
 def unknown_command(name: str) -> str:
-    """Return the sentence for a command that does not exist."""
+    """Return the error message for a command that does not exist."""
     from unflow.ground.errors import suggest
 
     return f"unflow: got the command {name!r}; {suggest(name, COMMANDS)}"

@@ -8,8 +8,8 @@ from typing import Any, Literal
 
 import torch
 
-from unflow.commands.options import parse_classes
-from unflow.commands.runs import open_run
+from unflow.commands.arguments import parse_classes
+from unflow.commands.run_folders import open_run
 from unflow.evidence.auditing import Audit
 from unflow.evidence.report import write_report
 from unflow.evidence.report.poster import write_poster

@@ -13,21 +13,24 @@ from rich.table import Table
 
 from unflow.foreign.energies import INSTALLED as ENERGIES
 from unflow.methods import INSTALLED as METHODS
+from unflow.methods import UNLEARNERS
 
 SETTINGS = {"OMP_WAIT_POLICY": "PASSIVE", "OPENBLAS_NUM_THREADS": "1"}
-"""Environment variables and the values that keep a busy CPU fast."""
+"""Environment variable -> the value that keeps training fast on a busy CPU."""
 
 
 def run() -> None:
-    """Print versions, threads, devices, OMP settings, what is missing, and what other packages add."""
-    table = Table(show_header=False, title="unflow doctor", title_justify="left")
-    for name, value in findings():
-        table.add_row(escape(name), escape(value))
-    Console().print(table)
+    """Print versions, threads, devices, OMP settings, missing packages, plugins and methods."""
+    methods = [(name, method.summary) for name, method in UNLEARNERS.items()]
+    for title, rows in ("unflow doctor", findings()), ("methods", methods):
+        table = Table(show_header=False, title=title, title_justify="left")
+        for name, value in rows:
+            table.add_row(escape(name), escape(value))
+        Console().print(table)
 
 
 def findings() -> list[tuple[str, str]]:
-    """Return what was found, as pairs of name and value."""
+    """Return the findings, as pairs of name and value."""
     rows = [("python", platform.python_version()), ("unflow", version("unflow"))]
     rows += [(name, _version(name)) for name in required(extra=None)]
     rows.append(("cores", str(os.cpu_count())))
@@ -47,7 +50,7 @@ def findings() -> list[tuple[str, str]]:
 
 
 def required(extra: str | None) -> list[str]:
-    """Return the distributions that unflow needs, or those of one extra."""
+    """Return the packages that unflow requires, or those of one extra."""
     names = []
     for requirement in requires("unflow") or []:
         spec, _, marker = requirement.partition(";")

@@ -8,9 +8,9 @@ from pathlib import Path
 import torch
 from jsonargparse import ArgumentParser
 
-from unflow.commands.groups import add_run
-from unflow.commands.runs import run_folder
-from unflow.commands.shared import Rows
+from unflow.commands.arguments import add_run
+from unflow.commands.option_groups import DataOptions
+from unflow.commands.run_folders import run_folder
 from unflow.disk import bundle
 from unflow.evidence.auditing.judge_training import FIRST, SECOND, train_judges
 from unflow.ground.streams import check_seed
@@ -25,7 +25,7 @@ def add_arguments(parser: ArgumentParser, arguments: Sequence[str]) -> list[str]
 
 
 def run(
-    rows: Rows,
+    rows: DataOptions,
     out: Path,
     guide: Path | None = None,
     steps: int = 600,
@@ -33,15 +33,15 @@ def run(
     seed: int = 0,
     device: str = "cpu",
 ) -> None:
-    """Train two judges, calibrate them, and say how far they can be trusted.
+    """Train two judges, calibrate them, and measure how reliable they are.
 
     Args:
-        rows: the judges see the part judge of their split, and are measured on held_out.
+        rows: labelled samples; judges are trained on the part judge of the split and measured on held_out.
         out: folder for first/, second/ and judges.json; `unflow audit --judge` takes it.
-        guide: bundle of the request's classifier, to say how often the judges disagree with it.
-        steps: of each training.
+        guide: bundle of the request's classifier, to measure how often the judges disagree with it.
+        steps: training steps of each judge.
         aside: share of the judges' samples that sets their temperature, in (0, 1).
-        seed: of the run, >= 0; the judges' own are far from it.
+        seed: random seed of the run, >= 0; the judges' own seeds are far from it.
         device: cpu, cuda or mps.
     """
     torch.set_num_threads(1)
@@ -63,10 +63,10 @@ def run(
     for name in (FIRST, SECOND):
         judge = found[name]
         print(
-            f"{name}: {judge['name']}, right on {judge['accuracy']:.2%} of {judge['n_held_out']} held-out "
+            f"{name}: {judge['name']}, correct on {judge['accuracy']:.2%} of {judge['n_held_out']} held-out "
             f"samples, calibration error {judge['calibration_error']:.2%}"
         )
         if judge["disagreement_with_guide"] is not None:
             print(f"{name}: disagrees with the guide on {judge['disagreement_with_guide']:.2%}")
-    print(f"they disagree with each other on {found['disagreement']:.2%}")
+    print(f"the judges disagree with each other on {found['disagreement']:.2%}")
     print(f"judges: {out}")

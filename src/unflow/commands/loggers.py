@@ -1,4 +1,4 @@
-"""Where the losses of a training may go, beside its own metrics.jsonl."""
+"""Loggers, which receive the losses of a training beside metrics.jsonl."""
 
 from __future__ import annotations
 
@@ -6,18 +6,19 @@ import importlib
 from pathlib import Path
 from typing import Any, Literal
 
-from unflow.commands.runs import LOGS, is_first_process
+from unflow.commands.run_folders import LOGS, is_first_process
 from unflow.ground.errors import InputError
 
 Logger = Literal["csv", "tensorboard", "wandb", "none"]
 PROJECT = "unflow"
-"""Of Weights & Biases, unless WANDB_PROJECT names another."""
+"""Project of Weights & Biases, unless WANDB_PROJECT names another."""
 
 
 class WandbLogger:
-    """One run of Weights & Biases, as Lightning Fabric asks for a logger; it begins with the first losses.
+    """A logger for Lightning Fabric that writes one run of Weights & Biases.
 
-    Lightning's own one is in pytorch-lightning, which brings another copy of Fabric along.
+    The run begins with the first losses. Lightning's own logger is in pytorch-lightning, which installs a
+    second copy of Fabric.
 
     Args:
         folder: for its files.
@@ -29,7 +30,7 @@ class WandbLogger:
         self._run: Any = None
 
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
-        """Send what was measured at a step, from the first process alone."""
+        """Send the metrics of a step, from the first process only."""
         if not is_first_process():
             return
         if self._run is None:
@@ -40,10 +41,10 @@ class WandbLogger:
 
 
 def make_loggers(name: Logger, out: Path) -> list[Any]:
-    """Return the loggers that were asked for; they write to OUT/logs.
+    """Return the loggers of a name; they write to OUT/logs.
 
     Raises:
-        InputError: if the package that one needs is not installed.
+        InputError: if the package of a logger is not installed.
     """
     if name == "none":
         return []

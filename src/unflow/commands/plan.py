@@ -10,9 +10,8 @@ from pathlib import Path
 import torch
 from jsonargparse import ArgumentParser
 
-from unflow.commands.groups import add_run
-from unflow.commands.options import add_batch_rows
-from unflow.commands.shared import Computing, Original, Request, Rows
+from unflow.commands.arguments import add_batch_rows, add_run, list_methods
+from unflow.commands.option_groups import DataOptions, ModelOptions, RequestOptions, TrainingOptions
 from unflow.ground.errors import InputError, choose
 from unflow.ground.files import write_json
 from unflow.ground.streams import check_seed
@@ -24,28 +23,29 @@ from unflow.unlearning.unlearn import RealSamples
 def add_arguments(parser: ArgumentParser, arguments: Sequence[str]) -> list[str]:
     """Add the options."""
     add_run(parser, run, defaults={"data": None})
+    parser.epilog = list_methods(UNLEARNERS)
     add_batch_rows(parser)
     return list(arguments)
 
 
 def run(
-    original: Original,
-    request: Request,
-    rows: Rows,
-    computing: Computing,
+    original: ModelOptions,
+    request: RequestOptions,
+    rows: DataOptions,
+    computing: TrainingOptions,
     methods: str | None = None,
     seed: int = 0,
     out: Path | None = None,
 ) -> None:
-    """Say what a request would leave, which methods fit, and what each would take on this machine.
+    """Say what a request would keep, which methods fit, and what each would cost on this machine.
 
     Args:
         original: the model.
-        request: what it is to forget.
-        rows: for methods that need real samples; with a split, its training part only.
-        computing: how it is to be trained.
-        methods: row names, like uot_tilted,latent_transport; by default all but those of installed packages.
-        seed: >= 0.
+        request: what to forget.
+        rows: real samples, for methods that read them; with a split, those of its training part.
+        computing: how the training would run.
+        methods: names of methods, listed below, like uot_tilted,latent_transport; by default all of unflow's.
+        seed: random seed, >= 0.
         out: file for the plan as JSON.
     """
     torch.set_num_threads(1)
@@ -56,7 +56,7 @@ def run(
         else {name: choose(INSTALLED, name, "method") for name in methods.split(",")}
     )
     if out is not None and out.exists():
-        raise InputError(f"{out} is there already; expected a new file: choose another --out")
+        raise InputError(f"{out} exists already; expected a new file: choose another --out")
     if out is not None:
         check_folder(out.parent)
     target = request.target(original.load(request.trust_code))
@@ -69,7 +69,7 @@ def run(
         train_only=computing.patterns,
         adapters=computing.adapters,
     )
-    print("\n".join(lines(found)))
+    print("\n".join(format_plan(found)))
     if out is not None:
         out.parent.mkdir(parents=True, exist_ok=True)
         write_json(out, dataclasses.asdict(found))
@@ -77,27 +77,28 @@ def run(
 
 
 def check_folder(folder: Path) -> None:
-    """Raise InputError for a folder that cannot be made or written: before the trials, not after them."""
+    """Raise InputError, before any trial, for a folder that cannot be made or written."""
     nearest = next(each for each in (folder, *folder.parents) if each.exists())
     if not (nearest.is_dir() and os.access(nearest, os.W_OK)):
         raise InputError(
-            f"got --out in {folder}, and {nearest} is no folder that can be written; choose another --out"
+            f"got --out in {folder}, and {nearest} is not a writable folder; choose another --out"
         )
 
 
-def select_samples(request: Request, rows: Rows) -> RealSamples:
+def select_samples(request: RequestOptions, rows: DataOptions) -> RealSamples:
     """Return the real samples of the classes to retain and to forget."""
     classes, samples = request.required_classes("--data"), rows.part("train")
     return RealSamples(retain=samples.without_classes(classes).x, forget=samples.of_classes(classes).x)
 
 
-def lines(found: Plan) -> list[str]:
-    """Return a plan as lines of a terminal."""
-    kept = "an energy without a lower bound: nothing can be rejected by it"
+def format_plan(found: Plan) -> list[str]:
+    """Return a plan as lines of text."""
+    kept = "the energy has no lower bound, so rejection sampling cannot use it"
     if found.acceptance is not None:
         kept = f"rejection keeps {100 * found.acceptance:.1f} % of samples"
     head = [
-        f"request: {found.request}; {kept}; weights leave {100 * found.effective_share:.1f} % of a bank",
+        f"request: {found.request}; {kept}; "
+        f"weights leave an effective sample size of {100 * found.effective_share:.1f} %",
         f"model: {found.parameters:,} weights, {found.trained:,} numbers in training: "
         f"{found.training_mb:.1f} MB without activations",
         "",

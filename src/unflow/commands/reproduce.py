@@ -9,8 +9,8 @@ from pathlib import Path
 import torch
 from jsonargparse import ArgumentParser
 
-from unflow.commands.options import first_word_as, parse_classes
-from unflow.commands.runs import run_folder
+from unflow.commands.arguments import flag_first_word, parse_classes
+from unflow.commands.run_folders import run_folder
 from unflow.evidence.auditing import Attacks
 from unflow.evidence.reproduce import EXPERIMENTS
 from unflow.ground.errors import InputError, choose
@@ -23,7 +23,7 @@ DEFAULT = Attacks()
 def add_arguments(parser: ArgumentParser, arguments: Sequence[str]) -> list[str]:
     """Add the options; a first positional argument is the name of the experiment."""
     parser.add_function_arguments(run)
-    return first_word_as("name", arguments)
+    return flag_first_word("name", arguments)
 
 
 def run(
@@ -63,9 +63,9 @@ def run(
     check_seed(seed)
     check_device(device)
     if dataset is not None and dataset not in kind.datasets:
-        raise InputError(f"got the data set {dataset!r}; expected one of {', '.join(kind.datasets)}")
+        raise InputError(f"got the dataset {dataset!r}; expected one of {', '.join(kind.datasets)}")
     if dataset is not None and classes is not None:
-        raise InputError("got --dataset and --classes; expected one of them")
+        raise InputError("got --dataset and --classes; expected only one of them")
     if attack and not kind.can_be_attacked:
         able = ", ".join(known for known, each in EXPERIMENTS.items() if each.can_be_attacked)
         raise InputError(f"got --attack for {name}, which has no images to relearn; expected one of {able}")

@@ -9,9 +9,8 @@ import numpy as np
 import torch
 from jsonargparse import ArgumentParser
 
-from unflow.commands.groups import add_run
-from unflow.commands.options import add_batch_rows, first_word_as
-from unflow.commands.runs import open_run
+from unflow.commands.arguments import add_batch_rows, add_run, flag_first_word
+from unflow.commands.run_folders import open_run
 from unflow.foreign import load_whole
 from unflow.ground.errors import InputError
 from unflow.ground.streams import Stream, check_seed, stream
@@ -21,7 +20,7 @@ def add_arguments(parser: ArgumentParser, arguments: Sequence[str]) -> list[str]
     """Add the options; the first word is the model."""
     add_run(parser, run)
     add_batch_rows(parser)
-    return first_word_as("model", arguments)
+    return flag_first_word("model", arguments)
 
 
 def run(
@@ -32,15 +31,15 @@ def run(
     autoencoder: Path | None = None,
     trust_code: bool = False,
 ) -> None:
-    """Draw samples from a model into samples.npz, and a picture of the first 64 images.
+    """Draw samples from a model into samples.npz, with a picture of the first 64 images.
 
     Args:
-        model: bundle of the model, or a line that names one of somebody else's, as for `unflow unlearn`.
+        model: folder of a bundle, or the specification of a third-party model, as for `unflow unlearn`.
         out: folder for samples.npz and samples.png.
-        n: how many, >= 1.
-        seed: of the latents, >= 0; the same seed gives the same latents for every model.
-        autoencoder: bundle of what decodes, for a model of latents.
-        trust_code: whether bundles may run the functions that they name for networks of somebody else's.
+        n: number of samples, >= 1.
+        seed: random seed of the latents, >= 0; the same seed gives the same latents for every model.
+        autoencoder: bundle of the autoencoder that decodes the samples, for a model of latents.
+        trust_code: true to let bundles run the third-party functions that they name.
     """
     torch.set_num_threads(1)
     check_seed(seed)

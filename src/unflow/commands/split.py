@@ -8,8 +8,8 @@ from pathlib import Path
 import torch
 from jsonargparse import ArgumentParser
 
-from unflow.commands.groups import add_run
-from unflow.commands.shared import Rows
+from unflow.commands.arguments import add_run
+from unflow.commands.option_groups import DataOptions
 from unflow.data import Split, read_split, split_data, write_split
 from unflow.ground.errors import InputError
 from unflow.ground.streams import check_seed
@@ -21,14 +21,16 @@ def add_arguments(parser: ArgumentParser, arguments: Sequence[str]) -> list[str]
     return list(arguments)
 
 
-def run(rows: Rows, out: Path, shares: tuple[float, float, float] = (0.5, 0.25, 0.25), seed: int = 0) -> None:
-    """Write down which samples train the models, which the judges, and which only measure.
+def run(
+    rows: DataOptions, out: Path, shares: tuple[float, float, float] = (0.5, 0.25, 0.25), seed: int = 0
+) -> None:
+    """Split labelled samples: which train the models, which train the judges, and which only measure.
 
     Args:
-        rows: that are split.
-        out: the file, split.json; one of the same split is left as it is.
-        shares: of train (models and guide), judge and held_out (statistics), > 0, which sum to 1.
-        seed: of the split, >= 0.
+        rows: the samples to split.
+        out: the file, split.json; a file that holds the same split stays unchanged.
+        shares: shares of train (models and guide), judge and held_out (statistics): > 0, with sum 1.
+        seed: random seed of the split, >= 0.
     """
     check_seed(seed)
     if min(shares) <= 0 or abs(sum(shares) - 1) > 1e-9:

@@ -9,10 +9,9 @@ from typing import Any, Literal
 import torch
 from jsonargparse import ArgumentParser
 
-from unflow.commands.groups import add_run
-from unflow.commands.options import add_settings, peek, with_recipe
-from unflow.commands.runs import is_first_process, run_folder
-from unflow.commands.shared import Rows
+from unflow.commands.arguments import add_run, add_settings, flag_recipe, peek
+from unflow.commands.option_groups import DataOptions
+from unflow.commands.run_folders import is_first_process, run_folder
 from unflow.disk import bundle
 from unflow.ground.errors import InputError
 from unflow.ground.streams import check_seed
@@ -25,7 +24,7 @@ from unflow.training.originals.base_models import train_model
 
 def add_arguments(parser: ArgumentParser, arguments: Sequence[str]) -> list[str]:
     """Add the options; those of ``settings`` depend on the method."""
-    rest = with_recipe(arguments)
+    rest = flag_recipe(arguments)
     add_run(parser, run, skip={"settings"})
     add_settings(parser, peek("method", rest, "flow_matching"), TRAINERS)
     return rest
@@ -33,7 +32,7 @@ def add_arguments(parser: ArgumentParser, arguments: Sequence[str]) -> list[str]
 
 def run(
     settings: Method,
-    rows: Rows,
+    rows: DataOptions,
     out: Path,
     kind: Literal["flow", "flow_map", "classifier", "autoencoder"],
     net: dict[str, Any],
@@ -49,15 +48,15 @@ def run(
 
     Args:
         settings: hyper-parameters of the method.
-        rows: to train on; with a split, one part of them only.
+        rows: labelled samples to train on; with a split, those of one part.
         out: folder of the bundle; the same command continues a run that was stopped.
-        kind: what to train.
-        net: network without its shape, like {"net": "mlp", "width": 256, "depth": 4}.
+        kind: kind of the model to train.
+        net: description of the network without its shape, like {"net": "mlp", "width": 256, "depth": 4}.
         method: flow_matching, mean_flow, distill, classification or autoencoding.
-        part: of the split: train, judge or held_out.
+        part: part of the split: train, judge or held_out.
         teacher: bundle of the flow to distil.
-        critic: bundle of a classifier (net: resnet) whose eye an autoencoder is trained for.
-        seed: of weights and batches, >= 0.
+        critic: bundle of the classifier (net: resnet) whose features define an autoencoder's perceptual loss.
+        seed: random seed of weights and batches, >= 0.
         device: cpu, cuda or mps.
         devices: data-parallel processes.
     """
@@ -66,9 +65,11 @@ def run(
     check_device(device)
     samples = rows.part(part)
     if teacher is None and "teacher" in settings.needs:
-        raise InputError(f"{method} needs a trained flow; write --teacher DIR, the flow's bundle")
+        raise InputError(
+            f"got no --teacher, and {method} needs a trained flow; write --teacher DIR, its bundle"
+        )
     flow = bundle.load(teacher) if teacher is not None else None
-    eye = bundle.load_classifier(critic) if critic is not None else None
+    features = bundle.load_classifier(critic) if critic is not None else None
     record = {
         "command": "train",
         "kind": kind,
@@ -91,7 +92,7 @@ def run(
             out,
             seed=seed,
             teacher=flow,
-            critic=eye,
+            critic=features,
             part=part,
             device=device,
             devices=devices,

@@ -8,15 +8,14 @@ from pathlib import Path
 import torch
 from jsonargparse import ArgumentParser
 
-from unflow.commands.groups import add_run
+from unflow.commands.arguments import add_batch_rows, add_run, add_settings, flag_recipe, list_methods, peek
 from unflow.commands.loggers import Logger, make_loggers
-from unflow.commands.options import add_batch_rows, add_settings, peek, with_recipe
-from unflow.commands.runs import is_first_process, run_folder
-from unflow.commands.shared import Computing, Original, Request, Rows
+from unflow.commands.option_groups import DataOptions, ModelOptions, RequestOptions, TrainingOptions
+from unflow.commands.run_folders import is_first_process, run_folder
 from unflow.foreign import family_of, load_model, seen_by
 from unflow.ground.errors import InputError
 from unflow.ground.streams import check_seed
-from unflow.methods import INSTALLED
+from unflow.methods import INSTALLED, UNLEARNERS
 from unflow.models import GenerativeModel, inner_model
 from unflow.target import Target
 from unflow.training.method import Method, Problem
@@ -26,8 +25,9 @@ from unflow.unlearning.unlearn import RealSamples, default_method, select_real_s
 
 def add_arguments(parser: ArgumentParser, arguments: Sequence[str]) -> list[str]:
     """Add the options; those of ``settings`` depend on the method."""
-    rest = with_recipe(arguments)
+    rest = flag_recipe(arguments)
     add_run(parser, run, skip={"settings"}, defaults={"data": None})
+    parser.epilog = list_methods(UNLEARNERS)
     add_batch_rows(parser)
     if peek("method", rest) is None:
         in_part = any(peek(option, rest) is not None for option in ("rank", "train_only", "train-only"))
@@ -38,10 +38,10 @@ def add_arguments(parser: ArgumentParser, arguments: Sequence[str]) -> list[str]
 
 def run(
     settings: Method,
-    original: Original,
-    request: Request,
-    rows: Rows,
-    computing: Computing,
+    original: ModelOptions,
+    request: RequestOptions,
+    rows: DataOptions,
+    computing: TrainingOptions,
     out: Path,
     method: str | None = None,
     teacher: Path | None = None,
@@ -49,33 +49,29 @@ def run(
     devices: int = 1,
     logger: Logger = "none",
 ) -> None:
-    """Make a model forget.
+    """Make a model forget classes.
 
     Args:
         settings: hyper-parameters of the method.
         original: the model.
-        request: what it is to forget.
-        rows: for methods that need real samples (the baselines); with a split, its training part only.
-        computing: how it is trained.
+        request: what to forget.
+        rows: real samples, for methods that read them; with a split, those of its training part.
+        computing: how the training runs.
         out: folder of the new bundle; the same command continues a run that was stopped.
-        method: by default erfm_resample for a flow (erfm_resample_prior with --rank or --train_only),
-            latent_transport for a one-step model. There are: erfm, erfm_resample, either with _prior after
-            it, ot_fm (flow); uot, uot_tilted, latent_transport, latent_transport_uot,
-            latent_transport_chain (one-step); relabel, saliency, selective_amnesia (baselines, one-step);
-            gradient_ascent, neg_grad_plus, fine_tune, weight_extrapolation, reject, retrained (baselines);
-            and those of installed packages, which `unflow doctor` lists.
-        teacher: bundle of a retrained flow, from which retrained distils a flow map.
-        seed: >= 0.
-        devices: data-parallel processes.
-        logger: csv, tensorboard or wandb (`pip install 'unflow[tensorboard]'`): the losses in OUT/logs too.
+        method: name of a method, listed below; by default erfm_resample for a flow (erfm_resample_prior with
+            --rank or --train_only) and latent_transport for a one-step model.
+        teacher: bundle of a retrained flow, from which the method retrained distils a flow map.
+        seed: random seed, >= 0.
+        devices: number of data-parallel processes.
+        logger: csv, tensorboard or wandb (`pip install 'unflow[tensorboard]'`) also logs to OUT/logs.
     """
     torch.set_num_threads(1)
-    assert method is not None  # ``add_arguments`` has seen to that
+    assert method is not None  # ``add_arguments`` sets the default
     check_seed(seed)
     target = request.target(original.load(request.trust_code))
     retrained = None if teacher is None else load_model(teacher, request.trust_code)
     check_teacher(settings, target, method, retrained)
-    real = real_samples(settings, target, request, rows, method, retrained)
+    data = load_samples(settings, target, request, rows, method, retrained)
     record = {
         "command": "unlearn",
         "model": str(original.source),
@@ -94,7 +90,7 @@ def run(
             out,
             seed=seed,
             name=method,
-            data=real,
+            data=data,
             teacher=retrained,
             guide_data=seen_by(request.specification),
             compute=computing.compute(devices, make_loggers(logger, out)),
@@ -106,35 +102,35 @@ def run(
 
 
 def check_teacher(settings: Method, target: Target, method: str, teacher: GenerativeModel | None) -> None:
-    """Raise InputError for a teacher that a method would not read."""
+    """Raise InputError for a teacher that the method does not read."""
     problem = Problem(model=inner_model(target.model), teacher=teacher)
     if teacher is not None and "teacher" not in settings.reads(problem):
         raise InputError(
-            f"got --teacher for {method}, which reads none on a model of the family {target.model.family}; "
-            "expected it for retrained on a flow map: leave --teacher out"
+            f"got --teacher for {method}, which reads none for a model of the family {target.model.family}; "
+            "expected it for the method retrained on a flow map: leave --teacher out"
         )
 
 
-def real_samples(
+def load_samples(
     settings: Method,
     target: Target,
-    request: Request,
-    rows: Rows,
+    request: RequestOptions,
+    rows: DataOptions,
     method: str,
     teacher: GenerativeModel | None,
 ) -> RealSamples:
     """Return the real samples that a method reads.
 
     Raises:
-        InputError: for a model that it does not train; if it reads some, and there are no data or no classes.
+        InputError: for a model that the method does not train; for missing data or classes, if it reads some.
     """
     model = inner_model(target.model)
     settings.check_model(model)
     reads = settings.reads(Problem(model=model, teacher=teacher)) & {"retain", "forget"}
     if rows.data is None and reads:
         raise InputError(
-            f"{method} reads real samples, and --data is missing; write --data digits, and --split "
-            "split.json to use its training part only"
+            f"got no --data, and {method} reads real samples; expected some: write --data digits, and "
+            "--split split.json to use only its training part"
         )
     if rows.data is None:
         return RealSamples()

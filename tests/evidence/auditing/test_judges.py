@@ -141,7 +141,11 @@ def test_the_command_trains_two_and_says_how_far_to_trust_them(
     ]
     assert main(line) == 0
     printed = capsys.readouterr().out
-    for words in ("first: convnet, right on", "second: resnet, right on", "they disagree with each other on"):
+    for words in (
+        "first: convnet, correct on",
+        "second: resnet, correct on",
+        "judges disagree with each other on",
+    ):
         assert words in printed
     assert main(line) == 0  # found again
     assert main([*line, "--aside", "1.5"]) == 2

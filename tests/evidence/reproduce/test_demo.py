@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from unflow.commands.options import parse_classes
+from unflow.commands.arguments import parse_classes
 from unflow.data import PARTS, load_data
 from unflow.disk import bundle
 from unflow.evidence.report import write_report

@@ -1,4 +1,4 @@
-"""A run folder belongs to one command with one configuration."""
+"""Run folders: each belongs to one command with one configuration."""
 
 from __future__ import annotations
 
@@ -17,35 +17,35 @@ from unflow.training.loop import CHECKPOINT, EARLIER, METRICS, PREPARED
 
 CONFIG = "config.yaml"
 LOGS = "logs"
-"""The folder of loggers, within a run's."""
+"""The folder of loggers within a run folder."""
 
 
 def is_first_process() -> bool:
-    """Return whether this process writes and prints: not one that `--devices` started."""
+    """Return whether this is the process that writes and prints, and not one that `--devices` started."""
     return int(os.environ.get("LOCAL_RANK", "0")) == 0
 
 
 def open_run(out: str | Path, config: dict[str, Any]) -> Path:
-    """Make (or reopen) a run folder and write its resolved configuration.
+    """Make or reopen a run folder, and write the configuration of the run.
 
     Args:
-        out: the folder; new, empty, or of a run with the same configuration, which is continued.
-        config: plain data; ``command`` names the command.
+        out: the folder: new, empty, or that of a run with the same configuration, which continues.
+        config: plain data; its key ``command`` holds the name of the command.
 
     Raises:
-        InputError: if the folder holds something else, or a run with another configuration.
+        InputError: if the folder holds other files, or a run with another configuration.
     """
     out = Path(out)
     text = yaml.safe_dump(config, sort_keys=False)
     if not is_first_process():
-        return out  # the first process has checked and written it
+        return out  # the first process checks and writes it
     if out.exists() and not out.is_dir():
         raise InputError(f"{out} is a file; expected a folder for results: choose another --out")
     if (out / CONFIG).is_file():
         _check_same(out, yaml.safe_load((out / CONFIG).read_text()), yaml.safe_load(text))
     elif out.is_dir() and any(not entry.name.startswith(".") for entry in out.iterdir()):
         raise InputError(
-            f"{out} is not empty and not a run of unflow; expected a new or empty folder: choose "
+            f"{out} is not empty and holds no run of unflow; expected a new or empty folder: choose "
             "another --out"
         )
     out.mkdir(parents=True, exist_ok=True)
@@ -55,11 +55,11 @@ def open_run(out: str | Path, config: dict[str, Any]) -> Path:
 
 @contextmanager
 def run_folder(out: str | Path, config: dict[str, Any]) -> Iterator[Path]:
-    """``open_run``, taken back when the work inside is refused, or diverges before its first checkpoint.
+    """Open a run folder; undo that if the work inside fails before its first checkpoint.
 
     Raises:
         InputError: as ``open_run``, and as the work inside.
-        TrainingDivergedError: as the work inside; it says so where a checkpoint is kept.
+        TrainingDivergedError: as the work inside; the message mentions a checkpoint that is kept.
     """
     out = Path(out)
     made = [folder for folder in (out, *out.parents) if not folder.exists()]
@@ -69,20 +69,20 @@ def run_folder(out: str | Path, config: dict[str, Any]) -> Iterator[Path]:
         yield out
     except InputError:
         if new:
-            _take_back(out, made, {CONFIG, PREPARED})
+            _undo(out, made, {CONFIG, PREPARED})
         raise
     except TrainingDivergedError as error:
         if any(out.rglob(CHECKPOINT)):
             raise TrainingDivergedError(
-                f"{error}; {out} keeps a checkpoint from before, so choose another --out"
+                f"{error}; {out} keeps an earlier checkpoint, so choose another --out"
             ) from error
         if new:
-            _take_back(out, made, {CONFIG, PREPARED, METRICS, EARLIER, LOGS})
+            _undo(out, made, {CONFIG, PREPARED, METRICS, EARLIER, LOGS})
         raise
 
 
-def _take_back(out: Path, made: list[Path], written: set[str]) -> None:
-    """Remove what a run has written into its folder, if that is all there is, and the folders it made."""
+def _undo(out: Path, made: list[Path], written: set[str]) -> None:
+    """Remove the files of a run and the folders it made, if its folder holds nothing else."""
     if not is_first_process() or not {entry.name for entry in out.iterdir()} <= written:
         return
     for entry in list(out.iterdir()):

@@ -1,4 +1,4 @@
-"""Commands: parse, check, run; bad input becomes one sentence and exit code 2."""
+"""Run a command: parse its arguments, call it, and turn errors into a sentence and an exit code."""
 
 from __future__ import annotations
 
@@ -13,17 +13,25 @@ from typing import Any
 
 from jsonargparse import ArgumentParser
 
-from unflow.commands.groups import add_run, gathered
+from unflow.commands.arguments import HelpFormatter, add_run, gather_groups
 from unflow.ground.batches import batch_rows
 from unflow.ground.errors import InputError, TrainingDivergedError
 
 Runner = Callable[..., int | None]
 
 
-def run_command(name: str, what: str, arguments: Sequence[str]) -> int:
-    """Run one command, which does ``what``, with its arguments; return the exit code."""
+def run_command(name: str, description: str, arguments: Sequence[str]) -> int:
+    """Run one command and return its exit code.
+
+    Args:
+        name: of the command.
+        description: for its help text.
+        arguments: the words after its name.
+    """
     module = importlib.import_module(f"unflow.commands.{name}")
-    parser = ArgumentParser(prog=f"unflow {name}", description=what, exit_on_error=False)
+    parser = ArgumentParser(
+        prog=f"unflow {name}", description=description, exit_on_error=False, formatter_class=HelpFormatter
+    )
     parser.add_argument("--config", action="config", help="YAML file with any of these options")
     warnings.showwarning = lambda message, *_: print(f"unflow {name}: warning: {message}", file=sys.stderr)
     try:
@@ -31,13 +39,13 @@ def run_command(name: str, what: str, arguments: Sequence[str]) -> int:
         with batch_rows(values.pop("batch_rows", None)):
             code = module.run(**values)
     except (InputError, ArgumentError) as error:
-        print(f"unflow {name}: {sentence(error, parser)}", file=sys.stderr)
+        print(f"unflow {name}: {describe_error(error, parser)}", file=sys.stderr)
         return 2
     except TrainingDivergedError as error:
         print(f"unflow {name}: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print(f"unflow {name}: interrupted; the same command continues", file=sys.stderr)
+        print(f"unflow {name}: interrupted; run the same command again to continue", file=sys.stderr)
         return 130
     return 0 if code is None else int(code)
 
@@ -50,13 +58,13 @@ def parse(parser: ArgumentParser, module: Any, arguments: Sequence[str]) -> dict
         rest = list(arguments)
     else:
         rest = add(parser, list(arguments))
-    namespace = parser.instantiate(parser.parse_args(usual_spelling(parser, rest)))
+    namespace = parser.instantiate(parser.parse_args(normalise_spelling(parser, rest)))
     values = {k: v for k, v in vars(namespace).items() if k not in ("config", "__default_config__")}
-    return gathered(module.run, values)
+    return gather_groups(module.run, values)
 
 
-def usual_spelling(parser: ArgumentParser, arguments: Sequence[str]) -> list[str]:
-    """Take `--flow-map` for `--flow_map`, and a bare `--full` for `--full=true`."""
+def normalise_spelling(parser: ArgumentParser, arguments: Sequence[str]) -> list[str]:
+    """Turn `--flow-map` into `--flow_map`, and a `--full` without a value into `--full=true`."""
     actions = {option: action for action in parser._actions for option in action.option_strings}
     spelled = []
     for argument, following in zip(arguments, [*arguments[1:], "--"], strict=False):
@@ -70,8 +78,8 @@ def usual_spelling(parser: ArgumentParser, arguments: Sequence[str]) -> list[str
     return spelled
 
 
-def plain(text: str) -> str:
-    """Return the parser's complaint about a value, without Python's names for types."""
+def simplify_message(text: str) -> str:
+    """Return the parser's message about a value, without Python's notation for types."""
     match = re.fullmatch(r'Parser key "([\w.]+)": Expected an? (.+?)\. Got value: (.*)', text)
     if match is None:
         return text.replace("Parser key ", "option ")
@@ -81,13 +89,13 @@ def plain(text: str) -> str:
     return f"got --{option} {got}; expected {expected}"
 
 
-def sentence(error: Exception, parser: ArgumentParser) -> str:
-    """Return an error as one sentence, with the nearest option for a key that does not exist."""
+def describe_error(error: Exception, parser: ArgumentParser) -> str:
+    """Return an error as one sentence; for an unknown option, with the nearest one."""
     text = re.sub(r"\s+", " ", str(error)).strip()
     match = re.search(r"unrecognized arguments: (?:--)?([\w.-]+)|[Oo]ption '([\w.-]+)'", text)
     key = next((group for group in match.groups() if group), None) if match else None
     if key is None:
-        return plain(text)
+        return simplify_message(text)
     unlisted = ("help", "config", "print_config", "print_shtab")
     known = [action.dest for action in parser._actions if action.dest not in unlisted]
     leaf = {name.rsplit(".", 1)[-1]: name for name in known}

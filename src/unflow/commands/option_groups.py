@@ -1,4 +1,4 @@
-"""Options that several commands share: a model, what it is to forget, labelled samples, and how to train."""
+"""Options that several commands share: the model, the request, labelled samples, and the training."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-from unflow.commands.groups import Group
-from unflow.commands.options import parse_classes
+from unflow.commands.arguments import OptionGroup, parse_classes
 from unflow.data import LabelledData
 from unflow.foreign import Specification, add_options, load_energy, load_model, parse_energy
 from unflow.foreign.specification import split_options
@@ -23,16 +22,16 @@ from unflow.training.originals.base_models import load_parts, load_rows
 
 
 @dataclass(frozen=True)
-class Original(Group):
-    """Which model forgets.
+class ModelOptions(OptionGroup):
+    """The model that forgets.
 
     Attributes:
-        model: bundle of the model; pretrained:ORG/NAME@REVISION, one on the Hugging Face Hub; or a line that
-            names one of somebody else's (see docs/your-model.md):
-            generator:PACKAGE.MODULE:FUNCTION@WEIGHTS,prior=normal:64,range=0:1; flow:...,shape=3x32x32,
-            call=x/t,noise_at=1; flow_map:...; diffusers:DIR.
-        weights: of a model that is no bundle, as @WEIGHTS behind it.
-        prior: of a model that is no bundle, like normal:64, as prior= behind it.
+        model: folder of a bundle; pretrained:ORG/NAME@REVISION for a bundle on the Hugging Face Hub; or the
+            specification of a third-party model (see docs/your-model.md):
+            generator:PACKAGE.MODULE:FUNCTION@WEIGHTS,prior=normal:64,range=0:1;
+            flow:...,shape=3x32x32,call=x/t,noise_at=1; flow_map:...; diffusers:DIR.
+        weights: weights of a third-party model, instead of @WEIGHTS in its specification.
+        prior: prior of a third-party generator, like normal:64, instead of prior= in its specification.
     """
 
     model: str
@@ -50,20 +49,21 @@ class Original(Group):
 
 
 @dataclass(frozen=True)
-class Request(Group):
-    """What is to be forgotten, and how hard.
+class RequestOptions(OptionGroup):
+    """The request: what to forget, and how strongly.
 
     Attributes:
-        energy: classifier:DIR, the bundle of the guide, or a line (see docs/your-model.md):
+        energy: classifier:DIR, the bundle of the guide; or another specification (see docs/your-model.md):
             classifier:PACKAGE.MODULE:FUNCTION@WEIGHTS,range=0:1,shape=784; onnx:FILE;
             estimator:PACKAGE.MODULE:FUNCTION or estimator:FILE.joblib; score:PACKAGE.MODULE:FUNCTION;
             images:FOLDER,extractor=DIR.
-        forget: classes, like 3 or 3,5; needed where the energy has classes, by a judge, and for real samples.
-        margin: of the energy, >= 0.
-        strength: lam, >= 0.
-        divergence: what holds the target near the original.
-        trust_code: whether bundles may run the functions that they name for networks of somebody else's, and
-            files of estimators what is in them.
+        forget: classes to forget, like 3 or 3,5; required if the energy has classes, by judges, and to select
+            real samples.
+        margin: margin of the energy in nats, >= 0.
+        strength: strength lam of the request, >= 0.
+        divergence: divergence that keeps the target near the original.
+        trust_code: true to let bundles run the third-party functions that they name, and files of estimators
+            the code in them.
     """
 
     energy: str | None = None
@@ -75,19 +75,17 @@ class Request(Group):
 
     @property
     def classes(self) -> tuple[int, ...] | None:
-        """The classes to forget; None where none were said."""
+        """The classes to forget; None where none were given."""
         return None if self.forget is None else parse_classes(self.forget)
 
     def required_classes(self, purpose: str) -> tuple[int, ...]:
         """Return the classes to forget.
 
         Raises:
-            InputError: where none were said; ``purpose`` says what they are for.
+            InputError: where none were given; ``purpose`` names what needs them.
         """
         if self.classes is None:
-            raise InputError(
-                f"got no --forget, and {purpose} needs classes; expected those to forget: write --forget 3"
-            )
+            raise InputError(f"got no --forget, and {purpose} needs classes; expected them: write --forget 3")
         return self.classes
 
     @cached_property
@@ -111,7 +109,7 @@ class Request(Group):
         return Target(model, F, self.strength, DIVERGENCES[self.divergence]())
 
     def record(self) -> dict[str, Any]:
-        """Return what belongs into the configuration of a run."""
+        """Return the options as config.yaml records them."""
         return {
             "energy": self.energy,
             "forget": None if self.classes is None else list(self.classes),
@@ -122,13 +120,13 @@ class Request(Group):
 
 
 @dataclass(frozen=True)
-class Rows(Group):
+class DataOptions(OptionGroup):
     """Labelled samples.
 
     Attributes:
         data: digits, mnist:DIR, cifar10:DIR, cifar100:DIR, idx:DIR, folder:DIR@32 or npz:FILE.
-        split: split.json: who may see which of them.
-        cache: folder that keeps what was decoded, for the next command; it changes no result.
+        split: split.json, which says which samples train, judge and measure.
+        cache: folder that keeps decoded samples for later commands; it changes no result.
     """
 
     data: str | None = "digits"
@@ -136,17 +134,19 @@ class Rows(Group):
     cache: Path | None = None
 
     def part(self, name: str) -> LabelledData:
-        """Return one part of the split; without a split, everything."""
+        """Return the samples in one part of the split; without a split, all samples."""
         return load_rows(self._named, self.split, name, self.cache)
 
     def parts(self, *names: str) -> list[LabelledData]:
-        """Return parts of the split.
+        """Return the samples in parts of the split.
 
         Raises:
             InputError: without a split.
         """
         if self.split is None:
-            raise InputError("got no --split; expected who may see which samples: write --split split.json")
+            raise InputError(
+                "got no --split; expected the file that `unflow split` wrote: write --split split.json"
+            )
         return load_parts(self._named, self.split, *names, cache=self.cache)
 
     @property
@@ -156,23 +156,23 @@ class Rows(Group):
         return self.data
 
     def record(self) -> dict[str, Any]:
-        """Return what belongs into the configuration of a run."""
+        """Return the options as config.yaml records them."""
         return {"data": self.data, "split": None if self.split is None else str(self.split)}
 
 
 @dataclass(frozen=True)
-class Computing(Group):
-    """How a training is carried out.
+class TrainingOptions(OptionGroup):
+    """How the training runs.
 
     Attributes:
         device: cpu, cuda or mps.
-        precision: of the steps; bf16-mixed for matrix products in bfloat16.
-        train_only: names of the weights that are trained, like "layers.2,head": regular expressions, in whose
-            brackets commas may stand.
-        rank: of low-rank adapters, trained in place of the weights of linear and convolution layers: all of
-            those, or the ones that --train_only names.
-        micro_batches: parts of a batch that go forward and backward one after the other: less memory.
-        compile: true to put losses and networks through torch.compile.
+        precision: precision of the steps; bf16-mixed computes matrix products in bfloat16.
+        train_only: names of the weights to train, like "layers.2,head"; regular expressions, separated by
+            commas outside of brackets.
+        rank: rank of low-rank adapters, trained instead of the weights of all linear and convolution layers,
+            or of those that --train_only names.
+        micro_batches: parts of a batch that are processed one after the other, which takes less memory.
+        compile: true to use torch.compile for losses and networks.
 
     Raises:
         InputError: for a device that this machine does not have.
@@ -210,7 +210,7 @@ class Computing(Group):
         return None if self.rank is None else LowRank(self.rank)
 
     def record(self) -> dict[str, Any]:
-        """Return what belongs into the configuration of a run: what changes more than rounding."""
+        """Return the options that change more than rounding, as config.yaml records them."""
         return {
             "train_only": self.train_only,
             "rank": self.rank,
