@@ -1,12 +1,12 @@
-"""A decoder forgets a digit at the word of a black box: a function that returns one probability per image.
+"""A decoder forgets a digit that a black box scores: a function that returns one probability per image.
 
     python examples/a_black_box_scorer.py --out runs/black-box
 
-The first half stands for somebody else: a variational autoencoder in plain PyTorch, whose decoder draws
-digits from noise in one step, and a moderation service behind a function. The service reads images of
-bytes, votes among nearest neighbours and returns a probability; it has no gradient and no logits, and every
-call costs something. The second half is what you write: the function as an energy, a method that needs no
-gradient, and what a method that needs one says to it.
+The first half stands for third-party code: a variational autoencoder in plain PyTorch, whose decoder draws
+digits from noise in one step, and a moderation service behind a function. The service reads images of bytes,
+votes among nearest neighbours and returns a probability. It has no gradient and no logits, and every call
+has a cost. The second half is the code that you write: it turns the function into an energy, shows the error
+of a method that needs a gradient, and unlearns with a method that needs none.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from torch import nn
 
 import unflow as uf
 
-# Somebody else's code
+# Third-party code
 
 
 class Decoder(nn.Module):
@@ -47,7 +47,7 @@ class Decoder(nn.Module):
 
 
 def train_decoder(images: torch.Tensor, steps: int) -> Decoder:
-    """Train a variational autoencoder, whose pixels have the deviation 0.15, and return its decoder."""
+    """Train a variational autoencoder (standard deviation of pixels: 0.15), and return its decoder."""
     torch.manual_seed(0)
     decoder = Decoder()
     encoder = nn.Sequential(
@@ -69,11 +69,11 @@ def train_decoder(images: torch.Tensor, steps: int) -> Decoder:
 
 
 Score = Callable[[np.ndarray], np.ndarray]
-"""Images [n, 8, 8, 1] of bytes -> the probability that each shows what is not allowed, [n]."""
+"""Images [n, 8, 8, 1] of bytes -> the probability that each is not allowed, [n]."""
 
 
 def moderation_service(images: np.ndarray, is_banned: np.ndarray) -> Score:
-    """Return a vote among nearest neighbours; what is inside is nobody's business."""
+    """Return a vote among nearest neighbours; its caller sees no more than the function."""
     votes = KNeighborsClassifier(10, weights="distance").fit(images.reshape(len(images), -1), is_banned)
 
     def probability(images: np.ndarray) -> np.ndarray:
@@ -87,11 +87,11 @@ def as_bytes(images: torch.Tensor) -> np.ndarray:
     return (255 * images).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
 
 
-# What you write
+# Code that you write
 
 
 def load_decoder(checkpoint: Path) -> Decoder:
-    """Return their decoder, with the name by which a bundle can make it again."""
+    """Return the trained decoder, with the name from which a bundle can rebuild it."""
     net = Decoder()
     uf.weights.load_weights(net, checkpoint)
     net.config = {"builder": "a_black_box_scorer:Decoder", "options": {}}
@@ -99,22 +99,22 @@ def load_decoder(checkpoint: Path) -> Decoder:
 
 
 def request(net: Decoder, black_box: uf.energies.BlackBox) -> uf.Target:
-    """Return what is asked: that their decoder draw nothing that the black box scores."""
+    """Return the request: the decoder shall draw no image that the black box scores high."""
     model = uf.Generator(uf.nets.WritesAs(net, (0, 1), (1, 8, 8)), prior_shape=(8,))
     return uf.Target(model, uf.energies.ScoreLogOdds(black_box, margin=1.0))
 
 
 def refusal(target: uf.Target, method: uf.methods.Method, out: Path) -> str:
-    """Return what a method says that cannot serve the request; nothing is trained, and nothing written."""
+    """Return the error of a method that cannot serve the request; it trains and writes nothing."""
     try:
         uf.unlearn(target, method, out=out)
     except uf.InputError as error:
         return str(error)
-    raise AssertionError("expected the method to refuse")
+    raise AssertionError("expected the method to raise an InputError")
 
 
 def main() -> None:
-    """Run the story."""
+    """Run the example."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -139,7 +139,7 @@ def main() -> None:
     before = load_decoder(checkpoint)
     black_box = uf.energies.BlackBox(service, reads="uint8", batch_size=256, name="moderation service v1")
     target = request(before, black_box)
-    print("Asked for uot, unflow says before any training:")
+    print("The method uot is refused before any training:")
     print(f"  {refusal(target, uf.methods.UNLEARNERS['uot'], asked.out / 'forgotten')}")
     method = uf.methods.LatentTransport(steps=asked.steps, bank_size=asked.bank)
     result = uf.unlearn(target, method, out=asked.out / "forgotten")
@@ -150,7 +150,7 @@ def main() -> None:
     with torch.no_grad():
         first, then = (judge.predict(net(z).flatten(1).numpy()) for net in (before, result.module()))
     kept = first != asked.digit
-    print(f"Of 5,000 samples, says a judge that was not the black box, {asked.digit}s are:")
+    print(f"Of 5,000 samples, an independent judge sees a {asked.digit} in:")
     print(f"  before {100 * float((~kept).mean()):.1f} %")
     print(f"  after  {100 * float((then == asked.digit).mean()):.1f} %")
     print(f"  and {100 * float((first == then)[kept].mean()):.0f} % of the others keep their class")

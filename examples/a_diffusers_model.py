@@ -1,11 +1,11 @@
-"""A flow of digits made with diffusers forgets one of them, and is a folder of diffusers again.
+"""A flow of digits made with diffusers forgets one digit, and is saved as a folder of diffusers again.
 
     python examples/a_diffusers_model.py --out runs/diffusers
 
-The first half stands for somebody else, who uses diffusers and nothing of ours: a UNet2DModel trained by
-flow matching, saved by save_pretrained, and drawn from by a loop over a scheduler's timesteps. The second
-half is what you write. The samples at the end are drawn by the somebody else's own loop, from a folder that
-unflow has written.
+The first half stands for third-party code that uses diffusers and not unflow: a UNet2DModel is trained by
+flow matching and saved by save_pretrained, and a loop over a scheduler's timesteps draws samples. The second
+half is the code that you write. The same third-party loop draws the samples at the end, from a folder that
+unflow wrote.
 
 All folders stay in --out, so that a second run trains nothing.
 """
@@ -26,7 +26,7 @@ from sklearn.svm import SVC
 import unflow as uf
 from unflow.disk.diffusers import load_diffusers, save_diffusers
 
-# Somebody else's code
+# Third-party code
 
 
 def train_unet(images: torch.Tensor, steps: int, folder: Path) -> None:
@@ -69,11 +69,11 @@ def draw(folder: Path, n: int, steps: int = 20) -> torch.Tensor:
     return x
 
 
-# What you write
+# Code that you write
 
 
 def forget(folder: Path, energy: uf.energies.Energy, steps: int, bank_size: int, out: Path) -> Path:
-    """Return a folder of diffusers without what the energy names: the network's own weights are trained."""
+    """Train the network's own weights to forget, and return the folder of diffusers that holds the result."""
     method = dataclasses.replace(
         uf.methods.UNLEARNERS["erfm_resample_prior"],
         steps=steps,
@@ -93,7 +93,7 @@ def flat(images: torch.Tensor) -> np.ndarray:
 
 
 def main() -> None:
-    """Run the story."""
+    """Run the example."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -119,9 +119,7 @@ def main() -> None:
 
     first, then = (judge.predict(flat(draw(each, asked.samples))) for each in (original, forgotten))
     kept = first != asked.digit
-    print(
-        f"Of {asked.samples:,} samples by diffusers, says a judge that was not the guide, {asked.digit}s are:"
-    )
+    print(f"Of {asked.samples:,} samples by diffusers, an independent judge sees a {asked.digit} in:")
     print(f"  before {100 * float((~kept).mean()):.1f} %")
     print(f"  after  {100 * float((then == asked.digit).mean()):.1f} %")
     print(f"  and {100 * float((first == then)[kept].mean()):.0f} % of the others keep their class")

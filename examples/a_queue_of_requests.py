@@ -1,18 +1,18 @@
-"""Five requests to forget come one after the other; each is carried out on what the one before left.
+"""Five requests to forget arrive one after the other; each is applied to the result of the one before.
 
     python examples/a_queue_of_requests.py --out runs/queue
 
-The somebody else is the one of a_black_box_scorer.py: a decoder that draws digits in one step. What you
-write is here. Four requests name a digit; the fourth in the queue is no name but five images, without a
-label. Every result is a folder, whose lineage names the model that it was made from by the hash of its
-weights: the way back from the last to the original can be walked, and shows what was done in which order.
+The third-party model is that of a_black_box_scorer.py: a decoder that draws digits in one step. Four requests
+name a digit; the fourth in the queue is five images without a label. Every result is a folder. Its lineage
+names its parent by the hash of the parent's weights, so the lineages lead from the last result back to the
+original, and show which request was applied when.
 
-The queue is served twice. A request that asks for its own digit alone may bring an earlier one back, because
-nothing in it says that the earlier one is unwanted; so the second time each request asks for all earlier
-ones again. Last, all five are asked of the original at once.
+The queue is served twice. A request for its own digit alone may bring an earlier digit back, because nothing
+in it says that the earlier digit is unwanted. The second time, each request therefore includes all earlier
+ones. Finally, all five requests are applied to the original at once.
 
-The command may be killed at any time, within a request or between two: start it again, and finished folders
-are found, an unfinished one goes on from its last checkpoint, and the end is the same in every bit.
+The command may be killed at any time, within a request or between two. When it is started again, it loads the
+finished folders and continues an unfinished one from its last checkpoint. The result has the same bits.
 """
 
 from __future__ import annotations
@@ -37,17 +37,17 @@ from unflow.disk.bundle import read_lineage
 from unflow.ground.files import sha256_module
 
 QUEUE = {"digit 3": 3, "digit 8": 8, "digit 1": 1, "five images": 6, "digit 4": 4}
-"""Request -> the digit that it means; who sends images does not say."""
+"""Request -> the digit that it means; a request by images does not state it."""
 
 
 @dataclass(frozen=True)
 class Desk:
-    """Where requests are served.
+    """Serves requests.
 
     Attributes:
         guide: a classifier of scikit-learn, for requests that name a digit.
-        images: for the one that sends them, [5, 1, 8, 8].
-        method: how.
+        images: [5, 1, 8, 8], for the request by images.
+        method: unlearning method.
         out: folder of all results.
     """
 
@@ -57,7 +57,7 @@ class Desk:
     out: Path
 
     def energy(self, request: str, model: uf.GenerativeModel) -> uf.energies.Energy:
-        """Return what a request asks of a model; images lead to more of the model's own samples."""
+        """Return the energy of a request; that of images is fitted on similar samples of the model."""
         if request.startswith("digit"):
             return uf.energies.EstimatorLogOdds(self.guide, forget=QUEUE[request], margin=4.0)
         samples = model.sample(4000, uf.stream(1))
@@ -66,26 +66,26 @@ class Desk:
     def forget(
         self, energies: list[uf.energies.Energy], model: uf.GenerativeModel, name: str
     ) -> uf.GenerativeModel:
-        """Return a model without what any of the energies names; a finished one is found in its folder."""
+        """Return a model that forgets what any of the energies scores; load it if it is finished."""
         return uf.unlearn(uf.Target(model, reduce(or_, energies)), self.method, out=self.out / name).model
 
     def serve(
         self, model: uf.GenerativeModel, name: str, again: bool
     ) -> Iterator[tuple[str, uf.GenerativeModel]]:
-        """Yield each request with the model that it leaves; ``again``: it asks for all earlier ones, too."""
+        """Yield each request with its result; with ``again``, each request includes all earlier ones."""
         energies: list[uf.energies.Energy] = []
         for number, request in enumerate(QUEUE, 1):
             energies = [*(energies if again else []), self.energy(request, model)]
             model = self.forget(energies, model, f"{name}-{number}")
             yield request, model
 
-    def at_once(self, model: uf.GenerativeModel) -> uf.GenerativeModel:
-        """Return the model without what all requests name, asked together."""
+    def forget_at_once(self, model: uf.GenerativeModel) -> uf.GenerativeModel:
+        """Return the model after all requests at once."""
         return self.forget([self.energy(request, model) for request in QUEUE], model, "at-once")
 
 
-def original_model(images: torch.Tensor, steps: int, folder: Path) -> uf.GenerativeModel:
-    """Return their decoder; trained once, and kept as the bundle that the first request names."""
+def make_original(images: torch.Tensor, steps: int, folder: Path) -> uf.GenerativeModel:
+    """Return the decoder; train it once, and keep its bundle as the first parent."""
     if not (folder / "config.json").exists():
         net = train_decoder(images, steps)
         net.config = {"builder": "a_black_box_scorer:Decoder", "options": {}}
@@ -94,8 +94,8 @@ def original_model(images: torch.Tensor, steps: int, folder: Path) -> uf.Generat
     return uf.load(folder, trust_code=True)
 
 
-def way_back(model: uf.GenerativeModel, folder: Path) -> list[dict[str, Any]]:
-    """Return the lineages of a model and all before it; the hashes are of the weights that are there now."""
+def trace_back(model: uf.GenerativeModel, folder: Path) -> list[dict[str, Any]]:
+    """Return the lineages of a model and of its ancestors, found by the hashes of their weights."""
     bundles = [file.parent for file in folder.glob("*/config.json")]
     lineages = {sha256_module(uf.load(each, trust_code=True)): read_lineage(each) for each in bundles}
     way = [lineages[sha256_module(model)]]
@@ -109,11 +109,11 @@ def way_back(model: uf.GenerativeModel, folder: Path) -> list[dict[str, Any]]:
 
 @dataclass(frozen=True)
 class Judge:
-    """Somebody who was not the guide.
+    """An independent judge of samples.
 
     Attributes:
-        svm: of scikit-learn.
-        samples: that are drawn of each model.
+        svm: a classifier of scikit-learn that is not the guide.
+        samples: number of samples that it sees of each model.
     """
 
     svm: SVC
@@ -125,7 +125,7 @@ class Judge:
         return np.bincount(seen, minlength=10)
 
     def print_row(self, name: str, model: uf.GenerativeModel) -> None:
-        """Print the share of each requested digit, and the shares of the kept ones among themselves, in %."""
+        """Print the share of each requested digit, and of the other digits among themselves, in %."""
         counts = self.counts(model)
         kept = np.delete(counts, list(QUEUE.values()))
         left = 100 * counts[list(QUEUE.values())] / counts.sum()
@@ -134,7 +134,7 @@ class Judge:
 
 
 def print_head() -> None:
-    """Print the digits over the columns."""
+    """Print the digits above the columns."""
     kept = [digit for digit in range(10) if digit not in QUEUE.values()]
     asked = "".join(f"{digit:6}" for digit in QUEUE.values())
     print(f"  {'left, %':22}{asked}   |" + "".join(f"{digit:5}" for digit in kept))
@@ -154,7 +154,7 @@ def flat(images: torch.Tensor) -> np.ndarray:
 
 
 def main() -> None:
-    """Run the story."""
+    """Run the example."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -173,21 +173,23 @@ def main() -> None:
     images = data.x[half & (data.labels == QUEUE["five images"])][:5]
     method = uf.methods.LatentTransport(steps=asked.steps, bank_size=asked.bank)
     desk = Desk(guide, images, method, asked.out)
-    original = original_model(data.x / 2 + 0.5, asked.decoder_steps, asked.out / "original")
+    original = make_original(data.x / 2 + 0.5, asked.decoder_steps, asked.out / "original")
 
-    print(f"Requested digits in {asked.samples:,} samples; behind the line, the others among themselves:")
+    print(
+        f"Requested digits in {asked.samples:,} samples; after the line, the other digits among themselves:"
+    )
     print_head()
     judge.print_row("before", original)
     last: dict[str, uf.GenerativeModel] = {}
     for name, again in (("alone", False), ("again", True)):
-        print(f"In turn, each request {'with all earlier ones' if again else 'for itself'}:")
+        print(f"One after the other, each request {'with all earlier ones' if again else 'alone'}:")
         for request, model in desk.serve(original, name, again):
             judge.print_row(f"after {request}", model)
             last[name] = model
     print("All five at once:")
-    judge.print_row("after", desk.at_once(original))
-    print("The way back from the end of the first queue, by the hashes of weights:")
-    print_way(way_back(last["alone"], asked.out))
+    judge.print_row("after", desk.forget_at_once(original))
+    print("The way back from the last result of the first queue, by the hashes of weights:")
+    print_way(trace_back(last["alone"], asked.out))
 
 
 if __name__ == "__main__":

@@ -1,9 +1,10 @@
-"""A flow of plain PyTorch, whose time runs from data to noise in thousandths, forgets one of two moons.
+"""A flow in plain PyTorch, whose time runs from data (0) to noise (1000), forgets one of two moons.
 
     python examples/flow_with_time_reversed.py --out runs/moons
 
-The first half stands for the somebody else. Their network is called net(t, x), t = 1000 is noise, and dx/dt
-points to it. The second half is what you write: one adapter, one request, and their network back.
+The first half stands for third-party code. The network is called as net(t, x), t = 1000 is noise, and the
+velocity points from data to noise. The second half is the code that you write: one adapter and one request,
+which give the network back with new weights.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from torch import nn
 
 import unflow as uf
 
-# Somebody else's code
+# Third-party code
 
 
 class Velocity(nn.Module):
@@ -58,11 +59,11 @@ def train_velocity(x: torch.Tensor, steps: int) -> Velocity:
     return net.eval()
 
 
-# What you write
+# Code that you write
 
 
 def forget_upper_moon(net: Velocity, energy: uf.energies.Energy, steps: int, out: Path) -> nn.Module:
-    """Return their network without what the energy names: trained in its own weights."""
+    """Train the network's own weights to forget the energy's region, and return the network."""
     net.config = {"builder": "flow_with_time_reversed:Velocity", "options": {}}
     ours = uf.nets.AdaptedVelocity(net, (2,), "t, x", noise_at=1, time_scale=1000)
     target = uf.Target(uf.Flow(ours, (2,), steps=16), energy)
@@ -71,7 +72,7 @@ def forget_upper_moon(net: Velocity, energy: uf.energies.Energy, steps: int, out
 
 
 def samples(net: nn.Module, z: torch.Tensor, steps: int = 50) -> torch.Tensor:
-    """Draw as the somebody else does: Euler's steps from the noise back to the data."""
+    """Draw samples as the third-party code does: Euler steps from noise back to data."""
     x = z
     with torch.no_grad():
         for k in range(steps, 0, -1):
@@ -80,7 +81,7 @@ def samples(net: nn.Module, z: torch.Tensor, steps: int = 50) -> torch.Tensor:
 
 
 def main() -> None:
-    """Run the story."""
+    """Run the example."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -98,7 +99,7 @@ def main() -> None:
     z = torch.randn(5000, 2, generator=uf.stream(1))
     for name, net in (("before", before), ("after", after)):
         share = float((moons.classify(samples(net, z)) == 1).float().mean())
-        print(f"{name}: {100 * share:.1f} % of 5,000 samples lie on the moon that was to be forgotten")
+        print(f"{name}: {100 * share:.1f} % of 5,000 samples lie on the forgotten moon")
 
 
 if __name__ == "__main__":

@@ -1,16 +1,18 @@
-"""A request is withdrawn: what can be taken back, by which way, and what must be deleted if nothing may be.
+"""A request is withdrawn: how to undo each result, and what to delete so that nothing can be undone.
 
     python examples/reversing_a_request.py --out runs/reversing
 
-The first half stands for somebody else: a flow of digits in plain PyTorch. The second half is what you write:
+The first half stands for third-party code: a flow of digits in plain PyTorch. The second half is the code
+that you write:
 
-1. A small flow after the original makes it forget a digit. Taken off, the original is there in the same bits;
-   run backwards, it turns images that were already drawn into what the original would have drawn.
-2. The original's own weights are changed. The way back is the parent's folder; the lineage has its hash.
-3. Two requests in turn, and the first is withdrawn: the second alone is asked again of the original.
+1. A small flow after the original makes it forget a digit. Without that flow, the model is the original, bit
+   by bit. Run backwards, the flow turns samples that were already drawn into those of the original.
+2. The original's own weights are changed. To undo this, load the parent; the lineage has its hash.
+3. Two requests are applied one after the other, and the first is withdrawn: the second alone is applied to
+   the original.
 
-A result that can be reversed is no deletion. The last lines name every folder from which the original can
-still be had; where forgetting is meant for good, those go, and one exported network stays.
+A result that can be undone is not a deletion. The last lines name every folder from which the original can
+still be recovered; for a permanent request, delete those and keep one exported network.
 """
 
 from __future__ import annotations
@@ -30,11 +32,11 @@ from torch import nn
 import unflow as uf
 from unflow.ground.files import sha256_module
 
-# Somebody else's code
+# Third-party code
 
 
 class Velocity(nn.Module):
-    """(x [batch, 1, 8, 8], t [batch] in [0, 1]) -> velocity from noise to digits; 0 when it is fresh."""
+    """(x [batch, 1, 8, 8], t [batch] in [0, 1]) -> velocity from noise to digits; 0 before training."""
 
     def __init__(self, width: int = 256, depth: int = 3) -> None:
         super().__init__()
@@ -72,11 +74,11 @@ def train_velocity(images: torch.Tensor, steps: int) -> Velocity:
     return net.eval()
 
 
-# What you write
+# Code that you write
 
 
-def original_model(images: torch.Tensor, steps: int, folder: Path) -> uf.Flow:
-    """Return their flow; trained once, and kept as a bundle that others can name as their parent."""
+def make_original(images: torch.Tensor, steps: int, folder: Path) -> uf.Flow:
+    """Return the flow; it is trained once and kept as a bundle, the parent of other results."""
     if not (folder / "config.json").exists():
         net = train_velocity(images, steps)
         net.config = {"builder": "reversing_a_request:Velocity", "options": {}}
@@ -86,14 +88,14 @@ def original_model(images: torch.Tensor, steps: int, folder: Path) -> uf.Flow:
     return model
 
 
-def backwards(flow: uf.Flow) -> uf.Flow:
-    """Return the same flow with its time reversed: from what it gives to what it was given."""
+def reverse_flow(flow: uf.Flow) -> uf.Flow:
+    """Return the same flow with its time reversed: it maps outputs to inputs."""
     net = uf.nets.AdaptedVelocity(flow.net, flow.sample_shape, "x, t", noise_at=1)
     return uf.Flow(net, flow.sample_shape, flow.integrator, 4 * flow.steps)
 
 
-def find(digest: str, folder: Path) -> dict[Path, str]:
-    """Return bundles that hold weights of this hash -> the part of the model; "" if it is the whole."""
+def find_weights(digest: str, folder: Path) -> dict[Path, str]:
+    """Return bundles that hold weights of this hash -> name of the module in them; "" is the whole model."""
     bundles = sorted(file.parent for file in folder.glob("*/config.json"))
     return {
         bundle: name
@@ -110,12 +112,12 @@ def flat(images: torch.Tensor) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Judge:
-    """Somebody who was not the guide, and sees both digits.
+    """An independent judge of both digits.
 
     Attributes:
-        svm: of scikit-learn.
+        svm: a classifier of scikit-learn that is not the guide.
         z: the same latents for every model, [n, 1, 8, 8].
-        digits: that were asked to be forgotten, two.
+        digits: the two digits to forget.
     """
 
     svm: SVC
@@ -123,7 +125,7 @@ class Judge:
     digits: tuple[int, int]
 
     def print_shares(self, name: str, x: torch.Tensor) -> None:
-        """Print how much of both digits there is in images [n, 1, 8, 8]."""
+        """Print the share of both digits in images [n, 1, 8, 8]."""
         seen = self.svm.predict(flat(x))
         shares = ", ".join(f"{digit}: {100 * float((seen == digit).mean()):4.1f} %" for digit in self.digits)
         print(f"  {name:44} {shares}")
@@ -131,11 +133,11 @@ class Judge:
 
 @dataclass(frozen=True)
 class Desk:
-    """Where requests are served, and withdrawn.
+    """Serves and withdraws requests.
 
     Attributes:
-        options: of all methods.
-        judge: prints what each model draws.
+        options: settings of all methods.
+        judge: prints the shares of both digits.
         out: folder of all results.
     """
 
@@ -146,63 +148,63 @@ class Desk:
     def forget(
         self, model: uf.GenerativeModel, energy: uf.energies.Energy, method: str, name: str
     ) -> uf.Unlearned:
-        """Return a model without what the energy names; a finished one is found in its folder."""
+        """Return a model that forgets what the energy scores; a finished one is loaded from its folder."""
         chosen = dataclasses.replace(uf.methods.UNLEARNERS[method], **self.options)
         return uf.unlearn(uf.Target(model, energy), chosen, out=self.out / name)
 
-    def take_off(self, model: uf.GenerativeModel, energy: uf.energies.Energy) -> None:
-        """Put a small flow after the original; take it off again, and run it backwards."""
+    def remove_flow(self, model: uf.GenerativeModel, energy: uf.energies.Energy) -> None:
+        """Put a small flow after the original, remove it again, and run it backwards."""
         print("1. A small flow after the original")
         chain, z = self.forget(model, energy, "erfm_resample", "flow-after").model, self.judge.z
         assert isinstance(chain, uf.Chain)
         assert isinstance(chain.after, uf.Flow)
         first, x = (each.push_batches(z) for each in (chain.base, chain))
         self.judge.print_shares("after", x)
-        self.judge.print_shares("taken off", first)
+        self.judge.print_shares("with the flow removed", first)
         same = sha256_module(chain.base) == sha256_module(model)
         print(f"  in the same bits as the original: {'yes' if same else 'no'}")
-        back = backwards(chain.after).push_batches(x)
-        self.judge.print_shares("what was drawn after, run backwards", back)
+        back = reverse_flow(chain.after).push_batches(x)
+        self.judge.print_shares("samples after, moved backwards", back)
         moved, missed = (float((one - first).flatten(1).norm(dim=1).mean()) for one in (x, back))
-        print(f"  its mean distance to what the original drew: {missed:.3f}, and {moved:.3f} before that")
+        print(f"  mean distance to the original's samples: {missed:.3f}, and {moved:.3f} before moving back")
 
-    def go_back(self, result: uf.Unlearned) -> uf.GenerativeModel:
-        """Return the model that a result was made from: its lineage has the hash, a folder the weights."""
+    def load_parent(self, result: uf.Unlearned) -> uf.GenerativeModel:
+        """Return the parent of a result: the lineage has its hash, and a folder its weights."""
         print("2. The original's own weights")
         self.judge.print_shares("after the first request", result.model.push_batches(self.judge.z))
-        bundles = find(result.lineage["parent"], self.out)
+        bundles = find_weights(result.lineage["parent"], self.out)
         parent = next(bundle for bundle, part in bundles.items() if part == "")
         model = uf.load(parent, trust_code=True)
         self.judge.print_shares(f"withdrawn: the parent is {parent.name}/", model.push_batches(self.judge.z))
         return model
 
-    def ask_again(
+    def apply_second(
         self, model: uf.GenerativeModel, first: uf.GenerativeModel, energy: uf.energies.Energy
     ) -> uf.Unlearned:
-        """Forget a second thing after the first, and alone once the first is withdrawn; return both."""
-        print("3. Two requests in turn, of which the first is withdrawn")
+        """Apply a second request after the first, and then alone; return the result of both."""
+        print("3. Two requests, of which the first is withdrawn")
         both = self.forget(first, energy, "erfm_resample_prior", "first-and-second")
         self.judge.print_shares("after both", both.model.push_batches(self.judge.z))
         second = self.forget(model, energy, "erfm_resample_prior", "second")
-        self.judge.print_shares("the second alone, of the parent", second.model.push_batches(self.judge.z))
+        self.judge.print_shares(
+            "after the second alone, from the parent", second.model.push_batches(self.judge.z)
+        )
         return both
 
-    def say_what_to_delete(self, model: uf.GenerativeModel, kept: nn.Module) -> None:
-        """Print from where the original can still be had, and write the one network that may stay."""
-        print("A result that can be reversed is no deletion. The original can still be had from")
-        for bundle, part in find(sha256_module(model), self.out).items():
-            print(f"  {bundle.name}/" + (f", as the part {part!r} of its model" if part else ""))
+    def print_what_to_delete(self, model: uf.GenerativeModel, kept: nn.Module) -> None:
+        """Print the folders from which the original can be recovered, and write the network to keep."""
+        print("A result that can be undone is not a deletion. The original can still be recovered from")
+        for bundle, part in find_weights(sha256_module(model), self.out).items():
+            print(f"  {bundle.name}/" + (f", as the module {part!r} of its model" if part else ""))
         exported = self.out / "first-and-second.safetensors"
         if not exported.exists():
             uf.weights.write_weights(kept, exported)
-        print(
-            "If both requests are for good, delete these, and first/ and second/, which draw one digit still;"
-        )
-        print(f"one network alone is kept: {exported.name}")
+        print("If both requests are permanent, delete these, first/ and second/, which still draw one digit;")
+        print(f"keep one network: {exported.name}")
 
 
 def main() -> None:
-    """Run the story."""
+    """Run the example."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -221,14 +223,14 @@ def main() -> None:
     judge = Judge(svm, torch.randn(asked.samples, 1, 8, 8, generator=uf.stream(0)), (3, 6))
     one, two = (uf.energies.EstimatorLogOdds(guide, forget=d, margin=4.0) for d in judge.digits)
 
-    model = original_model(data.x, asked.flow_steps, asked.out / "original")
-    print("Left of both digits, says a judge that was not the guide")
+    model = make_original(data.x, asked.flow_steps, asked.out / "original")
+    print("Shares of both digits, by an independent judge")
     judge.print_shares("before", model.push_batches(judge.z))
     desk = Desk({"steps": asked.steps, "bank_size": asked.bank}, judge, asked.out)
-    desk.take_off(model, one)
+    desk.remove_flow(model, one)
     first = desk.forget(model, one, "erfm_resample_prior", "first")
-    both = desk.ask_again(desk.go_back(first), first.model, two)
-    desk.say_what_to_delete(model, both.module())
+    both = desk.apply_second(desk.load_parent(first), first.model, two)
+    desk.print_what_to_delete(model, both.module())
 
 
 if __name__ == "__main__":

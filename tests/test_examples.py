@@ -20,7 +20,7 @@ from unflow.ground.files import sha256_module
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 SMALL = {
-    "somebody_elses_gan": ["--gan-steps", "60", "--steps", "20"],
+    "third_party_gan": ["--gan-steps", "60", "--steps", "20"],
     "flow_with_time_reversed": ["--flow-steps", "60", "--steps", "20"],
     "a_diffusers_model": ["--flow-steps", "20", "--steps", "4", "--bank", "256", "--samples", "60"],
     "a_black_box_scorer": ["--decoder-steps", "200", "--steps", "20", "--bank", "1024"],
@@ -84,7 +84,7 @@ def test_an_example_tells_its_story(name: str, told: Told) -> None:
     assert list(out.rglob("model.safetensors"))
 
 
-@pytest.mark.parametrize("name", ["somebody_elses_gan", "flow_with_time_reversed"])
+@pytest.mark.parametrize("name", ["third_party_gan", "flow_with_time_reversed"])
 def test_an_example_that_is_run_again_finds_its_result_and_says_the_same(name: str, told: Told) -> None:
     out, printed = told[name]
     (made,) = out.rglob("lineage.json")
@@ -94,7 +94,7 @@ def test_an_example_that_is_run_again_finds_its_result_and_says_the_same(name: s
 
 
 def test_the_gans_checkpoint_comes_back_in_its_layout_and_without_its_discriminator(told: Told) -> None:
-    out, _ = told["somebody_elses_gan"]
+    out, _ = told["third_party_gan"]
     before, after = (torch.load(out / f"{name}.pth", weights_only=True) for name in ("gan", "gan-forgotten"))
     assert before.keys() == {"generator", "discriminator", "step"}
     assert after.keys() == {"generator"}
@@ -183,16 +183,16 @@ def test_what_was_before_a_request_is_there_in_the_same_bits_and_not_in_weights_
     assert "in the same bits as the original: yes" in printed
     assert read_lineage(out / "first")["parent"] == read_lineage(out / "second")["parent"] == original
     assert read_lineage(out / "first-and-second")["parent"] == hash_of(out / "first")
-    holders = re.findall(r"^  ([\w-]+)/", printed.partition("still be had from")[2], re.MULTILINE)
+    holders = re.findall(r"^  ([\w-]+)/", printed.partition("still be recovered from")[2], re.MULTILINE)
     assert holders == ["flow-after", "original"]
 
 
 @pytest.mark.usefixtures("builders")
 def test_a_flow_run_backwards_returns_to_where_it_started(told: Told) -> None:
-    from reversing_a_request import backwards
+    from reversing_a_request import reverse_flow
 
     after = uf.load(told["reversing_a_request"][0] / "flow-after", trust_code=True).after
     x = torch.randn(50, 1, 8, 8, generator=uf.stream(0))
     there = after.push_batches(x)
-    back = backwards(after).push_batches(there)
+    back = reverse_flow(after).push_batches(there)
     assert float((back - x).abs().max()) < 0.02 * float((there - x).abs().max())

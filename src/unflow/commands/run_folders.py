@@ -74,7 +74,7 @@ def run_folder(out: str | Path, config: dict[str, Any]) -> Iterator[Path]:
     except TrainingDivergedError as error:
         if any(out.rglob(CHECKPOINT)):
             raise TrainingDivergedError(
-                f"{error}; {out} keeps an earlier checkpoint, so choose another --out"
+                f"{error}; {out} keeps a checkpoint from before the divergence: choose another --out"
             ) from error
         if new:
             _undo(out, made, {CONFIG, PREPARED, METRICS, EARLIER, LOGS})

@@ -1,9 +1,9 @@
-"""A GAN from somebody else forgets a digit: a checkpoint, a classifier, and no line of unflow in either.
+"""A third-party GAN forgets a digit: a checkpoint and a classifier that know nothing of unflow.
 
-    python examples/somebody_elses_gan.py --out runs/gan
+    python examples/third_party_gan.py --out runs/gan
 
-The first half stands for the somebody else: plain PyTorch, images as 64 flat numbers in [0, 1], weights
-nested in a .pth file beside the discriminator's. The second half is what you write.
+The first half stands for third-party code in plain PyTorch: images are 64 flat numbers in [0, 1], and a .pth
+file holds the weights of the generator and of the discriminator. The second half is the code that you write.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torch import nn
 
 import unflow as uf
 
-# Somebody else's code
+# Third-party code
 
 
 class Generator(nn.Module):
@@ -80,14 +80,14 @@ def train_classifier(images: torch.Tensor, labels: torch.Tensor, seed: int, step
     return net.eval()
 
 
-# What you write
+# Code that you write
 
 
 def forget(checkpoint: Path, guide: nn.Module, digit: int, out: Path, method: uf.methods.Method) -> nn.Module:
-    """Return somebody else's generator without one digit, as their own class."""
+    """Return the third-party generator after it has forgotten one digit, as an instance of its own class."""
     net = Generator()
     uf.weights.load_weights(net, checkpoint)  # finds "generator" in the file
-    net.config = {"builder": "somebody_elses_gan:Generator", "options": {}}  # so that a bundle can name it
+    net.config = {"builder": "third_party_gan:Generator", "options": {}}  # a bundle names it
     model = uf.Generator(uf.nets.WritesAs(net, (0, 1), (1, 8, 8)), prior_shape=(16,))
     energy = uf.energies.ClassLogOdds(uf.nets.ReadsAs(guide, (0, 1), (64,)), forget=digit, margin=4.0)
     result = uf.unlearn(uf.Target(model, energy), method, out=out)
@@ -95,7 +95,7 @@ def forget(checkpoint: Path, guide: nn.Module, digit: int, out: Path, method: uf
 
 
 def main() -> None:
-    """Run the story."""
+    """Run the example."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -129,7 +129,7 @@ def main() -> None:
     with torch.no_grad():
         first, then = (judge(net(z)).argmax(1) for net in (before, after))
     kept = first != asked.digit
-    print(f"Of 5,000 samples, says a judge that was not the guide, {asked.digit}s are:")
+    print(f"Of 5,000 samples, an independent judge sees a {asked.digit} in:")
     print(f"  before {100 * float((~kept).float().mean()):.1f} %")
     print(f"  after  {100 * float((then == asked.digit).float().mean()):.1f} %")
     print(f"  and {100 * float((first == then)[kept].float().mean()):.0f} % of the others keep their class")
