@@ -16,12 +16,12 @@ from unflow.ground.streams import Stream, check_seed, stream
 from unflow.methods import UNLEARNERS
 from unflow.models import GenerativeModel
 from unflow.target import Target
-from unflow.training.compute import Compute
+from unflow.training.compute import ONE_CPU, Compute
 from unflow.training.loop import fit, peak_rss_mb
 from unflow.training.low_rank import LowRank, adaptable
 from unflow.training.method import Method, Problem, Trained, target_of
 from unflow.training.partly import matching
-from unflow.unlearning.unlearn import NO_SAMPLES, ONE_CPU, RealSamples, make_problem, restrict_training
+from unflow.unlearning.unlearn import NO_SAMPLES, RealSamples, make_problem, restrict_training
 
 TRIED = 6
 """Steps of a method that are carried out to time them."""
@@ -202,7 +202,7 @@ def _estimate_seconds(method: Method, problem: Problem, seed: int, compute: Comp
 
     try:
         with hide_progress():
-            fit(method, problem, seed=seed, on_step=watch, **vars(compute))
+            fit(method, problem, seed=seed, on_step=watch, compute=compute)
     except _EnoughError:
         prepared = times[1] - times[0]
         return prepared + (steps - 1) * statistics.median(b - a for a, b in pairwise(times[1:]))

@@ -22,7 +22,7 @@ from unflow.methods import INSTALLED
 from unflow.methods.baselines.retrain import Retrain
 from unflow.models import GenerativeModel, Latent, inner_model, plain_module
 from unflow.target import Target
-from unflow.training.compute import Compute
+from unflow.training.compute import ONE_CPU, Compute
 from unflow.training.loop import METRICS, finish, fit, seconds_to_within
 from unflow.training.low_rank import LowRank
 from unflow.training.method import Method, Problem, settings
@@ -68,8 +68,8 @@ class RealSamples:
         return {name: x for name, x in every.items() if x is not None}
 
 
-NO_SAMPLES, ONE_CPU = RealSamples(), Compute()
-"""The defaults of ``unlearn`` and ``plan``."""
+NO_SAMPLES = RealSamples()
+"""No real samples: the default of ``unlearn`` and ``plan``."""
 
 
 def default_method(family: str, in_part: bool = False) -> str:
@@ -151,10 +151,10 @@ def unlearn(
         problem,
         out,
         seed=seed,
+        compute=compute,
         on_step=on_step,
         label=f"{target.model.family} {name}",
         problem_id=bundle.hash_lineage(identity),
-        **vars(compute),
     )
     model = _restore_autoencoder(result.model, target.model)
     lineage = (
