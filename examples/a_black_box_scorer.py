@@ -72,7 +72,7 @@ Score = Callable[[np.ndarray], np.ndarray]
 """Images [n, 8, 8, 1] of bytes -> the probability that each is not allowed, [n]."""
 
 
-def moderation_service(images: np.ndarray, is_banned: np.ndarray) -> Score:
+def train_moderation_service(images: np.ndarray, is_banned: np.ndarray) -> Score:
     """Return a vote among nearest neighbours; its caller sees no more than the function."""
     votes = KNeighborsClassifier(10, weights="distance").fit(images.reshape(len(images), -1), is_banned)
 
@@ -82,7 +82,7 @@ def moderation_service(images: np.ndarray, is_banned: np.ndarray) -> Score:
     return probability
 
 
-def as_bytes(images: torch.Tensor) -> np.ndarray:
+def to_bytes(images: torch.Tensor) -> np.ndarray:
     """Return images [n, 1, 8, 8] in [0, 1] as [n, 8, 8, 1] of 0 ... 255."""
     return (255 * images).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
 
@@ -98,14 +98,14 @@ def load_decoder(checkpoint: Path) -> Decoder:
     return net
 
 
-def request(net: Decoder, black_box: uf.energies.BlackBox) -> uf.Target:
+def make_target(net: Decoder, black_box: uf.energies.BlackBox) -> uf.Target:
     """Return the request: the decoder shall draw no image that the black box scores high."""
     model = uf.Generator(uf.nets.WritesAs(net, (0, 1), (1, 8, 8)), prior_shape=(8,))
     return uf.Target(model, uf.energies.ScoreLogOdds(black_box, margin=1.0))
 
 
-def refusal(target: uf.Target, method: uf.methods.Method, out: Path) -> str:
-    """Return the error of a method that cannot serve the request; it trains and writes nothing."""
+def catch_refusal(target: uf.Target, method: uf.methods.Method, out: Path) -> str:
+    """Return the error message of a method that cannot serve the request; it trains and writes nothing."""
     try:
         uf.unlearn(target, method, out=out)
     except uf.InputError as error:
@@ -123,36 +123,36 @@ def main() -> None:
     parser.add_argument("--decoder-steps", type=int, default=6000)
     parser.add_argument("--steps", type=int, default=1000)
     parser.add_argument("--bank", type=int, default=16384)
-    asked = parser.parse_args()
+    options = parser.parse_args()
     torch.set_num_threads(1)
-    asked.out.mkdir(parents=True, exist_ok=True)
+    options.out.mkdir(parents=True, exist_ok=True)
 
     data = uf.data.load_data("digits")
     images, labels = data.x / 2 + 0.5, data.labels.numpy()
     half = np.arange(len(labels)) % 2 == 0
-    checkpoint = asked.out / "decoder.pth"
+    checkpoint = options.out / "decoder.pth"
     if not checkpoint.exists():
-        torch.save(train_decoder(images, asked.decoder_steps).state_dict(), checkpoint)
-    service = moderation_service(as_bytes(images[half]), labels[half] == asked.digit)
+        torch.save(train_decoder(images, options.decoder_steps).state_dict(), checkpoint)
+    service = train_moderation_service(to_bytes(images[half]), labels[half] == options.digit)
     judge = SVC(gamma=0.2, C=10).fit(images[~half].flatten(1).numpy(), labels[~half])
 
     before = load_decoder(checkpoint)
     black_box = uf.energies.BlackBox(service, reads="uint8", batch_size=256, name="moderation service v1")
-    target = request(before, black_box)
+    target = make_target(before, black_box)
     print("The method uot is refused before any training:")
-    print(f"  {refusal(target, uf.methods.UNLEARNERS['uot'], asked.out / 'forgotten')}")
-    method = uf.methods.LatentTransport(steps=asked.steps, bank_size=asked.bank)
-    result = uf.unlearn(target, method, out=asked.out / "forgotten")
+    print(f"  {catch_refusal(target, uf.methods.UNLEARNERS['uot'], options.out / 'forgotten')}")
+    method = uf.methods.LatentTransport(steps=options.steps, bank_size=options.bank)
+    result = uf.unlearn(target, method, out=options.out / "forgotten")
     print(f"latent_transport took {result.lineage['seconds']:.1f} s; the black box was called", end=" ")
     print(f"{black_box.calls} times in this run, for {black_box.scored:,} images in all")
 
     z = torch.randn(5000, 8, generator=uf.stream(0))
     with torch.no_grad():
         first, then = (judge.predict(net(z).flatten(1).numpy()) for net in (before, result.module()))
-    kept = first != asked.digit
-    print(f"Of 5,000 samples, an independent judge sees a {asked.digit} in:")
+    kept = first != options.digit
+    print(f"Of 5,000 samples, an independent judge sees a {options.digit} in:")
     print(f"  before {100 * float((~kept).mean()):.1f} %")
-    print(f"  after  {100 * float((then == asked.digit).mean()):.1f} %")
+    print(f"  after  {100 * float((then == options.digit).mean()):.1f} %")
     print(f"  and {100 * float((first == then)[kept].mean()):.0f} % of the others keep their class")
 
 

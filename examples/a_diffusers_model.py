@@ -87,7 +87,7 @@ def forget(folder: Path, energy: uf.energies.Energy, steps: int, bank_size: int,
     return out / "forgotten"
 
 
-def flat(images: torch.Tensor) -> np.ndarray:
+def to_rows(images: torch.Tensor) -> np.ndarray:
     """Return images as rows of 64 numbers, as scikit-learn reads them."""
     return images.flatten(1).numpy()
 
@@ -103,25 +103,25 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=400)
     parser.add_argument("--bank", type=int, default=4096)
     parser.add_argument("--samples", type=int, default=2000)
-    asked = parser.parse_args()
+    options = parser.parse_args()
     torch.set_num_threads(1)
 
     data = uf.data.load_data("digits")
     half = torch.arange(len(data)) % 2 == 0
-    guide = MLPClassifier(128, max_iter=300, random_state=0).fit(flat(data.x[half]), data.labels[half])
-    judge = SVC(gamma=0.05, C=10).fit(flat(data.x[~half]), data.labels[~half])
+    guide = MLPClassifier(128, max_iter=300, random_state=0).fit(to_rows(data.x[half]), data.labels[half])
+    judge = SVC(gamma=0.05, C=10).fit(to_rows(data.x[~half]), data.labels[~half])
 
-    original = asked.out / "original"
+    original = options.out / "original"
     if not (original / "config.json").exists():
-        train_unet(data.x, asked.flow_steps, original)
-    energy = uf.energies.EstimatorLogOdds(guide, forget=asked.digit, margin=4.0)
-    forgotten = forget(original, energy, asked.steps, asked.bank, asked.out)
+        train_unet(data.x, options.flow_steps, original)
+    energy = uf.energies.EstimatorLogOdds(guide, forget=options.digit, margin=4.0)
+    forgotten = forget(original, energy, options.steps, options.bank, options.out)
 
-    first, then = (judge.predict(flat(draw(each, asked.samples))) for each in (original, forgotten))
-    kept = first != asked.digit
-    print(f"Of {asked.samples:,} samples by diffusers, an independent judge sees a {asked.digit} in:")
+    first, then = (judge.predict(to_rows(draw(each, options.samples))) for each in (original, forgotten))
+    kept = first != options.digit
+    print(f"Of {options.samples:,} samples by diffusers, an independent judge sees a {options.digit} in:")
     print(f"  before {100 * float((~kept).mean()):.1f} %")
-    print(f"  after  {100 * float((then == asked.digit).mean()):.1f} %")
+    print(f"  after  {100 * float((then == options.digit).mean()):.1f} %")
     print(f"  and {100 * float((first == then)[kept].mean()):.0f} % of the others keep their class")
 
 

@@ -41,7 +41,7 @@ QUEUE = {"digit 3": 3, "digit 8": 8, "digit 1": 1, "five images": 6, "digit 4": 
 
 
 @dataclass(frozen=True)
-class Desk:
+class RequestQueue:
     """Serves requests.
 
     Attributes:
@@ -121,7 +121,7 @@ class Judge:
 
     def counts(self, model: uf.GenerativeModel) -> np.ndarray:
         """Return how many samples show each of the ten digits."""
-        seen = self.svm.predict(flat(model.sample(self.samples, uf.stream(3))))
+        seen = self.svm.predict(to_rows(model.sample(self.samples, uf.stream(3))))
         return np.bincount(seen, minlength=10)
 
     def print_row(self, name: str, model: uf.GenerativeModel) -> None:
@@ -148,7 +148,7 @@ def print_way(way: list[dict[str, Any]]) -> None:
         print(f"  {each['weights_sha256'][:12]} {seconds}  {asked}")
 
 
-def flat(images: torch.Tensor) -> np.ndarray:
+def to_rows(images: torch.Tensor) -> np.ndarray:
     """Return images as rows of 64 numbers, as scikit-learn reads them."""
     return images.flatten(1).numpy()
 
@@ -163,33 +163,33 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=500)
     parser.add_argument("--bank", type=int, default=8192)
     parser.add_argument("--samples", type=int, default=5000)
-    asked = parser.parse_args()
+    options = parser.parse_args()
     torch.set_num_threads(1)
 
     data = uf.data.load_data("digits")
     half = torch.arange(len(data)) % 2 == 0
-    guide = MLPClassifier(128, max_iter=300, random_state=0).fit(flat(data.x[half]), data.labels[half])
-    judge = Judge(SVC(gamma=0.05, C=10).fit(flat(data.x[~half]), data.labels[~half]), asked.samples)
+    guide = MLPClassifier(128, max_iter=300, random_state=0).fit(to_rows(data.x[half]), data.labels[half])
+    judge = Judge(SVC(gamma=0.05, C=10).fit(to_rows(data.x[~half]), data.labels[~half]), options.samples)
     images = data.x[half & (data.labels == QUEUE["five images"])][:5]
-    method = uf.methods.LatentTransport(steps=asked.steps, bank_size=asked.bank)
-    desk = Desk(guide, images, method, asked.out)
-    original = make_original(data.x / 2 + 0.5, asked.decoder_steps, asked.out / "original")
+    method = uf.methods.LatentTransport(steps=options.steps, bank_size=options.bank)
+    queue = RequestQueue(guide, images, method, options.out)
+    original = make_original(data.x / 2 + 0.5, options.decoder_steps, options.out / "original")
 
     print(
-        f"Requested digits in {asked.samples:,} samples; after the line, the other digits among themselves:"
+        f"Requested digits in {options.samples:,} samples; after the line, the other digits among themselves:"
     )
     print_head()
     judge.print_row("before", original)
     last: dict[str, uf.GenerativeModel] = {}
     for name, again in (("alone", False), ("again", True)):
         print(f"One after the other, each request {'with all earlier ones' if again else 'alone'}:")
-        for request, model in desk.serve(original, name, again):
+        for request, model in queue.serve(original, name, again):
             judge.print_row(f"after {request}", model)
             last[name] = model
     print("All five at once:")
-    judge.print_row("after", desk.forget_at_once(original))
+    judge.print_row("after", queue.forget_at_once(original))
     print("The way back from the last result of the first queue, by the hashes of weights:")
-    print_way(trace_back(last["alone"], asked.out))
+    print_way(trace_back(last["alone"], options.out))
 
 
 if __name__ == "__main__":

@@ -71,7 +71,7 @@ def forget_upper_moon(net: Velocity, energy: uf.energies.Energy, steps: int, out
     return uf.unlearn(target, method, out=out).module()
 
 
-def samples(net: nn.Module, z: torch.Tensor, steps: int = 50) -> torch.Tensor:
+def draw_samples(net: nn.Module, z: torch.Tensor, steps: int = 50) -> torch.Tensor:
     """Draw samples as the third-party code does: Euler steps from noise back to data."""
     x = z
     with torch.no_grad():
@@ -88,17 +88,17 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/moons"))
     parser.add_argument("--flow-steps", type=int, default=4000)
     parser.add_argument("--steps", type=int, default=1500)
-    asked = parser.parse_args()
+    options = parser.parse_args()
     torch.set_num_threads(1)
 
     moons = uf.data.PLANAR_SETS["moons"]
     data = moons.sample(20_000, uf.stream(0))
-    before = train_velocity(data.x, asked.flow_steps)
+    before = train_velocity(data.x, options.flow_steps)
     energy = uf.energies.Region(lambda x: moons.classify(x) == 1, height=8.0)
-    after = forget_upper_moon(before, energy, asked.steps, asked.out)
+    after = forget_upper_moon(before, energy, options.steps, options.out)
     z = torch.randn(5000, 2, generator=uf.stream(1))
     for name, net in (("before", before), ("after", after)):
-        share = float((moons.classify(samples(net, z)) == 1).float().mean())
+        share = float((moons.classify(draw_samples(net, z)) == 1).float().mean())
         print(f"{name}: {100 * share:.1f} % of 5,000 samples lie on the forgotten moon")
 
 

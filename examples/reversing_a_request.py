@@ -105,7 +105,7 @@ def find_weights(digest: str, folder: Path) -> dict[Path, str]:
     }
 
 
-def flat(images: torch.Tensor) -> np.ndarray:
+def to_rows(images: torch.Tensor) -> np.ndarray:
     """Return images as rows of 64 numbers, as scikit-learn reads them."""
     return images.flatten(1).numpy()
 
@@ -126,13 +126,13 @@ class Judge:
 
     def print_shares(self, name: str, x: torch.Tensor) -> None:
         """Print the share of both digits in images [n, 1, 8, 8]."""
-        seen = self.svm.predict(flat(x))
+        seen = self.svm.predict(to_rows(x))
         shares = ", ".join(f"{digit}: {100 * float((seen == digit).mean()):4.1f} %" for digit in self.digits)
         print(f"  {name:44} {shares}")
 
 
 @dataclass(frozen=True)
-class Desk:
+class Requests:
     """Serves and withdraws requests.
 
     Attributes:
@@ -213,24 +213,24 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=1000)
     parser.add_argument("--bank", type=int, default=8192)
     parser.add_argument("--samples", type=int, default=4000)
-    asked = parser.parse_args()
+    options = parser.parse_args()
     torch.set_num_threads(1)
 
     data = uf.data.load_data("digits")
     half = torch.arange(len(data)) % 2 == 0
-    guide = MLPClassifier(128, max_iter=300, random_state=0).fit(flat(data.x[half]), data.labels[half])
-    svm = SVC(gamma=0.05, C=10).fit(flat(data.x[~half]), data.labels[~half])
-    judge = Judge(svm, torch.randn(asked.samples, 1, 8, 8, generator=uf.stream(0)), (3, 6))
+    guide = MLPClassifier(128, max_iter=300, random_state=0).fit(to_rows(data.x[half]), data.labels[half])
+    svm = SVC(gamma=0.05, C=10).fit(to_rows(data.x[~half]), data.labels[~half])
+    judge = Judge(svm, torch.randn(options.samples, 1, 8, 8, generator=uf.stream(0)), (3, 6))
     one, two = (uf.energies.EstimatorLogOdds(guide, forget=d, margin=4.0) for d in judge.digits)
 
-    model = make_original(data.x, asked.flow_steps, asked.out / "original")
+    model = make_original(data.x, options.flow_steps, options.out / "original")
     print("Shares of both digits, by an independent judge")
     judge.print_shares("before", model.push_batches(judge.z))
-    desk = Desk({"steps": asked.steps, "bank_size": asked.bank}, judge, asked.out)
-    desk.remove_flow(model, one)
-    first = desk.forget(model, one, "erfm_resample_prior", "first")
-    both = desk.apply_second(desk.load_parent(first), first.model, two)
-    desk.print_what_to_delete(model, both.module())
+    requests = Requests({"steps": options.steps, "bank_size": options.bank}, judge, options.out)
+    requests.remove_flow(model, one)
+    first = requests.forget(model, one, "erfm_resample_prior", "first")
+    both = requests.apply_second(requests.load_parent(first), first.model, two)
+    requests.print_what_to_delete(model, both.module())
 
 
 if __name__ == "__main__":

@@ -39,7 +39,7 @@ class Generator(nn.Module):
         return self.layers(z)
 
 
-def classifier(width: int = 128) -> nn.Module:
+def make_classifier(width: int = 128) -> nn.Module:
     """Return a network of flat images: ten logits."""
     return nn.Sequential(nn.Linear(64, width), nn.ReLU(), nn.Dropout(0.2), nn.Linear(width, 10))
 
@@ -69,7 +69,7 @@ def train_gan(images: torch.Tensor, steps: int, path: Path) -> None:
 def train_classifier(images: torch.Tensor, labels: torch.Tensor, seed: int, steps: int) -> nn.Module:
     """Train on flat images."""
     torch.manual_seed(seed)
-    net = classifier()
+    net = make_classifier()
     optimizer = torch.optim.Adam(net.parameters(), 1e-3)
     for _ in range(steps):
         rows = torch.randint(len(images), (128,))
@@ -103,23 +103,23 @@ def main() -> None:
     parser.add_argument("--digit", type=int, default=3)
     parser.add_argument("--gan-steps", type=int, default=6000)
     parser.add_argument("--steps", type=int, default=600)
-    asked = parser.parse_args()
+    options = parser.parse_args()
     torch.set_num_threads(1)
-    asked.out.mkdir(parents=True, exist_ok=True)
+    options.out.mkdir(parents=True, exist_ok=True)
 
     data = uf.data.load_data("digits")
     images, labels = data.x.flatten(1) / 2 + 0.5, data.labels
     half = torch.arange(len(images)) % 2 == 0
-    checkpoint = asked.out / "gan.pth"
+    checkpoint = options.out / "gan.pth"
     if not checkpoint.exists():
-        train_gan(images, asked.gan_steps, checkpoint)
+        train_gan(images, options.gan_steps, checkpoint)
     guide, judge = (
         train_classifier(images[rows], labels[rows], seed, 1500) for seed, rows in ((1, half), (2, ~half))
     )
 
-    method = uf.methods.LatentTransport(steps=asked.steps)
-    after = forget(checkpoint, guide, asked.digit, asked.out / "forgotten", method)
-    written = asked.out / "gan-forgotten.pth"
+    method = uf.methods.LatentTransport(steps=options.steps)
+    after = forget(checkpoint, guide, options.digit, options.out / "forgotten", method)
+    written = options.out / "gan-forgotten.pth"
     if not written.exists():
         uf.weights.write_weights(after, written, like=checkpoint)
 
@@ -128,10 +128,10 @@ def main() -> None:
     z = torch.randn(5000, 16, generator=uf.stream(0))
     with torch.no_grad():
         first, then = (judge(net(z)).argmax(1) for net in (before, after))
-    kept = first != asked.digit
-    print(f"Of 5,000 samples, an independent judge sees a {asked.digit} in:")
+    kept = first != options.digit
+    print(f"Of 5,000 samples, an independent judge sees a {options.digit} in:")
     print(f"  before {100 * float((~kept).float().mean()):.1f} %")
-    print(f"  after  {100 * float((then == asked.digit).float().mean()):.1f} %")
+    print(f"  after  {100 * float((then == options.digit).float().mean()):.1f} %")
     print(f"  and {100 * float((first == then)[kept].float().mean()):.0f} % of the others keep their class")
 
 

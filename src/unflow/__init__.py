@@ -28,6 +28,7 @@ _NAMES = {
     "InputError": "ground.errors",
     "unlearn": "unlearning.unlearn",
     "Unlearned": "unlearning.unlearn",
+    "RealSamples": "unlearning.unlearn",
     "plan": "unlearning.planning",
     "Plan": "unlearning.planning",
     "audit": "evidence.auditing",
@@ -43,6 +44,7 @@ _NAMES = {
     "stream": "ground.streams",
     "Problem": "training.method",
     "LowRank": "training.low_rank",
+    "Compute": "training.compute",
     "batch_rows": "ground.batches",
 }
 """Name -> the module below unflow that defines it."""
@@ -90,12 +92,13 @@ if TYPE_CHECKING:
     from unflow.models.classifier import Classifier
     from unflow.target import Bank, Target
     from unflow.training import checks as testing
+    from unflow.training.compute import Compute
     from unflow.training.loop import fit
     from unflow.training.low_rank import LowRank
     from unflow.training.method import Problem
     from unflow.unlearning.planning import Plan, plan
     from unflow.unlearning.pretrained import from_pretrained, push_to_hub, save_pretrained
-    from unflow.unlearning.unlearn import Unlearned, unlearn
+    from unflow.unlearning.unlearn import RealSamples, Unlearned, unlearn
 
 
 def __getattr__(name: str) -> Any:

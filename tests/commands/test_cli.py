@@ -17,8 +17,8 @@ import pytest
 import yaml
 
 import unflow
-from unflow.commands.arguments import recipe_path
-from unflow.commands.cli import COMMANDS, main, usage
+from unflow.commands.arguments import find_recipe
+from unflow.commands.cli import COMMANDS, format_usage, main
 from unflow.commands.train import add_arguments
 from unflow.data import DATASETS, PARTS, load_data, split_data, write_split
 from unflow.disk import bundle
@@ -61,7 +61,7 @@ def test_help_names_every_command_and_imports_no_torch(tmp_path: Path) -> None:
         [sys.executable, "-c", script], capture_output=True, text=True, check=False, cwd=tmp_path, timeout=60
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout == f"{usage()}\nunflow {unflow.__version__}\n"
+    assert done.stdout == f"{format_usage()}\nunflow {unflow.__version__}\n"
     assert "did you mean demo?" in done.stderr
     for name, what in COMMANDS.items():
         assert name in done.stdout
@@ -80,7 +80,7 @@ def test_without_a_command_the_help_is_shown_and_the_exit_code_is_2(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert main([]) == 2
-    assert capsys.readouterr().out == usage() + "\n"
+    assert capsys.readouterr().out == format_usage() + "\n"
 
 
 def test_the_version_is_the_packages(capsys: pytest.CaptureFixture[str]) -> None:
@@ -122,7 +122,7 @@ RECIPES = sorted(
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_shipped_recipe_names_what_exists(name: str) -> None:
-    recipe = yaml.safe_load(Path(recipe_path(name)).read_text())
+    recipe = yaml.safe_load(Path(find_recipe(name)).read_text())
     assert recipe["kind"] in KINDS
     assert recipe["method"] in TRAINERS
     assert recipe["data"] in DATASETS
@@ -142,7 +142,7 @@ def test_a_shipped_recipe_is_a_whole_command(name: str) -> None:
     parser.add_argument("--config", action="config")
     rest = add_arguments(parser, [name, "--out", "somewhere"])
     values = parser.instantiate(parser.parse_args(rest))
-    recipe = yaml.safe_load(Path(recipe_path(name)).read_text())
+    recipe = yaml.safe_load(Path(find_recipe(name)).read_text())
     assert type(values.settings) is type(TRAINERS[recipe["method"]])
     for key, value in recipe.get("settings", {}).items():
         assert getattr(values.settings, key) == value

@@ -155,7 +155,7 @@ def test_weights_and_prior_may_be_said_apart(tmp_path: Path) -> None:
         with_options("generator:a:b@w.pth", Path("v.pth"), None)
     with pytest.raises(InputError, match="twice"):
         with_options("generator:a:b,prior=normal:3", None, "normal:64")
-    with pytest.raises(InputError, match="alone"):
+    with pytest.raises(InputError, match="only with generator"):
         with_options(str(tmp_path), Path("w.pth"), None)
 
 

@@ -25,7 +25,7 @@ from unflow.commands.cli import main
 from unflow.data import image_files, load_data, split_data, write_split
 from unflow.energies import ClassLogOdds, Energy, EstimatorLogOdds, LinearClassifier
 from unflow.energies.anchoring import add_threshold, grow_request, make_anchor
-from unflow.foreign import guide_behind, guide_of, load_energy, load_model, seen_by
+from unflow.foreign import guide_behind, guide_of, list_energy_data, load_energy, load_model
 from unflow.ground.errors import InputError
 from unflow.models.autoencoder import Autoencoder, Encoding
 from unflow.models.classifier import Classifier, Features
@@ -267,8 +267,8 @@ def test_an_extractor_may_be_a_bundle_whose_classifier_is_then_known_as_the_guid
         assert (guide_behind(found) is not None) == (name == "guide")
     assert guide_of("images:shots,extractor=guide") == "guide"
     assert guide_of("images:shots,extractor=flatten") is None
-    assert "guide: its features" in seen_by("images:shots,extractor=guide")
-    assert seen_by("images:shots,extractor=flatten") == ("images of what to forget",)
+    assert "guide: its features" in list_energy_data("images:shots,extractor=guide")
+    assert list_energy_data("images:shots,extractor=flatten") == ("images of what to forget",)
     assert torch.equal(Encoding(room)(x), room.encode(x))
 
 
@@ -383,7 +383,10 @@ WRONG: dict[str, tuple[str, str]] = {
         f"--model {GAN.replace('normal:6', 'normal:3')}",
         "does not run on latents of shape [3]",
     ),
-    "a range that nothing fills": (f"--model {GAN.replace('0:1', '0:255')}", "alone in the range 0:255"),
+    "a range that nothing fills": (
+        f"--model {GAN.replace('0:1', '0:255')}",
+        "in the range 0:255; expected images that cover it",
+    ),
     "a pickled network": (f"--model {GAN.replace('gan', 'whole')}", "(a strangers.nets.Decoder is in it)"),
     "weights as a model": ("--model gan.pth", "generator:PACKAGE.MODULE:FUNCTION@gan.pth"),
     "diffusers without its kind": ("--model half", "write diffusers:half"),

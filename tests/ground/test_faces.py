@@ -57,6 +57,7 @@ def test_other_names_are_not_found() -> None:
         ("unflow.data", "forms", "list_forms"),
         ("unflow.foreign", "Foreign", "Specification"),
         ("unflow.foreign", "read_line", "parse_specification"),
+        ("unflow.foreign", "seen_by", "list_energy_data"),
     ],
 )
 def test_a_renamed_function_warns_and_works(module: str, old: str, new: str) -> None:

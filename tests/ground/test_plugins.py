@@ -14,7 +14,7 @@ import torch
 
 import unflow as uf
 from unflow.commands.cli import main
-from unflow.commands.doctor import findings
+from unflow.commands.doctor import collect_findings
 from unflow.disk import bundle
 from unflow.energies import CallableEnergy
 from unflow.foreign import load_energy
@@ -238,7 +238,7 @@ def test_a_line_that_an_energy_does_not_take_is_refused(line: str, words: str, t
 
 def test_no_kind_of_a_line_can_be_taken(install: Install) -> None:
     install("theirs-thief", CODE, energies=dict.fromkeys(["generator", "classifier", "pretrained"], "far"))
-    found = dict(findings())
+    found = dict(collect_findings())
     for kind in ("generator", "classifier", "pretrained"):
         assert "is given by unflow and by theirs-thief 1.2" in found[f"energy {kind}"]
     assert not ENERGIES.keys() & {"generator", "classifier", "pretrained"}
@@ -276,7 +276,7 @@ def test_a_method_and_an_energy_of_a_package_unlearn_from_the_shell(
 
 def test_doctor_says_what_packages_add_and_what_is_wrong_with_it(theirs: Path, install: Install) -> None:
     install("theirs-broken", "1 / 0\n", energies={"broken": "energy"})
-    found = dict(findings())
+    found = dict(collect_findings())
     assert found["method nothing"] == found["energy far"] == "theirs-more 1.2"
     assert "ZeroDivisionError: division by zero" in found["energy broken"]
     assert "it is a int, not a Method" in found["method number"]

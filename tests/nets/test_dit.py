@@ -20,7 +20,7 @@ from jsonargparse import ArgumentParser
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from unflow.commands.arguments import recipe_path
+from unflow.commands.arguments import find_recipe
 from unflow.commands.cli import main
 from unflow.commands.unlearn import add_arguments
 from unflow.disk import bundle
@@ -647,7 +647,7 @@ def parsed(name: str, *words: str) -> Any:
 
 @pytest.mark.parametrize("name", UNLEARN_RECIPES)
 def test_a_recipe_is_a_whole_request_and_every_setting_reaches_the_method(name: str) -> None:
-    values, recipe = parsed(name, *GIVEN), yaml.safe_load(Path(recipe_path(name)).read_text())
+    values, recipe = parsed(name, *GIVEN), yaml.safe_load(Path(find_recipe(name)).read_text())
     assert type(values.settings) is type(UNLEARNERS[recipe["method"]])
     assert values.forget == recipe["forget"]
     default = asdict(UNLEARNERS[recipe["method"]])

@@ -18,14 +18,14 @@ from unflow.training.method import Method
 
 
 class OptionGroup:
-    """Marks a dataclass whose fields are options: one argument of a command, several flags of the shell.
+    """Marks a dataclass whose fields are options: one argument of a command's function, several flags.
 
     Flags and keys of recipes are the names of the fields, in whichever group they are.
     """
 
 
 class HelpFormatter(RawDescriptionHelpFormatter, DefaultHelpFormatter):
-    """Help texts with the line breaks of descriptions and of the text at the end kept."""
+    """Keeps the line breaks of descriptions and epilogs in help texts."""
 
 
 def add_run(
@@ -74,7 +74,7 @@ def flag_first_word(option: str, arguments: Sequence[str]) -> list[str]:
     return list(arguments)
 
 
-def recipe_path(name: str) -> str:
+def find_recipe(name: str) -> str:
     """Return the path of a recipe: a YAML file by its path, or a shipped recipe by its name.
 
     Raises:
@@ -97,7 +97,7 @@ def flag_recipe(arguments: Sequence[str]) -> list[str]:
     """Turn `unflow train RECIPE …` into `unflow train --config PATH …`."""
     rest = flag_first_word("config", arguments)
     if rest and rest[0] == "--config" and len(rest) > 1:
-        rest[1] = recipe_path(rest[1])
+        rest[1] = find_recipe(rest[1])
     return rest
 
 

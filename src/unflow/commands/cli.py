@@ -34,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments or arguments[0] in ("-h", "--help"):
-        print(usage())
+        print(format_usage())
         return 0 if arguments else 2
     if arguments[0] == "--version":
         from unflow import __version__
@@ -43,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     name = arguments[0]
     if name not in COMMANDS:
-        print(unknown_command(name), file=sys.stderr)
+        print(describe_unknown_command(name), file=sys.stderr)
         return 2
     # libgomp's spinning threads are up to 100x slower on a busy core; must be set before torch loads.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -70,7 +70,7 @@ def keep_freed_memory() -> None:
             mallopt(threshold, 2_000_000_000)
 
 
-def usage() -> str:
+def format_usage() -> str:
     """Return the list of commands."""
     width = max(map(len, COMMANDS)) + 2
     lines = [f"  {name:{width}}{what}" for name, what in COMMANDS.items()]
@@ -78,7 +78,7 @@ def usage() -> str:
     return "\n".join([head, "", *lines, "", "unflow COMMAND --help lists a command's options."])
 
 
-def unknown_command(name: str) -> str:
+def describe_unknown_command(name: str) -> str:
     """Return the error message for a command that does not exist."""
     from unflow.ground.errors import suggest
 

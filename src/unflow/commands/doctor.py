@@ -22,17 +22,17 @@ SETTINGS = {"OMP_WAIT_POLICY": "PASSIVE", "OPENBLAS_NUM_THREADS": "1"}
 def run() -> None:
     """Print versions, threads, devices, OMP settings, missing packages, plugins and methods."""
     methods = [(name, method.summary) for name, method in UNLEARNERS.items()]
-    for title, rows in ("unflow doctor", findings()), ("methods", methods):
+    for title, rows in ("unflow doctor", collect_findings()), ("methods", methods):
         table = Table(show_header=False, title=title, title_justify="left")
         for name, value in rows:
             table.add_row(escape(name), escape(value))
         Console().print(table)
 
 
-def findings() -> list[tuple[str, str]]:
+def collect_findings() -> list[tuple[str, str]]:
     """Return the findings, as pairs of name and value."""
     rows = [("python", platform.python_version()), ("unflow", version("unflow"))]
-    rows += [(name, _version(name)) for name in required(extra=None)]
+    rows += [(name, _version(name)) for name in list_requirements(extra=None)]
     rows.append(("cores", str(os.cpu_count())))
     rows.append(("torch threads", f"{torch.get_num_threads()} (commands on small models use 1)"))
     cuda = torch.cuda.get_device_name(0) if torch.cuda.is_available() else "none"
@@ -42,14 +42,14 @@ def findings() -> list[tuple[str, str]]:
         value = os.environ.get(name, "not set")
         rows.append((name, value if value == advice else f"{value} (advice: {advice})"))
     for extra in ("dev",):
-        missing = [name for name in required(extra) if _version(name) == "missing"]
+        missing = [name for name in list_requirements(extra) if _version(name) == "missing"]
         rows.append((f"extra [{extra}]", f"missing: {', '.join(missing)}" if missing else "complete"))
     families = (("method", METHODS), ("energy", ENERGIES))
     rows += [(f"{what} {name}", found) for what, family in families for name, found in family.report()]
     return rows
 
 
-def required(extra: str | None) -> list[str]:
+def list_requirements(extra: str | None) -> list[str]:
     """Return the packages that unflow requires, or those of one extra."""
     names = []
     for requirement in requires("unflow") or []:

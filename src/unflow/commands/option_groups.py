@@ -78,7 +78,7 @@ class RequestOptions(OptionGroup):
         """The classes to forget; None where none were given."""
         return None if self.forget is None else parse_classes(self.forget)
 
-    def required_classes(self, purpose: str) -> tuple[int, ...]:
+    def require_classes(self, purpose: str) -> tuple[int, ...]:
         """Return the classes to forget.
 
         Raises:
@@ -135,7 +135,7 @@ class DataOptions(OptionGroup):
 
     def part(self, name: str) -> LabelledData:
         """Return the samples in one part of the split; without a split, all samples."""
-        return load_rows(self._named, self.split, name, self.cache)
+        return load_rows(self._require_data(), self.split, name, self.cache)
 
     def parts(self, *names: str) -> list[LabelledData]:
         """Return the samples in parts of the split.
@@ -147,10 +147,9 @@ class DataOptions(OptionGroup):
             raise InputError(
                 "got no --split; expected the file that `unflow split` wrote: write --split split.json"
             )
-        return load_parts(self._named, self.split, *names, cache=self.cache)
+        return load_parts(self._require_data(), self.split, *names, cache=self.cache)
 
-    @property
-    def _named(self) -> str:
+    def _require_data(self) -> str:
         if self.data is None:
             raise InputError("got no --data; expected labelled samples: write --data digits")
         return self.data

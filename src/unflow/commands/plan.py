@@ -87,7 +87,7 @@ def check_folder(folder: Path) -> None:
 
 def select_samples(request: RequestOptions, rows: DataOptions) -> RealSamples:
     """Return the real samples of the classes to retain and to forget."""
-    classes, samples = request.required_classes("--data"), rows.part("train")
+    classes, samples = request.require_classes("--data"), rows.part("train")
     return RealSamples(retain=samples.without_classes(classes).x, forget=samples.of_classes(classes).x)
 
 

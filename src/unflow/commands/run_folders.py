@@ -91,10 +91,10 @@ def _undo(out: Path, made: list[Path], written: set[str]) -> None:
         folder.rmdir()
 
 
-def _flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+def _flatten(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for key, value in config.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+        flat |= _flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
     return flat
 
 
@@ -106,7 +106,7 @@ def _check_same(out: Path, found: Any, config: dict[str, Any]) -> None:
             f"{out} holds a run of `unflow {found.get('command')}`; expected a new or empty folder: choose "
             "another --out"
         )
-    found, config = _flat(found), _flat(config)
+    found, config = _flatten(found), _flatten(config)
     names = [k for k in config.keys() | found.keys() if config.get(k) != found.get(k)]
     if names:
         changes = ", ".join(f"{k}: {found.get(k)} -> {config.get(k)}" for k in sorted(names))

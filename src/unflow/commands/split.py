@@ -39,12 +39,12 @@ def run(
     split = split_data(data, seed, shares)
     if not out.exists():
         write_split(split, data, out)
-    elif not _same(read_split(out), split):
+    elif not _is_same(read_split(out), split):
         raise InputError(f"{out} holds another split; expected a new file: choose another --out")
     print(", ".join(f"{name} {len(part)}" for name, part in split.parts.items()))
     print(f"split: {out}")
 
 
-def _same(found: Split, split: Split) -> bool:
+def _is_same(found: Split, split: Split) -> bool:
     parts = zip(found.parts.values(), split.parts.values(), strict=True)
     return found.fingerprint == split.fingerprint and all(torch.equal(a, b) for a, b in parts)

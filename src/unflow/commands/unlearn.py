@@ -12,7 +12,7 @@ from unflow.commands.arguments import add_batch_rows, add_run, add_settings, fla
 from unflow.commands.loggers import Logger, make_loggers
 from unflow.commands.option_groups import DataOptions, ModelOptions, RequestOptions, TrainingOptions
 from unflow.commands.run_folders import is_first_process, run_folder
-from unflow.foreign import family_of, load_model, seen_by
+from unflow.foreign import family_of, list_energy_data, load_model
 from unflow.ground.errors import InputError
 from unflow.ground.streams import check_seed
 from unflow.methods import INSTALLED, UNLEARNERS
@@ -92,7 +92,7 @@ def run(
             name=method,
             data=data,
             teacher=retrained,
-            guide_data=seen_by(request.specification),
+            guide_data=list_energy_data(request.specification),
             compute=computing.compute(devices, make_loggers(logger, out)),
             train_only=computing.patterns,
             adapters=computing.adapters,
@@ -135,5 +135,5 @@ def load_samples(
     if rows.data is None:
         return RealSamples()
     train, held_out = (rows.part("train"), None) if rows.split is None else rows.parts("train", "held_out")
-    classes = request.required_classes(method) if reads else ()
+    classes = request.require_classes(method) if reads else ()
     return select_real_samples(settings, target, classes, train, held_out, teacher)

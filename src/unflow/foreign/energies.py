@@ -13,7 +13,7 @@ from unflow.energies import BlackBox, ClassLogOdds, Energy, OnnxLogOdds, ScoreLo
 from unflow.foreign.classifiers import check_range, load_classifier_for
 from unflow.foreign.estimators import build_estimator_energy
 from unflow.foreign.images import build_image_energy
-from unflow.foreign.plugins import EnergyBuilder, EnergyRequest, energy_builder
+from unflow.foreign.plugins import EnergyBuilder, EnergyRequest, make_builder
 from unflow.foreign.specification import KINDS, Specification, parse_specification, read_range, read_shape
 from unflow.ground.errors import InputError, convert_errors
 from unflow.ground.plugins import Registry
@@ -107,8 +107,8 @@ def guide_behind(energy: Energy | None) -> Classifier | None:
     return next((part for part in parts if isinstance(part, Classifier)), None)
 
 
-def seen_by(energy: str | Specification) -> tuple[str, ...]:
-    """Return the data that a method sees through an energy, for the lineage."""
+def list_energy_data(energy: str | Specification) -> tuple[str, ...]:
+    """Return the data behind an energy, as lineages record it."""
     spec = parse_energy(energy)
     if spec.kind != "images":
         return ("guide",)
@@ -166,5 +166,5 @@ ENERGIES: dict[str, EnergyBuilder] = {
     "images": _build_image_energy,
 }
 """Kind -> the function that builds its energy; a classifier's is ``ClassLogOdds``."""
-INSTALLED = Registry("unflow.energies", ENERGIES, energy_builder, reserved=(*KINDS, "pretrained"))
+INSTALLED = Registry("unflow.energies", ENERGIES, make_builder, reserved=(*KINDS, "pretrained"))
 """``ENERGIES``, and the kinds of installed packages."""

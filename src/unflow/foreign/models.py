@@ -111,7 +111,7 @@ def add_options(text: str, weights: Path | None, prior: str | None) -> str | Spe
         return parsed or text
     if parsed is None:
         raise InputError(
-            f"got --weights or --prior for {text}; expected them with generator:PACKAGE.MODULE:FUNCTION alone"
+            f"got --weights or --prior for {text}; expected them only with generator:PACKAGE.MODULE:FUNCTION"
         )
     if (weights and parsed.weights) or (prior is not None and "prior" in parsed.options):
         raise InputError(
@@ -275,7 +275,7 @@ def _check_samples(model: GenerativeModel, value_range: Range | None, spec: Spec
         )
     if value_range is not None and most - least < NARROW * (high - low):
         raise InputError(
-            f"{spec.source} draws numbers from {least:.3g} to {most:.3g} alone in the range "
+            f"{spec.source} draws numbers only from {least:.3g} to {most:.3g} in the range "
             f"{low:g}:{high:g}; expected images that cover it: write range=LOW:HIGH"
         )
     if value_range is None and _starts_at_zero(x):

@@ -47,7 +47,7 @@ EnergyBuilder = Callable[[Specification, EnergyRequest], Energy]
 """A function that builds the energy of a specification."""
 
 
-def energy_builder(function: Callable[..., Energy]) -> EnergyBuilder:
+def make_builder(function: Callable[..., Energy]) -> EnergyBuilder:
     """Return the builder for a package's ``function(source, *, forget, margin, **options)``.
 
     ``KIND:SOURCE@WEIGHTS,name=value`` gives it ``source``, the classes to ``forget`` (``()`` where none were

@@ -55,7 +55,7 @@ class Outlook:
 
 @dataclass(frozen=True)
 class Plan:
-    """What is known of a request before any training.
+    """The estimates for a request before any training.
 
     Attributes:
         request: the request in words.
@@ -153,7 +153,7 @@ def _count_trained(problem: Problem) -> int:
 
 
 def _count_bytes(parameters: int, trained: int, problem: Problem) -> int:
-    """Return the bytes of the weights, of adapters, and of the gradients and moments of what is trained."""
+    """Return the bytes of the weights, of adapters, and of the gradients and moments of trained numbers."""
     added = 0 if problem.adapters is None else trained
     return BYTES * (parameters + added + 3 * trained)
 

@@ -1,7 +1,7 @@
-"""Models that others can load: bundles as folders and as repositories of the Hugging Face Hub.
+"""Bundles in folders and in repositories of the Hugging Face Hub.
 
-``from_pretrained``, ``save_pretrained`` and ``push_to_hub`` are what a user of Hugging Face's libraries
-looks for. They are functions: a model knows no files, and one folder may hold any kind of model.
+The functions have the names of those in Hugging Face's libraries. They are not methods, because models know
+no files, and because one folder may hold any kind of model.
 """
 
 from __future__ import annotations
@@ -21,16 +21,17 @@ __all__ = ["from_pretrained", "push_to_hub", "save_pretrained"]
 def from_pretrained(name: str | Path, *, revision: str | None = None, trust_code: bool = False) -> SavedModel:
     """Return the model, classifier or autoencoder in a folder or repository, in evaluation mode.
 
-    ``load``, ``load_classifier`` and ``load_autoencoder`` take ``"pretrained:org/name@revision"`` too, and
-    expect one kind. Repositories need ``pip install 'unflow[hub]'``; only the bundle's files are fetched.
+    ``load``, ``load_classifier`` and ``load_autoencoder`` accept ``"pretrained:org/name@revision"`` too, for
+    one kind of model each. Repositories need ``pip install 'unflow[hub]'``; only the bundle's files are
+    downloaded.
 
     Args:
-        name: a local folder, or "org/name" on the Hugging Face Hub; the folder comes first.
+        name: a local folder, or "org/name" on the Hugging Face Hub; an existing folder has priority.
         revision: branch, tag or commit of the repository; None: main.
         trust_code: as ``load``.
 
     Raises:
-        InputError: as ``load``; for a repository that the Hub does not give, and a revision of a folder.
+        InputError: as ``load``; for a repository that cannot be downloaded, and a revision of a folder.
     """
     if not Path(name).is_dir():
         return bundle.load_any(huggingface.download(str(name), revision, FILES), trust_code)
@@ -43,14 +44,14 @@ def from_pretrained(name: str | Path, *, revision: str | None = None, trust_code
 
 
 def save_pretrained(model: SavedModel | Unlearned, folder: str | Path) -> Path:
-    """Write a model as a bundle; what ``unlearn`` returned keeps its lineage.
+    """Write a model as a bundle; the result of ``unlearn`` keeps its lineage.
 
     Args:
         model: a generative model, classifier or autoencoder, or an ``Unlearned``.
-        folder: made if needed; an older bundle in it is replaced.
+        folder: created if needed; an older bundle in it is replaced.
 
     Raises:
-        InputError: as ``save``, and for anything else.
+        InputError: as ``save``, and for an object of another type.
     """
     whole, lineage = (model.model, model.lineage) if isinstance(model, Unlearned) else (model, None)
     if not isinstance(whole, SavedModel):
@@ -64,21 +65,21 @@ def save_pretrained(model: SavedModel | Unlearned, folder: str | Path) -> Path:
 def push_to_hub(
     folder: str | Path, repo_id: str, *, private: bool = False, revision: str | None = None
 ) -> str:
-    """Upload a bundle, with its lineage and its card, and nothing else that lies in its folder.
+    """Upload a bundle with its lineage and model card, and no other file of its folder.
 
-    The card says no licence: that is the owner's to choose, on the repository's page.
+    The card states no licence; the owner chooses one on the repository's page.
 
     Args:
-        folder: of a whole bundle.
-        repo_id: "org/name"; made if needed.
-        private: whether a new repository is.
+        folder: folder of a whole bundle.
+        repo_id: "org/name"; created if needed.
+        private: whether a new repository is private.
         revision: branch to write to; None: main.
 
     Returns:
         The address of the commit.
 
     Raises:
-        InputError: for a folder without a whole bundle, a refusal of the Hub, or without huggingface_hub.
+        InputError: for a folder without a whole bundle, an error of the Hub, or a missing huggingface_hub.
     """
     if not bundle.is_complete(Path(folder)):
         raise InputError(

@@ -139,7 +139,7 @@ def unlearn(
         "strength": target.strength,
         "divergence": target.divergence.name,
     }
-    identity = _identity(target, method, name, seed, data, problem, compute)
+    identity = _describe_identity(target, method, name, seed, data, problem, compute)
     if "target" in reads:  # methods that do not read the energy give the same result with another one
         identity |= {"energy": sha256_module(target.energy), "request": request}
     if out is not None:  # a model that cannot be described in a file is refused here, before any training
@@ -179,7 +179,7 @@ def unlearn(
     return Unlearned(model, lineage)
 
 
-def _identity(
+def _describe_identity(
     target: Target,
     method: Method,
     name: str,
@@ -196,14 +196,16 @@ def _identity(
         "seed": seed,
         "data": {key: sha256_tensors(x) for key, x in data.present().items()},
     }
-    identity |= {key: value for key, value in _options(problem, compute).items() if value is not None}
+    identity |= {
+        key: value for key, value in _describe_options(problem, compute).items() if value is not None
+    }
     if "teacher" in method.reads(problem):
         assert problem.teacher is not None
         identity |= {"teacher": sha256_module(problem.teacher)}
     return identity
 
 
-def _options(problem: Problem, compute: Compute) -> dict[str, Any]:
+def _describe_options(problem: Problem, compute: Compute) -> dict[str, Any]:
     """Return the options that change a result and belong to its identity; None for each default."""
     return {
         "train_only": None if problem.train_only is None else list(problem.train_only),
@@ -223,7 +225,7 @@ def _load_finished(
     lineage = bundle.read_lineage(out)
     if "architecture" not in lineage:  # written before lineages recorded it
         identity = {key: value for key, value in identity.items() if key != "architecture"}
-    bundle.check_lineage(out, _options(problem, compute) | identity, settings(type(method)()))
+    bundle.check_lineage(out, _describe_options(problem, compute) | identity, settings(type(method)()))
     model = bundle.load(out, trust_code=True)  # its code is that of the original, which runs already
     return Unlearned(model, lineage)
 
