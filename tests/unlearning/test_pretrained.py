@@ -262,7 +262,7 @@ def test_what_is_no_whole_bundle_is_not_uploaded(
     uploads: list[tuple[str, dict[str, Any]]], tmp_path: Path
 ) -> None:
     with pytest.raises(
-        InputError, match="holds no whole bundle; expected one: write it with save_pretrained"
+        InputError, match="holds no complete bundle; expected one: write it with save_pretrained"
     ):
         uf.push_to_hub(tmp_path, "org/name")
     uf.save(flow(), tmp_path)

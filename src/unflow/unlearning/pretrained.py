@@ -70,7 +70,7 @@ def push_to_hub(
     The card states no licence; the owner chooses one on the repository's page.
 
     Args:
-        folder: folder of a whole bundle.
+        folder: folder of a complete bundle.
         repo_id: "org/name"; created if needed.
         private: whether a new repository is private.
         revision: branch to write to; None: main.
@@ -79,10 +79,10 @@ def push_to_hub(
         The address of the commit.
 
     Raises:
-        InputError: for a folder without a whole bundle, an error of the Hub, or a missing huggingface_hub.
+        InputError: for a folder without a complete bundle, an error of the Hub, or a missing huggingface_hub.
     """
     if not bundle.is_complete(Path(folder)):
         raise InputError(
-            f"{folder} holds no whole bundle; expected one: write it with save_pretrained(model, folder)"
+            f"{folder} holds no complete bundle; expected one: write it with save_pretrained(model, folder)"
         )
     return huggingface.upload(Path(folder), repo_id, FILES, private, revision)
