@@ -21,7 +21,7 @@ from unflow.foreign import load_energy
 from unflow.foreign.energies import ENERGIES
 from unflow.ground import plugins
 from unflow.ground.errors import InputError
-from unflow.methods import INSTALLED, UNLEARNERS
+from unflow.methods import INSTALLED, UNLEARNERS, method_label, method_summary
 from unflow.nets import new_net
 from unflow.training.method import as_method
 
@@ -152,6 +152,8 @@ def test_listing_names_imports_nothing(theirs: Path) -> None:
     assert "nothing" in list(INSTALLED)
     assert "nothing" in INSTALLED
     assert INSTALLED["uot"]
+    assert method_label("nothing") == "nothing"
+    assert method_summary("nothing") == "a method of the package theirs-more 1.2"
     assert "theirs_more" not in sys.modules
     assert type(INSTALLED["nothing"]).__module__ == "theirs_more"
     assert "theirs_more" in sys.modules

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from unflow.ground.plugins import Registry
+from unflow.ground.plugins import Registry, describe_package
 from unflow.methods.baselines.fine_tune import FineTune
 from unflow.methods.baselines.gradient_ascent import GradientAscent
 from unflow.methods.baselines.neg_grad_plus import NegGradPlus
@@ -50,6 +50,8 @@ __all__ = [
     "Training",
     "Untrained",
     "WeightExtrapolation",
+    "method_label",
+    "method_summary",
     "settings",
 ]
 
@@ -78,3 +80,19 @@ UNLEARNERS: dict[str, Method] = {
 
 INSTALLED = Registry("unflow.methods", UNLEARNERS, as_method)
 """``UNLEARNERS``, and the methods of installed packages: what a command knows by name."""
+
+
+def method_label(row: str) -> str:
+    """Return the label of a row of ``UNLEARNERS``; every other name is its own label."""
+    return UNLEARNERS[row].label if row in UNLEARNERS else row
+
+
+def method_summary(row: str) -> str:
+    """Return one line on a row of ``UNLEARNERS`` or of an installed package, which is not imported for it.
+
+    "" for every other name.
+    """
+    if row in UNLEARNERS:
+        return UNLEARNERS[row].summary
+    packages = [describe_package(entry) for entry in INSTALLED.list_plugins() if entry.name == row]
+    return f"a method of the package {packages[0]}" if packages else ""

@@ -75,6 +75,22 @@ class ERFM(Training):
     citation: ClassVar[str] = "2506.18747"
     keeps_prepared: ClassVar[bool] = True
 
+    @property
+    def label(self) -> str:
+        """ERFM, and in which way this is not the paper's."""
+        variants = {"resampled": self.weighting == "resample", "in place": self.place == "prior"}
+        chosen = ", ".join(word for word, holds in variants.items() if holds)
+        return f"ERFM ({chosen})" if chosen else "ERFM"
+
+    @property
+    def summary(self) -> str:
+        """How the weight enters, and whether the original's own weights are trained."""
+        ways = {
+            "importance": "energy-reweighted flow matching: the loss is weighted by exp(-energy)",
+            "resample": "energy-reweighted flow matching on samples drawn in proportion to the weight",
+        }
+        return ways[self.weighting] + (", trained in place" if self.place == "prior" else "")
+
     def __post_init__(self) -> None:
         super().__post_init__()
         new_path(self.path)

@@ -58,6 +58,8 @@ class LatentFlow(Training):
     depth: int = 2
     average: float = 0.99
 
+    label: ClassVar[str] = "latent transport (chain)"
+    summary: ClassVar[str] = "latents are moved to the target by a flow before the original"
     needs: ClassVar[frozenset[str]] = frozenset({"target"})
     families: ClassVar[frozenset[str]] = frozenset({"flow_map", "generator"})
     keeps_prepared: ClassVar[bool] = True

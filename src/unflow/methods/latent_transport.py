@@ -77,6 +77,8 @@ class LatentTransport(Training):
     flow_steps: int = 600
     average: float = 0.99
 
+    label: ClassVar[str] = "latent transport"
+    summary: ClassVar[str] = "latents are moved to the target, and the model is regressed on their outputs"
     needs: ClassVar[frozenset[str]] = frozenset({"target"})
     families: ClassVar[frozenset[str]] = frozenset({"flow_map", "generator"})
     keeps_prepared: ClassVar[bool] = True

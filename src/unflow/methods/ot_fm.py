@@ -53,6 +53,10 @@ class OTFM(Training):
     depth: int | None = None
     average: float = 0.99
 
+    label: ClassVar[str] = "OT-FM"
+    summary: ClassVar[str] = (
+        "a flow after the original carries its samples to retained data along optimal transport plans"
+    )
     needs: ClassVar[frozenset[str]] = frozenset({"retain"})
     families: ClassVar[frozenset[str]] = frozenset({"flow"})
     citation: ClassVar[str] = "2506.18747"

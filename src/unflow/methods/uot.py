@@ -169,6 +169,20 @@ class UOT(Training):
     citation: ClassVar[str] = "2603.16489"
     keeps_prepared: ClassVar[bool] = True
 
+    @property
+    def label(self) -> str:
+        """UOT, and in which way this is not the paper's."""
+        if self.start == "latent_transport":
+            return "UOT (after latent transport)"
+        return "UOT (tilted pool)" if self.pool == "tilted" else "UOT"
+
+    @property
+    def summary(self) -> str:
+        """Where the pool comes from, and where the generator starts."""
+        pool = "exact-target samples" if self.pool == "tilted" else "the model's own samples"
+        start = ", started from latent transport" if self.start == "latent_transport" else ""
+        return f"semi-dual unbalanced optimal transport, pool of {pool}{start}"
+
     def __post_init__(self) -> None:
         super().__post_init__()
         for name in ("tau", "r1", "share"):

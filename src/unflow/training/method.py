@@ -138,6 +138,16 @@ class Method(ABC):  # noqa: B024 - what is abstract is said by its two kinds
     citation: ClassVar[str] = ""
     """arXiv number, explained in docs/references.bib."""
 
+    @property
+    def label(self) -> str:
+        """Its short name in tables and figures; the class name, unless the method has another."""
+        return type(self).__name__
+
+    @property
+    def summary(self) -> str:
+        """What it does, in one line; the first line of the docstring, unless the method has another."""
+        return next(iter((type(self).__doc__ or "").strip().splitlines()), "")
+
     def reads(self, problem: Problem) -> frozenset[str]:
         """Return the fields of this problem that the method looks at: ``needs``, unless families differ."""
         return self.needs

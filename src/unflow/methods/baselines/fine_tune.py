@@ -17,6 +17,8 @@ class FineTune(OwnTraining):
     A flow goes on with flow matching, a flow map with MeanFlow, however it was trained.
     """
 
+    label: ClassVar[str] = "fine-tuning"
+    summary: ClassVar[str] = "baseline: train on with the retained data"
     needs: ClassVar[frozenset[str]] = frozenset({"retain"})
     citation: ClassVar[str] = "2506.18747"
 

@@ -62,6 +62,8 @@ class GradientAscent(Training):
     batch_size: int = 64
     learning_rate: float = 1e-4
 
+    label: ClassVar[str] = "gradient ascent"
+    summary: ClassVar[str] = "baseline: climb the loss on what is to be forgotten"
     families: ClassVar[frozenset[str]] = frozenset({"flow", "flow_map", "generator"})
 
     def reads(self, problem: Problem) -> frozenset[str]:

@@ -59,6 +59,10 @@ class NegGradPlus(OwnTraining):
     strength: float = 1.0
     clip: float = 0.1
 
+    label: ClassVar[str] = "NegGrad+"
+    summary: ClassVar[str] = (
+        "baseline: climb the loss on the forget data while descending it on the retained data"
+    )
     needs: ClassVar[frozenset[str]] = frozenset({"retain", "forget"})
     shares_batches: ClassVar[bool] = False
 

@@ -31,6 +31,8 @@ class Reject(Untrained):
     rounds: int = 1000
     bank_size: int = 16384
 
+    label: ClassVar[str] = "rejection sampling"
+    summary: ClassVar[str] = "no training: samples are drawn again until the target accepts one"
     needs: ClassVar[frozenset[str]] = frozenset({"target"})
 
     def __post_init__(self) -> None:

@@ -32,6 +32,10 @@ class Relabel(Regression):
 
     alpha: float = 3.0
 
+    label: ClassVar[str] = "relabelling"
+    summary: ClassVar[str] = (
+        "baseline: forgotten latents are regressed on the outputs of random retained latents"
+    )
     citation: ClassVar[str] = "2310.12508"
 
     def __post_init__(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from typing import ClassVar
 
 from unflow.methods.baselines.own_training import OwnTraining
 from unflow.models import Flow, FlowMap
@@ -29,6 +30,9 @@ class Retrain(OwnTraining):
     steps: int = 5000
     learning_rate: float = 2e-3
     average: float = 0.999
+
+    label: ClassVar[str] = "retrained"
+    summary: ClassVar[str] = "trained from scratch on the retained data only"
 
     def reads(self, problem: Problem) -> frozenset[str]:
         """Return retain data; for a flow map to be distilled, the teacher in place of them."""

@@ -33,6 +33,10 @@ class Saliency(Regression):
     share: float = 0.5
     alpha: float = 3.0
 
+    label: ClassVar[str] = "SalUn"
+    summary: ClassVar[str] = (
+        "baseline: relabelling that changes only the weights with the largest forget gradients"
+    )
     citation: ClassVar[str] = "2310.12508"
     reads_weights: ClassVar[bool] = True
 

@@ -63,6 +63,10 @@ class SelectiveAmnesia(Regression):
     lam: float = 100.0
     fisher_batches: int = 200
 
+    label: ClassVar[str] = "selective amnesia"
+    summary: ClassVar[str] = (
+        "baseline: forgotten latents learn noise; replay and a Fisher penalty protect the rest"
+    )
     citation: ClassVar[str] = "2305.10120"
     reads_weights: ClassVar[bool] = True
 

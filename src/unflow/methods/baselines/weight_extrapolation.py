@@ -55,6 +55,10 @@ class WeightExtrapolation(Training):
     bank_size: int = 16384
     average: float = 0.99
 
+    label: ClassVar[str] = "weight extrapolation"
+    summary: ClassVar[str] = (
+        "baseline: train on forgotten samples alone, then move the weights the opposite way"
+    )
     families: ClassVar[frozenset[str]] = frozenset({"flow", "flow_map", "generator"})
     citation: ClassVar[str] = "2212.04089"
     keeps_prepared: ClassVar[bool] = True

@@ -1,0 +1,90 @@
+"""Every row of methods says what it is called, and what it does."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+import pytest
+from torch import nn
+
+from unflow.methods import ERFM, UNLEARNERS, UOT, method_label, method_summary
+from unflow.training.method import Problem, Untrained, settings
+
+
+def test_no_two_rows_have_one_label() -> None:
+    labels = [method.label for method in UNLEARNERS.values()]
+    assert all(labels)
+    assert len(set(labels)) == len(labels)
+
+
+@pytest.mark.parametrize("row", UNLEARNERS)
+def test_every_row_has_a_summary_of_one_line(row: str) -> None:
+    summary = UNLEARNERS[row].summary
+    assert summary == summary.strip() != ""
+    assert "\n" not in summary
+    assert len(summary) <= 110
+
+
+@pytest.mark.parametrize(
+    ("row", "label", "summary"),
+    [
+        ("retrained", "retrained", "trained from scratch on the retained data only"),
+        ("erfm", "ERFM", "energy-reweighted flow matching: the loss is weighted by exp(-energy)"),
+        (
+            "erfm_resample",
+            "ERFM (resampled)",
+            "energy-reweighted flow matching on samples drawn in proportion to the weight",
+        ),
+        ("uot", "UOT", "semi-dual unbalanced optimal transport, pool of the model's own samples"),
+        (
+            "uot_tilted",
+            "UOT (tilted pool)",
+            "semi-dual unbalanced optimal transport, pool of exact-target samples",
+        ),
+        (
+            "latent_transport",
+            "latent transport",
+            "latents are moved to the target, and the model is regressed on their outputs",
+        ),
+        (
+            "latent_transport_chain",
+            "latent transport (chain)",
+            "latents are moved to the target by a flow before the original",
+        ),
+        ("gradient_ascent", "gradient ascent", "baseline: climb the loss on what is to be forgotten"),
+        ("fine_tune", "fine-tuning", "baseline: train on with the retained data"),
+    ],
+)
+def test_reports_of_this_and_of_earlier_versions_name_a_row_alike(row: str, label: str, summary: str) -> None:
+    assert (method_label(row), method_summary(row)) == (label, summary)
+
+
+@pytest.mark.parametrize("row", UNLEARNERS)
+def test_label_and_summary_are_no_hyper_parameters(row: str) -> None:
+    assert not {"label", "summary"} & settings(UNLEARNERS[row]).keys()
+
+
+def test_a_variant_says_in_which_way_it_differs() -> None:
+    assert ERFM(weighting="resample").label == UNLEARNERS["erfm_resample"].label
+    assert dataclasses.replace(UOT(), pool="tilted").summary == UNLEARNERS["uot_tilted"].summary
+
+
+def test_a_name_that_is_no_row_is_its_own_label() -> None:
+    assert method_label("original") == "original"
+    assert method_summary("original") == ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plain(Untrained):
+    """Return the model as it is.
+
+    And nothing else.
+    """
+
+    def make(self, problem: Problem, generator: object) -> nn.Module:
+        return problem.model
+
+
+def test_a_method_that_says_nothing_has_its_class_name_and_the_first_line_of_its_docstring() -> None:
+    assert (Plain().label, Plain().summary) == ("Plain", "Return the model as it is.")
