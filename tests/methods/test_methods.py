@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import pytest
 from torch import nn
 
-from unflow.methods import ERFM, UNLEARNERS, UOT, method_label, method_summary
-from unflow.training.method import Problem, Untrained, settings
+from unflow.methods import ERFM, UNLEARNERS, UOT, LatentTransport, method_label, method_summary
+from unflow.training.method import Problem, Untrained, find_gradient_free, settings
 
 
 def test_no_two_rows_have_one_label() -> None:
@@ -73,6 +73,19 @@ def test_a_variant_says_in_which_way_it_differs() -> None:
 def test_a_name_that_is_no_row_is_its_own_label() -> None:
     assert method_label("original") == "original"
     assert method_summary("original") == ""
+
+
+def test_the_methods_that_follow_no_gradient_are_found() -> None:
+    free = {kind: set(rows) for kind, rows in find_gradient_free().items()}
+    assert free["one-step models"] > {"latent_transport", "latent_transport_chain", "reject"}
+    assert free["flows"] == {"erfm", "erfm_prior", "erfm_resample", "erfm_resample_prior", "reject"}
+    following = {"uot", "uot_tilted", "latent_transport_uot", "gradient_ascent"}
+    assert {row for row, method in UNLEARNERS.items() if method.needs_gradient} == following
+    assert LatentTransport(coupling="flow_project").needs_gradient
+
+
+def test_only_the_retrained_model_is_watched_on_held_out_data() -> None:
+    assert [row for row, method in UNLEARNERS.items() if method.watches_held_out] == ["retrained"]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,7 +18,7 @@ from unflow.methods.latent_transport import LatentTransport
 from unflow.methods.ot_fm import OTFM
 from unflow.methods.uot import UOT
 from unflow.training.low_rank import LowRank
-from unflow.training.method import Method, Problem, Trained, Training, Untrained, as_method, settings
+from unflow.training.method import KNOWN, Method, Problem, Trained, Training, Untrained, as_method, settings
 from unflow.training.originals import TRAINERS, Autoencoding, Classification, Distill, FlowMatching, MeanFlow
 
 __all__ = [
@@ -77,6 +77,8 @@ UNLEARNERS: dict[str, Method] = {
     "retrained": Retrain(),
 }
 """Row name -> method in its one default configuration; a variant carries its own name or options."""
+
+KNOWN.update(UNLEARNERS)
 
 INSTALLED = Registry("unflow.methods", UNLEARNERS, as_method)
 """``UNLEARNERS``, and the methods of installed packages: what a command knows by name."""

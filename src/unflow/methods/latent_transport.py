@@ -91,19 +91,24 @@ class LatentTransport(Training):
         require_batch(self.bank_size, self.batch_size, "latents (bank_size)")
 
     @property
+    def needs_gradient(self) -> bool:
+        """Whether one of the coupling's moves follows the gradient of the energy."""
+        return any(move.needs_gradient for move in LATENT_COUPLINGS[self.coupling])
+
+    @property
     def _begins_with_flow(self) -> bool:
         return self.coupling.startswith("flow")
 
     def check(self, problem: Problem) -> None:
         """Raise InputError for an energy or a prior that the coupling cannot work with."""
-        super().check(problem)
-        moves, flow = LATENT_COUPLINGS[self.coupling], self.earlier(problem)
-        if any(move.needs_gradient for move in moves) and not target_of(problem).energy.differentiable:
+        target, flow = problem.target, self.earlier(problem)
+        if self.needs_gradient and target is not None and not target.energy.differentiable:
             raise InputError(
                 f"got coupling={self.coupling} with an energy that has no gradient to project by; expected a "
                 "differentiable one: write coupling=shift or flow_redraw"
             )
-        if any(move.needs_normal for move in moves):
+        super().check(problem)
+        if any(move.needs_normal for move in LATENT_COUPLINGS[self.coupling]):
             require_normal(problem, f"coupling={self.coupling}")
         if flow is not None:
             flow.check(problem)

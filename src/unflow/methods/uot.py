@@ -26,7 +26,6 @@ from unflow.training.method import (
     draw_weighted,
     model_of,
     require_batch,
-    require_gradient,
     target_of,
     trainable_copy,
 )
@@ -167,6 +166,7 @@ class UOT(Training):
     needs: ClassVar[frozenset[str]] = frozenset({"target"})
     families: ClassVar[frozenset[str]] = frozenset({"flow_map", "generator"})
     citation: ClassVar[str] = "2603.16489"
+    needs_gradient: ClassVar[bool] = True
     keeps_prepared: ClassVar[bool] = True
 
     @property
@@ -195,9 +195,8 @@ class UOT(Training):
         require_batch(self.bank_size, self.batch_size, "samples (bank_size)")
 
     def check(self, problem: Problem) -> None:
-        """Raise InputError for an energy without gradients, before any training."""
+        """Raise InputError for a problem that the training before cannot take, or without the features."""
         super().check(problem)
-        require_gradient(problem, "UOT")
         first = self.earlier(problem)
         if first is not None:
             first.check(problem)

@@ -22,12 +22,6 @@ from unflow.training.low_rank import LowRank
 Tensors = dict[str, Tensor]
 Module = TypeVar("Module", bound=nn.Module)
 
-ANY_ENERGY = {
-    "one-step models": ("latent_transport", "latent_transport_chain", "reject"),
-    "flows": ("erfm", "erfm_resample", "erfm_resample_prior", "reject"),
-}
-"""Methods that need no gradient of the energy, by their names in ``UNLEARNERS``."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class Problem:
@@ -135,8 +129,15 @@ class Method(ABC):  # noqa: B024 - what is abstract is said by its two kinds
     """Fields of ``Problem`` without which the method cannot run."""
     families: ClassVar[frozenset[str]] = frozenset({"flow", "flow_map", "generator"})
     """Model families it can train."""
+    watches_held_out: ClassVar[bool] = False
+    """Whether its loss on held-out retain data is recorded during training."""
     citation: ClassVar[str] = ""
     """arXiv number, explained in docs/references.bib."""
+
+    @property
+    def needs_gradient(self) -> bool:
+        """Whether it follows the gradient of the energy; ``check`` then refuses an energy without one."""
+        return False
 
     @property
     def label(self) -> str:
@@ -161,6 +162,8 @@ class Method(ABC):  # noqa: B024 - what is abstract is said by its two kinds
                 f"{type(self).__name__} needs {' and '.join(missing)}, and the problem has none; "
                 f"give {missing[0]}=…"
             )
+        if self.needs_gradient and "target" in self.reads(problem):
+            require_gradient(problem, type(self).__name__)
 
     def check_model(self, model: nn.Module) -> None:
         """Raise InputError for a model that this method does not train, whatever else it is given."""
@@ -309,14 +312,25 @@ def model_of(problem: Problem) -> GenerativeModel:
     return problem.model
 
 
-def require_gradient(problem: Problem, what: str) -> None:
-    """Raise InputError for an energy without gradient, which ``what`` follows; it names who needs none."""
+KNOWN: dict[str, Method] = {}
+"""Row name -> method, for the suggestions of error messages; ``unflow.methods`` enters its ``UNLEARNERS``."""
+
+
+def find_gradient_free() -> dict[str, list[str]]:
+    """Return kind of model -> the known methods that take any energy, also one without gradient."""
+    kinds = {"one-step models": "flow_map", "flows": "flow"}
+    free = {name: each for name, each in KNOWN.items() if "target" in each.needs and not each.needs_gradient}
+    return {kind: [name for name in free if family in free[name].families] for kind, family in kinds.items()}
+
+
+def require_gradient(problem: Problem, method: str) -> None:
+    """Raise InputError for an energy without gradient, which ``method`` follows; suggest methods without."""
     energy = target_of(problem).energy
     if not energy.differentiable:
-        free = "; ".join(f"{', '.join(names)} for {kind}" for kind, names in ANY_ENERGY.items())
+        rows = "; ".join(f"{', '.join(names)} for {kind}" for kind, names in find_gradient_free().items())
         raise InputError(
-            f"{what} follows the gradient of the energy, and this energy has none ({energy.describe()}); "
-            f"expected a differentiable one, or a method that takes any energy: write one of {free}"
+            f"{method} follows the gradient of the energy, and this energy has none ({energy.describe()}); "
+            f"expected a differentiable energy, or a method that takes any energy: write one of {rows}"
         )
 
 

@@ -17,7 +17,6 @@ from unflow.disk import bundle
 from unflow.energies import Decoded
 from unflow.ground.errors import InputError
 from unflow.ground.files import sha256_module, sha256_tensors, sha256_text
-from unflow.methods.baselines.retrain import Retrain
 from unflow.models import GenerativeModel, Latent, inner_model, plain_module
 from unflow.target import Target
 from unflow.training.loop import METRICS, Fit, Precision, finish, fit, seconds_to_within
@@ -188,7 +187,7 @@ def rows_read(
         teacher: a retrained flow, for a method that distils from one.
     """
     reads = method.reads(Problem(model=inner_model(target.model), teacher=teacher))
-    watched = held_out if isinstance(method, Retrain) and "retain" in reads else None
+    watched = held_out if method.watches_held_out and "retain" in reads else None
     return {
         "retain": train.without_classes(classes).x if "retain" in reads else None,
         "forget": train.of_classes(classes).x if "forget" in reads else None,
@@ -241,6 +240,6 @@ def data_used(reads: frozenset[str], guide_data: tuple[str, ...]) -> list[str]:
 
 
 def _watched_cost(method: Method, out: Path, result: Fit) -> dict[str, float | None]:
-    if not isinstance(method, Retrain):
+    if not method.watches_held_out:
         return {}
     return {"seconds_to_5pct": seconds_to_within(out / METRICS)}

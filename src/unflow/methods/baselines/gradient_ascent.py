@@ -19,7 +19,6 @@ from unflow.training.method import (
     Tensors,
     Training,
     require_batch,
-    require_gradient,
     trainable_copy,
 )
 from unflow.training.originals.flow_matching import draw_flow_batch
@@ -64,17 +63,11 @@ class GradientAscent(Training):
 
     label: ClassVar[str] = "gradient ascent"
     summary: ClassVar[str] = "baseline: climb the loss on what is to be forgotten"
-    families: ClassVar[frozenset[str]] = frozenset({"flow", "flow_map", "generator"})
+    needs_gradient: ClassVar[bool] = True
 
     def reads(self, problem: Problem) -> frozenset[str]:
         """Return forget data for a flow, the target's energy for a one-step model."""
         return frozenset({"forget" if isinstance(problem.model, Flow) else "target"})
-
-    def check(self, problem: Problem) -> None:
-        """Raise InputError for a flow without forget data, or a one-step model without a gradient."""
-        super().check(problem)
-        if "target" in self.reads(problem):
-            require_gradient(problem, "GradientAscent")
 
     def prepare(self, problem: Problem, generator: torch.Generator) -> Tensors:
         """Return the forget data (flow), or latents (one-step model)."""

@@ -31,6 +31,7 @@ class Retrain(OwnTraining):
     learning_rate: float = 2e-3
     average: float = 0.999
 
+    watches_held_out: ClassVar[bool] = True
     label: ClassVar[str] = "retrained"
     summary: ClassVar[str] = "trained from scratch on the retained data only"
 
