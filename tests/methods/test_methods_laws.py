@@ -77,7 +77,7 @@ def test_uot_generator_is_stationary_at_v_star() -> None:
     model = Generator(nn.Linear(1, 1).double(), (1,))
     cost = TransportCost(CallableEnergy(F, 0.0), 2.0, tau=0.0, scale=1.0)
     z = torch.randn(64, 1, dtype=torch.float64)
-    GeneratorLoss(model, Potential(), cost)(z, z).backward()
+    GeneratorLoss(model, Potential(), cost)(z, z)[0].backward()
     for parameter in model.parameters():
         assert parameter.grad is not None
         assert parameter.grad.abs().max() < 1e-6

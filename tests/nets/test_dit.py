@@ -477,13 +477,20 @@ def test_what_uot_keeps_is_what_the_formula_says() -> None:
     prepared = method.prepare(problem, stream(0))
     parts = method.init(problem, prepared, seed=0)
 
-    def descend(name: str, /, *args: Any) -> Tensor:
-        loss = parts[name].loss(*args)
-        loss.backward()
-        parts[name].optimizer.step()
-        return loss.detach()
+    class Descent:
+        def __call__(self, name: str, /, *args: Any) -> Tensor:
+            loss = parts[name].loss(*args)
+            loss.backward()
+            parts[name].optimizer.step()
+            return loss.detach()
 
-    method.step(parts, method.draw(prepared, stream(1)), descend, 0.0)
+        def with_outputs(self, name: str, /, *args: Any) -> tuple[Tensor, ...]:
+            loss, *outputs = parts[name].loss(*args)
+            loss.backward()
+            parts[name].optimizer.step()
+            return loss.detach(), *outputs
+
+    method.step(parts, method.draw(prepared, stream(1)), Descent(), 0.0)
     generator, potential = parts["generator"], parts["potential"]
 
     def moments(part: Part) -> int:

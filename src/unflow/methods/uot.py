@@ -79,40 +79,26 @@ class PotentialLoss(nn.Module):
 
 
 class GeneratorLoss(nn.Module):
-    """E[c(G0(z), G(z)) - v(G(z))]; the potential is read, not trained, and so not registered here.
-
-    ``take`` returns what the calls computed, without gradient: the potential's step needs the same
-    numbers, and a second push through G would cost a quarter of the whole step.
-    """
+    """E[c(G0(z), G(z)) - v(G(z))]; the potential is read, not trained, and so not registered here."""
 
     def __init__(self, model: GenerativeModel, potential: nn.Module, cost: TransportCost) -> None:
         super().__init__()
         self.model = model
         self._read = (potential, cost)
-        self._computed: list[tuple[Tensor, Tensor]] = []
-        # Compiled, it would be compiled anew for every length of the list. Not a decorator: that imports
-        # torch's compiler with this module, a second for every command.
-        self._keep = torch.compiler.disable(self._append)
 
-    def forward(self, z: Tensor, origin: Tensor) -> Tensor:
-        """Return the loss for latents z and their original outputs G0(z)."""
+    def forward(self, z: Tensor, origin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the loss for latents z with original outputs G0(z), the samples G(z), and costs [batch].
+
+        Samples and costs carry no gradient. The potential's step needs them: computing G(z) again would cost
+        a quarter of the whole step.
+        """
         potential, transport = self._read
         moved = self.model.push(z)
         cost = transport(origin, moved)
         potential.requires_grad_(False)
-        value = (cost - potential(moved)[:, 0]).mean()
+        loss = (cost - potential(moved)[:, 0]).mean()
         potential.requires_grad_(True)
-        self._keep(moved.detach(), cost.detach())
-        return value
-
-    def _append(self, moved: Tensor, cost: Tensor) -> None:
-        self._computed.append((moved, cost))
-
-    def take(self) -> tuple[Tensor, Tensor]:
-        """Return the moved samples and their costs of all calls since the last ``take``, and forget them."""
-        moved, cost = (torch.cat(column) for column in zip(*self._computed, strict=True))
-        self._computed.clear()
-        return moved, cost
+        return loss, moved.detach(), cost.detach()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -272,11 +258,9 @@ class UOT(Training):
 
     def step(self, parts: Parts, batch: Tensors, descend: Descend, progress: float) -> Tensors:
         """Take one step on the generator, then one on the potential at the same moved samples."""
-        generator = descend("generator", batch["z"], batch["origin"])
-        loss = parts["generator"].loss
-        assert isinstance(loss, GeneratorLoss)
+        generator, moved, cost = descend.with_outputs("generator", batch["z"], batch["origin"])
         r1 = self.r1 * (1 - progress) if self.anneal_r1 else self.r1
-        potential = descend("potential", *loss.take(), batch["pool"], r1)
+        potential = descend("potential", moved, cost, batch["pool"], r1)
         return {"generator": generator, "potential": potential}
 
     def result(self, problem: Problem, parts: Parts) -> nn.Module:

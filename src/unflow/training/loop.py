@@ -92,22 +92,30 @@ class _Loop:
         elif problem.train_only is not None:
             train_only(self.parts, started, problem.train_only)
 
-    def descend(self, name: str, /, *args: Tensor | float) -> Tensor:
+    def __call__(self, name: str, /, *args: Tensor | float) -> Tensor:
+        """Take one optimizer step on a part (``Descend``)."""
+        return self.with_outputs(name, *args)[0]
+
+    def with_outputs(self, name: str, /, *args: Tensor | float) -> tuple[Tensor, ...]:
+        """Take one optimizer step on a part; return the loss and its further outputs."""
         part, optimizer = self.parts[name], self.optimizers[name]
         optimizer.zero_grad()
         last = self.compute.micro_batches - 1
-        losses = [self._backward(name, part, k < last) for k, part in enumerate(self.compute.parts(args))]
+        found = [self._backward(name, part, k < last) for k, part in enumerate(self.compute.parts(args))]
         optimizer.step()
         part.update_average(self.step)
-        return torch.stack(losses).sum()
+        losses, *outputs = zip(*found, strict=True)
+        return torch.stack(losses).sum(), *(torch.cat(rows) for rows in outputs)
 
-    def _backward(self, name: str, args: Sequence[Tensor | float], more: bool) -> Tensor:
+    def _backward(self, name: str, args: Sequence[Tensor | float], more: bool) -> tuple[Tensor, ...]:
         """Add the gradient of a micro-batch's share of the loss; devices meet where no more follow."""
         wrapped = self.wrapped[name]
         with self.fabric.no_backward_sync(wrapped, enabled=more):
-            loss = wrapped(*args) / self.compute.micro_batches
+            found = wrapped(*args)
+            loss, *outputs = found if isinstance(found, tuple) else (found,)
+            loss = loss / self.compute.micro_batches
             self.fabric.backward(loss)
-        return loss.detach()
+        return loss.detach(), *(rows.detach() for rows in outputs)
 
     def advance(self) -> Tensors:
         """Take one step and return its losses."""
@@ -119,7 +127,7 @@ class _Loop:
         batch = loop.draw(self.prepared, stream(self.seed, Stream.STEP, self.step))
         device = self.fabric.device
         batch = {k: v[rank::world].to(device, non_blocking=True) for k, v in batch.items()}
-        losses = loop.step(self.parts, batch, self.descend, self.step / loop.steps)
+        losses = loop.step(self.parts, batch, self, self.step / loop.steps)
         self.step += 1
         return losses
 

@@ -59,7 +59,8 @@ class Part:
     """One network in training: the loss around it, its optimizer, and the average of its weights.
 
     Args:
-        loss: a module that holds ``net`` and whose ``forward`` returns the scalar loss. The loss is
+        loss: a module that holds ``net`` and whose ``forward`` returns the scalar loss, or a tuple of the
+            loss and tensors [batch, ...] that the step needs again (``Descend.with_outputs``). The loss is
             computed inside one forward call, because that is where data-parallel wrappers
             synchronise gradients (``torch.func.jvp`` around the wrapper would skip them).
         net: the network inside ``loss`` whose parameters are trained.
@@ -118,6 +119,10 @@ class Descend(Protocol):
 
     def __call__(self, part: str, /, *args: Tensor | float) -> Tensor:
         """Return the loss before the step, detached."""
+        ...
+
+    def with_outputs(self, part: str, /, *args: Tensor | float) -> tuple[Tensor, ...]:
+        """Return the loss and the other outputs of ``Part.loss`` for all rows, before the step, detached."""
         ...
 
 
