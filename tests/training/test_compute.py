@@ -111,6 +111,15 @@ def flow_matching(batch_size: int = 16) -> tuple[Method, Problem]:
     return FlowMatching(steps=2, batch_size=batch_size), problem
 
 
+def test_a_record_and_loose_keywords_say_the_same_of_the_machine() -> None:
+    method, problem = flow_matching()
+    record = fit(method, problem, compute=Compute(micro_batches=2)).model.state_dict()
+    loose = fit(method, problem, micro_batches=2).model.state_dict()
+    assert all(torch.equal(loose[key], tensor) for key, tensor in record.items())
+    with pytest.raises(InputError, match=r"got compute=\.\.\. and also micro_batches, which"):
+        fit(method, problem, compute=Compute(), micro_batches=2)
+
+
 @pytest.mark.parametrize(
     ("count", "words"),
     [(0, "got 0 micro-batches for batches of 16"), (5, "got 5 micro-batches for batches of 16")],

@@ -131,3 +131,7 @@ class Compute:
                 f"got compile=True, and torch.compile does not work on this machine ({reason}); expected a "
                 "C++ compiler for a CPU, Triton for CUDA: install it, or write compile=False"
             ) from error
+
+
+ONE_CPU = Compute()
+"""One process on the CPU, in single precision: the default of every function that trains."""

@@ -26,8 +26,9 @@ from torch import Tensor, nn
 from unflow.ground.errors import InputError, TrainingDivergedError
 from unflow.ground.files import append_json_line, read_json_lines, read_tensors, write_bytes, write_tensors
 from unflow.ground.progress import Progress
+from unflow.ground.records import gathers
 from unflow.ground.streams import Stream, check_seed, derive_seed, stream
-from unflow.training.compute import Compute, Precision
+from unflow.training.compute import ONE_CPU, Compute
 from unflow.training.method import (
     Method,
     Problem,
@@ -156,46 +157,37 @@ class _Loop:
             part.optimizer.load_state_dict({"state": moments, "param_groups": groups})
 
 
+@gathers(compute=Compute)
 def fit(
     method: Method,
     problem: Problem,
     out: str | Path | None = None,
     *,
     seed: int = 0,
-    device: str = "cpu",
-    devices: int = 1,
+    compute: Compute = ONE_CPU,
     log_every: int = 50,
     checkpoint_every: int = 500,
     label: str = "",
     problem_id: str = "",
     on_step: Callable[[int], None] | None = None,
-    precision: Precision = "32-true",
-    loggers: Sequence[Any] = (),
-    micro_batches: int = 1,
-    compile: bool = False,
 ) -> Fit:
     """Carry out a method on a problem; the same call continues a run that was killed.
 
+    The fields of ``Compute`` may also be written as keywords of this call: ``fit(..., device="cuda")``.
+
     Args:
-        method: what to do.
-        problem: what to do it on.
-        out: folder for metrics.jsonl and checkpoints, those of an earlier training in a folder within;
+        method: the method, with its hyper-parameters.
+        problem: the model and what the method needs beside it.
+        out: folder for metrics.jsonl and checkpoints; an earlier training has its own in a folder within.
             None keeps nothing.
         seed: >= 0, of every random number.
-        device: "cpu", "cuda" or "mps".
-        devices: data-parallel processes; a divisor of the batch size.
+        compute: devices, precision, micro-batches, compiler and loggers.
         log_every: steps between lines of metrics.jsonl.
         checkpoint_every: steps between checkpoints (and held-out losses); slow steps are also saved by time.
-        label: what the progress line calls this training.
-        problem_id: names the problem (a hash of model, request and data), so that a folder with another
-            problem's checkpoint is refused.
-        on_step: called with the number of finished steps, an earlier training's among them, after each.
-        precision: of the steps: "32-true", or "bf16-mixed" for matrix products in bfloat16.
-        loggers: of Lightning Fabric (``TensorBoardLogger``, ``CSVLogger``, a ``WandbLogger``); each is given
-            the lines of metrics.jsonl.
-        micro_batches: parts of a device's rows that go forward and backward one after the other, before one
-            step: the same weights up to rounding, with the activations of one part at a time.
-        compile: whether losses and networks go through ``torch.compile``: the same weights up to rounding.
+        label: name of this training in the progress line.
+        problem_id: a hash of model, request and data, so that a folder with another problem's checkpoint is
+            refused.
+        on_step: called after each step with the number of finished steps, an earlier training's among them.
 
     Raises:
         InputError: for a problem that the method cannot take, a batch that devices or micro-batches cannot
@@ -204,14 +196,6 @@ def fit(
     """
     check_seed(seed)
     method.check(problem)
-    compute = Compute(
-        device=device,
-        devices=devices,
-        precision=precision,
-        micro_batches=micro_batches,
-        compile=compile,
-        loggers=loggers,
-    )
     if isinstance(method, Untrained):
         require_own_weights(not is_partial(problem), problem.model)
         return _make(method, problem, seed, compute)

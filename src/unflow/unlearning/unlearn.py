@@ -19,7 +19,8 @@ from unflow.ground.errors import InputError
 from unflow.ground.files import sha256_module, sha256_tensors, sha256_text
 from unflow.models import GenerativeModel, Latent, inner_model, plain_module
 from unflow.target import Target
-from unflow.training.loop import METRICS, Fit, Precision, finish, fit, seconds_to_within
+from unflow.training.compute import Precision
+from unflow.training.loop import METRICS, Fit, finish, fit, seconds_to_within
 from unflow.training.low_rank import LowRank
 from unflow.training.method import Method, Problem, settings
 

@@ -14,6 +14,7 @@ from unflow.models.autoencoder import Autoencoder
 from unflow.models.classifier import Classifier
 from unflow.models.components import SavedModel
 from unflow.nets import new_net
+from unflow.training.compute import Compute
 from unflow.training.loop import finish, fit
 from unflow.training.method import Method, Problem, settings
 from unflow.training.originals.autoencoding import Autoencoding
@@ -114,8 +115,7 @@ def train_model(
         problem,
         out,
         seed=seed,
-        device=device,
-        devices=devices,
+        compute=Compute(device=device, devices=devices),
         label=label or kind,
         problem_id=bundle.hash_lineage(identity),
     )
