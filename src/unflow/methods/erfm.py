@@ -15,22 +15,20 @@ from unflow.methods.appended import appended_config, appended_net, chained
 from unflow.models import Flow
 from unflow.target import Bank, Target
 from unflow.training.method import (
-    Descend,
     Parts,
     Problem,
     Tensors,
-    Training,
     draw_rows,
     draw_weighted,
     require_batch,
     require_unlabelled,
     target_of,
 )
-from unflow.training.originals.flow_matching import flow_of, velocity_part
+from unflow.training.originals.flow_matching import VelocityTraining, flow_of, velocity_part
 
 
 @dataclass(frozen=True, kw_only=True)
-class ERFM(Training):
+class ERFM(VelocityTraining):
     r"""Flow matching towards the target, from samples of the original model and an energy alone.
 
         L(theta) = E[ w(x1) || v_theta(x_t, t) - (x1 - x0) ||^2 ],    w = (q*/q0) / sup(q*/q0)
@@ -147,7 +145,7 @@ class ERFM(Training):
         return {"velocity": velocity_part(net, new_path(self.path), self.learning_rate, self.average)}
 
     def draw(self, prepared: Tensors, generator: torch.Generator) -> Tensors:
-        """Draw pairs (together after a plan, apart otherwise) and times."""
+        """Draw pairs (together after a plan, apart otherwise), times, and the weights if there are some."""
         n = len(prepared["x0"])
         rows0 = draw_rows(n, self.batch_size, generator)
         paired = self.weighting == "resample" and (self.coupling != "independent" or self.thin)
@@ -157,11 +155,6 @@ class ERFM(Training):
         if "weight" in prepared:
             batch["weight"] = prepared["weight"][rows1]
         return batch
-
-    def step(self, parts: Parts, batch: Tensors, descend: Descend, progress: float) -> Tensors:
-        """Take one step on the velocity."""
-        weight = [batch["weight"]] if "weight" in batch else []
-        return {"loss": descend("velocity", batch["x0"], batch["x1"], batch["t"], *weight)}
 
     def result(self, problem: Problem, parts: Parts) -> nn.Module:
         """Return the original with the new flow after it, or the retrained flow alone."""

@@ -15,21 +15,12 @@ from unflow.mathematics.paths import LinearPath
 from unflow.methods.latent_couplings import SHIFTS, LatentLaw, MaximalMove, couple
 from unflow.models import Chain, Flow, Generator
 from unflow.nets import new_net
-from unflow.training.method import (
-    Descend,
-    Parts,
-    Problem,
-    Tensors,
-    Training,
-    model_of,
-    require_batch,
-    target_of,
-)
-from unflow.training.originals.flow_matching import draw_flow_batch, velocity_part
+from unflow.training.method import Parts, Problem, Tensors, model_of, require_batch, target_of
+from unflow.training.originals.flow_matching import VelocityTraining, velocity_part
 
 
 @dataclass(frozen=True, kw_only=True)
-class LatentFlow(Training):
+class LatentFlow(VelocityTraining):
     r"""Flow matching in the space of latents, from the prior p(z) to p(z) r(z), r(z) = (q*/q0)(G0(z)).
 
         L(theta) = E || v_theta(z_t, t) - (z' - z) ||^2,    q* = law of G0(S(z)), S the flow of v
@@ -90,14 +81,6 @@ class LatentFlow(Training):
         shape = model_of(problem).prior_shape
         net = new_net({"net": "mlp", "shape": shape, "width": self.width, "depth": self.depth}, seed)
         return {"velocity": velocity_part(net, LinearPath(), self.learning_rate, self.average)}
-
-    def draw(self, prepared: Tensors, generator: torch.Generator) -> Tensors:
-        """Draw pairs and times."""
-        return draw_flow_batch(prepared, self.batch_size, generator)
-
-    def step(self, parts: Parts, batch: Tensors, descend: Descend, progress: float) -> Tensors:
-        """Take one step on the velocity."""
-        return {"loss": descend("velocity", batch["x0"], batch["x1"], batch["t"])}
 
     def result(self, problem: Problem, parts: Parts) -> nn.Module:
         """Return the flow with a copy of the model after it."""

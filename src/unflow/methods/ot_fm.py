@@ -12,21 +12,12 @@ from unflow.ground.errors import choose
 from unflow.mathematics.couplings import COUPLINGS, pair_blocks
 from unflow.mathematics.paths import LinearPath
 from unflow.methods.appended import appended_config, appended_net, chained
-from unflow.training.method import (
-    Descend,
-    Parts,
-    Problem,
-    Tensors,
-    Training,
-    draw_rows,
-    model_of,
-    require_batch,
-)
-from unflow.training.originals.flow_matching import draw_flow_batch, velocity_part
+from unflow.training.method import Parts, Problem, Tensors, draw_rows, model_of, require_batch
+from unflow.training.originals.flow_matching import VelocityTraining, velocity_part
 
 
 @dataclass(frozen=True, kw_only=True)
-class OTFM(Training):
+class OTFM(VelocityTraining):
     r"""Flow matching from samples of the original model to retain data, in minibatch OT pairs.
 
         L(theta) = E_{(x0, x1) ~ plan(q0, retain)} || v_theta(x_t, t) - (x1 - x0) ||^2
@@ -84,14 +75,6 @@ class OTFM(Training):
         """Return a new network after the model."""
         net = appended_net(problem, self.width, self.depth, seed)
         return {"velocity": velocity_part(net, LinearPath(), self.learning_rate, self.average)}
-
-    def draw(self, prepared: Tensors, generator: torch.Generator) -> Tensors:
-        """Draw pairs and times."""
-        return draw_flow_batch(prepared, self.batch_size, generator)
-
-    def step(self, parts: Parts, batch: Tensors, descend: Descend, progress: float) -> Tensors:
-        """Take one step on the velocity."""
-        return {"loss": descend("velocity", batch["x0"], batch["x1"], batch["t"])}
 
     def result(self, problem: Problem, parts: Parts) -> nn.Module:
         """Return the original with the new flow after it."""

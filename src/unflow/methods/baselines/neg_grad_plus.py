@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from unflow.ground.errors import InputError
 from unflow.methods.baselines.own_training import OwnTraining
 from unflow.training.losses import MeanFlowLoss, VelocityLoss
-from unflow.training.method import Descend, Parts, Problem, Tensors, Training, require_batch, select_prefix
+from unflow.training.method import Parts, Problem, Tensors, Training, require_batch, select_prefix
+from unflow.training.originals.flow_matching import VelocityTraining
 
 
 class ClippedDifference(nn.Module):
@@ -86,7 +87,7 @@ class NegGradPlus(OwnTraining):
 
 
 @dataclass(frozen=True, kw_only=True)
-class AscentDescent(Training):
+class AscentDescent(VelocityTraining):
     """Another training with its loss replaced by ``ClippedDifference``, of a batch of either kind of data.
 
     Attributes:
@@ -130,10 +131,6 @@ class AscentDescent(Training):
         for kind in ("retain", "forget"):
             batch |= _named(kind, self.own.draw(select_prefix(prepared, f"{kind}/"), generator))
         return batch
-
-    def step(self, parts: Parts, batch: Tensors, descend: Descend, progress: float) -> Tensors:
-        """Take one step on the velocity."""
-        return {"loss": descend("velocity", *batch.values())}
 
     def result(self, problem: Problem, parts: Parts) -> nn.Module:
         """Return the model with the averaged velocity."""

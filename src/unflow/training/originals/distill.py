@@ -15,22 +15,21 @@ from unflow.models import Flow
 from unflow.nets import MLP
 from unflow.training.losses import JumpLoss
 from unflow.training.method import (
-    Descend,
     Part,
     Parts,
     Problem,
     Tensors,
-    Training,
     draw_rows,
     require_batch,
     require_unlabelled,
     trainable_copy,
 )
+from unflow.training.originals.flow_matching import VelocityTraining
 from unflow.training.originals.mean_flow import averaged_flow_map, flow_map_of
 
 
 @dataclass(frozen=True, kw_only=True)
-class Distill(Training):
+class Distill(VelocityTraining):
     """Regress U(x_s; s, e) on (x_e - x_s)/(e - s) for points of the teacher's trajectories.
 
     Attributes:
@@ -92,11 +91,6 @@ class Distill(Training):
             "start": start / last,
             "end": end / last,
         }
-
-    def step(self, parts: Parts, batch: Tensors, descend: Descend, progress: float) -> Tensors:
-        """Take one step on the average velocity."""
-        loss = descend("velocity", batch["x_s"], batch["x_e"], batch["start"], batch["end"])
-        return {"loss": loss}
 
     def result(self, problem: Problem, parts: Parts) -> nn.Module:
         """Return the flow map with the averaged network."""

@@ -28,7 +28,20 @@ from unflow.training.method import (
 
 
 @dataclass(frozen=True, kw_only=True)
-class FlowMatching(Training):
+class VelocityTraining(Training):
+    """A training of one network, the part "velocity"; its loss takes the tensors of a batch in order."""
+
+    def draw(self, prepared: Tensors, generator: torch.Generator) -> Tensors:
+        """Draw {x0: noise or its partner of x1, x1: data, t: times}."""
+        return draw_flow_batch(prepared, self.batch_size, generator)
+
+    def step(self, parts: Parts, batch: Tensors, descend: Descend, progress: float) -> Tensors:
+        """Take one step on the velocity."""
+        return {"loss": descend("velocity", *batch.values())}
+
+
+@dataclass(frozen=True, kw_only=True)
+class FlowMatching(VelocityTraining):
     """Regress net(x_t, t) on x1 - x0 with noise x0 and data x1 (arXiv 2302.00482, Eq. 2).
 
     Attributes:
@@ -68,14 +81,6 @@ class FlowMatching(Training):
         """Return the velocity, from the weights it has."""
         net, path = flow_of(problem).net, new_path(self.path)
         return {"velocity": velocity_part(net, path, self.learning_rate, self.average)}
-
-    def draw(self, prepared: Tensors, generator: torch.Generator) -> Tensors:
-        """Draw noise, data and times."""
-        return draw_flow_batch(prepared, self.batch_size, generator)
-
-    def step(self, parts: Parts, batch: Tensors, descend: Descend, progress: float) -> Tensors:
-        """Take one step on the velocity."""
-        return {"loss": descend("velocity", batch["x0"], batch["x1"], batch["t"])}
 
     def result(self, problem: Problem, parts: Parts) -> nn.Module:
         """Return the flow with the averaged velocity."""

@@ -12,21 +12,19 @@ from unflow.ground.errors import InputError
 from unflow.models import FlowMap
 from unflow.training.losses import MeanFlowLoss
 from unflow.training.method import (
-    Descend,
     Part,
     Parts,
     Problem,
     Tensors,
-    Training,
     require_batch,
     require_unlabelled,
     trainable_copy,
 )
-from unflow.training.originals.flow_matching import draw_flow_batch
+from unflow.training.originals.flow_matching import VelocityTraining
 
 
 @dataclass(frozen=True, kw_only=True)
-class MeanFlow(Training):
+class MeanFlow(VelocityTraining):
     """Regress U(x_s; s, e) on v + (e - s) dU/ds along the path (arXiv 2505.13447, Eqs. 9-11).
 
     Attributes:
@@ -73,16 +71,11 @@ class MeanFlow(Training):
 
     def draw(self, prepared: Tensors, generator: torch.Generator) -> Tensors:
         """Draw noise, data and time intervals."""
-        batch = draw_flow_batch(prepared, self.batch_size, generator)
+        batch = super().draw(prepared, generator)
         first, second = batch.pop("t"), torch.rand(self.batch_size, generator=generator)
         interval = torch.rand(self.batch_size, generator=generator) < self.interval_share
         start = torch.minimum(first, second)
         return batch | {"start": start, "end": torch.where(interval, first.maximum(second), start)}
-
-    def step(self, parts: Parts, batch: Tensors, descend: Descend, progress: float) -> Tensors:
-        """Take one step on the average velocity."""
-        loss = descend("velocity", batch["x0"], batch["x1"], batch["start"], batch["end"])
-        return {"loss": loss}
 
     def result(self, problem: Problem, parts: Parts) -> nn.Module:
         """Return the flow map with the averaged network."""
