@@ -46,7 +46,7 @@ from unflow.target import Target
 from unflow.training.loop import fit
 from unflow.training.low_rank import LowRank
 from unflow.training.method import Part, Problem
-from unflow.training.partly import adapt
+from unflow.training.trained_weights import adapt
 
 GUIDE = Path(__file__).parents[2] / "docs" / "scaling.md"
 SHAPE, CLASSES = (4, 8, 8), 5

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from test_partly import CHANGING, Right, model, problem, small
+from test_trained_weights import CHANGING, Right, model, problem, small
 from torch import Tensor, nn
 
 import unflow as uf
@@ -23,7 +23,7 @@ from unflow.training.losses import OutputLoss
 from unflow.training.low_rank import LowRank, LowRankSum, adaptable
 from unflow.training.method import Part, Parts, Problem
 from unflow.training.originals.flow_matching import FlowMatching
-from unflow.training.partly import adapt, merge
+from unflow.training.trained_weights import adapt, merge
 
 READ_WEIGHTS = ("saliency", "selective_amnesia")
 

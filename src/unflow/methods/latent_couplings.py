@@ -67,15 +67,15 @@ class LatentLaw:
 
     def keep(self, generator: torch.Generator) -> Tensor:
         """Return which latents of the bank stay, with probability min(1, r); booleans [n]."""
-        return _coins(self.ratio, generator) < self.ratio
+        return _draw_uniform(self.ratio, generator) < self.ratio
 
     def accept(self, z: Tensor, generator: torch.Generator) -> Tensor:
         """Return which latents the residual accepts, with probability (r - 1)+ / sup (r - 1); [batch]."""
         excess = self._ratio(self._energy(z)) - 1
-        return _coins(excess, generator) * (self.supremum - 1) < excess
+        return _draw_uniform(excess, generator) * (self.supremum - 1) < excess
 
 
-def _coins(like: Tensor, generator: torch.Generator) -> Tensor:
+def _draw_uniform(like: Tensor, generator: torch.Generator) -> Tensor:
     return torch.rand(len(like), generator=generator).to(like)
 
 
@@ -257,7 +257,7 @@ class Coupled(NamedTuple):
     """Which of those that moved were matched with the residual, because hardly any arrived, [n]."""
 
 
-HARDLY_ANY = 0.25
+MIN_ARRIVED = 0.25
 """Of the latents that must move: if fewer arrive, the moves are no moves for the request. What is left out
 otherwise has neighbours that show the way; matched as well, it would blur what they show."""
 
@@ -272,7 +272,7 @@ def couple(law: LatentLaw, moves: Sequence[Move], generator: torch.Generator) ->
     moved, matched = ~arrived, torch.zeros_like(arrived)
     for move in moves:
         _carry(law, move, z, arrived, generator)
-    if int((moved & arrived).sum()) < HARDLY_ANY * int(moved.sum()):
+    if int((moved & arrived).sum()) < MIN_ARRIVED * int(moved.sum()):
         matched = ~arrived
         _carry(law, MatchMove(), z, arrived, generator)
     return Coupled(z, moved, arrived, matched)

@@ -22,7 +22,7 @@ from unflow.training.compute import Precision
 from unflow.training.loop import fit, peak_rss_mb
 from unflow.training.low_rank import LowRank, adaptable
 from unflow.training.method import Method, Problem, Trained, target_of
-from unflow.training.partly import matching
+from unflow.training.trained_weights import match_names
 from unflow.unlearning.unlearn import problem_inside, trained_in_part
 
 TRIED = 6
@@ -149,12 +149,12 @@ def _trained(problem: Problem) -> int:
     model, names = problem.model, problem.train_only
     if problem.adapters is None:
         weights = [name for name, _ in model.named_parameters()]
-        chosen = weights if names is None else matching(weights, names)
+        chosen = weights if names is None else match_names(weights, names)
         return sum(model.get_parameter(name).numel() for name in chosen)
     weights = list(adaptable(model))
     shapes = [
         model.get_parameter(name).flatten(1).shape
-        for name in (weights if names is None else matching(weights, names))
+        for name in (weights if names is None else match_names(weights, names))
     ]
     return sum(problem.adapters.parameters(m, n) for m, n in shapes)
 

@@ -114,7 +114,7 @@ class AscentDescent(VelocityTraining):
             assert rows is not None
             require_batch(len(rows), self.batch_size, f"{kind} samples")
             own = self.own.prepare(dataclasses.replace(problem, data=rows), generator)
-            prepared |= _named(kind, own)
+            prepared |= _add_prefix(kind, own)
         return prepared
 
     def init(self, problem: Problem, prepared: Tensors, seed: int) -> Parts:
@@ -129,7 +129,7 @@ class AscentDescent(VelocityTraining):
         """Draw what the training draws, of retain data and then of forget data."""
         batch: Tensors = {}
         for kind in ("retain", "forget"):
-            batch |= _named(kind, self.own.draw(select_prefix(prepared, f"{kind}/"), generator))
+            batch |= _add_prefix(kind, self.own.draw(select_prefix(prepared, f"{kind}/"), generator))
         return batch
 
     def result(self, problem: Problem, parts: Parts) -> nn.Module:
@@ -137,5 +137,5 @@ class AscentDescent(VelocityTraining):
         return self.own.result(problem, parts)
 
 
-def _named(kind: str, tensors: Tensors) -> Tensors:
+def _add_prefix(kind: str, tensors: Tensors) -> Tensors:
     return {f"{kind}/{name}": tensor for name, tensor in tensors.items()}

@@ -71,7 +71,7 @@ class Regression(Training):
         return {
             f"{kind}/{name}": rows
             for kind in ("forget", "retain")
-            for name, rows in _draw_together(
+            for name, rows in _draw_rows_of(
                 select_prefix(prepared, f"{kind}/"), self.batch_size, generator
             ).items()
         }
@@ -86,7 +86,7 @@ class Regression(Training):
         return parts["model"].average
 
 
-def _draw_together(tensors: Tensors, batch_size: int, generator: torch.Generator) -> Tensors:
+def _draw_rows_of(tensors: Tensors, batch_size: int, generator: torch.Generator) -> Tensors:
     rows = draw_rows(len(tensors["z"]), batch_size, generator)
     return {name: tensor[rows] for name, tensor in tensors.items()}
 

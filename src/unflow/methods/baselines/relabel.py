@@ -44,7 +44,7 @@ class Relabel(Regression):
 
     def prepare(self, problem: Problem, generator: torch.Generator) -> Tensors:
         """Return latents of both kinds, each with the output it is regressed on."""
-        return relabelled(problem, self.bank_size, generator)
+        return relabel_latents(problem, self.bank_size, generator)
 
     def init(self, problem: Problem, prepared: Tensors, seed: int) -> Parts:
         """Return the model, from the trained weights."""
@@ -53,7 +53,7 @@ class Relabel(Regression):
         return {"model": Part(loss, model, self.learning_rate, decay=self.average)}
 
 
-def relabelled(problem: Problem, n: int, generator: torch.Generator) -> Tensors:
+def relabel_latents(problem: Problem, n: int, generator: torch.Generator) -> Tensors:
     """Return {forget/z, forget/y, retain/z, retain/y} of n latents: retained keep their outputs.
 
     Each forgotten latent is given the output of a retained one, drawn at random.

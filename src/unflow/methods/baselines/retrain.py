@@ -42,14 +42,14 @@ class Retrain(OwnTraining):
     def training(self, problem: Problem, seed: int) -> tuple[Training, Problem]:
         """Return the training of a fresh network by the recipe of the model's family."""
         loop = Distill(**self.common) if _is_distilled(problem) else self.own_training(problem)
-        return loop, dataclasses.replace(problem, model=_fresh(problem, seed), data=problem.retain)
+        return loop, dataclasses.replace(problem, model=_reset_weights(problem, seed), data=problem.retain)
 
 
 def _is_distilled(problem: Problem) -> bool:
     return isinstance(problem.model, FlowMap) and problem.teacher is not None
 
 
-def _fresh(problem: Problem, seed: int) -> Flow | FlowMap:
+def _reset_weights(problem: Problem, seed: int) -> Flow | FlowMap:
     model = problem.model
     assert isinstance(model, Flow | FlowMap)
     net = new_net(net_config(model.net), seed)

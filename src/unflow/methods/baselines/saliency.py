@@ -10,7 +10,7 @@ from torch import Tensor
 
 from unflow.ground.errors import InputError
 from unflow.methods.baselines.regression import Regression, TwoSidedLoss, check_weight
-from unflow.methods.baselines.relabel import relabelled
+from unflow.methods.baselines.relabel import relabel_latents
 from unflow.models import GenerativeModel
 from unflow.training.losses import squared_error
 from unflow.training.method import Part, Parts, Problem, Tensors, model_of, select_prefix, trainable_copy
@@ -48,11 +48,11 @@ class Saliency(Regression):
 
     def prepare(self, problem: Problem, generator: torch.Generator) -> Tensors:
         """Return what relabelling prepares, and a mask for every parameter."""
-        prepared = relabelled(problem, self.bank_size, generator)
+        prepared = relabel_latents(problem, self.bank_size, generator)
         gradient = forget_gradient(
             trainable_copy(model_of(problem)), prepared["forget/z"], prepared["forget/y"]
         )
-        return prepared | {f"mask/{name}": mask for name, mask in salient(gradient, self.share).items()}
+        return prepared | {f"mask/{name}": mask for name, mask in mask_salient(gradient, self.share).items()}
 
     def init(self, problem: Problem, prepared: Tensors, seed: int) -> Parts:
         """Return the model, from the trained weights; its gradients pass through the mask."""
@@ -73,7 +73,7 @@ def forget_gradient(model: GenerativeModel, z: Tensor, y: Tensor, batch_size: in
     return {name: none(p) if p.grad is None else p.grad for name, p in parameters.items()}
 
 
-def salient(gradient: Tensors, share: float) -> Tensors:
+def mask_salient(gradient: Tensors, share: float) -> Tensors:
     """Return masks of the ``share`` of all entries with the largest |gradient| (one, if it is less)."""
     sizes = torch.cat([part.abs().flatten() for part in gradient.values()])
     mask = torch.zeros_like(sizes, dtype=torch.bool)

@@ -26,7 +26,7 @@ from unflow.training.method import (
     require_batch,
     trainable_copy,
 )
-from unflow.training.originals.flow_matching import draw_flow_batch, flow_data, require_flow
+from unflow.training.originals.flow_matching import draw_flow_batch, pair_flow_data, require_flow
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +85,7 @@ class WeightExtrapolation(Training):
         if isinstance(problem.model, Flow):
             assert problem.forget is not None
             require_batch(len(problem.forget), self.batch_size, "forget samples")
-            return flow_data(problem.forget, self.coupling, self.steps * self.batch_size, generator)
+            return pair_flow_data(problem.forget, self.coupling, self.steps * self.batch_size, generator)
         forgotten, retained = split_bank(problem, self.bank_size, generator)
         others = forgotten.x[draw_rows(len(forgotten.x), len(retained.x), generator)]
         return {"z": torch.cat([forgotten.z, retained.z]), "y": torch.cat([forgotten.x, others])}
@@ -110,11 +110,11 @@ class WeightExtrapolation(Training):
 
     def result(self, problem: Problem, parts: Parts) -> nn.Module:
         """Return the original, moved against the change of its weights."""
-        return extrapolated(model_of(problem), parts["model"].average, self.gamma)
+        return extrapolate_weights(model_of(problem), parts["model"].average, self.gamma)
 
 
 @torch.no_grad()
-def extrapolated(original: nn.Module, changed: nn.Module, gamma: float) -> nn.Module:
+def extrapolate_weights(original: nn.Module, changed: nn.Module, gamma: float) -> nn.Module:
     """Return a copy of ``original`` with the weights theta0 - gamma (theta - theta0); theta: ``changed``."""
     model = copy.deepcopy(original)
     for weights, moved in zip(model.parameters(), changed.parameters(), strict=True):

@@ -54,7 +54,7 @@ class MeanFlow(VelocityTraining):
         require_unlabelled(problem, "training on data")
 
     def uncompilable(self) -> str:
-        """Return the derivative along the path."""
+        """Return the name of the derivative along the path."""
         return "a forward-mode derivative"
 
     def prepare(self, problem: Problem, generator: torch.Generator) -> Tensors:
@@ -64,7 +64,7 @@ class MeanFlow(VelocityTraining):
         return {"x1": problem.data}
 
     def init(self, problem: Problem, prepared: Tensors, seed: int) -> Parts:
-        """Return the average velocity, from the weights it has."""
+        """Return the average velocity, from its present weights."""
         net = trainable_copy(flow_map_of(problem).net)
         part = Part(MeanFlowLoss(net, self.power), net, self.learning_rate, decay=self.average)
         return {"velocity": part}
@@ -79,15 +79,15 @@ class MeanFlow(VelocityTraining):
 
     def result(self, problem: Problem, parts: Parts) -> nn.Module:
         """Return the flow map with the averaged network."""
-        return averaged_flow_map(problem, parts)
+        return make_flow_map(problem, parts)
 
 
 def flow_map_of(problem: Problem) -> FlowMap:
-    """Return the problem's model, which ``check`` has found to be a flow map."""
+    """Return the problem's model, a flow map."""
     assert isinstance(problem.model, FlowMap)
     return problem.model
 
 
-def averaged_flow_map(problem: Problem, parts: Parts) -> FlowMap:
+def make_flow_map(problem: Problem, parts: Parts) -> FlowMap:
     """Return the problem's flow map with the averaged network of the part "velocity"."""
     return flow_map_of(problem).with_average_velocity(parts["velocity"].average)
