@@ -14,12 +14,12 @@ from unflow.training.method import Problem, model_of
 
 
 def new_appended_net(problem: Problem, width: int | None, depth: int | None, seed: int) -> nn.Module:
-    """Return a fresh velocity on the model's samples with the original flow's architecture; its flow is the identity.
+    """Return a fresh velocity with the architecture of the original flow's; its flow is the identity.
 
-    The original of a chain is its first model, and that of a labelled model the flow inside, without label and
-    guidance. An MLP may have another width or depth; by default it has half the layers, but at least
-    min(2, depth), because q0 is nearer to q* than noise is. The weights of a third-party network are those of
-    its builder, and its flow need not be the identity.
+    The original of a chain is its first model, and that of a labelled model the flow inside, at its label and
+    without guidance. An MLP may have another width or depth; by default it has half the layers, but at least
+    min(2, depth), because q0 is nearer to q* than noise is. A third-party network starts at the weights of
+    its builder, so that its flow need not be the identity.
 
     Args:
         problem: gives the original.

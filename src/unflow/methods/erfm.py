@@ -103,7 +103,7 @@ class ERFM(VelocityTraining):
         require_batch(self.bank_size, max(self.batch_size, self.block_size), "samples (bank_size)")
 
     def check(self, problem: Problem) -> None:
-        """Raise InputError for a model that cannot be trained in place, or a network that cannot be appended."""
+        """Raise InputError for a model that cannot be trained in place or have a flow appended."""
         super().check(problem)
         if self.place == "prior":
             require_unlabelled(problem, "place=prior")
@@ -123,7 +123,7 @@ class ERFM(VelocityTraining):
         ratio = target.density_ratio(bank.energy)
         blocks = [
             self._pairs(source[rows], Bank(*(part[rows] for part in bank)), bank.x, ratio, target, generator)
-            for rows in torch.randperm(self.bank_size, generator=generator).split(self.block_size)
+            for rows in torch.split(torch.randperm(self.bank_size, generator=generator), self.block_size)
         ]
         x0, x1 = (torch.cat(column) for column in zip(*blocks, strict=True))
         return {"x0": x0, "x1": x1}

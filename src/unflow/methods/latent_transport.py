@@ -145,7 +145,7 @@ class LatentTransport(Training):
         }
 
     def facts(self, prepared: Tensors) -> dict[str, float | None]:
-        """Return the shares of latents that were moved, matched and rejected, and mean norms of the moved ones."""
+        """Return the shares of latents that moved, were matched, were rejected; mean norms of the moved."""
         moved, lost = prepared["moved"], self.bank_size - len(prepared["moved"])
         before, after = (
             float(latent_norm(prepared[name][moved]).mean()) if moved.any() else None

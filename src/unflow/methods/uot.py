@@ -182,7 +182,7 @@ class UOT(Training):
         require_batch(self.bank_size, self.batch_size, "samples (bank_size)")
 
     def check(self, problem: Problem) -> None:
-        """Raise InputError for a problem that the earlier stage cannot take, or an energy without features."""
+        """Raise InputError for a problem that this or the earlier stage cannot take."""
         super().check(problem)
         first = self.earlier(problem)
         if first is not None:

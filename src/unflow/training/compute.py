@@ -51,7 +51,7 @@ class Compute:
     loggers: Sequence[Any] = ()
 
     def check(self, trainings: Sequence[Training], model: nn.Module) -> None:
-        """Raise InputError for a missing device, or for a choice that one of the trainings cannot run with."""
+        """Raise InputError for a missing device, or for a choice that a training cannot run with."""
         for training in trainings:
             self._check_shares(training)
             self._check_loss(training)

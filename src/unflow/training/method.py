@@ -155,7 +155,7 @@ class Method(ABC):  # noqa: B024 - its two subclasses have the abstract methods
         return next(iter((type(self).__doc__ or "").strip().splitlines()), "")
 
     def reads(self, problem: Problem) -> frozenset[str]:
-        """Return the fields of this problem that the method reads; ``needs``, unless they depend on the model."""
+        """Return the fields of this problem that the method reads: ``needs`` by default."""
         return self.needs
 
     def check(self, problem: Problem) -> None:
@@ -242,7 +242,7 @@ class Training(Trained):
         return self, problem
 
     def earlier(self, problem: Problem) -> Training | None:
-        """Return the training stage before this one, whose model becomes ``problem.earlier``; None by default.
+        """Return the stage before this one, whose model becomes ``problem.earlier``; None by default.
 
         That stage has its own seed, log and checkpoints, and no earlier stage.
         """
@@ -273,7 +273,7 @@ class Training(Trained):
 
     @abstractmethod
     def step(self, parts: Parts, batch: Tensors, descend: Descend, progress: float) -> Tensors:
-        """Take one training step on this device's rows, at ``progress`` in [0, 1); return its losses by name."""
+        """Take one training step on this device's rows, at ``progress`` in [0, 1); return named losses."""
 
     @abstractmethod
     def result(self, problem: Problem, parts: Parts) -> nn.Module:

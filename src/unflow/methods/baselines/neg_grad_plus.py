@@ -1,4 +1,4 @@
-"""neg_grad_plus: ascend on forget data and descend on retain data at once."""
+"""neg_grad_plus: descend on retain data and ascend on forget data in the same step."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from unflow.training.originals.flow_matching import VelocityTraining
 
 
 class ClippedDifference(nn.Module):
-    """L(retain) - s L(forget), with s lowered until the ascent is a share of the descent.
+    """L(retain) - s_k L(forget), with s_k limited by the ratio of the gradients.
 
         s_k = min(s, clip ||grad L(retain)|| / ||grad L(forget)||)
 
     Args:
-        loss: flow matching's or MeanFlow's, whose ``net`` is trained.
+        loss: L, of flow matching or MeanFlow; its ``net`` is trained.
         strength: s > 0.
-        clip: largest norm of the ascent gradient relative to the descent gradient.
+        clip: largest ratio of the norm of the ascent gradient to that of the descent gradient.
     """
 
     def __init__(self, loss: VelocityLoss | MeanFlowLoss, strength: float, clip: float) -> None:
@@ -32,9 +32,10 @@ class ClippedDifference(nn.Module):
         self.loss, self.strength, self.clip = loss, strength, clip
 
     def forward(self, *batch: Tensor) -> Tensor:
-        """Return the loss of what the loss takes of retain data, followed by as much of forget data."""
+        """Return the loss for the tensors of a retain batch followed by those of a forget batch."""
         half = len(batch) // 2
-        keep, drop = self.loss(*batch[:half]), self.loss(*batch[half:])
+        keep: Tensor = self.loss(*batch[:half])
+        drop: Tensor = self.loss(*batch[half:])
         ratio = self._norm(keep) / self._norm(drop).clamp(min=1e-12)
         return keep - (self.clip * ratio).clamp(max=self.strength) * drop
 
@@ -49,12 +50,13 @@ class NegGradPlus(OwnTraining):
     """The model's training loss on retain data minus s times that on forget data.
 
     A flow is trained by flow matching, a flow map by MeanFlow. The ascent gradient is clipped to a tenth
-    of the descent gradient's norm, as in the code of arXiv 2503.01034, whose baseline this is for generative
-    models. A distilled flow map has never seen MeanFlow's loss: what that costs, ``fine_tune`` pays too.
+    of the descent gradient's norm, as in the code of arXiv 2503.01034, which uses this baseline for
+    generative models. A distilled flow map was not trained by MeanFlow's loss; the change of loss has a cost
+    here, as in ``fine_tune``.
 
     Attributes:
         strength: s of the ascent, > 0.
-        clip: largest norm of the ascent gradient relative to the descent gradient, > 0.
+        clip: largest ratio of the norm of the ascent gradient to that of the descent gradient, > 0.
     """
 
     strength: float = 1.0
@@ -74,7 +76,7 @@ class NegGradPlus(OwnTraining):
                 raise InputError(f"got {name}={getattr(self, name)}; expected a number > 0")
 
     def training(self, problem: Problem, seed: int) -> tuple[Training, Problem]:
-        """Return the training of the model's family, on both kinds of data."""
+        """Return the training of the model's family on both kinds of data."""
         loop = AscentDescent(
             own=self.own_training(problem),
             strength=self.strength,
@@ -88,11 +90,11 @@ class NegGradPlus(OwnTraining):
 
 @dataclass(frozen=True, kw_only=True)
 class AscentDescent(VelocityTraining):
-    """Another training with its loss replaced by ``ClippedDifference``, of a batch of either kind of data.
+    """Flow matching or MeanFlow with the loss ``ClippedDifference`` of a retain batch and a forget batch.
 
     Attributes:
         own: flow matching or MeanFlow, with the same steps, batch_size and learning_rate.
-        strength, clip: of ``NegGradPlus``.
+        strength, clip: as in ``NegGradPlus``.
     """
 
     own: Training
@@ -104,11 +106,11 @@ class AscentDescent(VelocityTraining):
     shares_batches: ClassVar[bool] = False
 
     def uncompilable(self) -> str:
-        """Return what cannot be compiled in the loss that is replaced."""
+        """Return the part of the replaced loss that cannot be compiled."""
         return self.own.uncompilable()
 
     def prepare(self, problem: Problem, generator: torch.Generator) -> Tensors:
-        """Return what the training prepares of retain data, and of forget data."""
+        """Return the tensors that ``own`` prepares from retain data and from forget data."""
         prepared: Tensors = {}
         for kind, rows in (("retain", problem.retain), ("forget", problem.forget)):
             assert rows is not None
@@ -118,7 +120,7 @@ class AscentDescent(VelocityTraining):
         return prepared
 
     def init(self, problem: Problem, prepared: Tensors, seed: int) -> Parts:
-        """Return the velocity, or average velocity, from the trained weights."""
+        """Return the velocity, or average velocity, starting at the trained weights."""
         parts = self.own.init(problem, select_prefix(prepared, "retain/"), seed)
         (part,) = parts.values()
         assert isinstance(part.loss, VelocityLoss | MeanFlowLoss)
@@ -126,7 +128,7 @@ class AscentDescent(VelocityTraining):
         return parts
 
     def draw(self, prepared: Tensors, generator: torch.Generator) -> Tensors:
-        """Draw what the training draws, of retain data and then of forget data."""
+        """Draw the batch that ``own`` draws from retain data, then the one from forget data."""
         batch: Tensors = {}
         for kind in ("retain", "forget"):
             batch |= _add_prefix(kind, self.own.draw(select_prefix(prepared, f"{kind}/"), generator))

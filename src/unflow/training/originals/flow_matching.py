@@ -87,7 +87,7 @@ class FlowMatching(VelocityTraining):
         return flow_of(problem).with_velocity(parts["velocity"].average)
 
     def held_out_loss(self, problem: Problem, parts: Parts) -> float | None:
-        """Return the flow-matching loss of the averaged velocity on held-out samples, at 16 fixed times each."""
+        """Return the loss of the averaged velocity on held-out samples, at 16 fixed times each."""
         if problem.held_out is None:
             return None
         loss = VelocityLoss(parts["velocity"].average, new_path(self.path))
