@@ -1,4 +1,4 @@
-"""Every row of methods says what it is called, and what it does."""
+"""Every row of methods has a label, a one-line summary, and properties that other packages read."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_label_and_summary_are_no_hyper_parameters(row: str) -> None:
     assert not {"label", "summary"} & settings(UNLEARNERS[row]).keys()
 
 
-def test_a_variant_says_in_which_way_it_differs() -> None:
+def test_label_and_summary_follow_the_hyper_parameters() -> None:
     assert ERFM(weighting="resample").label == UNLEARNERS["erfm_resample"].label
     assert dataclasses.replace(UOT(), pool="tilted").summary == UNLEARNERS["uot_tilted"].summary
 
@@ -99,5 +99,5 @@ class Plain(Untrained):
         return problem.model
 
 
-def test_a_method_that_says_nothing_has_its_class_name_and_the_first_line_of_its_docstring() -> None:
+def test_a_method_without_label_and_summary_has_its_class_name_and_the_first_line_of_its_docstring() -> None:
     assert (Plain().label, Plain().summary) == ("Plain", "Return the model as it is.")

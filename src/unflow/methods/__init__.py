@@ -90,7 +90,7 @@ def method_label(row: str) -> str:
 
 
 def method_summary(row: str) -> str:
-    """Return one line on a row of ``UNLEARNERS`` or on the method of an installed package; "" for other names.
+    """Return one line on a row of ``UNLEARNERS`` or a method of an installed package; "" for other names.
 
     No package is imported.
     """

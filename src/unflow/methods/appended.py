@@ -35,7 +35,7 @@ def new_appended_net(problem: Problem, width: int | None, depth: int | None, see
 
 def describe_appended_net(problem: Problem, width: int | None, depth: int | None) -> dict[str, Any]:
     """Return the description of the network of ``new_appended_net``, which raises the same InputError."""
-    config = plain_velocity(net_config(_first(model_of(problem)).net))
+    config = plain_velocity(net_config(_find_original(model_of(problem)).net))
     sizes = {name: size for name, size in (("width", width), ("depth", depth)) if size is not None}
     if sizes and config.get("net") != "mlp":
         raise InputError(
@@ -46,7 +46,7 @@ def describe_appended_net(problem: Problem, width: int | None, depth: int | None
     return config | sizes
 
 
-def _first(model: GenerativeModel) -> Flow:
+def _find_original(model: GenerativeModel) -> Flow:
     while isinstance(model, Chain | Labelled):
         model = model.base if isinstance(model, Chain) else model.inner
     assert isinstance(model, Flow)

@@ -229,7 +229,7 @@ def _check_needs_and_families(method: Method) -> None:
 
 
 def _check_refuses_missing_fields(method: Method, problem: Problem) -> None:
-    law = "check() refuses a problem without what the method needs"
+    law = "check() refuses a problem without a field that the method needs"
     for name in sorted(method.needs - {"model"}):
         nothing: dict[str, Any] = {name: None}
         refused = _refuses(method, dataclasses.replace(problem, **nothing))

@@ -83,7 +83,7 @@ class LowRankSum(nn.Module):
         return weight + self.scale * (self.B @ self.A).view_as(weight)
 
 
-def adaptable(net: nn.Module) -> dict[str, nn.Module]:
+def find_adaptable_layers(net: nn.Module) -> dict[str, nn.Module]:
     """Return name of a weight -> its layer, for the weights that can have an adapter.
 
     Weights that several layers share, and weights with a parametrization, cannot have one.

@@ -11,7 +11,7 @@ from torch.nn.utils import parametrize
 
 from unflow.ground.errors import InputError
 from unflow.models import GenerativeModel
-from unflow.training.low_rank import LowRank, LowRankSum, adaptable, merge_layer
+from unflow.training.low_rank import LowRank, LowRankSum, find_adaptable_layers, merge_layer
 from unflow.training.method import Part, Parts, Problem
 
 
@@ -61,7 +61,7 @@ def adapt(
             trains no weight of the model.
     """
     for part in find_parts(parts, models):
-        layers = adaptable(part.net)
+        layers = find_adaptable_layers(part.net)
         chosen = set(layers) if patterns is None else match_names(list(layers), patterns)
         part.net.requires_grad_(False)
         for name in [name for name in layers if name in chosen]:

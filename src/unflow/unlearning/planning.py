@@ -20,7 +20,7 @@ from unflow.models import GenerativeModel
 from unflow.target import Target
 from unflow.training.compute import Precision
 from unflow.training.loop import fit, peak_rss_mb
-from unflow.training.low_rank import LowRank, adaptable
+from unflow.training.low_rank import LowRank, find_adaptable_layers
 from unflow.training.method import Method, Problem, Trained, target_of
 from unflow.training.trained_weights import match_names
 from unflow.unlearning.unlearn import problem_inside, trained_in_part
@@ -151,7 +151,7 @@ def _trained(problem: Problem) -> int:
         weights = [name for name, _ in model.named_parameters()]
         chosen = weights if names is None else match_names(weights, names)
         return sum(model.get_parameter(name).numel() for name in chosen)
-    weights = list(adaptable(model))
+    weights = list(find_adaptable_layers(model))
     shapes = [
         model.get_parameter(name).flatten(1).shape
         for name in (weights if names is None else match_names(weights, names))
