@@ -61,7 +61,7 @@ from unflow.ground.streams import stream
 from unflow.methods import UNLEARNERS, LatentTransport, Reject
 from unflow.nets import MLP, new_net
 from unflow.training.checks import check_energy
-from unflow.training.method import ANY_ENERGY, Problem
+from unflow.training.method import Problem, find_gradient_free
 
 X = torch.randn(60, 4, generator=stream(0))
 IMAGES = X.reshape(60, 1, 2, 2).tanh()
@@ -718,8 +718,8 @@ class Halved(nn.Module):
 
 def test_the_methods_that_take_any_energy_are_named_and_do(foreign: dict[str, Energy]) -> None:
     models = {"one-step models": one_step_model(), "flows": uf.Flow(network(1), (4,))}
-    assert models.keys() == ANY_ENERGY.keys()
-    for kind, methods in ANY_ENERGY.items():
+    assert models.keys() == find_gradient_free().keys()
+    for kind, methods in find_gradient_free().items():
         model = models[kind]
         for name in OPAQUE:
             problem = Problem(model=model, target=uf.Target(model, foreign[name]))
@@ -736,7 +736,7 @@ def test_methods_that_follow_a_gradient_refuse_before_training_and_name_others(
     with pytest.raises(InputError, match=r"this energy has none .*takes any energy: write one of") as refused:
         uf.unlearn(uf.Target(model, foreign[name]), UNLEARNERS[method], tmp_path)
     assert list(tmp_path.iterdir()) == []
-    for methods in ANY_ENERGY.values():
+    for methods in find_gradient_free().values():
         assert all(free in str(refused.value) for free in methods)
 
 

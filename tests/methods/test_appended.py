@@ -12,7 +12,7 @@ from unflow.energies import CallableEnergy
 from unflow.ground.errors import InputError
 from unflow.ground.streams import stream
 from unflow.methods import ERFM, OTFM
-from unflow.methods.appended import appended_net, chained
+from unflow.methods.appended import append_flow, new_appended_net
 from unflow.models import Chain, Flow
 from unflow.nets import MLP, NETS, UNet, net_config, new_net
 from unflow.target import Target
@@ -55,7 +55,7 @@ def problem(model: Flow | Chain) -> Problem:
 
 @pytest.mark.parametrize("name", CONFIGS)
 def test_without_sizes_the_net_is_of_the_originals_own_architecture(name: str) -> None:
-    net = appended_net(Problem(model=flow(name)), None, None, seed=0)
+    net = new_appended_net(Problem(model=flow(name)), None, None, seed=0)
     assert type(net) is NETS[name]
     assert net_config(net) == CONFIGS[name] | ({"depth": 2} if name == "mlp" else {})
 
@@ -63,8 +63,8 @@ def test_without_sizes_the_net_is_of_the_originals_own_architecture(name: str) -
 @pytest.mark.parametrize("name", CONFIGS)
 def test_a_fresh_net_makes_the_chain_the_original_itself(name: str) -> None:
     model = flow(name)
-    net = appended_net(Problem(model=model), None, None, seed=0)
-    chain = chained(Problem(model=model), net, steps=3)
+    net = new_appended_net(Problem(model=model), None, None, seed=0)
+    chain = append_flow(Problem(model=model), net, steps=3)
     z = model.prior(5, stream(3))
     assert torch.equal(chain.push(z), model.push(z))
     assert isinstance(chain.after, Flow)
@@ -75,23 +75,23 @@ def test_a_fresh_net_makes_the_chain_the_original_itself(name: str) -> None:
 def test_the_original_of_a_chain_is_its_first_model() -> None:
     chain = Chain(flow("unet"), Flow(MLP((1, 4, 4), 8, 1), (1, 4, 4)))
     for model in (chain, Chain(chain, Flow(MLP((1, 4, 4), 8, 1), (1, 4, 4)))):
-        assert isinstance(appended_net(Problem(model=model), None, None, seed=0), UNet)
+        assert isinstance(new_appended_net(Problem(model=model), None, None, seed=0), UNet)
 
 
 @pytest.mark.parametrize("sizes", [{"width": 24}, {"depth": 1}, {"width": 8, "depth": 5}])
 def test_an_mlp_may_have_another_size_and_keeps_the_rest(sizes: dict[str, int]) -> None:
-    net = appended_net(Problem(model=flow("mlp")), sizes.get("width"), sizes.get("depth"), seed=0)
+    net = new_appended_net(Problem(model=flow("mlp")), sizes.get("width"), sizes.get("depth"), seed=0)
     assert net_config(net) == CONFIGS["mlp"] | {"depth": 2} | sizes
 
 
 @pytest.mark.parametrize(("depth", "expected"), [(1, 1), (2, 2), (3, 2), (4, 2), (5, 2), (6, 3)])
 def test_by_default_an_mlp_has_half_the_layers(depth: int, expected: int) -> None:
     model = Flow(MLP((2,), 8, depth), (2,))
-    assert net_config(appended_net(Problem(model=model), None, None, seed=0))["depth"] == expected
+    assert net_config(new_appended_net(Problem(model=model), None, None, seed=0))["depth"] == expected
 
 
 def test_the_seed_decides_the_weights() -> None:
-    one, two, other = (appended_net(Problem(model=flow("unet")), None, None, seed) for seed in (1, 1, 2))
+    one, two, other = (new_appended_net(Problem(model=flow("unet")), None, None, seed) for seed in (1, 1, 2))
     assert all(map(torch.equal, one.parameters(), two.parameters()))
     assert not all(map(torch.equal, one.parameters(), other.parameters()))
 

@@ -88,7 +88,7 @@ def test_exact_moves_have_the_law_of_the_target_and_move_the_least_mass(name: st
 
 
 def test_the_law_on_four_atoms_is_the_target_to_the_sampling_error() -> None:
-    """A finite room: uniform latents in four cells of unequal size, one of them forgotten up to exp(-2)."""
+    """A finite space: uniform latents in four cells of unequal size, one of them forgotten up to exp(-2)."""
 
     class Cells(nn.Module):
         def forward(self, z: Tensor) -> Tensor:

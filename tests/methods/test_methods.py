@@ -1,4 +1,4 @@
-"""Every row of methods says what it is called, and what it does."""
+"""Every row of methods has a label, a one-line summary, and properties that other packages read."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import pytest
 from torch import nn
 
-from unflow.methods import ERFM, UNLEARNERS, UOT, method_label, method_summary
-from unflow.training.method import Problem, Untrained, settings
+from unflow.methods import ERFM, UNLEARNERS, UOT, LatentTransport, method_label, method_summary
+from unflow.training.method import Problem, Untrained, find_gradient_free, settings
 
 
 def test_no_two_rows_have_one_label() -> None:
@@ -65,7 +65,7 @@ def test_label_and_summary_are_no_hyper_parameters(row: str) -> None:
     assert not {"label", "summary"} & settings(UNLEARNERS[row]).keys()
 
 
-def test_a_variant_says_in_which_way_it_differs() -> None:
+def test_label_and_summary_follow_the_hyper_parameters() -> None:
     assert ERFM(weighting="resample").label == UNLEARNERS["erfm_resample"].label
     assert dataclasses.replace(UOT(), pool="tilted").summary == UNLEARNERS["uot_tilted"].summary
 
@@ -73,6 +73,19 @@ def test_a_variant_says_in_which_way_it_differs() -> None:
 def test_a_name_that_is_no_row_is_its_own_label() -> None:
     assert method_label("original") == "original"
     assert method_summary("original") == ""
+
+
+def test_the_methods_that_follow_no_gradient_are_found() -> None:
+    free = {kind: set(rows) for kind, rows in find_gradient_free().items()}
+    assert free["one-step models"] > {"latent_transport", "latent_transport_chain", "reject"}
+    assert free["flows"] == {"erfm", "erfm_prior", "erfm_resample", "erfm_resample_prior", "reject"}
+    following = {"uot", "uot_tilted", "latent_transport_uot", "gradient_ascent"}
+    assert {row for row, method in UNLEARNERS.items() if method.needs_gradient} == following
+    assert LatentTransport(coupling="flow_project").needs_gradient
+
+
+def test_only_the_retrained_model_is_watched_on_held_out_data() -> None:
+    assert [row for row, method in UNLEARNERS.items() if method.watches_held_out] == ["retrained"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,5 +99,5 @@ class Plain(Untrained):
         return problem.model
 
 
-def test_a_method_that_says_nothing_has_its_class_name_and_the_first_line_of_its_docstring() -> None:
+def test_a_method_without_label_and_summary_has_its_class_name_and_the_first_line_of_its_docstring() -> None:
     assert (Plain().label, Plain().summary) == ("Plain", "Return the model as it is.")

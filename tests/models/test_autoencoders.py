@@ -28,7 +28,7 @@ from unflow.training.originals.autoencoding import Autoencoding
 from unflow.training.originals.base_models import new_model, train_model
 from unflow.training.originals.classification import Classification
 from unflow.training.originals.flow_matching import FlowMatching
-from unflow.training.originals.reconstruction import Eye, ReconstructionLoss, between
+from unflow.training.originals.reconstruction import FrozenCritic, ReconstructionLoss, mix_latents
 
 NET = {"net": "conv_autoencoder", "latent": 3, "width": 8, "depth": 1}
 
@@ -120,7 +120,8 @@ def critic(depth: int = 2) -> Classifier:
 
 def test_the_weighted_terms_are_added() -> None:
     net, x = autoencoder().eval().net, images(4)
-    noise, label, reader, eye = torch.zeros(4, 3), torch.tensor([0, 1, 1, 0]), nn.Linear(3, 2), Eye(critic())
+    noise, label = torch.zeros(4, 3), torch.tensor([0, 1, 1, 0])
+    reader, eye = nn.Linear(3, 2), FrozenCritic(critic())
     far, turn = torch.randn(4, 3, generator=stream(2)), torch.zeros(4, 4)  # it does not turn its head
     z, y = net.encode(x), net(x)
     expected = (y - x).square().mean() + 2 * eye.distance(y, x) + 3 * nnf.cross_entropy(reader(z), label)
@@ -134,7 +135,7 @@ def test_the_weighted_terms_are_added() -> None:
 
 
 def test_consistency_trains_the_decoder_alone() -> None:
-    net, x, eye, reader = autoencoder().eval().net, images(4), Eye(critic()), nn.Linear(3, 2)
+    net, x, eye, reader = autoencoder().eval().net, images(4), FrozenCritic(critic()), nn.Linear(3, 2)
     zeros = torch.zeros(4, 3), torch.tensor([0, 1, 1, 0]), torch.zeros(4, 3), torch.zeros(4, 4)
     gradients = []
     for consistency in (0.0, 1.0):
@@ -147,7 +148,7 @@ def test_consistency_trains_the_decoder_alone() -> None:
 
 def test_latents_between_two_keep_the_variance_of_independent_ones() -> None:
     z = torch.randn(4001, 3, generator=stream(3))
-    mixed = between(z)
+    mixed = mix_latents(z)
     assert mixed.shape == z.shape
     assert torch.equal(mixed[:2001], z[:2001])
     torch.testing.assert_close(mixed[2001:].std(0), torch.ones(3), rtol=0, atol=0.05)
@@ -155,7 +156,7 @@ def test_latents_between_two_keep_the_variance_of_independent_ones() -> None:
 
 def test_the_perceptual_distance_compares_directions_of_maps_place_by_place() -> None:
     model, (x, y) = critic(), images(6).chunk(2)
-    eye = Eye(model)
+    eye = FrozenCritic(model)
     assert float(eye.distance(x, x)) == 0
     torch.testing.assert_close(eye.distance(x, y), eye.distance(y, x))
     expected = torch.zeros(())
@@ -169,7 +170,7 @@ def test_the_perceptual_distance_compares_directions_of_maps_place_by_place() ->
 def test_the_critic_is_copied_and_its_images_get_gradients() -> None:
     model, x = critic().train(), images(4).requires_grad_()
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    eye = Eye(model).train()
+    eye = FrozenCritic(model).train()
     (eye.distance(x, images(4, 1)) + eye(x).sum()).backward()
     assert x.grad is not None
     assert float(x.grad.abs().sum()) > 0

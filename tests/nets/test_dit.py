@@ -46,7 +46,7 @@ from unflow.target import Target
 from unflow.training.loop import fit
 from unflow.training.low_rank import LowRank
 from unflow.training.method import Part, Problem
-from unflow.training.partly import adapt
+from unflow.training.trained_weights import adapt
 
 GUIDE = Path(__file__).parents[2] / "docs" / "scaling.md"
 SHAPE, CLASSES = (4, 8, 8), 5
@@ -477,13 +477,20 @@ def test_what_uot_keeps_is_what_the_formula_says() -> None:
     prepared = method.prepare(problem, stream(0))
     parts = method.init(problem, prepared, seed=0)
 
-    def descend(name: str, /, *args: Any) -> Tensor:
-        loss = parts[name].loss(*args)
-        loss.backward()
-        parts[name].optimizer.step()
-        return loss.detach()
+    class Descent:
+        def __call__(self, name: str, /, *args: Any) -> Tensor:
+            loss = parts[name].loss(*args)
+            loss.backward()
+            parts[name].optimizer.step()
+            return loss.detach()
 
-    method.step(parts, method.draw(prepared, stream(1)), descend, 0.0)
+        def with_outputs(self, name: str, /, *args: Any) -> tuple[Tensor, ...]:
+            loss, *outputs = parts[name].loss(*args)
+            loss.backward()
+            parts[name].optimizer.step()
+            return loss.detach(), *outputs
+
+    method.step(parts, method.draw(prepared, stream(1)), Descent(), 0.0)
     generator, potential = parts["generator"], parts["potential"]
 
     def moments(part: Part) -> int:

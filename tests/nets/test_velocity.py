@@ -24,7 +24,7 @@ from unflow.ground.files import sha256_module
 from unflow.ground.streams import stream
 from unflow.mathematics.paths import expand
 from unflow.methods import ERFM, UNLEARNERS, LatentFlow
-from unflow.methods.appended import appended_config
+from unflow.methods.appended import describe_appended_net
 from unflow.models import Filtered, Flow, FlowMap, GenerativeModel, Labelled, plain_module
 from unflow.nets import (
     MLP,
@@ -577,9 +577,9 @@ class Theirs10(nn.Module):
 
 def test_an_appended_flow_is_of_the_same_network_without_guidance_or_prediction() -> None:
     net = classes(label=2, null_label=3, guidance=4.0)
-    chained = appended_config(Problem(model=Flow(net, (2,))), None, None)
+    chained = describe_appended_net(Problem(model=Flow(net, (2,))), None, None)
     assert chained == net.config | {"guidance": 1.0, "noise_at": 0}
-    assert appended_config(Problem(model=Labelled(Flow(net, (2,)), SHARES)), None, None) == chained
+    assert describe_appended_net(Problem(model=Labelled(Flow(net, (2,)), SHARES)), None, None) == chained
     data = AdaptedVelocity(Theirs10(plain_net(1).config), (2,), "t, x", predicts="data")
     assert build_net(plain_velocity(data.config)).predicts == "velocity"
     for other in (net_config(plain_net(1)), average_classes().config):

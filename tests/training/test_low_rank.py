@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from test_partly import CHANGING, Right, model, problem, small
+from test_trained_weights import CHANGING, Right, model, problem, small
 from torch import Tensor, nn
 
 import unflow as uf
@@ -20,10 +20,10 @@ from unflow.models import FlowMap, Generator
 from unflow.nets import MLP
 from unflow.training.loop import fit
 from unflow.training.losses import OutputLoss
-from unflow.training.low_rank import LowRank, LowRankSum, adaptable
+from unflow.training.low_rank import LowRank, LowRankSum, find_adaptable_layers
 from unflow.training.method import Part, Parts, Problem
 from unflow.training.originals.flow_matching import FlowMatching
-from unflow.training.partly import adapt, merge
+from unflow.training.trained_weights import adapt, merge
 
 READ_WEIGHTS = ("saliency", "selective_amnesia")
 
@@ -147,7 +147,7 @@ def test_every_method_changes_weights_by_the_rank_and_no_others(name: str) -> No
     assert result.lineage["adapters"] == {"rank": 2, "alpha": None}
     after = dict(result.model.named_parameters())
     change = {key: after[key] - weight for key, weight in before.named_parameters()}
-    chosen = {f"net.{key}" for key in adaptable(before.net) if "layers" in key}
+    chosen = {f"net.{key}" for key in find_adaptable_layers(before.net) if "layers" in key}
     assert {key for key, each in change.items() if each.any()} == chosen
     trainings = 2 if name == "latent_transport_uot" else 1
     assert {rank_of(change[key]) for key in chosen} == {2 * trainings}
@@ -208,7 +208,7 @@ def test_a_shared_weight_and_one_made_of_others_take_no_adapter() -> None:
     first, second, third = (nn.Linear(4, 4) for _ in range(3))
     second.weight = first.weight
     net = nn.Sequential(first, second, nn.utils.parametrizations.spectral_norm(third), nn.Linear(4, 2))
-    assert list(adaptable(net)) == ["3.weight"]
+    assert list(find_adaptable_layers(net)) == ["3.weight"]
 
 
 @pytest.mark.parametrize(

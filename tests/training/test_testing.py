@@ -162,7 +162,7 @@ NOISE = stream(7)
 
 @dataclass(frozen=True)
 class Claims:
-    """What a broken energy says about itself."""
+    """The properties that a broken energy claims to have."""
 
     function: Callable[[Tensor], Tensor]
     lower_bound: float = -math.inf

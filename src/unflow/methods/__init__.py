@@ -18,7 +18,7 @@ from unflow.methods.latent_transport import LatentTransport
 from unflow.methods.ot_fm import OTFM
 from unflow.methods.uot import UOT
 from unflow.training.low_rank import LowRank
-from unflow.training.method import Method, Problem, Trained, Training, Untrained, as_method, settings
+from unflow.training.method import KNOWN, Method, Problem, Trained, Training, Untrained, as_method, settings
 from unflow.training.originals import TRAINERS, Autoencoding, Classification, Distill, FlowMatching, MeanFlow
 
 __all__ = [
@@ -76,10 +76,12 @@ UNLEARNERS: dict[str, Method] = {
     "reject": Reject(),
     "retrained": Retrain(),
 }
-"""Row name -> method in its one default configuration; a variant carries its own name or options."""
+"""Row name -> method, in the default configuration of that row."""
+
+KNOWN.update(UNLEARNERS)
 
 INSTALLED = Registry("unflow.methods", UNLEARNERS, as_method)
-"""``UNLEARNERS``, and the methods of installed packages: what a command knows by name."""
+"""``UNLEARNERS`` and the methods of installed packages: all names that commands accept."""
 
 
 def method_label(row: str) -> str:
@@ -88,9 +90,9 @@ def method_label(row: str) -> str:
 
 
 def method_summary(row: str) -> str:
-    """Return one line on a row of ``UNLEARNERS`` or of an installed package, which is not imported for it.
+    """Return one line on a row of ``UNLEARNERS`` or a method of an installed package; "" for other names.
 
-    "" for every other name.
+    No package is imported.
     """
     if row in UNLEARNERS:
         return UNLEARNERS[row].summary

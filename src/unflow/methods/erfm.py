@@ -11,27 +11,25 @@ from torch import Tensor, nn
 from unflow.ground.errors import InputError, choose
 from unflow.mathematics.couplings import COUPLINGS
 from unflow.mathematics.paths import new_path
-from unflow.methods.appended import appended_config, appended_net, chained
+from unflow.methods.appended import append_flow, describe_appended_net, new_appended_net
 from unflow.models import Flow
 from unflow.target import Bank, Target
 from unflow.training.method import (
-    Descend,
     Parts,
     Problem,
     Tensors,
-    Training,
     draw_rows,
     draw_weighted,
     require_batch,
     require_unlabelled,
     target_of,
 )
-from unflow.training.originals.flow_matching import flow_of, velocity_part
+from unflow.training.originals.flow_matching import VelocityTraining, flow_of, make_velocity_part
 
 
 @dataclass(frozen=True, kw_only=True)
-class ERFM(Training):
-    r"""Flow matching towards the target, from samples of the original model and an energy alone.
+class ERFM(VelocityTraining):
+    r"""Flow matching towards the target q*; needs only samples of the original model and an energy.
 
         L(theta) = E[ w(x1) || v_theta(x_t, t) - (x1 - x0) ||^2 ],    w = (q*/q0) / sup(q*/q0)
 
@@ -39,14 +37,14 @@ class ERFM(Training):
     Theorem 4.1). The defaults are the paper's; ``resample`` with an exact OT plan is ours.
 
     Attributes:
-        place: "chain" puts a new flow q0 -> q* after the original (removable, hence recoverable);
-            "prior" trains the original flow's own weights, noise -> q*.
-        weighting: "importance" multiplies the loss by w; "resample" draws x1 with probability ∝ w,
-            which has the same expected gradient.
-        coupling: "independent" or "exact_ot". An OT plan needs ``resample``: weighting the loss after
-            the plan would change the law of x0.
-        thin: with "chain" and "resample", x1 of a block are the rows of the block that rejection keeps,
-            and draws ∝ w in place of the rest: a retained sample may then stay where it is.
+        place: "chain" adds a new flow q0 -> q* after the original, which stays recoverable; "prior" trains
+            the original flow's own weights, noise -> q*.
+        weighting: "importance" multiplies the loss by w; "resample" draws x1 with probability ∝ w, which has
+            the same expected gradient.
+        coupling: "independent" or "exact_ot". An OT plan needs ``resample``: weighting the loss after the
+            plan would change the law of x0.
+        thin: with "chain" and "resample": the x1 of a block are the rows of the block that rejection sampling
+            keeps, and draws ∝ w for the other rows, so that retained samples can stay in place.
         block_size: rows of one OT plan; plans are made once, before training.
         bank_size: samples of the original model, drawn and scored once.
         integration_steps: of the appended flow ("chain").
@@ -77,7 +75,7 @@ class ERFM(Training):
 
     @property
     def label(self) -> str:
-        """ERFM, and in which way this is not the paper's."""
+        """ERFM, and how this configuration differs from the paper's."""
         variants = {"resampled": self.weighting == "resample", "in place": self.place == "prior"}
         chosen = ", ".join(word for word, holds in variants.items() if holds)
         return f"ERFM ({chosen})" if chosen else "ERFM"
@@ -105,14 +103,14 @@ class ERFM(Training):
         require_batch(self.bank_size, max(self.batch_size, self.block_size), "samples (bank_size)")
 
     def check(self, problem: Problem) -> None:
-        """Raise InputError for a model that is not trained in place, or a network that cannot be appended."""
+        """Raise InputError for a model that cannot be trained in place or have a flow appended."""
         super().check(problem)
         if self.place == "prior":
             require_unlabelled(problem, "place=prior")
         if self.place == "prior" and not isinstance(problem.model, Flow):
             raise InputError("got a chained model with place=prior; expected a Flow: write place=chain")
         if self.place == "chain":
-            appended_config(problem, self.width, self.depth)
+            describe_appended_net(problem, self.width, self.depth)
 
     def prepare(self, problem: Problem, generator: torch.Generator) -> Tensors:
         """Return pairs {x0, x1} (resample) or samples {x0, x1, weight} (importance)."""
@@ -125,7 +123,7 @@ class ERFM(Training):
         ratio = target.density_ratio(bank.energy)
         blocks = [
             self._pairs(source[rows], Bank(*(part[rows] for part in bank)), bank.x, ratio, target, generator)
-            for rows in torch.randperm(self.bank_size, generator=generator).split(self.block_size)
+            for rows in torch.split(torch.randperm(self.bank_size, generator=generator), self.block_size)
         ]
         x0, x1 = (torch.cat(column) for column in zip(*blocks, strict=True))
         return {"x0": x0, "x1": x1}
@@ -133,7 +131,7 @@ class ERFM(Training):
     def _pairs(
         self, x0: Tensor, block: Bank, x: Tensor, ratio: Tensor, target: Target, generator: torch.Generator
     ) -> tuple[Tensor, Tensor]:
-        """Return one block of source rows beside rows of law q*."""
+        """Return one block of source rows, and rows of law q* paired with them."""
         x1 = draw_weighted(x, ratio, len(x0), generator)
         if self.thin:
             kept = target.accept(block, generator)
@@ -141,13 +139,13 @@ class ERFM(Training):
         return x0, x1[choose(COUPLINGS, self.coupling, "coupling")().pair(x0, x1)]
 
     def init(self, problem: Problem, prepared: Tensors, seed: int) -> Parts:
-        """Return a new network after the flow ("chain") or the flow's own ("prior")."""
+        """Return a new velocity ("chain"), or a copy of the original's ("prior")."""
         chain = self.place == "chain"
-        net = appended_net(problem, self.width, self.depth, seed) if chain else flow_of(problem).net
-        return {"velocity": velocity_part(net, new_path(self.path), self.learning_rate, self.average)}
+        net = new_appended_net(problem, self.width, self.depth, seed) if chain else flow_of(problem).net
+        return {"velocity": make_velocity_part(net, new_path(self.path), self.learning_rate, self.average)}
 
     def draw(self, prepared: Tensors, generator: torch.Generator) -> Tensors:
-        """Draw pairs (together after a plan, apart otherwise) and times."""
+        """Draw pairs, planned or independent, times, and the weights of an importance-weighted loss."""
         n = len(prepared["x0"])
         rows0 = draw_rows(n, self.batch_size, generator)
         paired = self.weighting == "resample" and (self.coupling != "independent" or self.thin)
@@ -158,14 +156,9 @@ class ERFM(Training):
             batch["weight"] = prepared["weight"][rows1]
         return batch
 
-    def step(self, parts: Parts, batch: Tensors, descend: Descend, progress: float) -> Tensors:
-        """Take one step on the velocity."""
-        weight = [batch["weight"]] if "weight" in batch else []
-        return {"loss": descend("velocity", batch["x0"], batch["x1"], batch["t"], *weight)}
-
     def result(self, problem: Problem, parts: Parts) -> nn.Module:
-        """Return the original with the new flow after it, or the retrained flow alone."""
+        """Return the original followed by the new flow, or the flow trained in place."""
         net = parts["velocity"].average
         if self.place == "chain":
-            return chained(problem, net, self.integration_steps)
+            return append_flow(problem, net, self.integration_steps)
         return flow_of(problem).with_velocity(net)

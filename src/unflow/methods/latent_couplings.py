@@ -1,4 +1,4 @@
-"""Where each latent goes: couplings of the prior with the prior tilted by the target's density ratio."""
+"""Couplings of the prior with the prior tilted by the target's density ratio."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ from unflow.training.method import draw_weighted
 class LatentLaw:
     r"""The law of latents whose push-forward is the target: p(z) r(z) with r(z) = (q*/q0)(G0(z)).
 
-    What moves the least mass keeps z with probability min(1, r) and moves the others to the *residual*:
+    The coupling that moves the least mass keeps z with probability min(1, r) and moves the rest of the mass
+    to the *residual*:
 
         p(z) r(z) = p(z) min(1, r(z)) + p(z) (r(z) - 1)+
 
@@ -31,7 +32,7 @@ class LatentLaw:
         bank: latents of the prior with their outputs and energies.
 
     Raises:
-        InputError: for an energy without a lower bound, whose r has no supremum.
+        InputError: for an energy without a lower bound, for which r has no supremum.
     """
 
     def __init__(self, target: Target, bank: Bank) -> None:
@@ -45,7 +46,7 @@ class LatentLaw:
 
     @classmethod
     def draw(cls, target: Target, n: int, generator: torch.Generator) -> LatentLaw:
-        """Return the law with a bank of n latents; warns where the request leaves few of them."""
+        """Return the law with a bank of n latents; warn if the effective sample size is small."""
         bank = target.bank(n, generator)
         target.effective_sample_size(bank.energy)
         return cls(target, bank)
@@ -54,7 +55,7 @@ class LatentLaw:
     def _energy(self, z: Tensor, batch_size: int = 4096) -> Tensor:
         x = self.target.model.push_batches(z)
         energy = torch.cat([self.target.energy(chunk) for chunk in in_batches(x, batch_size)])
-        require_finite(energy)  # NaN would look like a latent that is never accepted
+        require_finite(energy)  # a NaN would count as a latent that is never accepted
         return energy
 
     def _ratio(self, energy: Tensor) -> Tensor:
@@ -66,26 +67,26 @@ class LatentLaw:
         return (self.ratio - 1).clamp(min=0)
 
     def keep(self, generator: torch.Generator) -> Tensor:
-        """Return which latents of the bank stay, with probability min(1, r); booleans [n]."""
-        return _coins(self.ratio, generator) < self.ratio
+        """Return which latents of the bank stay, each with probability min(1, r); booleans [n]."""
+        return _draw_uniform(self.ratio, generator) < self.ratio
 
     def accept(self, z: Tensor, generator: torch.Generator) -> Tensor:
         """Return which latents the residual accepts, with probability (r - 1)+ / sup (r - 1); [batch]."""
         excess = self._ratio(self._energy(z)) - 1
-        return _coins(excess, generator) * (self.supremum - 1) < excess
+        return _draw_uniform(excess, generator) * (self.supremum - 1) < excess
 
 
-def _coins(like: Tensor, generator: torch.Generator) -> Tensor:
+def _draw_uniform(like: Tensor, generator: torch.Generator) -> Tensor:
     return torch.rand(len(like), generator=generator).to(like)
 
 
 class Move(ABC):
-    """One way to carry latents on that may not stay; what does not arrive is left to the next."""
+    """One way to move rejected latents; those that do not arrive are left to the next move."""
 
     needs_gradient: ClassVar[bool] = False
-    """Whether it follows the gradient of the energy."""
+    """Whether the move follows the gradient of the energy."""
     needs_normal: ClassVar[bool] = False
-    """Whether it would leave the law of a prior that is not normal."""
+    """Whether the move needs a normal prior."""
 
     @abstractmethod
     def __call__(self, law: LatentLaw, z: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -94,7 +95,7 @@ class Move(ABC):
 
 @dataclass(frozen=True)
 class MaximalMove(Move):
-    """z' drawn from the residual, whatever z is: exact, and far."""
+    """z' drawn from the residual, independently of z: exact, and over long distances."""
 
     def __call__(self, law: LatentLaw, z: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Return rows of the bank; all have arrived."""
@@ -106,10 +107,10 @@ class MaximalMove(Move):
 class MatchMove(Move):
     """z' drawn from the residual, and paired at the least total squared distance (arXiv 2302.00482).
 
-    Exact, and in few dimensions near; in many, where no draw is near, hardly nearer than any other.
+    The move is exact. In few dimensions the partners are near; in many, hardly nearer than other draws.
 
     Attributes:
-        block_size: rows of one plan, whose time grows with their cube.
+        block_size: rows of one plan, whose time is cubic in them.
     """
 
     block_size: int = 512
@@ -122,21 +123,21 @@ class MatchMove(Move):
 
 @dataclass(frozen=True)
 class ShiftMove(Move):
-    """The affine map T that is optimal between the Gaussians of z and of the residual (``gaussian_map``)."""
+    """T(z), T the optimal affine map between the Gaussians of z and of the residual (``gaussian_map``)."""
 
     def __call__(self, law: LatentLaw, z: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Return T(z), within the box of the bank; it has arrived where the residual accepts it."""
-        low, high = law.bank.z.amin(0), law.bank.z.amax(0)  # a uniform prior ends somewhere
+        """Return T(z), clamped to the range of the bank; it has arrived if the residual accepts it."""
+        low, high = law.bank.z.amin(0), law.bank.z.amax(0)  # a uniform prior has bounded support
         moved = gaussian_map(z, law.bank.z, law.residual).clamp(low, high)
         return moved, law.accept(moved, generator)
 
 
 @dataclass(frozen=True)
 class RedrawMove(Move):
-    """z mixed with fresh noise, if the residual accepts it: z' = sqrt(1 - share) z + sqrt(share) noise.
+    """z' = sqrt(1 - share) z + sqrt(share) noise, if the residual accepts it.
 
     Attributes:
-        share: of the variance that is renewed, in (0, 1]; moves of 1 are rejection sampling, exact.
+        share: share of the variance that is renewed, in (0, 1]; a share of 1 is exact rejection sampling.
     """
 
     share: float
@@ -144,7 +145,7 @@ class RedrawMove(Move):
     needs_normal: ClassVar[bool] = True
 
     def __call__(self, law: LatentLaw, z: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Return the mixture where it is accepted, and z itself elsewhere."""
+        """Return the mixture where it is accepted, and z elsewhere."""
         noise = law.target.model.prior(len(z), generator)
         mixed = (1 - self.share) ** 0.5 * z + self.share**0.5 * noise
         accepted = law.accept(mixed, generator)
@@ -158,7 +159,7 @@ class ProjectMove(Move):
     Attributes:
         steps: of Adam.
         rate: of Adam.
-        tau: >= 0, how much z' is held at z.
+        tau: >= 0, weight of the distance to z.
     """
 
     steps: int = 60
@@ -169,7 +170,7 @@ class ProjectMove(Move):
     needs_normal: ClassVar[bool] = True
 
     def __call__(self, law: LatentLaw, z: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Return the end of each descent; it has arrived where the residual accepts it."""
+        """Return the end of each descent; it has arrived if the residual accepts it."""
         with evaluating(law.target.model):
             moved = torch.cat([self._descend(law.target, chunk) for chunk in in_batches(z, 4096)])
         return moved, law.accept(moved, generator)
@@ -189,7 +190,7 @@ class ProjectMove(Move):
 
 @dataclass(frozen=True)
 class FlowMove(Move):
-    """S(z), the end of a flow of latents.
+    """S(z), the image of z under a flow of latents.
 
     Attributes:
         flow: S.
@@ -198,16 +199,16 @@ class FlowMove(Move):
     flow: Flow
 
     def __call__(self, law: LatentLaw, z: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Return S(z); it has arrived where the residual accepts it."""
+        """Return S(z); it has arrived if the residual accepts it."""
         moved = self.flow.push_batches(z)
         return moved, law.accept(moved, generator)
 
 
 SHIFTS: tuple[Move, ...] = (ShiftMove(),) * 4
-"""What one map carries to where the residual does not accept it is carried on by the next."""
+"""Each map moves the latents that have not arrived after the map before."""
 
 REDRAWS: tuple[Move, ...] = tuple(RedrawMove(round(0.09 * k, 2)) for k in range(1, 11))
-"""Near first, then further away."""
+"""Moves of increasing distance."""
 
 
 def gaussian_map(z: Tensor, other: Tensor, weight: Tensor) -> Tensor:
@@ -215,8 +216,8 @@ def gaussian_map(z: Tensor, other: Tensor, weight: Tensor) -> Tensor:
 
         T(z) = m1 + A (z - m0),    A = C0^(-1/2) (C0^(1/2) C1 C0^(1/2))^(1/2) C0^(-1/2)
 
-    (arXiv 1803.00567, Remark 2.31.) With n rows in d dimensions C0 is (n C + d V) / (n + d), V the mean
-    variance of ``other`` times the identity, so that few rows may meet many dimensions.
+    (arXiv 1803.00567, Remark 2.31.) With n rows in d dimensions, C0 is (n C + d V) / (n + d), where V is the
+    mean variance of ``other`` times the identity: this regularises C0 for few rows in many dimensions.
 
     Args:
         z: [n, *shape], with mean m0 and covariance C.
@@ -241,45 +242,46 @@ def _moments(x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
 
 def _power(C: Tensor, exponent: float) -> Tensor:
     values, vectors = torch.linalg.eigh(C)
-    return (vectors * values.clamp(min=1e-10) ** exponent) @ vectors.T  # rounding may leave some under 0
+    power: Tensor = (vectors * values.clamp(min=1e-10) ** exponent) @ vectors.T  # rounding: some may be < 0
+    return power
 
 
 class Coupled(NamedTuple):
-    """A bank's latents, each with its partner."""
+    """The latents of a bank, each with its partner."""
 
     z: Tensor
     """z', [n, *prior_shape]."""
     moved: Tensor
-    """Which were not kept, [n]."""
+    """Which latents were not kept, [n]."""
     arrived: Tensor
-    """Which are where the target has mass, [n]; the others are still rejected."""
+    """Which partners the target accepts, [n]; the others are still rejected."""
     matched: Tensor
-    """Which of those that moved were matched with the residual, because hardly any arrived, [n]."""
+    """Which moved latents were matched with the residual because too few had arrived, [n]."""
 
 
-HARDLY_ANY = 0.25
-"""Of the latents that must move: if fewer arrive, the moves are no moves for the request. What is left out
-otherwise has neighbours that show the way; matched as well, it would blur what they show."""
+MIN_ARRIVED = 0.25
+"""Smallest share of the moved latents that must arrive; below it, the moves do not suit the request.
+Above it, the rejected latents are left out: their neighbours have partners, which matching would blur."""
 
 
 def couple(law: LatentLaw, moves: Sequence[Move], generator: torch.Generator) -> Coupled:
-    """Return the bank's latents where they are kept, and where the moves carry them, one after the other.
+    """Return the bank's latents with their partners: themselves if kept, else the results of the moves.
 
-    Where that brings home hardly any, the rejected go by ``MatchMove``: an affine map, say, is the identity
-    where what to forget and what to keep have the same mean and covariance.
+    If too few arrive, the rejected latents move by ``MatchMove``. An affine map, for example, is the identity
+    if the forgotten and the retained latents have the same mean and covariance.
     """
     z, arrived = law.bank.z.clone(), law.keep(generator)
     moved, matched = ~arrived, torch.zeros_like(arrived)
     for move in moves:
         _carry(law, move, z, arrived, generator)
-    if int((moved & arrived).sum()) < HARDLY_ANY * int(moved.sum()):
+    if int((moved & arrived).sum()) < MIN_ARRIVED * int(moved.sum()):
         matched = ~arrived
         _carry(law, MatchMove(), z, arrived, generator)
     return Coupled(z, moved, arrived, matched)
 
 
 def _carry(law: LatentLaw, move: Move, z: Tensor, arrived: Tensor, generator: torch.Generator) -> None:
-    """Move the latents that have not arrived, in place."""
+    """Move the latents that have not arrived; change z and arrived in place."""
     rows = (~arrived).nonzero()[:, 0]
     if len(rows):
         z[rows], arrived[rows] = move(law, z[rows], generator)

@@ -1,4 +1,4 @@
-"""A flow of latents before a one-step model: the model stays as it is, its prior is moved (ours)."""
+"""A flow of latents before an unchanged one-step model, which changes the prior (ours)."""
 
 from __future__ import annotations
 
@@ -15,33 +15,24 @@ from unflow.mathematics.paths import LinearPath
 from unflow.methods.latent_couplings import SHIFTS, LatentLaw, MaximalMove, couple
 from unflow.models import Chain, Flow, Generator
 from unflow.nets import new_net
-from unflow.training.method import (
-    Descend,
-    Parts,
-    Problem,
-    Tensors,
-    Training,
-    model_of,
-    require_batch,
-    target_of,
-)
-from unflow.training.originals.flow_matching import draw_flow_batch, velocity_part
+from unflow.training.method import Parts, Problem, Tensors, model_of, require_batch, target_of
+from unflow.training.originals.flow_matching import VelocityTraining, make_velocity_part
 
 
 @dataclass(frozen=True, kw_only=True)
-class LatentFlow(Training):
+class LatentFlow(VelocityTraining):
     r"""Flow matching in the space of latents, from the prior p(z) to p(z) r(z), r(z) = (q*/q0)(G0(z)).
 
         L(theta) = E || v_theta(z_t, t) - (z' - z) ||^2,    q* = law of G0(S(z)), S the flow of v
 
-    The result is Chain(S, G0): nothing is removed, and taking S off brings everything back.
+    The result is Chain(S, G0). It contains the original: removing S restores it.
 
     Attributes:
-        pairs: of z and z', where the latents that the target keeps stay: "shift" moves the others by the
-            affine map of least cost (where that fails, by matching); "exact_ot" gives them draws of the
-            residual, and plans all pairs again over blocks.
+        pairs: how z is paired with z'. Latents that the target keeps have z' = z. "shift" moves the others by
+            the optimal affine map (if too few arrive, by matching); "exact_ot" draws them from the residual
+            and plans all pairs anew over blocks.
         block_size: rows of one plan.
-        bank_size: latents, pushed and scored once.
+        bank_size: latents, pushed through the model and scored once.
         integration_steps: of the flow.
         width, depth: of the velocity, an MLP.
         average: decay of the weight average that becomes the flow.
@@ -71,7 +62,7 @@ class LatentFlow(Training):
         require_batch(self.bank_size, max(self.batch_size, self.block_size), "latents (bank_size)")
 
     def check(self, problem: Problem) -> None:
-        """Raise InputError for a uniform prior, which no flow of normal noise ends in."""
+        """Raise InputError for a prior that is not normal: a flow starts at normal noise."""
         super().check(problem)
         require_normal(problem, "a flow of its latents")
 
@@ -86,28 +77,20 @@ class LatentFlow(Training):
         return {"x0": x0, "x1": x1}
 
     def init(self, problem: Problem, prepared: Tensors, seed: int) -> Parts:
-        """Return a fresh velocity; its flow starts as the identity."""
+        """Return a fresh velocity, whose flow is the identity."""
         shape = model_of(problem).prior_shape
         net = new_net({"net": "mlp", "shape": shape, "width": self.width, "depth": self.depth}, seed)
-        return {"velocity": velocity_part(net, LinearPath(), self.learning_rate, self.average)}
-
-    def draw(self, prepared: Tensors, generator: torch.Generator) -> Tensors:
-        """Draw pairs and times."""
-        return draw_flow_batch(prepared, self.batch_size, generator)
-
-    def step(self, parts: Parts, batch: Tensors, descend: Descend, progress: float) -> Tensors:
-        """Take one step on the velocity."""
-        return {"loss": descend("velocity", batch["x0"], batch["x1"], batch["t"])}
+        return {"velocity": make_velocity_part(net, LinearPath(), self.learning_rate, self.average)}
 
     def result(self, problem: Problem, parts: Parts) -> nn.Module:
-        """Return the flow with a copy of the model after it."""
+        """Return the flow followed by a copy of the model."""
         model = model_of(problem)
         flow = Flow(parts["velocity"].average, model.prior_shape, "midpoint", self.integration_steps)
         return Chain(flow, copy.deepcopy(model))
 
 
 def latent_flow_of(problem: Problem) -> Flow:
-    """Return the flow that the earlier ``LatentFlow`` has put before the model."""
+    """Return the flow of latents that the earlier ``LatentFlow`` has trained."""
     assert isinstance(problem.earlier, Chain)
     assert isinstance(problem.earlier.base, Flow)
     return problem.earlier.base

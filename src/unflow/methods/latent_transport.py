@@ -1,4 +1,4 @@
-"""Latent transport (ours): move the prior where the target is, then learn the moved outputs."""
+"""Latent transport (ours): move latents to the target, then regress the model on their outputs."""
 
 from __future__ import annotations
 
@@ -47,25 +47,26 @@ LATENT_COUPLINGS: dict[str, tuple[Move, ...]] = {
     "flow_project": (ProjectMove(),),
     "flow_redraw": REDRAWS,
 }
-"""Coupling -> the moves that carry a rejected latent on until it arrives; first the flow, if it is named.
+"""Coupling -> the moves that are applied to a rejected latent in turn until the residual accepts it.
 
-Where they bring home hardly any, the rejected are matched with the residual (``couple``)."""
+"flow..." couplings apply the flow of latents first. If too few latents arrive, the others are matched with
+the residual (``couple``)."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class LatentTransport(Training):
-    r"""Regress G, started at the original G0, on outputs of moved latents: one network, one step.
+    r"""Regress G, started at the original G0, on the outputs of moved latents.
 
         q* = law of G0(z'),    (z, z') a coupling of p(z) and p(z) (q*/q0)(G0(z))
         L(G) = E || G(z) - G0(z') ||^2
 
-    z' = z with probability min(1, q*/q0): the least mass moves. No adversary, no data and, but for
-    "project", no gradient of the energy; the original is not inside the result.
+    z' = z with probability min(1, q*/q0), which moves the least mass. The method needs no adversary, no data
+    and, except for "project", no gradient of the energy. The result does not contain the original.
 
     Attributes:
         coupling: how rejected latents move; a name in ``LATENT_COUPLINGS``.
-        bank_size: latents, pushed, scored and moved once.
-        flow_steps: steps of the flow of latents, for couplings that begin with one.
+        bank_size: latents, pushed through the model, scored and moved once.
+        flow_steps: training steps of the flow of latents, for the "flow..." couplings.
         average: decay of the weight average that becomes the model.
     """
 
@@ -91,25 +92,30 @@ class LatentTransport(Training):
         require_batch(self.bank_size, self.batch_size, "latents (bank_size)")
 
     @property
+    def needs_gradient(self) -> bool:
+        """Whether one of the coupling's moves follows the gradient of the energy."""
+        return any(move.needs_gradient for move in LATENT_COUPLINGS[self.coupling])
+
+    @property
     def _begins_with_flow(self) -> bool:
         return self.coupling.startswith("flow")
 
     def check(self, problem: Problem) -> None:
-        """Raise InputError for an energy or a prior that the coupling cannot work with."""
-        super().check(problem)
-        moves, flow = LATENT_COUPLINGS[self.coupling], self.earlier(problem)
-        if any(move.needs_gradient for move in moves) and not target_of(problem).energy.differentiable:
+        """Raise InputError for an energy or a prior that the coupling cannot use."""
+        target, flow = problem.target, self.earlier(problem)
+        if self.needs_gradient and target is not None and not target.energy.differentiable:
             raise InputError(
                 f"got coupling={self.coupling} with an energy that has no gradient to project by; expected a "
                 "differentiable one: write coupling=shift or flow_redraw"
             )
-        if any(move.needs_normal for move in moves):
+        super().check(problem)
+        if any(move.needs_normal for move in LATENT_COUPLINGS[self.coupling]):
             require_normal(problem, f"coupling={self.coupling}")
         if flow is not None:
             flow.check(problem)
 
     def earlier(self, problem: Problem) -> LatentFlow | None:
-        """Return the flow of latents that the coupling begins with, if it does."""
+        """Return the training of the flow of latents, for the couplings that begin with one."""
         if not self._begins_with_flow:
             return None
         return LatentFlow(
@@ -120,7 +126,10 @@ class LatentTransport(Training):
         )
 
     def prepare(self, problem: Problem, generator: torch.Generator) -> Tensors:
-        """Return latents z and z' that arrived, the outputs y = G0(z'), and which moved or were matched."""
+        """Return latents z, their partners z', the outputs y = G0(z'), and which moved or were matched.
+
+        Pairs whose z' the residual does not accept are left out.
+        """
         law = LatentLaw.draw(target_of(problem), self.bank_size, generator)
         flow = (FlowMove(latent_flow_of(problem)),) if self._begins_with_flow else ()
         coupled = couple(law, flow + LATENT_COUPLINGS[self.coupling], generator)
@@ -136,7 +145,7 @@ class LatentTransport(Training):
         }
 
     def facts(self, prepared: Tensors) -> dict[str, float | None]:
-        """Return the shares that had to move, were matched, did not arrive; mean norms of the moved."""
+        """Return the shares of latents that moved, were matched, were rejected; mean norms of the moved."""
         moved, lost = prepared["moved"], self.bank_size - len(prepared["moved"])
         before, after = (
             float(latent_norm(prepared[name][moved]).mean()) if moved.any() else None
@@ -151,12 +160,12 @@ class LatentTransport(Training):
         }
 
     def init(self, problem: Problem, prepared: Tensors, seed: int) -> Parts:
-        """Return the model's copy in training."""
+        """Return a trainable copy of the model."""
         model = trainable_copy(model_of(problem))
         return {"model": Part(OutputLoss(model), model, self.learning_rate, decay=self.average)}
 
     def draw(self, prepared: Tensors, generator: torch.Generator) -> Tensors:
-        """Draw latents with their new outputs."""
+        """Draw latents with the outputs that they are regressed on."""
         rows = draw_rows(len(prepared["z"]), self.batch_size, generator)
         return {"z": prepared["z"][rows], "y": prepared["y"][rows]}
 

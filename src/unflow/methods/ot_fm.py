@@ -1,4 +1,4 @@
-"""OT-FM: carry the model's samples to real retain data (ContinualFlow's Case 1, arXiv 2506.18747)."""
+"""OT-FM: a flow from the model's samples to real retain data (ContinualFlow's Case 1, arXiv 2506.18747)."""
 
 from __future__ import annotations
 
@@ -11,22 +11,13 @@ from torch import nn
 from unflow.ground.errors import choose
 from unflow.mathematics.couplings import COUPLINGS, pair_blocks
 from unflow.mathematics.paths import LinearPath
-from unflow.methods.appended import appended_config, appended_net, chained
-from unflow.training.method import (
-    Descend,
-    Parts,
-    Problem,
-    Tensors,
-    Training,
-    draw_rows,
-    model_of,
-    require_batch,
-)
-from unflow.training.originals.flow_matching import draw_flow_batch, velocity_part
+from unflow.methods.appended import append_flow, describe_appended_net, new_appended_net
+from unflow.training.method import Parts, Problem, Tensors, draw_rows, model_of, require_batch
+from unflow.training.originals.flow_matching import VelocityTraining, make_velocity_part
 
 
 @dataclass(frozen=True, kw_only=True)
-class OTFM(Training):
+class OTFM(VelocityTraining):
     r"""Flow matching from samples of the original model to retain data, in minibatch OT pairs.
 
         L(theta) = E_{(x0, x1) ~ plan(q0, retain)} || v_theta(x_t, t) - (x1 - x0) ||^2
@@ -70,10 +61,10 @@ class OTFM(Training):
     def check(self, problem: Problem) -> None:
         """Raise InputError for a network that cannot be appended."""
         super().check(problem)
-        appended_config(problem, self.width, self.depth)
+        describe_appended_net(problem, self.width, self.depth)
 
     def prepare(self, problem: Problem, generator: torch.Generator) -> Tensors:
-        """Return pairs {x0, x1}: samples of the model, each with its partner among retain data."""
+        """Return pairs {x0: samples of the model, x1: retain data}."""
         assert problem.retain is not None
         model, retain = model_of(problem), problem.retain
         x0 = model.sample(self.bank_size, generator)
@@ -81,18 +72,10 @@ class OTFM(Training):
         return {"x0": x0, "x1": pair_blocks(COUPLINGS[self.coupling](), x0, x1, self.block_size)}
 
     def init(self, problem: Problem, prepared: Tensors, seed: int) -> Parts:
-        """Return a new network after the model."""
-        net = appended_net(problem, self.width, self.depth, seed)
-        return {"velocity": velocity_part(net, LinearPath(), self.learning_rate, self.average)}
-
-    def draw(self, prepared: Tensors, generator: torch.Generator) -> Tensors:
-        """Draw pairs and times."""
-        return draw_flow_batch(prepared, self.batch_size, generator)
-
-    def step(self, parts: Parts, batch: Tensors, descend: Descend, progress: float) -> Tensors:
-        """Take one step on the velocity."""
-        return {"loss": descend("velocity", batch["x0"], batch["x1"], batch["t"])}
+        """Return a new velocity on the model's samples."""
+        net = new_appended_net(problem, self.width, self.depth, seed)
+        return {"velocity": make_velocity_part(net, LinearPath(), self.learning_rate, self.average)}
 
     def result(self, problem: Problem, parts: Parts) -> nn.Module:
-        """Return the original with the new flow after it."""
-        return chained(problem, parts["velocity"].average, self.integration_steps)
+        """Return the original followed by the new flow."""
+        return append_flow(problem, parts["velocity"].average, self.integration_steps)

@@ -1,4 +1,4 @@
-"""What a potential looks at: samples, or what the classifier behind the energy sees in them."""
+"""Potentials on the features of the classifier behind the energy."""
 
 from __future__ import annotations
 
@@ -19,33 +19,34 @@ class FeaturePotential(nn.Module):
     """v(phi(x)): an MLP on frozen features.
 
     Args:
-        features: phi: [batch, *shape] -> [batch, num_features]; not trained, and not a part of the module.
+        features: phi: [batch, *shape] -> [batch, num_features]; neither trained nor registered.
         width: of the MLP.
         depth: of the MLP.
-        num_features: entries of phi(x).
+        num_features: number of features of one sample.
         seed: of the MLP's weights.
     """
 
     def __init__(self, features: FeatureMap, num_features: int, width: int, depth: int, seed: int) -> None:
         super().__init__()
-        self._features = (features,)  # in a tuple, so that no weight of phi is registered
+        self._features = (features,)  # the tuple keeps the weights of phi from being registered
         sizes: dict[str, Any] = {"width": width, "depth": depth, "num_times": 0, "outputs": 1}
         self.head = new_net({"net": "mlp", "shape": [num_features], **sizes}, seed)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return v(phi(x)), [batch, 1]."""
         (features,) = self._features
-        return self.head(features(x).flatten(1))
+        value: Tensor = self.head(features(x).flatten(1))
+        return value
 
 
-def features_behind(energy: Energy) -> FeatureMap:
+def find_features(energy: Energy) -> FeatureMap:
     """Return phi, the hidden features of the first classifier in an energy.
 
     Raises:
-        InputError: for an energy without one.
+        InputError: for an energy without a classifier.
     """
     if isinstance(energy, Decoded):
-        inner, autoencoder = features_behind(energy.energy), cast(Any, energy.autoencoder)
+        inner, autoencoder = find_features(energy.energy), cast(Any, energy.autoencoder)
         return lambda x: inner(autoencoder.decode(x))
     for module in energy.modules():
         if isinstance(module, Classifier) and hasattr(module.net, "features"):

@@ -12,7 +12,7 @@ from unflow.energies import Energy
 from unflow.ground.errors import InputError
 from unflow.mathematics.divergences import Divergence
 from unflow.methods.latent_transport import LatentTransport
-from unflow.methods.potentials import FeaturePotential, features_behind
+from unflow.methods.potentials import FeaturePotential, find_features
 from unflow.models import GenerativeModel
 from unflow.nets import MLP, new_net
 from unflow.training.method import (
@@ -26,14 +26,13 @@ from unflow.training.method import (
     draw_weighted,
     model_of,
     require_batch,
-    require_gradient,
     target_of,
     trainable_copy,
 )
 
 MAX_RATIO = 1e3
-"""Of densities, in the potential's loss. A potential that falls steeply where the pool has hardly a sample
-would make KL's exponential overflow there; up to this ratio the optimum is the divergence's own."""
+"""Largest density ratio in the potential's loss. Without a limit, KL's exponential would overflow for a
+potential that falls steeply where the pool has few samples; below it, the optimum is unchanged."""
 
 
 class TransportCost(nn.Module):
@@ -42,7 +41,7 @@ class TransportCost(nn.Module):
     Args:
         energy: F.
         strength: lam >= 0.
-        tau: >= 0, free of the data's scale and dimension.
+        tau: >= 0, independent of the data's scale and dimension.
         scale: s^2 > 0.
     """
 
@@ -53,7 +52,8 @@ class TransportCost(nn.Module):
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         """Return c(x, y), [batch]."""
         distance = (x - y).square().flatten(1).sum(1) / self.scale
-        return self.tau / 2 * distance + self.strength * self.energy(y)
+        cost: Tensor = self.tau / 2 * distance + self.strength * self.energy(y)
+        return cost
 
 
 class PotentialLoss(nn.Module):
@@ -80,40 +80,26 @@ class PotentialLoss(nn.Module):
 
 
 class GeneratorLoss(nn.Module):
-    """E[c(G0(z), G(z)) - v(G(z))]; the potential is read, not trained, and so not registered here.
-
-    ``take`` returns what the calls computed, without gradient: the potential's step needs the same
-    numbers, and a second push through G would cost a quarter of the whole step.
-    """
+    """E[c(G0(z), G(z)) - v(G(z))]; potential and cost are not trained, and so not registered here."""
 
     def __init__(self, model: GenerativeModel, potential: nn.Module, cost: TransportCost) -> None:
         super().__init__()
         self.model = model
         self._read = (potential, cost)
-        self._computed: list[tuple[Tensor, Tensor]] = []
-        # Compiled, it would be compiled anew for every length of the list. Not a decorator: that imports
-        # torch's compiler with this module, a second for every command.
-        self._keep = torch.compiler.disable(self._append)
 
-    def forward(self, z: Tensor, origin: Tensor) -> Tensor:
-        """Return the loss for latents z and their original outputs G0(z)."""
+    def forward(self, z: Tensor, origin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the loss for latents z with original outputs G0(z), the samples G(z), and costs [batch].
+
+        Samples and costs carry no gradient. The potential's step needs them: computing G(z) again would cost
+        a quarter of the whole step.
+        """
         potential, transport = self._read
         moved = self.model.push(z)
         cost = transport(origin, moved)
         potential.requires_grad_(False)
-        value = (cost - potential(moved)[:, 0]).mean()
+        loss = (cost - potential(moved)[:, 0]).mean()
         potential.requires_grad_(True)
-        self._keep(moved.detach(), cost.detach())
-        return value
-
-    def _append(self, moved: Tensor, cost: Tensor) -> None:
-        self._computed.append((moved, cost))
-
-    def take(self) -> tuple[Tensor, Tensor]:
-        """Return the moved samples and their costs of all calls since the last ``take``, and forget them."""
-        moved, cost = (torch.cat(column) for column in zip(*self._computed, strict=True))
-        self._computed.clear()
-        return moved, cost
+        return loss, moved.detach(), cost.detach()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,26 +109,26 @@ class UOT(Training):
         L(v) = E_z[ phi1*( v(G(z)) - c(G0(z), G(z)) ) ] + E_y'[ phi2*( -v(y') ) ]
         L(G) = E_z[ c(G0(z), G(z)) - v(G(z)) ],    c(x, y) = tau/2 ||x - y||^2 / s^2 + share lam F(y)
 
-    No real data: y' are the model's own samples. For tau = 0, fixed source, pool "model" and no R1,
-    v* = lam F - kappa with law(G) = q* is stationary. A transport cost tau > 0 keeps retained latents
-    in place and trades that for distance to q*. Semi-dual form: UOTM, arXiv 2305.14777; for
-    unlearning: arXiv 2603.16489, of which this is our reading.
+    The method reads no real data: y' are samples of the model. For tau = 0, fixed source, pool "model" and
+    no R1, v* = lam F - kappa with law(G) = q* is stationary. A transport cost tau > 0 keeps the outputs of
+    retained latents near G0(z), at the price of a larger distance to q*. Semi-dual form: UOTM,
+    arXiv 2305.14777; for unlearning: arXiv 2603.16489, of which this is our reading.
 
     Attributes:
-        start: where G starts and from where transport is paid for: the "original", or "latent_transport",
-            the outputs of moved latents, learned before (``LatentTransport``, its defaults).
+        start: the model that G starts at and that the transport cost is measured from: the "original", or
+            "latent_transport", the result of a ``LatentTransport`` with its defaults, trained first.
         pool: "model": y' from the original (the paper); "tilted": y' from q* by resampling (ours).
         source: "fixed" (phi1*(s) = s) or "relaxed" (phi1 = phi2, the paper's two-sided form).
         tau: >= 0, weight of the scale-free transport cost.
-        share: >= 0, of the target's strength lam that stands in the cost. 1 for the pool "model". A tilted
-            pool already holds q*, to which F in the cost adds q0 exp(-lam F) once more: a small share makes
-            up for what the transport cost keeps, more over-forgets.
+        share: >= 0, share of the target's strength lam in the cost; 1 for the pool "model". A tilted pool
+            already has the law q*, and F in the cost tilts once more: a small share compensates for the
+            transport cost, a larger one over-forgets.
         r1: >= 0, gradient penalty on v at y'.
         anneal_r1: whether the penalty falls linearly to 0 over the training.
-        bank_size: latents (and originals G0(z)) that batches are drawn from.
-        potential: what the potential sees: "samples", or frozen "features" of the guide behind the energy.
+        bank_size: latents (with their outputs G0(z)) that batches are drawn from.
+        potential: input of the potential: "samples", or frozen "features" of the energy's classifier.
         width, depth: of the potential, an MLP.
-        frequencies: of the potential; None: as many as the network of G has, if it has some.
+        frequencies: Fourier frequencies of the potential; None: as many as an MLP inside G has, else 0.
         potential_rate: learning rate of the potential; None: the generator's.
         average: decay of the average of G that becomes the model.
     """
@@ -167,11 +153,12 @@ class UOT(Training):
     needs: ClassVar[frozenset[str]] = frozenset({"target"})
     families: ClassVar[frozenset[str]] = frozenset({"flow_map", "generator"})
     citation: ClassVar[str] = "2603.16489"
+    needs_gradient: ClassVar[bool] = True
     keeps_prepared: ClassVar[bool] = True
 
     @property
     def label(self) -> str:
-        """UOT, and in which way this is not the paper's."""
+        """UOT, and how this configuration differs from the paper's."""
         if self.start == "latent_transport":
             return "UOT (after latent transport)"
         return "UOT (tilted pool)" if self.pool == "tilted" else "UOT"
@@ -195,25 +182,24 @@ class UOT(Training):
         require_batch(self.bank_size, self.batch_size, "samples (bank_size)")
 
     def check(self, problem: Problem) -> None:
-        """Raise InputError for an energy without gradients, before any training."""
+        """Raise InputError for a problem that this or the earlier stage cannot take."""
         super().check(problem)
-        require_gradient(problem, "UOT")
         first = self.earlier(problem)
         if first is not None:
             first.check(problem)
         if self.potential == "features":
-            features_behind(target_of(problem).energy)
+            find_features(target_of(problem).energy)
 
     def uncompilable(self) -> str:
-        """Return the gradient penalty, if there is one."""
+        """Return the name of the gradient penalty's derivative, if there is a penalty."""
         return "the second derivative of a gradient penalty (r1 > 0)" if self.r1 > 0 else ""
 
     def earlier(self, problem: Problem) -> LatentTransport | None:
-        """Return the latent transport that the generator starts from, if it does."""
+        """Return the latent transport whose result the generator starts at, if it does."""
         return LatentTransport() if self.start == "latent_transport" else None
 
     def prepare(self, problem: Problem, generator: torch.Generator) -> Tensors:
-        """Return latents z, the outputs of them where G starts, the pool y', and the scale s^2."""
+        """Return latents z, their outputs by the model that G starts at, the pool y', and the scale s^2."""
         target = target_of(problem)
         bank = target.bank(self.bank_size, generator)
         pool = bank.x
@@ -225,7 +211,7 @@ class UOT(Training):
         return {"z": bank.z, "origin": origin, "pool": pool, "scale": scale.reshape(1)}
 
     def init(self, problem: Problem, prepared: Tensors, seed: int) -> Parts:
-        """Return the potential (from zero) and the generator (from G0, or what came before)."""
+        """Return the potential, which starts at 0, and the generator, which starts at ``start``."""
         target, model = target_of(problem), start_of(problem)
         divergence = target.divergence
         potential = trainable_copy(self._potential(problem, seed))
@@ -252,7 +238,7 @@ class UOT(Training):
         """Return the potential; its last layer starts at 0."""
         model = start_of(problem)
         if self.potential == "features":
-            features = features_behind(target_of(problem).energy)
+            features = find_features(target_of(problem).energy)
             with torch.no_grad():
                 x = model.push(model.prior(1, torch.Generator().manual_seed(seed)))
                 num_features = features(x).flatten(1).shape[1]
@@ -265,7 +251,7 @@ class UOT(Training):
         return new_net(net | {"num_times": 0, "outputs": 1, "frequencies": frequencies}, seed)
 
     def draw(self, prepared: Tensors, generator: torch.Generator) -> Tensors:
-        """Draw latents with their originals, and independent rows of the pool."""
+        """Draw latents with their original outputs, and independent rows of the pool."""
         rows = draw_rows(len(prepared["z"]), self.batch_size, generator)
         others = draw_rows(len(prepared["pool"]), self.batch_size, generator)
         origin = prepared["origin"][rows]
@@ -273,11 +259,9 @@ class UOT(Training):
 
     def step(self, parts: Parts, batch: Tensors, descend: Descend, progress: float) -> Tensors:
         """Take one step on the generator, then one on the potential at the same moved samples."""
-        generator = descend("generator", batch["z"], batch["origin"])
-        loss = parts["generator"].loss
-        assert isinstance(loss, GeneratorLoss)
+        generator, moved, cost = descend.with_outputs("generator", batch["z"], batch["origin"])
         r1 = self.r1 * (1 - progress) if self.anneal_r1 else self.r1
-        potential = descend("potential", *loss.take(), batch["pool"], r1)
+        potential = descend("potential", moved, cost, batch["pool"], r1)
         return {"generator": generator, "potential": potential}
 
     def result(self, problem: Problem, parts: Parts) -> nn.Module:
@@ -286,7 +270,7 @@ class UOT(Training):
 
 
 def start_of(problem: Problem) -> GenerativeModel:
-    """Return the model that G starts at: the original, or what the training before has made of it."""
+    """Return the model that G starts at: the original, or the result of the earlier stage."""
     if problem.earlier is None:
         return model_of(problem)
     assert isinstance(problem.earlier, GenerativeModel)

@@ -1,1 +1,1 @@
-"""How anything is trained: what a method is, the one loop, and what trains the original models."""
+"""Training: the interface of methods, the training loop, and the trainings of original models."""

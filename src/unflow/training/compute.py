@@ -1,4 +1,4 @@
-"""On what, and how, the steps of a training are computed: never what they are."""
+"""How the steps of a training are computed: devices, precision, micro-batches, compiler."""
 
 from __future__ import annotations
 
@@ -30,15 +30,17 @@ def check_device(device: str) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Compute:
-    """The machine of a training; all ways give the same weights, but for what rounding and bfloat16 change.
+    """How a training is computed; every choice gives the same weights up to rounding and bfloat16.
 
     Attributes:
         device: "cpu", "cuda" or "mps".
         devices: data-parallel processes; a divisor of the batch size.
         precision: "32-true", or "bf16-mixed" for matrix products in bfloat16.
-        micro_batches: parts of a device's rows that go forward and backward one after the other.
+        micro_batches: parts into which a device's rows are split. Each goes forward and backward on its own
+            before the optimizer step, so that only one part's activations are in memory.
         compile: whether losses and networks go through ``torch.compile``.
-        loggers: of Lightning Fabric.
+        loggers: loggers of Lightning Fabric (``TensorBoardLogger``, ``CSVLogger``, a ``WandbLogger``); each
+            receives the lines of metrics.jsonl.
     """
 
     device: str = "cpu"
@@ -49,18 +51,18 @@ class Compute:
     loggers: Sequence[Any] = ()
 
     def check(self, trainings: Sequence[Training], model: nn.Module) -> None:
-        """Raise InputError for a machine that is not there, or that cannot carry out one of the trainings."""
+        """Raise InputError for a missing device, or for a choice that a training cannot run with."""
         for training in trainings:
             self._check_shares(training)
             self._check_loss(training)
-        self._check_rows_are_apart(model)
+        self._check_rows_independent(model)
         check_device(self.device)
         choose(PRECISIONS, self.precision, "precision")
         if self.compile:
             self._check_compiler()
 
     def check_untrained(self, method: str) -> None:
-        """Raise InputError for a device that is not there, or a way of training for what trains nothing."""
+        """Raise InputError for a missing device, or for a choice that a method without training ignores."""
         check_device(self.device)
         usual = Compute(device=self.device, loggers=self.loggers[:0])
         for name in (each.name for each in fields(self)):
@@ -70,8 +72,8 @@ class Compute:
                 )
 
     def launch(self) -> Fabric:
-        """Return the processes; all trainings of a fit share them."""
-        from lightning_fabric import Fabric  # takes seconds to import: not before there is something to train
+        """Start the processes, which all trainings of one ``fit`` share."""
+        from lightning_fabric import Fabric  # its import takes seconds
 
         fabric = Fabric(
             accelerator=self.device,
@@ -83,12 +85,12 @@ class Compute:
         fabric.launch()
         return fabric
 
-    def prepared(self, loss: nn.Module) -> nn.Module:
-        """Return a loss as it is to be called; its networks stay what they are."""
+    def compile_loss(self, loss: nn.Module) -> nn.Module:
+        """Return the loss, compiled if asked for; its networks are the same objects."""
         return torch.compile(loss) if self.compile else loss  # type: ignore[return-value]
 
-    def parts(self, args: Sequence[Tensor | float]) -> Iterator[tuple[Tensor | float, ...]]:
-        """Return the arguments of each micro-batch: equal parts of the rows of every tensor."""
+    def split_batch(self, args: Sequence[Tensor | float]) -> Iterator[tuple[Tensor | float, ...]]:
+        """Return the arguments of each micro-batch: numbers, and equal parts of the rows of every tensor."""
         k = self.micro_batches
         return zip(*(arg.chunk(k) if isinstance(arg, Tensor) else [arg] * k for arg in args), strict=True)
 
@@ -107,7 +109,7 @@ class Compute:
                     "expected 1"
                 )
 
-    def _check_rows_are_apart(self, model: nn.Module) -> None:
+    def _check_rows_independent(self, model: nn.Module) -> None:
         if self.micro_batches > 1 and any(isinstance(module, BATCH_NORMS) for module in model.modules()):
             raise InputError(
                 f"got {self.micro_batches} micro-batches for a network with batch normalisation, which takes "
@@ -122,7 +124,7 @@ class Compute:
             )
 
     def _check_compiler(self) -> None:
-        """Compile the smallest of functions: where that fails, nothing can be compiled."""
+        """Raise InputError if torch.compile fails on a minimal function."""
         try:
             torch.compile(torch.neg)(torch.zeros(2, device=self.device))
         except RuntimeError as error:

@@ -1,9 +1,8 @@
-"""The one training loop: seeded per step, logged as JSON lines, checkpointed atomically, resumed exactly.
+"""The training loop: seeded per step, logged as JSON lines, with atomic checkpoints and exact resumption.
 
-Every random number of step k comes from (seed, k) alone. A run that is killed and started again
-therefore continues with the batches that it would have drawn, and ends in the same bits; and every
-device draws the same global batch and takes its own rows of it, so that the number of devices does
-not change the loss curve.
+Every random number of step k depends on (seed, k) alone. A killed run that is started again therefore draws
+the same batches as an uninterrupted run and ends in the same bits. Every device draws the same global batch
+and takes its own rows, so that the number of devices does not change the loss curve.
 """
 
 from __future__ import annotations
@@ -39,7 +38,7 @@ from unflow.training.method import (
     select_prefix,
     settings,
 )
-from unflow.training.partly import adapt, is_partial, merge, require_own_weights, train_only
+from unflow.training.trained_weights import adapt, is_partial, merge, require_own_weights, train_only
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -47,23 +46,23 @@ if TYPE_CHECKING:
 CHECKPOINT_SECONDS = 30.0
 CHECKPOINT, PREPARED, METRICS = "checkpoint.safetensors", "prepared.safetensors", "metrics.jsonl"
 EARLIER = "earlier"
-"""The folder of the training that comes before another, within the other's."""
+"""Subfolder for the earlier training stage of a training (``Training.earlier``)."""
 
 
 @dataclass(frozen=True)
 class Fit:
-    """What a training returns."""
+    """The result of ``fit``."""
 
     model: nn.Module
     seconds: float
     """Time of preparation and steps, over all restarts."""
     steps: int
     peak_rss_mb: float
-    """The process's largest memory so far."""
+    """Largest resident memory of the process so far, in MB."""
     is_first: bool = True
-    """Whether this is the one process that writes files and prints."""
+    """Whether this is the process that writes files and prints."""
     facts: dict[str, float | None] = field(default_factory=dict)
-    """What the training reports of its preparation."""
+    """Numbers about the preparation (``Training.facts``)."""
 
 
 class _Loop:
@@ -79,7 +78,7 @@ class _Loop:
         self.wrapped: dict[str, Any] = {}
         self.optimizers: dict[str, Any] = {}
         for name, part in self.parts.items():
-            loss = compute.prepared(part.loss)
+            loss = compute.compile_loss(part.loss)
             self.wrapped[name], self.optimizers[name] = fabric.setup(loss, part.optimizer)
             part.average.to(fabric.device)
         self.step = 0
@@ -93,22 +92,32 @@ class _Loop:
         elif problem.train_only is not None:
             train_only(self.parts, started, problem.train_only)
 
-    def descend(self, name: str, /, *args: Tensor | float) -> Tensor:
+    def __call__(self, name: str, /, *args: Tensor | float) -> Tensor:
+        """Take one optimizer step on a part (``Descend``)."""
+        return self.with_outputs(name, *args)[0]
+
+    def with_outputs(self, name: str, /, *args: Tensor | float) -> tuple[Tensor, ...]:
+        """Take one optimizer step on a part; return the loss and its further outputs."""
         part, optimizer = self.parts[name], self.optimizers[name]
         optimizer.zero_grad()
         last = self.compute.micro_batches - 1
-        losses = [self._backward(name, part, k < last) for k, part in enumerate(self.compute.parts(args))]
+        found = [
+            self._backward(name, part, k < last) for k, part in enumerate(self.compute.split_batch(args))
+        ]
         optimizer.step()
         part.update_average(self.step)
-        return torch.stack(losses).sum()
+        losses, *outputs = zip(*found, strict=True)
+        return torch.stack(losses).sum(), *(torch.cat(rows) for rows in outputs)
 
-    def _backward(self, name: str, args: Sequence[Tensor | float], more: bool) -> Tensor:
-        """Add the gradient of a micro-batch's share of the loss; devices meet where no more follow."""
+    def _backward(self, name: str, args: Sequence[Tensor | float], more: bool) -> tuple[Tensor, ...]:
+        """Add the gradient of one micro-batch; devices synchronise unless ``more`` micro-batches follow."""
         wrapped = self.wrapped[name]
         with self.fabric.no_backward_sync(wrapped, enabled=more):
-            loss = wrapped(*args) / self.compute.micro_batches
+            found = wrapped(*args)
+            loss, *outputs = found if isinstance(found, tuple) else (found,)
+            loss = loss / self.compute.micro_batches
             self.fabric.backward(loss)
-        return loss.detach()
+        return loss.detach(), *(rows.detach() for rows in outputs)
 
     def advance(self) -> Tensors:
         """Take one step and return its losses."""
@@ -120,12 +129,12 @@ class _Loop:
         batch = loop.draw(self.prepared, stream(self.seed, Stream.STEP, self.step))
         device = self.fabric.device
         batch = {k: v[rank::world].to(device, non_blocking=True) for k, v in batch.items()}
-        losses = loop.step(self.parts, batch, self.descend, self.step / loop.steps)
+        losses = loop.step(self.parts, batch, self, self.step / loop.steps)
         self.step += 1
         return losses
 
     def state(self) -> Tensors:
-        """Return everything that the next step depends on, as tensors by name; not what no step changes."""
+        """Return all tensors that the next step depends on and that steps change, by name."""
         tensors: Tensors = {}
         for name, part in self.parts.items():
             fixed = {k for k, weight in part.net.named_parameters() if not weight.requires_grad}
@@ -137,7 +146,7 @@ class _Loop:
         return tensors
 
     def restore(self, tensors: Tensors) -> None:
-        """Set what ``state`` returned."""
+        """Set the tensors that ``state`` returned."""
         for name, part in self.parts.items():
             for kind, net in part.networks.items():
                 net.load_state_dict(net.state_dict() | select_prefix(tensors, f"{name}/{kind}/"))
@@ -190,7 +199,7 @@ def fit(
     method.check(problem)
     if isinstance(method, Untrained):
         require_own_weights(not is_partial(problem), problem.model)
-        return _make(method, problem, seed, compute)
+        return _make_untrained(method, problem, seed, compute)
     assert isinstance(method, Trained)
     original = problem.model
     loop, problem = method.training(problem, seed)
@@ -223,7 +232,7 @@ def fit(
 
 
 def _check_adapters(loop: Training, problem: Problem) -> None:
-    """Raise InputError for a training that adapters would hide the weights from."""
+    """Raise InputError for adapters with a training that reads single weights."""
     if problem.adapters is not None and loop.reads_weights:
         raise InputError(
             f"got low-rank adapters for {type(loop).__name__}, which weighs every single weight; expected a "
@@ -246,11 +255,11 @@ def _train(
     on_step: Callable[[int], None] | None,
     steps_before: int = 0,
 ) -> Fit:
-    """Carry out one training, from where its folder left it."""
+    """Run one training from the last checkpoint in its folder."""
     clock, is_first = _Clock(), fabric.is_global_zero
-    with _on_device(problem, fabric.device):
+    with _move_networks(problem, fabric.device):
         folder = _Folder(out, loop, seed, problem_id, is_first)
-        prepared = folder.prepared(lambda: loop.prepare(problem, stream(seed, Stream.PREPARE)))
+        prepared = folder.load_prepared(lambda: loop.prepare(problem, stream(seed, Stream.PREPARE)))
         run = _Loop(fabric, compute, loop, problem, prepared, seed)
         folder.keep(prepared)
         clock.seconds_before = folder.resume(run)
@@ -267,27 +276,27 @@ def _train(
                     folder.checkpoint(run, clock.seconds)
                 progress.advance(run.step)
         merge(run.parts)
-        model, facts = _finished(loop.result(problem, run.parts)), loop.facts(run.prepared)
+        model, facts = _freeze(loop.result(problem, run.parts)), loop.facts(run.prepared)
         return Fit(model, clock.seconds, loop.steps, peak_rss_mb(), is_first, facts)
 
 
-def _make(method: Untrained, problem: Problem, seed: int, compute: Compute) -> Fit:
-    """Carry out a method without training; there is nothing to continue."""
+def _make_untrained(method: Untrained, problem: Problem, seed: int, compute: Compute) -> Fit:
+    """Run a method without training, which has no checkpoints."""
     compute.check_untrained(type(method).__name__)
     clock = _Clock()
-    with _on_device(problem, torch.device(compute.device)):
+    with _move_networks(problem, torch.device(compute.device)):
         model = method.make(problem, stream(seed, Stream.PREPARE))
-        return Fit(_finished(model), clock.seconds, 0, peak_rss_mb())
+        return Fit(_freeze(model), clock.seconds, 0, peak_rss_mb())
 
 
-def _finished(model: nn.Module) -> nn.Module:
+def _freeze(model: nn.Module) -> nn.Module:
     return model.cpu().eval().requires_grad_(False)
 
 
 def _log(
     run: _Loop, problem: Problem, losses: Tensors, folder: _Folder, clock: _Clock, milestone: bool
 ) -> None:
-    values, seconds = _numbers(run.fabric, losses, run.step), clock.seconds
+    values, seconds = _reduce_losses(run.fabric, losses, run.step), clock.seconds
     if milestone and problem.held_out is not None:
         with clock.paused():
             held_out = run.loop.held_out_loss(problem, run.parts)
@@ -314,14 +323,14 @@ class _Clock:
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """Leave out what is measured for the record only, such as a held-out loss."""
+        """Do not count the time within, such as that of a held-out loss."""
         paused_at = time.perf_counter()
         yield
         self._started += time.perf_counter() - paused_at
 
 
-def _modules(problem: Problem) -> list[nn.Module]:
-    """Return every network that a problem brings along."""
+def _list_networks(problem: Problem) -> list[nn.Module]:
+    """Return every network of a problem."""
     target = problem.target
     of_target = (target.model, target.energy) if target else ()
     found = [problem.model, problem.teacher, problem.critic, problem.earlier, *of_target]
@@ -329,9 +338,9 @@ def _modules(problem: Problem) -> list[nn.Module]:
 
 
 @contextmanager
-def _on_device(problem: Problem, device: torch.device) -> Iterator[None]:
-    """Have a problem's networks on a device, and put each back where it was."""
-    homes = [(module, next(module.parameters(), torch.empty(0)).device) for module in _modules(problem)]
+def _move_networks(problem: Problem, device: torch.device) -> Iterator[None]:
+    """Move a problem's networks to a device, and back to their own devices at the end."""
+    homes = [(module, next(module.parameters(), torch.empty(0)).device) for module in _list_networks(problem)]
     for module, _ in homes:
         module.to(device)
     try:
@@ -341,7 +350,7 @@ def _on_device(problem: Problem, device: torch.device) -> Iterator[None]:
             module.to(home)
 
 
-def _numbers(fabric: Fabric, losses: Tensors, step: int) -> dict[str, float]:
+def _reduce_losses(fabric: Fabric, losses: Tensors, step: int) -> dict[str, float]:
     values = {}
     for name, loss in losses.items():
         mean = fabric.all_reduce(loss, reduce_op="mean") if fabric.world_size > 1 else loss
@@ -355,26 +364,26 @@ def _numbers(fabric: Fabric, losses: Tensors, step: int) -> dict[str, float]:
 
 
 class _Folder:
-    """What a training keeps on disk; every method of it does nothing without a folder."""
+    """The files of one training; without a folder, its methods do nothing."""
 
     def __init__(self, path: Path | None, loop: Training, seed: int, problem_id: str, writes: bool) -> None:
         self.path, self.loop, self.writes = path, loop, writes
         self.identity = {"method": type(loop).__name__, **settings(loop), "seed": seed, "problem": problem_id}
         self._written = time.monotonic()
 
-    def prepared(self, make: Callable[[], Tensors]) -> Tensors:
-        """Return the fixed tensors, from disk if a killed run left them there."""
+    def load_prepared(self, make: Callable[[], Tensors]) -> Tensors:
+        """Return the fixed tensors; read from disk if a killed run has written them."""
         if self.path is None or not self.loop.keeps_prepared:
             return make()
         file = self.path / PREPARED
         if file.is_file():
             tensors, identity = read_tensors(file)
-            self._same(identity, file)
+            self._check_identity(identity, file)
             return tensors
         return make()
 
     def keep(self, prepared: Tensors) -> None:
-        """Make the folder, once nothing is left to refuse, and write the fixed tensors."""
+        """Make the folder and write the fixed tensors; all checks have passed by then."""
         if self.path is not None and self.writes:
             self.path.mkdir(parents=True, exist_ok=True)
             file = self.path / PREPARED
@@ -382,13 +391,13 @@ class _Folder:
                 write_tensors(file, prepared, self.identity)
 
     def resume(self, run: _Loop) -> float:
-        """Set a loop to the last checkpoint; return the seconds spent before it."""
+        """Restore the last checkpoint; return the seconds spent before it."""
         if self.path is None or not (self.path / CHECKPOINT).is_file():
             if self.path is not None and self.writes:
                 (self.path / METRICS).unlink(missing_ok=True)
             return 0.0
         tensors, metadata = read_tensors(self.path / CHECKPOINT)
-        self._same(metadata["identity"], self.path / CHECKPOINT)
+        self._check_identity(metadata["identity"], self.path / CHECKPOINT)
         run.restore(tensors)
         run.step = int(metadata["step"])
         if self.writes:
@@ -404,18 +413,18 @@ class _Folder:
             append_json_line(self.path / METRICS, record)
 
     def is_due(self) -> bool:
-        """Return whether a kill now would lose more than ``CHECKPOINT_SECONDS`` of work."""
+        """Return whether the last checkpoint is older than ``CHECKPOINT_SECONDS``."""
         due = self.path is not None and time.monotonic() - self._written > CHECKPOINT_SECONDS
         return due and self.writes
 
     def checkpoint(self, run: _Loop, seconds: float) -> None:
-        """Write everything that the next step depends on."""
+        """Write a checkpoint."""
         self._written = time.monotonic()
         if self.path is not None and self.writes:
             metadata = {"identity": self.identity, "step": run.step, "seconds": seconds}
             write_tensors(self.path / CHECKPOINT, run.state(), metadata)
 
-    def _same(self, identity: dict[str, Any], file: Path) -> None:
+    def _check_identity(self, identity: dict[str, Any], file: Path) -> None:
         ours = json.loads(json.dumps(self.identity))
         names = sorted(k for k in ours.keys() | identity.keys() if ours.get(k) != identity.get(k))
         if names:
@@ -427,7 +436,7 @@ class _Folder:
 
 
 def finish(out: str | Path) -> None:
-    """Remove what only a resumed run needs (checkpoints and prepared tensors) once the model is saved."""
+    """Remove checkpoints and prepared tensors, which only a resumed run needs, once the model is saved."""
     for folder in (Path(out), Path(out) / EARLIER):
         for name in (CHECKPOINT, PREPARED):
             (folder / name).unlink(missing_ok=True)
@@ -436,7 +445,7 @@ def finish(out: str | Path) -> None:
 def seconds_to_within(metrics: Path, share: float = 0.05) -> float | None:
     """Return the seconds to the first checkpoint within ``share`` of the best held-out loss.
 
-    None where no held-out loss was watched.
+    None if no held-out loss was recorded.
     """
     watched = [r for r in read_json_lines(metrics) if r.get("held_out") is not None]
     if not watched:

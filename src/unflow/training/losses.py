@@ -1,4 +1,4 @@
-"""Training losses as modules, so that each is one forward call around the network it trains."""
+"""Training losses as modules: one forward call computes the loss of the network inside."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Low-rank adapters: a product of two small matrices is trained in place of a weight (arXiv 2106.09685)."""
+"""Low-rank adapters: train a product of two small matrices instead of a weight (arXiv 2106.09685)."""
 
 from __future__ import annotations
 
@@ -20,22 +20,23 @@ LAYERS = (
     nn.ConvTranspose2d,
     nn.ConvTranspose3d,
 )
-"""Layers whose weights take an adapter."""
+"""Layers whose weights can have an adapter."""
 
 
 @dataclass(frozen=True)
 class LowRank:
-    """Train W + (alpha / rank) B A with W [m, n] fixed: rank (m + n) numbers in place of m n.
+    """Train W + (alpha / rank) B A with W [m, n] fixed: rank (m + n) numbers instead of m n.
 
-    B starts at 0, so that the model starts as it is; A from N(0, 1/n) (arXiv 2106.09685, Section 4.1). The
-    weight of a convolution is flattened behind its first axis. After training W has become the sum.
+    B starts at 0, so that training starts at the given model, and A at N(0, 1/n) (arXiv 2106.09685,
+    Section 4.1). The weight of a convolution is flattened from its second axis on. After training, the sum
+    replaces W.
 
     Attributes:
-        rank: r >= 1; from min(m, n) on the product can be any matrix.
-        alpha: > 0; None: the rank, so that the product counts once. Like a learning rate of the product.
+        rank: >= 1; with rank >= min(m, n), B A can be any matrix.
+        alpha: > 0, a scale of the product that acts like a learning rate; None: the rank, for a factor of 1.
 
     Raises:
-        InputError: for a rank that is no whole number >= 1, or an alpha that is not a finite number > 0.
+        InputError: for a rank that is not a whole number >= 1, or an alpha that is not a finite number > 0.
     """
 
     rank: int
@@ -53,7 +54,7 @@ class LowRank:
         return 1.0 if self.alpha is None else self.alpha / self.rank
 
     def parameters(self, m: int, n: int) -> int:
-        """Return the trained numbers of one weight [m, n]."""
+        """Return how many numbers are trained for one weight [m, n]."""
         return self.rank * (m + n)
 
 
@@ -82,13 +83,13 @@ class LowRankSum(nn.Module):
         return weight + self.scale * (self.B @ self.A).view_as(weight)
 
 
-def adaptable(net: nn.Module) -> dict[str, nn.Module]:
-    """Return the layers whose weights take an adapter, by the names of those weights.
+def find_adaptable_layers(net: nn.Module) -> dict[str, nn.Module]:
+    """Return name of a weight -> its layer, for the weights that can have an adapter.
 
-    A weight that several layers share takes none, nor one that is itself made of others.
+    Weights that several layers share, and weights with a parametrization, cannot have one.
 
     Raises:
-        InputError: if there are none.
+        InputError: if no weight can have an adapter.
     """
     owners: dict[int, int] = {}
     for _, weight in net.named_parameters(remove_duplicate=False):
@@ -109,11 +110,11 @@ def adaptable(net: nn.Module) -> dict[str, nn.Module]:
 
 
 def merge_layer(layer: nn.Module) -> None:
-    """Set the weight to the sum; the layer's other parameters stand behind it again, as in its class."""
+    """Replace the weight by the sum, as the first of the layer's parameters, as in its class."""
     total = layer.weight
     assert isinstance(total, Tensor)
     parametrize.remove_parametrizations(layer, "weight", leave_parametrized=False)
-    layer.weight = nn.Parameter(total)  # not in place: the network in training shares what W was
+    layer.weight = nn.Parameter(total)  # not in place: the network in training shares W
     for name, parameter in list(layer.named_parameters(recurse=False)):
         if name != "weight":
             delattr(layer, name)

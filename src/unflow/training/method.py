@@ -1,4 +1,4 @@
-"""What a method is: hyper-parameters, the tensors it needs, the networks it trains, and one step."""
+"""The interface of a method: its hyper-parameters, what it needs, what it trains, and one training step."""
 
 from __future__ import annotations
 
@@ -22,29 +22,23 @@ from unflow.training.low_rank import LowRank
 Tensors = dict[str, Tensor]
 Module = TypeVar("Module", bound=nn.Module)
 
-ANY_ENERGY = {
-    "one-step models": ("latent_transport", "latent_transport_chain", "reject"),
-    "flows": ("erfm", "erfm_resample", "erfm_resample_prior", "reject"),
-}
-"""Methods that need no gradient of the energy, by their names in ``UNLEARNERS``."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class Problem:
-    """Everything that a method may be given; each says in ``needs`` what it asks for.
+    """Everything that a method may need; ``Method.needs`` names the fields that one method needs.
 
     Args:
-        model: what is trained: a base model with fresh weights, or the model that must forget.
+        model: a base model with fresh weights to train, or the trained model that must forget.
         target: the request (energy, strength, divergence), for methods that unlearn by it.
         data: training samples [n, *shape]; with ``labels`` [n] for classifiers.
         retain: real samples of the classes to keep.
         forget: real samples of the classes to forget.
         teacher: a trained flow to distil from.
-        critic: a trained classifier whose eye an autoencoder is trained for.
-        held_out: real samples on which a training loss is watched, never trained on.
-        earlier: what came of the training before this one (``Training.earlier``).
-        train_only: names of the model's weights that are trained (regular expressions); None: all.
-        adapters: what is trained in place of those weights; None: the weights themselves.
+        critic: the classifier whose features define an autoencoder's perceptual loss.
+        held_out: real samples for a held-out loss; no method trains on them.
+        earlier: the model that the previous training stage produced (``Training.earlier``).
+        train_only: regular expressions for the names of the weights to train; None trains all weights.
+        adapters: the low-rank adapters to train in place of those weights; None trains the weights.
     """
 
     model: nn.Module
@@ -62,16 +56,17 @@ class Problem:
 
 
 class Part:
-    """One network in training: the loss around it, its optimizer, and the average of its weights.
+    """One network in training, with its loss, its optimizer, and the average of its weights.
 
     Args:
-        loss: a module that holds ``net`` and whose ``forward`` returns the scalar loss. The loss is
+        loss: a module that holds ``net`` and whose ``forward`` returns the scalar loss, or a tuple of the
+            loss and tensors [batch, ...] that the step needs again (``Descend.with_outputs``). The loss is
             computed inside one forward call, because that is where data-parallel wrappers
             synchronise gradients (``torch.func.jvp`` around the wrapper would skip them).
         net: the network inside ``loss`` whose parameters are trained.
         learning_rate: peak learning rate of Adam.
-        betas: of Adam.
-        decay: of the exponential moving average of the weights; 0 for none.
+        betas: Adam's decay rates of the moments.
+        decay: of the exponential moving average of the weights, in [0, 1); 0 keeps no average.
     """
 
     def __init__(
@@ -87,14 +82,14 @@ class Part:
         self.start()
 
     def start(self) -> None:
-        """Make the optimizer and the average, of the parameters that the network has now.
+        """Make the optimizer and the average for the parameters that the network has now.
 
-        To be called again when others take gradients. The average shares what is not trained.
+        Call it again after a change of which parameters take gradients. The average shares the others.
         """
         self.optimizer = torch.optim.Adam(self.net.parameters(), self.learning_rate, self.betas, fused=True)
         fixed = {id(weight): weight for weight in self.net.parameters() if not weight.requires_grad}
         self.average = copy.deepcopy(self.net, fixed).requires_grad_(False) if self.decay else self.net
-        # Listed once: walking the modules for their parameters costs more than the average itself.
+        # Listed once: collecting the parameters of all modules takes longer than averaging them.
         pairs = zip(self.average.parameters(), self.net.parameters(), strict=True)
         moving = [pair for pair in pairs if pair[1].requires_grad]
         self._averaged: list[Tensor] = [average for average, _ in moving]
@@ -103,12 +98,12 @@ class Part:
 
     @property
     def networks(self) -> dict[str, nn.Module]:
-        """The network in training, and its average where there is one."""
+        """The network in training, and the average of its weights if there is one."""
         return {"net": self.net} if self.average is self.net else {"net": self.net, "average": self.average}
 
     @torch.no_grad()
     def update_average(self, step: int) -> None:
-        """Move the average towards the weights; early steps are averaged over a shorter window."""
+        """Move the average towards the weights; the first steps use a smaller decay."""
         if self.average is not self.net:
             decay = min(self.decay, (1 + step) / (10 + step))
             torch._foreach_lerp_(self._averaged, self._current, 1 - decay)
@@ -126,34 +121,45 @@ class Descend(Protocol):
         """Return the loss before the step, detached."""
         ...
 
+    def with_outputs(self, part: str, /, *args: Tensor | float) -> tuple[Tensor, ...]:
+        """Return the loss and the other outputs of ``Part.loss`` for all rows, before the step, detached."""
+        ...
+
 
 @dataclass(frozen=True, kw_only=True)
-class Method(ABC):  # noqa: B024 - what is abstract is said by its two kinds
-    """Hyper-parameters of one way to train or unlearn: a ``Trained`` or an ``Untrained`` one."""
+class Method(ABC):  # noqa: B024 - its two subclasses have the abstract methods
+    """Hyper-parameters of one way to train or to unlearn; either ``Trained`` or ``Untrained``."""
 
     needs: ClassVar[frozenset[str]] = frozenset()
     """Fields of ``Problem`` without which the method cannot run."""
     families: ClassVar[frozenset[str]] = frozenset({"flow", "flow_map", "generator"})
-    """Model families it can train."""
+    """Model families that it can train or unlearn."""
+    watches_held_out: ClassVar[bool] = False
+    """Whether its loss on held-out retain data is recorded during training."""
     citation: ClassVar[str] = ""
-    """arXiv number, explained in docs/references.bib."""
+    """arXiv number of the paper, an entry of docs/references.bib."""
+
+    @property
+    def needs_gradient(self) -> bool:
+        """Whether it follows the gradient of the energy; if so, ``check`` refuses an energy without one."""
+        return False
 
     @property
     def label(self) -> str:
-        """Its short name in tables and figures; the class name, unless the method has another."""
+        """Short name in tables and figures; the class name by default."""
         return type(self).__name__
 
     @property
     def summary(self) -> str:
-        """What it does, in one line; the first line of the docstring, unless the method has another."""
+        """One line on what the method does; the first line of the docstring by default."""
         return next(iter((type(self).__doc__ or "").strip().splitlines()), "")
 
     def reads(self, problem: Problem) -> frozenset[str]:
-        """Return the fields of this problem that the method looks at: ``needs``, unless families differ."""
+        """Return the fields of this problem that the method reads: ``needs`` by default."""
         return self.needs
 
     def check(self, problem: Problem) -> None:
-        """Raise InputError if the problem lacks what this method needs, before any training."""
+        """Raise InputError, before any training, for a problem that the method cannot solve."""
         self.check_model(problem.model)
         missing = sorted(name for name in self.reads(problem) if getattr(problem, name) is None)
         if missing:
@@ -161,9 +167,11 @@ class Method(ABC):  # noqa: B024 - what is abstract is said by its two kinds
                 f"{type(self).__name__} needs {' and '.join(missing)}, and the problem has none; "
                 f"give {missing[0]}=…"
             )
+        if self.needs_gradient and "target" in self.reads(problem):
+            require_gradient(problem, type(self).__name__)
 
     def check_model(self, model: nn.Module) -> None:
-        """Raise InputError for a model that this method does not train, whatever else it is given."""
+        """Raise InputError for a model that the method does not train."""
         if isinstance(model, Filtered):
             raise InputError(
                 f"got a filtered model for {type(self).__name__}; expected the model inside, which is the "
@@ -183,7 +191,7 @@ class Method(ABC):  # noqa: B024 - what is abstract is said by its two kinds
 
 @dataclass(frozen=True, kw_only=True)
 class Untrained(Method):
-    """A method without training: nothing is learned, and the model is made at once."""
+    """A method that computes the model directly, without training."""
 
     @abstractmethod
     def make(self, problem: Problem, generator: torch.Generator) -> nn.Module:
@@ -192,12 +200,12 @@ class Untrained(Method):
 
 @dataclass(frozen=True, kw_only=True)
 class Trained(Method):
-    """A method that trains; the loop belongs to ``training.fit``.
+    """A method that trains a network; ``fit`` runs the loop.
 
     Attributes:
-        steps: optimizer steps.
-        batch_size: samples per step, over all devices together.
-        learning_rate: peak learning rate; it rises over the first 5 % of the steps and then falls as
+        steps: optimizer steps, >= 1.
+        batch_size: samples per step, summed over all devices, >= 1.
+        learning_rate: peak learning rate, > 0; it rises over the first 5 % of the steps and then falls as
             a cosine to 0.
     """
 
@@ -206,9 +214,9 @@ class Trained(Method):
     learning_rate: float = 1e-3
 
     shares_batches: ClassVar[bool] = True
-    """Whether its loss is a mean over rows, so that devices or micro-batches may share a batch."""
+    """Whether the loss is a mean over rows, so that devices or micro-batches may share a batch."""
     reads_weights: ClassVar[bool] = False
-    """Whether it looks at the model's weights one by one, so that nothing can be trained in their place."""
+    """Whether the method reads single weights of the model, so that adapters cannot replace them."""
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch_size"):
@@ -219,29 +227,29 @@ class Trained(Method):
 
     @abstractmethod
     def training(self, problem: Problem, seed: int) -> tuple[Training, Problem]:
-        """Return the training that carries this method out on a model of this family, and its problem."""
+        """Return the training loop for a model of this family, and the problem that it solves."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Training(Trained):
-    """A method that is one training loop of its own: what to draw, what to train, one step."""
+    """A method with a training loop of its own: what to draw, what to train, and one step."""
 
     keeps_prepared: ClassVar[bool] = False
-    """Whether ``prepare`` is worth keeping on disk for a resumed run."""
+    """Whether a resumed run reads the result of ``prepare`` from disk."""
 
     def training(self, problem: Problem, seed: int) -> tuple[Training, Problem]:
         """Return itself."""
         return self, problem
 
     def earlier(self, problem: Problem) -> Training | None:
-        """Return the training that comes before this one and fills ``problem.earlier``: none for most.
+        """Return the stage before this one, whose model becomes ``problem.earlier``; None by default.
 
-        It has a seed, a log and checkpoints of its own, and nothing before it.
+        That stage has its own seed, log and checkpoints, and no earlier stage.
         """
         return None
 
     def uncompilable(self) -> str:
-        """Return what in its losses torch.compile cannot take, in words: nothing for most."""
+        """Return a phrase for the part of the loss that torch.compile cannot compile; "" if there is none."""
         return ""
 
     def schedule(self, step: int) -> float:
@@ -253,7 +261,7 @@ class Training(Trained):
 
     @abstractmethod
     def prepare(self, problem: Problem, generator: torch.Generator) -> Tensors:
-        """Return the fixed tensors that batches are drawn from (banks, pairs, data sets)."""
+        """Return the fixed tensors that batches are drawn from (banks, pairs, datasets)."""
 
     @abstractmethod
     def init(self, problem: Problem, prepared: Tensors, seed: int) -> Parts:
@@ -261,22 +269,22 @@ class Training(Trained):
 
     @abstractmethod
     def draw(self, prepared: Tensors, generator: torch.Generator) -> Tensors:
-        """Return one batch over all devices; every tensor has batch_size rows."""
+        """Return one batch for all devices together; every tensor has batch_size rows."""
 
     @abstractmethod
     def step(self, parts: Parts, batch: Tensors, descend: Descend, progress: float) -> Tensors:
-        """Take the optimizer step(s) on this device's rows, at ``progress`` in [0, 1); return losses."""
+        """Take one training step on this device's rows, at ``progress`` in [0, 1); return named losses."""
 
     @abstractmethod
     def result(self, problem: Problem, parts: Parts) -> nn.Module:
         """Return the trained model."""
 
     def held_out_loss(self, problem: Problem, parts: Parts) -> float | None:
-        """Return the loss on ``problem.held_out``, or None where it is not watched."""
+        """Return the loss on ``problem.held_out``, or None if the training has no such loss."""
         return None
 
     def facts(self, prepared: Tensors) -> dict[str, float | None]:
-        """Return numbers about what was prepared that belong in the lineage: none for most."""
+        """Return numbers about the prepared tensors for the lineage; none by default."""
         return {}
 
 
@@ -298,30 +306,41 @@ def select_prefix(tensors: Tensors, prefix: str) -> Tensors:
 
 
 def target_of(problem: Problem) -> Target:
-    """Return the problem's target, which ``check`` has found to be there."""
+    """Return the problem's target; ``check`` has made sure that there is one."""
     assert problem.target is not None
     return problem.target
 
 
 def model_of(problem: Problem) -> GenerativeModel:
-    """Return the problem's model, a generative one."""
+    """Return the problem's model, a generative model."""
     assert isinstance(problem.model, GenerativeModel)
     return problem.model
 
 
-def require_gradient(problem: Problem, what: str) -> None:
-    """Raise InputError for an energy without gradient, which ``what`` follows; it names who needs none."""
+KNOWN: dict[str, Method] = {}
+"""Row name -> method, for suggestions in error messages; ``unflow.methods`` adds ``UNLEARNERS``."""
+
+
+def find_gradient_free() -> dict[str, list[str]]:
+    """Return kind of model -> names of known methods that take any energy, also one without gradient."""
+    kinds = {"one-step models": "flow_map", "flows": "flow"}
+    free = {name: each for name, each in KNOWN.items() if "target" in each.needs and not each.needs_gradient}
+    return {kind: [name for name in free if family in free[name].families] for kind, family in kinds.items()}
+
+
+def require_gradient(problem: Problem, method: str) -> None:
+    """Raise InputError for an energy without gradient, which ``method`` follows; suggest methods without."""
     energy = target_of(problem).energy
     if not energy.differentiable:
-        free = "; ".join(f"{', '.join(names)} for {kind}" for kind, names in ANY_ENERGY.items())
+        rows = "; ".join(f"{', '.join(names)} for {kind}" for kind, names in find_gradient_free().items())
         raise InputError(
-            f"{what} follows the gradient of the energy, and this energy has none ({energy.describe()}); "
-            f"expected a differentiable one, or a method that takes any energy: write one of {free}"
+            f"{method} follows the gradient of the energy, and this energy has none ({energy.describe()}); "
+            f"expected a differentiable energy, or a method that takes any energy: write one of {rows}"
         )
 
 
 def require_batch(n: int, batch_size: int, what: str) -> None:
-    """Raise InputError for no data to draw a batch from, and for a batch that is larger than they are."""
+    """Raise InputError for fewer than one or fewer than batch_size samples; ``what`` names the samples."""
     if n < 1:
         raise InputError(f"got {n} {what}; expected 1 or more")
     if batch_size > n:
@@ -332,7 +351,7 @@ def require_batch(n: int, batch_size: int, what: str) -> None:
 
 
 def require_unlabelled(problem: Problem, purpose: str) -> None:
-    """Raise InputError for a labelled model, whose network has a velocity only where a label is given."""
+    """Raise InputError for a labelled model, whose network needs a label, which ``purpose`` does not have."""
     if isinstance(problem.model, Labelled):
         raise InputError(
             f"got a labelled model for {purpose}, which knows no labels; expected a method that only draws "
@@ -346,13 +365,13 @@ def trainable_copy(module: Module) -> Module:
 
 
 def as_method(value: object) -> Method:
-    """Return what an entry point of the group unflow.methods names.
+    """Return the method that an entry point of the group unflow.methods names.
 
     Args:
         value: a method, or a class or function that returns one when called without arguments.
 
     Raises:
-        TypeError: for anything else, and a method that has no defaults.
+        TypeError: for any other object, and for a method with a hyper-parameter without default.
     """
     method = value() if callable(value) else value
     if not isinstance(method, Method):

@@ -18,9 +18,9 @@ from unflow.models import GenerativeModel
 from unflow.target import Target
 from unflow.training.compute import ONE_CPU, Compute
 from unflow.training.loop import fit, peak_rss_mb
-from unflow.training.low_rank import LowRank, adaptable
+from unflow.training.low_rank import LowRank, find_adaptable_layers
 from unflow.training.method import Method, Problem, Trained, target_of
-from unflow.training.partly import matching
+from unflow.training.trained_weights import match_names
 from unflow.unlearning.unlearn import NO_SAMPLES, RealSamples, make_problem, restrict_training
 
 TRIED = 6
@@ -142,12 +142,12 @@ def _count_trained(problem: Problem) -> int:
     model, names = problem.model, problem.train_only
     if problem.adapters is None:
         weights = [name for name, _ in model.named_parameters()]
-        chosen = weights if names is None else matching(weights, names)
+        chosen = weights if names is None else match_names(weights, names)
         return sum(model.get_parameter(name).numel() for name in chosen)
-    weights = list(adaptable(model))
+    weights = list(find_adaptable_layers(model))
     shapes = [
         model.get_parameter(name).flatten(1).shape
-        for name in (weights if names is None else matching(weights, names))
+        for name in (weights if names is None else match_names(weights, names))
     ]
     return sum(problem.adapters.parameters(m, n) for m, n in shapes)
 

@@ -19,7 +19,6 @@ from unflow.ground.errors import InputError, choose
 from unflow.ground.files import sha256_module, sha256_tensors, sha256_text
 from unflow.ground.records import gathers
 from unflow.methods import INSTALLED
-from unflow.methods.baselines.retrain import Retrain
 from unflow.models import GenerativeModel, Latent, inner_model, plain_module
 from unflow.target import Target
 from unflow.training.compute import ONE_CPU, Compute
@@ -249,7 +248,7 @@ def select_real_samples(
         teacher: a retrained flow, for a method that distils from one.
     """
     reads = method.reads(Problem(model=inner_model(target.model), teacher=teacher))
-    measured = held_out if isinstance(method, Retrain) and "retain" in reads else None
+    measured = held_out if method.watches_held_out and "retain" in reads else None
     return RealSamples(
         retain=train.without_classes(classes).x if "retain" in reads else None,
         forget=train.of_classes(classes).x if "forget" in reads else None,
@@ -315,4 +314,4 @@ def _list_data_used(reads: frozenset[str], guide_data: tuple[str, ...]) -> list[
 
 def _measure_time_to_5pct(method: Method, out: Path) -> dict[str, float | None]:
     """Return, for a retrained model, the seconds until its held-out loss was within 5 % of the best one."""
-    return {"seconds_to_5pct": seconds_to_within(out / METRICS)} if isinstance(method, Retrain) else {}
+    return {"seconds_to_5pct": seconds_to_within(out / METRICS)} if method.watches_held_out else {}

@@ -20,7 +20,7 @@ from unflow.models.classifier import Classifier
 from unflow.nets import new_net
 from unflow.training.loop import fit
 from unflow.training.method import Problem
-from unflow.training.originals.classification import Classification, cool
+from unflow.training.originals.classification import Classification, divide_logits
 
 
 def blobs(n: int = 600, spread: float = 1.0, seed: int = 0) -> LabelledData:
@@ -77,7 +77,7 @@ def test_without_a_share_aside_nothing_is_set_aside() -> None:
 def test_cooling_divides_the_logits() -> None:
     model, x = net(), blobs(20).x
     before = model(x)
-    cool(model, 2.5)
+    divide_logits(model, 2.5)
     torch.testing.assert_close(model(x), before / 2.5)
 
 

@@ -18,7 +18,7 @@ from unflow.nets import MLP
 from unflow.training.loop import fit
 from unflow.training.losses import MeanFlowLoss, VelocityLoss
 from unflow.training.method import Problem
-from unflow.training.originals.flow_matching import fixed_flow_loss
+from unflow.training.originals.flow_matching import measure_flow_loss
 
 
 def network() -> MLP:
@@ -98,7 +98,7 @@ def test_it_forgets_what_fine_tuning_forgets_and_more_while_it_learns_to_keep() 
         assert kept is not None
         assert gone is not None
         loss = VelocityLoss(model.net)
-        return fixed_flow_loss(loss, kept), fixed_flow_loss(loss, gone)
+        return measure_flow_loss(loss, kept), measure_flow_loss(loss, gone)
 
     before, tuned, ascended = (
         losses(model)

@@ -13,7 +13,7 @@ from unflow.ground.errors import InputError
 from unflow.ground.streams import stream
 from unflow.methods import Relabel, Saliency
 from unflow.methods.baselines.regression import TwoSidedLoss, split_bank
-from unflow.methods.baselines.saliency import forget_gradient, salient
+from unflow.methods.baselines.saliency import forget_gradient, mask_salient
 from unflow.models import Flow, FlowMap, GenerativeModel, Generator
 from unflow.nets import MLP
 from unflow.target import Target
@@ -165,9 +165,9 @@ def test_a_flow_is_refused_before_any_training(kind: type[Relabel] | type[Salien
 
 
 def test_all_weights_salient_is_relabelling_in_the_same_bits() -> None:
-    relabelled = fit(Relabel(**SMALL), network(), seed=5).model.state_dict()
+    relabel_latents = fit(Relabel(**SMALL), network(), seed=5).model.state_dict()
     everything = fit(Saliency(**SMALL, share=1.0), network(), seed=5).model.state_dict()
-    assert all(torch.equal(everything[name], weights) for name, weights in relabelled.items())
+    assert all(torch.equal(everything[name], weights) for name, weights in relabel_latents.items())
 
 
 @pytest.mark.parametrize("share", [0.05, 0.5])
@@ -188,10 +188,10 @@ def test_exactly_the_masked_weights_move_and_the_others_keep_every_bit(share: fl
 
 def test_the_salient_are_the_largest_gradients_over_all_layers_together() -> None:
     gradient = {"a": torch.tensor([[0.1, -5.0], [3.0, 0.2]]), "b": torch.tensor([-4.0, 0.0])}
-    masks = salient(gradient, 0.5)
+    masks = mask_salient(gradient, 0.5)
     assert masks["a"].tolist() == [[False, True], [True, False]]
     assert masks["b"].tolist() == [True, False]
-    assert sum(int(mask.sum()) for mask in salient(gradient, 0.01).values()) == 1
+    assert sum(int(mask.sum()) for mask in mask_salient(gradient, 0.01).values()) == 1
 
 
 def test_the_gradient_of_the_mask_is_that_of_the_forget_term_at_the_original() -> None:
@@ -210,7 +210,7 @@ def test_a_parameter_without_part_in_the_output_is_never_salient() -> None:
     model = Generator(Line(), (1,))
     model.net.unused = nn.Parameter(torch.ones(3))
     z, y = torch.randn(2, 50, 1, generator=stream(3))
-    masks = salient(forget_gradient(model, z, y), 0.4)
+    masks = mask_salient(forget_gradient(model, z, y), 0.4)
     assert masks["net.unused"].tolist() == [False] * 3
 
 

@@ -13,14 +13,14 @@ from unflow.energies import Region
 from unflow.ground.errors import InputError
 from unflow.ground.streams import stream
 from unflow.methods import WeightExtrapolation
-from unflow.methods.baselines.weight_extrapolation import extrapolated
+from unflow.methods.baselines.weight_extrapolation import extrapolate_weights
 from unflow.models import Chain, Flow, FlowMap, Generator
 from unflow.nets import MLP
 from unflow.target import Target
 from unflow.training.loop import fit
 from unflow.training.losses import VelocityLoss
 from unflow.training.method import Problem
-from unflow.training.originals.flow_matching import fixed_flow_loss
+from unflow.training.originals.flow_matching import measure_flow_loss
 
 SMALL: dict[str, Any] = {"steps": 60, "batch_size": 32, "bank_size": 1024, "learning_rate": 3e-3}
 
@@ -71,7 +71,7 @@ def test_the_weights_are_linear_in_gamma_and_the_training_does_not_read_it(famil
 
 def test_it_goes_as_far_from_the_fine_tuned_weights_as_they_went() -> None:
     original, changed = nn.Linear(2, 1), nn.Linear(2, 1)
-    found = extrapolated(original, changed, 0.5)
+    found = extrapolate_weights(original, changed, 0.5)
     expected = original.weight - 0.5 * (changed.weight - original.weight)
     torch.testing.assert_close(found.weight, expected)
     assert found.weight is not original.weight
@@ -80,7 +80,7 @@ def test_it_goes_as_far_from_the_fine_tuned_weights_as_they_went() -> None:
 def test_buffers_stay_those_of_the_original() -> None:
     original, changed = (nn.BatchNorm1d(2) for _ in range(2))
     changed.running_mean.fill_(7.0)
-    assert extrapolated(original, changed, 1.0).running_mean.tolist() == [0, 0]
+    assert extrapolate_weights(original, changed, 1.0).running_mean.tolist() == [0, 0]
 
 
 def test_a_one_step_model_is_tuned_on_its_own_forgotten_outputs() -> None:
@@ -128,7 +128,7 @@ def test_a_flow_learns_the_forget_data_and_then_unlearns_it() -> None:
         fit(WeightExtrapolation(**SMALL | {"steps": 150, "average": 0.9}, gamma=gamma), problem, seed=1).model
         for gamma in (0.0, 0.3)
     )
-    losses = [fixed_flow_loss(VelocityLoss(model.net), problem.forget) for model in (tuned, away)]
+    losses = [measure_flow_loss(VelocityLoss(model.net), problem.forget) for model in (tuned, away)]
     assert losses[1] > 1.05 * losses[0]
 
 

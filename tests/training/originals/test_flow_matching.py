@@ -19,7 +19,7 @@ from unflow.training.originals.flow_matching import (
     PLAN_SIZE,
     FlowMatching,
     draw_flow_batch,
-    flow_data,
+    pair_flow_data,
 )
 from unflow.training.originals.mean_flow import MeanFlow
 
@@ -38,7 +38,7 @@ def unplanned(x: Tensor, num_draws: int, seed: int) -> tuple[Tensor, Tensor]:
 def test_independent_pairs_are_left_to_every_step() -> None:
     x, generator = data(30, 2), stream(0)
     before = generator.get_state()
-    prepared = flow_data(x, "independent", 1000, generator)
+    prepared = pair_flow_data(x, "independent", 1000, generator)
     assert prepared.keys() == {"x1"}
     assert prepared["x1"] is x
     assert torch.equal(generator.get_state(), before)
@@ -48,7 +48,7 @@ def test_independent_pairs_are_left_to_every_step() -> None:
 def test_a_plan_permutes_the_drawn_data_within_each_block_and_costs_least(num_draws: int) -> None:
     """Marginals are kept exactly; on the line the best plan is the monotone one."""
     x = data(300, 1)
-    prepared = flow_data(x, "exact_ot", num_draws, stream(4))
+    prepared = pair_flow_data(x, "exact_ot", num_draws, stream(4))
     x0, x1 = unplanned(x, num_draws, 4)
     assert len(prepared["x0"]) == len(prepared["x1"]) == num_draws
     assert torch.equal(prepared["x0"], x0)
@@ -61,7 +61,7 @@ def test_a_plan_permutes_the_drawn_data_within_each_block_and_costs_least(num_dr
 
 def test_a_plan_of_images_costs_no_more_than_independent_pairs() -> None:
     x = data(200, 1, 3, 3)
-    prepared = flow_data(x, "exact_ot", 256, stream(5))
+    prepared = pair_flow_data(x, "exact_ot", 256, stream(5))
     x0, x1 = unplanned(x, 256, 5)
     assert prepared["x1"].shape == (256, 1, 3, 3)
     planned = float((prepared["x1"] - prepared["x0"]).square().sum())
@@ -73,7 +73,7 @@ def test_a_plan_of_images_costs_no_more_than_independent_pairs() -> None:
 def test_as_many_pairs_as_a_training_draws_but_never_too_many(monkeypatch: pytest.MonkeyPatch) -> None:
     assert MAX_PAIRS == 2**15
     monkeypatch.setattr(flow_matching, "MAX_PAIRS", 700)
-    assert [len(flow_data(data(50, 1), "exact_ot", n, stream(0))["x0"]) for n in (64, 700, 701)] == [
+    assert [len(pair_flow_data(data(50, 1), "exact_ot", n, stream(0))["x0"]) for n in (64, 700, 701)] == [
         64,
         700,
         700,

@@ -9,7 +9,7 @@ from typing import Any
 from unflow.disk import bundle
 from unflow.disk.card import TASK, Audited
 from unflow.evidence.measures import TERMINAL
-from unflow.evidence.report.terminal import format_table
+from unflow.evidence.report.terminal import format_pipe_table
 from unflow.evidence.row import AuditRow, read_rows, sort_rows
 
 
@@ -52,4 +52,4 @@ def _table(rows: list[AuditRow]) -> str:
     lines = [
         [f"`{row.method}`", *(measure.write(row.number(measure.key)) for measure in TERMINAL)] for row in rows
     ]
-    return format_table(["row", *(measure.title for measure in TERMINAL)], lines).rstrip()
+    return format_pipe_table(["row", *(measure.title for measure in TERMINAL)], lines).rstrip()

@@ -129,7 +129,7 @@ def format_mean_table(records: Sequence[dict[str, Any]]) -> str:
         own = [record for record in records if record["family"] == family]
         lines = [[f"`{record['method']}`", *_format_means(record)] for record in own]
         head = [f"{family}, seeds {own[0]['seeds']}", *(measure.title for measure in TERMINAL)]
-        parts.append(format_table(head, lines))
+        parts.append(format_pipe_table(head, lines))
     return "\n".join(parts)
 
 
@@ -160,7 +160,7 @@ def format_cell(record: dict[str, Any], key: str, columns: Columns) -> str:
     return f"{factor * value:.{decimals}f}{spread}"
 
 
-def format_table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+def format_pipe_table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
     """Return a Markdown table, first column left, the others right."""
     rows = [head, ["---", *["---:"] * (len(head) - 1)], *lines]
     return "\n".join(f"| {' | '.join(row)} |" for row in rows) + "\n"

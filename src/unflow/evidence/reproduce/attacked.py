@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 from unflow.evidence.auditing import Attacks, Evidence, attack_one, compare_attacks
-from unflow.evidence.report.terminal import format_cell, format_table, mean_sd
+from unflow.evidence.report.terminal import format_cell, format_pipe_table, mean_sd
 from unflow.evidence.reproduce.request import Request
 from unflow.ground.files import stage
 
@@ -57,7 +57,7 @@ def format_attacks(found: Sequence[Found], rows: Sequence[str]) -> str:
         *(f"steps, {_name_images(k)}" for k in images),
     ]
     lines = [[f"`{name}`", *_format_cells(found, name, images)] for name in ("original", *rows)]
-    return format_table(head, lines)
+    return format_pipe_table(head, lines)
 
 
 def _name_images(k: str) -> str:

@@ -26,7 +26,7 @@ from unflow.mathematics.couplings import ExactOT
 from unflow.methods import OTFM
 from unflow.models import Chain, Flow
 from unflow.target import Target
-from unflow.training.originals.distill import trajectory
+from unflow.training.originals.distill import compute_trajectory
 from unflow.unlearning.unlearn import unlearn
 
 PANELS = (
@@ -91,9 +91,9 @@ class ContinualFlow2D(PlanarExperiment):
         assert isinstance(original, Flow)
         assert isinstance(model, Chain)
         assert isinstance(model.after, Flow)
-        learning = trajectory(original, original.prior(150, stream(0, Stream.TRAJECTORIES)))
+        learning = compute_trajectory(original, original.prior(150, stream(0, Stream.TRAJECTORIES)))
         after = Flow(model.after.net, model.sample_shape, "midpoint", 16)
-        unlearning = trajectory(after, learning[:, -1])
+        unlearning = compute_trajectory(after, learning[:, -1])
         side = torch.linspace(-3, 3, 240)
         grid = torch.stack(torch.meshgrid(side, side, indexing="xy"), dim=2)
         with torch.no_grad():
@@ -237,7 +237,7 @@ def path_energy(model: Any, x: Tensor, steps: int = 50) -> float:
     assert isinstance(model, Chain)
     assert isinstance(model.after, Flow)
     after = Flow(model.after.net, model.sample_shape, "midpoint", steps)
-    points = trajectory(after, x)
+    points = compute_trajectory(after, x)
     times = (torch.arange(steps) + 0.5) / steps
     energy = 0.0
     for k, t in enumerate(times):

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 import torch
 
 from unflow.evidence.auditing import Attacks
-from unflow.evidence.report.terminal import Columns, format_table
+from unflow.evidence.report.terminal import Columns, format_pipe_table
 from unflow.evidence.reproduce.page import write_page
 from unflow.evidence.reproduce.request import Request
 from unflow.evidence.reproduce.results import (
@@ -224,7 +224,7 @@ def format_records(records: Sequence[dict[str, Any]], columns: dict[str, tuple[s
         [_format_cell(record.get(key), decimals) for key, (_, decimals) in columns.items()]
         for record in records
     ]
-    return format_table([title for title, _ in columns.values()], lines)
+    return format_pipe_table([title for title, _ in columns.values()], lines)
 
 
 def _format_cell(value: Any, decimals: int) -> str:

@@ -9,7 +9,7 @@ from importlib.resources import files
 from typing import Any
 
 from unflow.evidence import metrics
-from unflow.evidence.report.terminal import Columns, format_cell, format_table, list_titles, mean_sd
+from unflow.evidence.report.terminal import Columns, format_cell, format_pipe_table, list_titles, mean_sd
 from unflow.evidence.row import row_from_dict
 
 Row = dict[str, Any]
@@ -161,7 +161,9 @@ def format_table(records: Sequence[Row], dataset: str, columns: Columns = COLUMN
     """Return the means of one dataset as Markdown."""
     own = [record for record in records if record["dataset"] == dataset]
     lines = [[f"`{r['method']}`", *(format_cell(r, key, columns) for key in columns)] for r in own]
-    return format_table([f"{dataset}, seeds {sorted(set(own[0]['seeds']))}", *list_titles(columns)], lines)
+    return format_pipe_table(
+        [f"{dataset}, seeds {sorted(set(own[0]['seeds']))}", *list_titles(columns)], lines
+    )
 
 
 def format_paper_table(
@@ -190,4 +192,4 @@ def format_paper_table(
                 *(format_cell(row["as_in_paper"], k, PAPER_COLUMNS) for k in PAPER_COLUMNS),
             ]
         )
-    return format_table([dataset, *list_titles(PAPER_COLUMNS)], lines)
+    return format_pipe_table([dataset, *list_titles(PAPER_COLUMNS)], lines)

@@ -1,1 +1,1 @@
-"""Baselines: what a new method must beat, each in one file."""
+"""Baselines for comparison, each in one file."""

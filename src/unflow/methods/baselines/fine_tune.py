@@ -1,4 +1,4 @@
-"""fine_tune: go on training on what is to be kept."""
+"""fine_tune: continue the training on retain data."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from unflow.training.method import Problem, Training
 class FineTune(OwnTraining):
     """The model's own training loss on retain data, from the trained weights (arXiv 2506.18747).
 
-    A flow goes on with flow matching, a flow map with MeanFlow, however it was trained.
+    A flow continues with flow matching and a flow map with MeanFlow, whatever its original training was.
     """
 
     label: ClassVar[str] = "fine-tuning"

@@ -1,4 +1,4 @@
-"""gradient_ascent: push away from what is to be forgotten, and hold nothing else."""
+"""gradient_ascent: increase the loss on forget data, without a term for the rest."""
 
 from __future__ import annotations
 
@@ -19,14 +19,13 @@ from unflow.training.method import (
     Tensors,
     Training,
     require_batch,
-    require_gradient,
     trainable_copy,
 )
 from unflow.training.originals.flow_matching import draw_flow_batch
 
 
 class Ascent(nn.Module):
-    """-L: what descends on this ascends on L."""
+    """-L: descent on it is ascent on L."""
 
     def __init__(self, loss: nn.Module) -> None:
         super().__init__()
@@ -34,11 +33,12 @@ class Ascent(nn.Module):
 
     def forward(self, *batch: Tensor) -> Tensor:
         """Return minus the loss."""
-        return -self.loss(*batch)
+        loss: Tensor = self.loss(*batch)
+        return -loss
 
 
 class EnergyLoss(nn.Module):
-    """lam E[F(G(z))]; the energy is read, not trained, and so not registered here."""
+    """lam E[F(G(z))]; the energy is not trained, and so not registered here."""
 
     def __init__(self, model: GenerativeModel, energy: Energy, strength: float) -> None:
         super().__init__()
@@ -48,14 +48,15 @@ class EnergyLoss(nn.Module):
     def forward(self, z: Tensor) -> Tensor:
         """Return the mean energy of the samples from z, times the strength."""
         (energy,) = self._read
-        return self.strength * energy(self.model.push(z)).mean()
+        mean: Tensor = energy(self.model.push(z)).mean()
+        return self.strength * mean
 
 
 @dataclass(frozen=True, kw_only=True)
 class GradientAscent(Training):
     """Ascend on the training loss of forget data (flow), or descend on lam F(G(z)) (one-step model).
 
-    Nothing holds the rest of the law: longer training destroys the model (few steps by default).
+    No term protects the rest of the law: long training destroys the model, so the default is few steps.
     """
 
     steps: int = 100
@@ -64,17 +65,11 @@ class GradientAscent(Training):
 
     label: ClassVar[str] = "gradient ascent"
     summary: ClassVar[str] = "baseline: climb the loss on what is to be forgotten"
-    families: ClassVar[frozenset[str]] = frozenset({"flow", "flow_map", "generator"})
+    needs_gradient: ClassVar[bool] = True
 
     def reads(self, problem: Problem) -> frozenset[str]:
         """Return forget data for a flow, the target's energy for a one-step model."""
         return frozenset({"forget" if isinstance(problem.model, Flow) else "target"})
-
-    def check(self, problem: Problem) -> None:
-        """Raise InputError for a flow without forget data, or a one-step model without a gradient."""
-        super().check(problem)
-        if "target" in self.reads(problem):
-            require_gradient(problem, "GradientAscent")
 
     def prepare(self, problem: Problem, generator: torch.Generator) -> Tensors:
         """Return the forget data (flow), or latents (one-step model)."""
@@ -86,7 +81,7 @@ class GradientAscent(Training):
         return {"z": problem.model.prior(self.steps * self.batch_size, generator)}
 
     def init(self, problem: Problem, prepared: Tensors, seed: int) -> Parts:
-        """Return the model's network, from the trained weights."""
+        """Return the model, starting at its trained weights."""
         model = trainable_copy(problem.model)
         if isinstance(model, Flow):
             return {"model": Part(Ascent(VelocityLoss(model.net)), model, self.learning_rate)}

@@ -1,4 +1,4 @@
-"""neg_grad_plus: ascend on forget data and descend on retain data at once."""
+"""neg_grad_plus: descend on retain data and ascend on forget data in the same step."""
 
 from __future__ import annotations
 
@@ -12,18 +12,19 @@ from torch import Tensor, nn
 from unflow.ground.errors import InputError
 from unflow.methods.baselines.own_training import OwnTraining
 from unflow.training.losses import MeanFlowLoss, VelocityLoss
-from unflow.training.method import Descend, Parts, Problem, Tensors, Training, require_batch, select_prefix
+from unflow.training.method import Parts, Problem, Tensors, Training, require_batch, select_prefix
+from unflow.training.originals.flow_matching import VelocityTraining
 
 
 class ClippedDifference(nn.Module):
-    """L(retain) - s L(forget), with s lowered until the ascent is a share of the descent.
+    """L(retain) - s_k L(forget), with s_k limited by the ratio of the gradients.
 
         s_k = min(s, clip ||grad L(retain)|| / ||grad L(forget)||)
 
     Args:
-        loss: flow matching's or MeanFlow's, whose ``net`` is trained.
+        loss: L, of flow matching or MeanFlow; its ``net`` is trained.
         strength: s > 0.
-        clip: largest norm of the ascent gradient relative to the descent gradient.
+        clip: largest ratio of the norm of the ascent gradient to that of the descent gradient.
     """
 
     def __init__(self, loss: VelocityLoss | MeanFlowLoss, strength: float, clip: float) -> None:
@@ -31,9 +32,10 @@ class ClippedDifference(nn.Module):
         self.loss, self.strength, self.clip = loss, strength, clip
 
     def forward(self, *batch: Tensor) -> Tensor:
-        """Return the loss of what the loss takes of retain data, followed by as much of forget data."""
+        """Return the loss for the tensors of a retain batch followed by those of a forget batch."""
         half = len(batch) // 2
-        keep, drop = self.loss(*batch[:half]), self.loss(*batch[half:])
+        keep: Tensor = self.loss(*batch[:half])
+        drop: Tensor = self.loss(*batch[half:])
         ratio = self._norm(keep) / self._norm(drop).clamp(min=1e-12)
         return keep - (self.clip * ratio).clamp(max=self.strength) * drop
 
@@ -48,12 +50,13 @@ class NegGradPlus(OwnTraining):
     """The model's training loss on retain data minus s times that on forget data.
 
     A flow is trained by flow matching, a flow map by MeanFlow. The ascent gradient is clipped to a tenth
-    of the descent gradient's norm, as in the code of arXiv 2503.01034, whose baseline this is for generative
-    models. A distilled flow map has never seen MeanFlow's loss: what that costs, ``fine_tune`` pays too.
+    of the descent gradient's norm, as in the code of arXiv 2503.01034, which uses this baseline for
+    generative models. A distilled flow map was not trained by MeanFlow's loss; the change of loss has a cost
+    here, as in ``fine_tune``.
 
     Attributes:
         strength: s of the ascent, > 0.
-        clip: largest norm of the ascent gradient relative to the descent gradient, > 0.
+        clip: largest ratio of the norm of the ascent gradient to that of the descent gradient, > 0.
     """
 
     strength: float = 1.0
@@ -73,7 +76,7 @@ class NegGradPlus(OwnTraining):
                 raise InputError(f"got {name}={getattr(self, name)}; expected a number > 0")
 
     def training(self, problem: Problem, seed: int) -> tuple[Training, Problem]:
-        """Return the training of the model's family, on both kinds of data."""
+        """Return the training of the model's family on both kinds of data."""
         loop = AscentDescent(
             own=self.own_training(problem),
             strength=self.strength,
@@ -86,12 +89,12 @@ class NegGradPlus(OwnTraining):
 
 
 @dataclass(frozen=True, kw_only=True)
-class AscentDescent(Training):
-    """Another training with its loss replaced by ``ClippedDifference``, of a batch of either kind of data.
+class AscentDescent(VelocityTraining):
+    """Flow matching or MeanFlow with the loss ``ClippedDifference`` of a retain batch and a forget batch.
 
     Attributes:
         own: flow matching or MeanFlow, with the same steps, batch_size and learning_rate.
-        strength, clip: of ``NegGradPlus``.
+        strength, clip: as in ``NegGradPlus``.
     """
 
     own: Training
@@ -103,21 +106,21 @@ class AscentDescent(Training):
     shares_batches: ClassVar[bool] = False
 
     def uncompilable(self) -> str:
-        """Return what cannot be compiled in the loss that is replaced."""
+        """Return the part of the replaced loss that cannot be compiled."""
         return self.own.uncompilable()
 
     def prepare(self, problem: Problem, generator: torch.Generator) -> Tensors:
-        """Return what the training prepares of retain data, and of forget data."""
+        """Return the tensors that ``own`` prepares from retain data and from forget data."""
         prepared: Tensors = {}
         for kind, rows in (("retain", problem.retain), ("forget", problem.forget)):
             assert rows is not None
             require_batch(len(rows), self.batch_size, f"{kind} samples")
             own = self.own.prepare(dataclasses.replace(problem, data=rows), generator)
-            prepared |= _named(kind, own)
+            prepared |= _add_prefix(kind, own)
         return prepared
 
     def init(self, problem: Problem, prepared: Tensors, seed: int) -> Parts:
-        """Return the velocity, or average velocity, from the trained weights."""
+        """Return the velocity, or average velocity, starting at the trained weights."""
         parts = self.own.init(problem, select_prefix(prepared, "retain/"), seed)
         (part,) = parts.values()
         assert isinstance(part.loss, VelocityLoss | MeanFlowLoss)
@@ -125,20 +128,16 @@ class AscentDescent(Training):
         return parts
 
     def draw(self, prepared: Tensors, generator: torch.Generator) -> Tensors:
-        """Draw what the training draws, of retain data and then of forget data."""
+        """Draw the batch that ``own`` draws from retain data, then the one from forget data."""
         batch: Tensors = {}
         for kind in ("retain", "forget"):
-            batch |= _named(kind, self.own.draw(select_prefix(prepared, f"{kind}/"), generator))
+            batch |= _add_prefix(kind, self.own.draw(select_prefix(prepared, f"{kind}/"), generator))
         return batch
-
-    def step(self, parts: Parts, batch: Tensors, descend: Descend, progress: float) -> Tensors:
-        """Take one step on the velocity."""
-        return {"loss": descend("velocity", *batch.values())}
 
     def result(self, problem: Problem, parts: Parts) -> nn.Module:
         """Return the model with the averaged velocity."""
         return self.own.result(problem, parts)
 
 
-def _named(kind: str, tensors: Tensors) -> Tensors:
+def _add_prefix(kind: str, tensors: Tensors) -> Tensors:
     return {f"{kind}/{name}": tensor for name, tensor in tensors.items()}

@@ -1,4 +1,4 @@
-"""What the baselines share that go on with the training of the original."""
+"""Base class of the baselines that continue or repeat the training of the original."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from unflow.training.originals.mean_flow import MeanFlow
 
 @dataclass(frozen=True, kw_only=True)
 class OwnTraining(Trained):
-    """A method that trains by the loss of the model's family: flow matching, or a flow map's MeanFlow.
+    """A method that trains by the loss of the model's family: flow matching, or MeanFlow for a flow map.
 
     Attributes:
-        coupling: of noise and data, as in the training of the original (a flow's).
+        coupling: of noise and data, as in the training of the original; for flows only.
         average: decay of the weight average that becomes the model.
     """
 
@@ -34,7 +34,7 @@ class OwnTraining(Trained):
         choose(COUPLINGS, self.coupling, "coupling")
 
     def check(self, problem: Problem) -> None:
-        """Raise InputError for a chained or labelled model, whose own training loss is not known."""
+        """Raise InputError for a chained or labelled model, which has no training loss on data."""
         super().check(problem)
         require_unlabelled(problem, "training on data")
         if not isinstance(problem.model, Flow | FlowMap):
@@ -44,7 +44,7 @@ class OwnTraining(Trained):
 
     @property
     def common(self) -> dict[str, Any]:
-        """The hyper-parameters that every training of a base model has."""
+        """The hyper-parameters that all trainings of base models have."""
         return {name: getattr(self, name) for name in ("steps", "batch_size", "learning_rate", "average")}
 
     def own_training(self, problem: Problem) -> Training:

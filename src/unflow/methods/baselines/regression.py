@@ -1,4 +1,4 @@
-"""Regression of a one-step model on chosen outputs: what the baselines share that read no real data."""
+"""Regression of a one-step model on chosen outputs: base class of the baselines without real data."""
 
 from __future__ import annotations
 
@@ -38,10 +38,11 @@ class TwoSidedLoss(nn.Module):
         self.loss, self.alpha = OutputLoss(model), alpha
 
     def forward(self, z_f: Tensor, y_f: Tensor, z_r: Tensor, y_r: Tensor) -> Tensor:
-        """Return the loss of forgotten (z_f, y_f) and as many retained (z_r, y_r)."""
+        """Return the loss of forgotten pairs (z_f, y_f) and equally many retained pairs (z_r, y_r)."""
         one = z_f.new_ones(len(z_f))
         weight = 2 * torch.cat([one, self.alpha * one])  # the mean is over twice as many rows
-        return self.loss(torch.cat([z_f, z_r]), torch.cat([y_f, y_r]), weight)
+        loss: Tensor = self.loss(torch.cat([z_f, z_r]), torch.cat([y_f, y_r]), weight)
+        return loss
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +50,7 @@ class Regression(Training):
     """A one-step model regressed on new outputs at forgotten latents, and on its own at retained ones.
 
     Attributes:
-        bank_size: latents of the original model that are told apart.
+        bank_size: latents of the original model that rejection sampling classifies.
         average: decay of the weight average that becomes the model.
     """
 
@@ -67,11 +68,11 @@ class Regression(Training):
         require_batch(self.bank_size, self.batch_size, "samples (bank_size)")
 
     def draw(self, prepared: Tensors, generator: torch.Generator) -> Tensors:
-        """Draw latents of both kinds, with what ``prepare`` gave them: {forget/z, ..., retain/z, ...}."""
+        """Draw rows of the prepared tensors of both kinds: {forget/z, ..., retain/z, ...}."""
         return {
             f"{kind}/{name}": rows
             for kind in ("forget", "retain")
-            for name, rows in _draw_together(
+            for name, rows in _draw_rows_of(
                 select_prefix(prepared, f"{kind}/"), self.batch_size, generator
             ).items()
         }
@@ -86,19 +87,19 @@ class Regression(Training):
         return parts["model"].average
 
 
-def _draw_together(tensors: Tensors, batch_size: int, generator: torch.Generator) -> Tensors:
+def _draw_rows_of(tensors: Tensors, batch_size: int, generator: torch.Generator) -> Tensors:
     rows = draw_rows(len(tensors["z"]), batch_size, generator)
     return {name: tensor[rows] for name, tensor in tensors.items()}
 
 
 def split_bank(problem: Problem, n: int, generator: torch.Generator) -> tuple[Bank, Bank]:
-    """Return the forgotten and the retained of n samples of the original model, by rejection.
+    """Split n samples of the original model by rejection sampling into forgotten and retained ones.
 
-    A sample is retained with the probability (q*/q0) / sup(q*/q0), as in exact sampling of the target.
-    So the retained outputs are a sample of q*, which those over a threshold of the weight are not.
+    A sample is retained with probability (q*/q0) / sup(q*/q0), so that the retained outputs are exact samples
+    of q*; a threshold on the weight would not give such samples.
 
     Raises:
-        InputError: if there are none of one kind.
+        InputError: if all or none of the samples are retained.
     """
     target = target_of(problem)
     bank = target.bank(n, generator)
@@ -113,6 +114,6 @@ def split_bank(problem: Problem, n: int, generator: torch.Generator) -> tuple[Ba
 
 
 def check_weight(name: str, value: float) -> None:
-    """Raise InputError for the weight of a term that is negative or not finite."""
+    """Raise InputError for a weight of a term that is negative or not finite."""
     if not 0 <= value < float("inf"):
         raise InputError(f"got {name}={value}; expected a finite number >= 0")

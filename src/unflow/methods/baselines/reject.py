@@ -1,4 +1,4 @@
-"""reject: a filter behind the model, and no training."""
+"""reject: rejection sampling from the model, without training."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from unflow.training.method import Problem, Untrained, model_of, target_of
 
 @dataclass(frozen=True, kw_only=True)
 class Reject(Untrained):
-    r"""Draw again while a sample is rejected: the exact target, from a model that has forgotten nothing.
+    r"""Draw each sample again until it is accepted: exact samples of the target, without training.
 
         P(accept x) = (q*/q0) / sup(q*/q0)
 
-    No weight changes, and the original is inside. It is the upper line for quality, and the row to beat:
-    the price is a look of the guide at every sample and 1 / P(accept) pushes for each.
+    The result contains the original, so nothing is removed. Its quality is the upper limit for other methods.
+    Each sample costs an evaluation of the energy per draw, and 1 / P(accept) draws on average.
 
     Attributes:
-        rounds: draws before a latent is given up, >= 1.
-        bank_size: samples of the original on which the energy is checked, and kappa computed.
+        rounds: largest number of draws for one sample, >= 1.
+        bank_size: samples of the original for the check of the energy and for kappa, >= 1.
     """
 
     rounds: int = 1000
@@ -41,10 +41,10 @@ class Reject(Untrained):
                 raise InputError(f"got {name}={getattr(self, name)}; expected 1 or more")
 
     def make(self, problem: Problem, generator: torch.Generator) -> Filtered:
-        """Return a copy of the model behind a filter.
+        """Return a copy of the model with a filter.
 
         Raises:
-            InputError: if the filter would let nothing pass.
+            InputError: if the filter rejects every sample of the bank.
         """
         target = target_of(problem)
         bank = target.bank(self.bank_size, generator)

@@ -1,4 +1,4 @@
-"""relabel: random labels for a model without labels (the SalUn paper's loss, arXiv 2310.12508)."""
+"""relabel: random relabelling for a model without labels (the SalUn paper's loss, arXiv 2310.12508)."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from unflow.training.method import Part, Parts, Problem, Tensors, draw_rows, mod
 
 @dataclass(frozen=True, kw_only=True)
 class Relabel(Regression):
-    r"""Regress forgotten latents on what other latents gave, and retained ones on what they gave.
+    r"""Regress forgotten latents on outputs of other latents, and retained latents on their own outputs.
 
         L(G) = E_{z rejected} ||G(z) - G0(z')||^2 / dim + alpha E_{z kept} ||G(z) - G0(z)||^2 / dim
 
-    The partner z' of a forgotten z is a retained latent, drawn once. Forgotten are the latents whose
-    outputs rejection drops (``Target.accept``): if every pair were fitted, the law of G would be q*
-    exactly. Random partners are no function of z, so a network learns their mean instead.
+    The partner z' of a forgotten z is a retained latent, drawn once. A latent is forgotten if rejection
+    sampling drops its output (``Target.accept``): if every pair were fitted, the law of G would be exactly
+    q*. Random partners are not a function of z, so a network learns their mean instead.
 
-    A conditional model is regressed on its own output under another label; where labels are missing,
-    another latent stands in for it. The authors' code sums the squares of the retain term over the
-    entries of a sample and averages those of the forget term: their alpha = 1e-3 on CIFAR-10 is
-    3,072 * 1e-3 = 3.1 of ours, and their 1e-3 as it stands is ``alpha=1e-3``.
+    The paper regresses a conditional model on its own output under another label; here another latent takes
+    the place of the other label. The authors' code sums the squares of the retain term over the entries of a
+    sample and averages those of the forget term: their alpha = 1e-3 on CIFAR-10 is our
+    3,072 * 1e-3 = 3.1, and without the factor it is ``alpha=1e-3``.
 
     Attributes:
         alpha: weight of the retained latents, >= 0.
@@ -44,19 +44,19 @@ class Relabel(Regression):
 
     def prepare(self, problem: Problem, generator: torch.Generator) -> Tensors:
         """Return latents of both kinds, each with the output it is regressed on."""
-        return relabelled(problem, self.bank_size, generator)
+        return relabel_latents(problem, self.bank_size, generator)
 
     def init(self, problem: Problem, prepared: Tensors, seed: int) -> Parts:
-        """Return the model, from the trained weights."""
+        """Return the model, starting at its trained weights."""
         model = trainable_copy(model_of(problem))
         loss = TwoSidedLoss(model, self.alpha)
         return {"model": Part(loss, model, self.learning_rate, decay=self.average)}
 
 
-def relabelled(problem: Problem, n: int, generator: torch.Generator) -> Tensors:
-    """Return {forget/z, forget/y, retain/z, retain/y} of n latents: retained keep their outputs.
+def relabel_latents(problem: Problem, n: int, generator: torch.Generator) -> Tensors:
+    """Return {forget/z, forget/y, retain/z, retain/y} of n latents.
 
-    Each forgotten latent is given the output of a retained one, drawn at random.
+    Retained latents keep their outputs; each forgotten one gets the output of a random retained one.
     """
     forgotten, retained = split_bank(problem, n, generator)
     partners = draw_rows(len(retained.x), len(forgotten.x), generator)

@@ -1,4 +1,4 @@
-"""selective_amnesia: a surrogate for what is forgotten, replay and elastic weights (arXiv 2305.10120)."""
+"""selective_amnesia: a surrogate for forgotten samples, replay, and elastic weights (arXiv 2305.10120)."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from unflow.training.method import Part, Parts, Problem, Tensors, model_of, sele
 
 
 class ElasticLoss(nn.Module):
-    """A loss of the model, and lam sum_i F_i (theta_i - theta_i*)^2 with theta* the weights it has now.
+    """A loss of the model plus lam sum_i F_i (theta_i - theta_i*)^2, theta* the weights at construction.
 
     Args:
-        loss: around the model.
-        model: whose parameters are theta.
+        loss: a loss of the model.
+        model: the model with the parameters theta.
         fisher: F, one tensor per parameter of the model.
         lam: >= 0.
     """
@@ -28,35 +28,36 @@ class ElasticLoss(nn.Module):
     def __init__(self, loss: nn.Module, model: nn.Module, fisher: Sequence[Tensor], lam: float) -> None:
         super().__init__()
         self.loss, self.lam = loss, lam
-        # Listed, not registered: the optimizer's parameters are those of the model alone.
+        # Listed, not registered: the optimizer trains the model's parameters alone.
         self._springs = [(p, p.detach().clone(), F) for p, F in zip(model.parameters(), fisher, strict=True)]
 
     def forward(self, *batch: Tensor) -> Tensor:
         """Return the loss of a batch plus the penalty."""
         penalty = torch.stack([(F * (p - start).square()).sum() for p, start, F in self._springs]).sum()
-        return self.loss(*batch) + self.lam * penalty
+        loss: Tensor = self.loss(*batch)
+        return loss + self.lam * penalty
 
 
 @dataclass(frozen=True, kw_only=True)
 class SelectiveAmnesia(Regression):
-    r"""Regress forgotten latents on a surrogate, replay the retained ones, hold weights by their Fisher.
+    r"""Regress forgotten latents on a surrogate, replay retained ones, and penalise changes of the weights.
 
         L = E_{z rejected} ||G(z) - s||^2 / dim + E_{z kept} ||G(z) - G0(z)||^2 / dim
             + lam sum_i F_i (theta_i - theta_i*)^2,    F_i = E_z ||dG0(z)/dtheta_i||^2 / dim
 
     This is 2 / dim times the paper's negative objective (arXiv 2305.10120, Section 3) for a Gaussian
-    output x ~ N(G(z), 1), as a map without noise has no likelihood: log p(x | z) = -||x - G(z)||^2 / 2,
+    output x ~ N(G(z), 1), because a map without noise has no likelihood: log p(x | z) = -||x - G(z)||^2 / 2,
     its gradient at a sample x = G(z) + e is e^T dG/dtheta, and the mean square of that is the
-    diagonal Fisher information dim F_i. (At x = G(z) itself, without e, it would be 0.) Our lam is the
-    paper's lambda; the authors' code leaves out the paper's 1/2, so that its 100 (a VAE of MNIST) and
-    10 (a DDPM) are 200 and 20 of ours.
+    diagonal Fisher information dim F_i. (At x = G(z), without e, it would be 0.) Our lam is the paper's
+    lambda; the authors' code leaves out the paper's 1/2, so that its 100 (a VAE of MNIST) and 10 (a DDPM)
+    correspond to our 200 and 20.
 
     The surrogate is drawn anew in every step. It does not depend on z, so G learns its mean: a flat image.
 
     Attributes:
         surrogate: "uniform" over the range of the retained outputs (the authors'), or "noise", N(0, 1).
         lam: of the elastic penalty, >= 0.
-        fisher_batches: batches of latents, each with one draw of e, for the Fisher information.
+        fisher_batches: batches of latents for the Fisher information, each with one draw of e, >= 1.
     """
 
     surrogate: Literal["uniform", "noise"] = "uniform"
@@ -92,14 +93,14 @@ class SelectiveAmnesia(Regression):
         }
 
     def init(self, problem: Problem, prepared: Tensors, seed: int) -> Parts:
-        """Return the model, from the trained weights and held to them."""
+        """Return the model, starting at its trained weights, with the penalty around them."""
         model, fisher = trainable_copy(model_of(problem)), select_prefix(prepared, "fisher/")
         springs = [fisher[name] for name, _ in model.named_parameters()]
         loss = ElasticLoss(TwoSidedLoss(model, 1.0), model, springs, self.lam)
         return {"model": Part(loss, model, self.learning_rate, decay=self.average)}
 
     def draw(self, prepared: Tensors, generator: torch.Generator) -> Tensors:
-        """Draw forgotten latents with fresh surrogates, and retained ones with their outputs."""
+        """Draw forgotten latents with new surrogates, and retained latents with their outputs."""
         batch = super().draw(prepared, generator)
         y = batch["retain/y"]
         if self.surrogate == "noise":
@@ -114,11 +115,11 @@ def fisher_information(
 ) -> Tensors:
     """Return E_z ||dG(z)/dtheta_i||^2 / dim for every parameter: the diagonal Fisher, per entry.
 
-    One backward pass gives sum_b e_b^T dG(z_b)/dtheta over a batch; the e_b ~ N(0, 1) are independent,
-    so that the square of the sum has the mean of the sum of squares, and no sample needs its own pass.
+    One backward pass gives sum_b e_b^T dG(z_b)/dtheta over a batch. The e_b ~ N(0, 1) are independent, so
+    the square of the sum has the same mean as the sum of squares, and one pass per batch is enough.
 
     Args:
-        model: G, in evaluation mode from here on.
+        model: G; it is put into evaluation mode.
         latents: batches of latents.
         generator: of the draws of e.
     """

@@ -1,4 +1,4 @@
-"""weight_extrapolation: away from the weights that know only what is forgotten (arXiv 2212.04089)."""
+"""weight_extrapolation: move away from the weights of a model of forgotten data (arXiv 2212.04089)."""
 
 from __future__ import annotations
 
@@ -26,24 +26,24 @@ from unflow.training.method import (
     require_batch,
     trainable_copy,
 )
-from unflow.training.originals.flow_matching import draw_flow_batch, flow_data, require_flow
+from unflow.training.originals.flow_matching import draw_flow_batch, pair_flow_data, require_flow
 
 
 @dataclass(frozen=True, kw_only=True)
 class WeightExtrapolation(Training):
-    r"""Learn only what is to be forgotten, and go the other way: task arithmetic's negation.
+    r"""Train on forgotten samples alone, then move the weights the opposite way: task arithmetic's negation.
 
         theta = theta0 - gamma (theta_forget - theta0)    (arXiv 2212.04089, Section 3)
 
-    theta_forget are the original weights theta0 after training on the forgotten alone: of a flow by flow
-    matching on real forget data, of a one-step model, which has no such loss, by regression on its own
-    samples. There rejection tells latents apart; forgotten ones keep their outputs G0(z), and every
-    retained one is given the output of a forgotten one, drawn once.
+    theta_forget are the original weights theta0 after training on forgotten samples alone. A flow is trained
+    by flow matching on real forget data. A one-step model is regressed on its own samples: rejection sampling
+    splits latents; forgotten ones keep their outputs G0(z), and each retained one gets the output of a random
+    forgotten one, drawn once.
 
     Attributes:
         gamma: >= 0; 0 is the original. The authors choose it on held-out data.
-        coupling: of noise and data, as in the training of the original (a flow's).
-        bank_size: latents of the original that are told apart (a one-step model's).
+        coupling: of noise and data, as in the training of the original; for flows only.
+        bank_size: latents of the original that rejection sampling classifies; for one-step models only.
         average: decay of the average of the weights that becomes theta_forget.
     """
 
@@ -75,23 +75,23 @@ class WeightExtrapolation(Training):
         return frozenset({"forget" if problem.model.family == "flow" else "target"})
 
     def check(self, problem: Problem) -> None:
-        """Raise InputError for a chained flow, whose training loss is not known."""
+        """Raise InputError for a chained flow, which has no training loss on data."""
         super().check(problem)
         if model_of(problem).family == "flow":
             require_flow(problem)
 
     def prepare(self, problem: Problem, generator: torch.Generator) -> Tensors:
-        """Return forget data (flow), or latents and the outputs they are regressed on (one-step model)."""
+        """Return forget data (flow), or latents and the outputs to regress them on (one-step model)."""
         if isinstance(problem.model, Flow):
             assert problem.forget is not None
             require_batch(len(problem.forget), self.batch_size, "forget samples")
-            return flow_data(problem.forget, self.coupling, self.steps * self.batch_size, generator)
+            return pair_flow_data(problem.forget, self.coupling, self.steps * self.batch_size, generator)
         forgotten, retained = split_bank(problem, self.bank_size, generator)
         others = forgotten.x[draw_rows(len(forgotten.x), len(retained.x), generator)]
         return {"z": torch.cat([forgotten.z, retained.z]), "y": torch.cat([forgotten.x, others])}
 
     def init(self, problem: Problem, prepared: Tensors, seed: int) -> Parts:
-        """Return the model that will know only what is forgotten, from the trained weights."""
+        """Return the model that learns the forgotten samples, starting at its trained weights."""
         model = trainable_copy(problem.model)
         assert isinstance(model, GenerativeModel)
         loss = VelocityLoss(model.net) if isinstance(model, Flow) else OutputLoss(model)
@@ -109,13 +109,13 @@ class WeightExtrapolation(Training):
         return {"loss": descend("model", *batch.values())}
 
     def result(self, problem: Problem, parts: Parts) -> nn.Module:
-        """Return the original, moved against the change of its weights."""
-        return extrapolated(model_of(problem), parts["model"].average, self.gamma)
+        """Return the original, with its weights moved against the change of the training."""
+        return extrapolate_weights(model_of(problem), parts["model"].average, self.gamma)
 
 
 @torch.no_grad()
-def extrapolated(original: nn.Module, changed: nn.Module, gamma: float) -> nn.Module:
-    """Return a copy of ``original`` with the weights theta0 - gamma (theta - theta0); theta: ``changed``."""
+def extrapolate_weights(original: nn.Module, changed: nn.Module, gamma: float) -> nn.Module:
+    """Return a copy of ``original`` with weights theta0 - gamma (theta - theta0), theta of ``changed``."""
     model = copy.deepcopy(original)
     for weights, moved in zip(model.parameters(), changed.parameters(), strict=True):
         weights.sub_(moved - weights, alpha=gamma)

@@ -1,4 +1,4 @@
-"""What trains a base model, a guide or an autoencoder: one paper, one file."""
+"""Trainings of base models, classifiers and autoencoders: one paper, one file."""
 
 from __future__ import annotations
 
@@ -18,4 +18,4 @@ TRAINERS: dict[str, Method] = {
     "classification": Classification(),
     "autoencoding": Autoencoding(),
 }
-"""What makes base models, classifiers and autoencoders."""
+"""Name -> the training of a base model, classifier or autoencoder, with its defaults."""

@@ -1,4 +1,4 @@
-"""Autoencoding: train the room in which latent models live."""
+"""Autoencoding: train the autoencoder of a latent model."""
 
 from __future__ import annotations
 
@@ -24,26 +24,27 @@ from unflow.training.method import (
     require_batch,
     trainable_copy,
 )
-from unflow.training.originals.reconstruction import Eye, ReconstructionLoss
+from unflow.training.originals.reconstruction import FrozenCritic, ReconstructionLoss
 
 
 @dataclass(frozen=True, kw_only=True)
 class Autoencoding(Training):
-    """Minimise the error of reconstructions from slightly noisy latents of unit variance.
+    """Minimise the reconstruction error of images from slightly noisy latents of unit variance.
 
-    The noise keeps near latents near in the image, so that a sample which misses the law of the latents
-    a little still decodes to an image. Squared error alone blurs photographs beyond what a classifier can
-    tell; a critic's eye (``perceptual``), latents in which classes are apart (``labels``) and images that
-    show the class their latents have (``consistency``) make samples worth judging.
+    The noise makes the decoder smooth, so that a latent slightly off the law of the data's latents still
+    decodes to an image. Squared error alone blurs photographs so much that a classifier cannot recognise
+    them. Three further terms help: a perceptual distance, latents that separate classes (``labels``), and
+    decoded images that show the class of their latents (``consistency``).
 
     Attributes:
-        noise: standard deviation added to the latents (whose own is 1).
+        noise: standard deviation of the noise on the latents (whose own is 1).
         flip: whether images are mirrored at random.
         perceptual: weight of the perceptual distance, >= 0; needs a critic.
-        labels: weight of the cross entropy of labels, read linearly off the latents, >= 0; needs labels.
-        consistency: weight of the cross entropy of what the critic sees in decoded latents, also far from the
-            data's, against what is read off them, >= 0; needs a critic, and ``labels`` > 0.
-        reach: standard deviation added to those latents.
+        labels: weight of the cross entropy of a linear classifier on the latents, >= 0; needs labels.
+        consistency: weight, >= 0, of the cross entropy between the critic's class of an image decoded from
+            latents near or far from the data's and the linear classifier's class of those latents; needs a
+            critic, and ``labels`` > 0.
+        reach: standard deviation of the noise on those latents.
     """
 
     steps: int = 2000
@@ -67,16 +68,16 @@ class Autoencoding(Training):
             raise InputError("got consistency > 0 and labels=0; expected labels > 0: write labels=1.0")
 
     def reads(self, problem: Problem) -> frozenset[str]:
-        """Return the images, and what the weighted terms need."""
+        """Return data, and the fields that the terms with a weight > 0 need."""
         terms = {"critic": self.perceptual or self.consistency, "labels": self.labels}
         return self.needs | {name for name, weight in terms.items() if weight}
 
     def check(self, problem: Problem) -> None:
-        """Raise InputError unless the model is an autoencoder, and the critic one that can be looked into."""
+        """Raise InputError unless the model is an autoencoder, and the network of a critic is a ResNet."""
         super().check(problem)
         autoencoder_of(problem)
         if problem.critic is not None:
-            Eye(problem.critic)
+            FrozenCritic(problem.critic)
 
     def prepare(self, problem: Problem, generator: torch.Generator) -> Tensors:
         """Return the images, and their labels if they are used."""
@@ -90,12 +91,12 @@ class Autoencoding(Training):
         return prepared
 
     def init(self, problem: Problem, prepared: Tensors, seed: int) -> Parts:
-        """Return the autoencoder, and beside it what reads labels off its latents."""
+        """Return the autoencoder, and the linear classifier on its latents if there is one."""
         net = trainable_copy(autoencoder_of(problem).net)
-        eye = None if problem.critic is None else Eye(problem.critic)
+        critic = None if problem.critic is None else FrozenCritic(problem.critic)
         reader = self._reader(prepared, seed) if self.labels else None
         loss = ReconstructionLoss(
-            net, eye, reader, perceptual=self.perceptual, labels=self.labels, consistency=self.consistency
+            net, critic, reader, perceptual=self.perceptual, labels=self.labels, consistency=self.consistency
         )
         trained = nn.ModuleList([net] if reader is None else [net, reader])
         return {"net": Part(loss, trained, self.learning_rate)}
@@ -106,7 +107,7 @@ class Autoencoding(Training):
             return nn.Linear(latents.shape[1], classes).to(latents.device)
 
     def draw(self, prepared: Tensors, generator: torch.Generator) -> Tensors:
-        """Draw images, noise for their latents, and what the weighted terms need."""
+        """Draw images, noise for their latents, and the tensors of the terms with a weight > 0."""
         rows = draw_rows(len(prepared["data"]), self.batch_size, generator)
         x = prepared["data"][rows]
         if self.flip:
@@ -136,7 +137,7 @@ def autoencoder_of(problem: Problem) -> Autoencoder:
     """Return the problem's model, an autoencoder.
 
     Raises:
-        InputError: for anything else.
+        InputError: for any other model.
     """
     if not isinstance(problem.model, Autoencoder):
         raise InputError(f"got a {type(problem.model).__name__} to train; expected an Autoencoder")

@@ -1,4 +1,4 @@
-"""Base models and classifiers by recipe: what ``unflow train`` does."""
+"""Training of base models, classifiers and autoencoders into bundles, for ``unflow train``."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ SPECIAL: dict[str, tuple[type[Method], str]] = {
     "classifier": (Classification, "classification"),
     "autoencoder": (Autoencoding, "autoencoding"),
 }
-"""Kinds that only one method trains, and its name; the others train generative models."""
+"""Kind -> the only method that trains it, and its name; the other methods train generative models."""
 
 
 def new_model(kind: str, net: dict[str, Any], data: LabelledData, seed: int) -> Any:
-    """Return a model with fresh weights for a data set.
+    """Return a model with fresh weights for a dataset.
 
     Args:
         kind: flow, flow_map, classifier or autoencoder.
-        net: description without the shape, like {"net": "mlp", "width": 256}.
-        data: gives shape and classes.
+        net: description of the network without the shape, like {"net": "mlp", "width": 256}.
+        data: the dataset, for shape and classes.
         seed: of the initial weights.
 
     Raises:
@@ -71,21 +71,23 @@ def train_model(
     devices: int = 1,
     label: str = "",
 ) -> SavedModel:
-    """Train a base model, classifier or autoencoder into a bundle; finished: loaded, killed: continued.
+    """Train a base model, classifier or autoencoder into a bundle.
+
+    If the bundle is finished, it is loaded; if the training was killed, it is continued.
 
     Args:
         kind: flow, flow_map, classifier or autoencoder.
         net: description of the network, without shape and outputs.
-        method: a training method that fits the kind.
+        method: a training method for this kind.
         data: labelled samples to train on.
         out: folder of the bundle.
         seed: of weights and batches.
         teacher: the flow to distil, for ``Distill``.
         critic: a classifier of images, for ``Autoencoding`` with a perceptual distance.
-        part: which part of a split ``data`` is, for the record.
+        part: name of the part of the split that ``data`` is, for lineage.json.
         device: "cpu", "cuda" or "mps".
         devices: data-parallel processes.
-        label: of the progress line.
+        label: name in the progress line.
     """
     out = Path(out)
     _check_kind(kind, method)
@@ -102,7 +104,7 @@ def train_model(
         identity["critic"] = sha256_module(critic)
     if bundle.is_complete(out):
         bundle.check_lineage(out, identity, settings(type(method)()))
-        return bundle.load_any(out, trust_code=True)  # of the network in hand
+        return bundle.load_any(out, trust_code=True)  # the caller has this network
     problem = Problem(
         model=new_model(kind, net, data, seed),
         data=data.x,
@@ -146,13 +148,13 @@ def _check_kind(kind: str, method: Method) -> None:
 def load_rows(
     data: str, split: str | Path | None, part: str, cache: str | Path | None = None
 ) -> LabelledData:
-    """Return a data set, or one part of its split; ``cache`` as ``load_data``."""
+    """Return a dataset, or one part of its split; ``cache`` as in ``load_data``."""
     return load_data(data, cache) if split is None else load_parts(data, split, part, cache=cache)[0]
 
 
 def load_parts(
     data: str, split: str | Path, *parts: str, cache: str | Path | None = None
 ) -> list[LabelledData]:
-    """Return parts of a data set's split; it is read once, ``cache`` as ``load_data``."""
+    """Return parts of a dataset's split; ``cache`` as in ``load_data``."""
     everything, rows = load_data(data, cache), read_split(split)
     return [rows.of(everything, part) for part in parts]

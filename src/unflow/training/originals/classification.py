@@ -1,4 +1,4 @@
-"""Classification: train the guide or the judge, with small random deformations of the images."""
+"""Classification: train a classifier (guide or judge) on randomly deformed images."""
 
 from __future__ import annotations
 
@@ -39,15 +39,15 @@ class CrossEntropy(nn.Module):
 
 @dataclass(frozen=True, kw_only=True)
 class Classification(Training):
-    """Minimise the cross entropy of deformed, slightly noisy samples.
+    """Minimise the cross entropy of deformed and slightly noisy samples.
 
     Attributes:
         smoothing: of the labels, in [0, 1).
-        noise: standard deviation added to the samples.
-        deform: whether images are turned, scaled and shifted a little.
+        noise: standard deviation of the noise on the samples, >= 0.
+        deform: whether images are rotated, scaled and shifted a little.
         flip: whether images are mirrored at random.
-        aside: share of the samples, in [0, 1), that is not trained on and makes the classifier as sure as it
-            is right: its logits are divided by the best temperature there (``calibration.calibrated``).
+        aside: share of the samples, in [0, 1), that is held out to calibrate the classifier: its logits are
+            divided by the best temperature on them (``calibration.calibrate``).
     """
 
     steps: int = 400
@@ -67,13 +67,13 @@ class Classification(Training):
 
     def prepare(self, problem: Problem, generator: torch.Generator) -> Tensors:
         """Return the samples that are trained on, and their labels."""
-        data, labels = labelled(problem)
+        data, labels = labelled_data_of(problem)
         rows = torch.arange(len(data)) if self.aside == 0 else self._shuffled(len(data))[1]
         require_batch(len(rows), self.batch_size, "labelled samples")
         return {"data": data[rows], "labels": labels[rows]}
 
     def _shuffled(self, n: int) -> tuple[Tensor, Tensor]:
-        """Return the rows that are kept aside and the others, the same for the same n."""
+        """Return the rows that are held out and the others, a function of n alone."""
         order = torch.randperm(n, generator=torch.Generator().manual_seed(n))
         aside = max(1, round(self.aside * n))
         return order[:aside], order[aside:]
@@ -99,24 +99,24 @@ class Classification(Training):
         return {"loss": descend("net", batch["x"], batch["label"])}
 
     def result(self, problem: Problem, parts: Parts) -> nn.Module:
-        """Return the classifier, calibrated if samples were kept aside for that."""
+        """Return the classifier, calibrated if samples were held out."""
         classifier = Classifier(parts["net"].average, classifier_of(problem).class_names)
         if self.aside > 0:
-            data, labels = labelled(problem)
+            data, labels = labelled_data_of(problem)
             rows, _ = self._shuffled(len(data))
-            cool(classifier, float(calibrate(classifier, data[rows], labels[rows]).temperature))
+            divide_logits(classifier, float(calibrate(classifier, data[rows], labels[rows]).temperature))
         return classifier
 
 
-def labelled(problem: Problem) -> tuple[Tensor, Tensor]:
-    """Return the problem's samples and labels, which ``check`` has found to be there."""
+def labelled_data_of(problem: Problem) -> tuple[Tensor, Tensor]:
+    """Return the problem's samples and labels; ``check`` has made sure that there are some."""
     assert problem.data is not None
     assert problem.labels is not None
     return problem.data, problem.labels
 
 
 @torch.no_grad()
-def cool(classifier: Classifier, temperature: float) -> None:
+def divide_logits(classifier: Classifier, temperature: float) -> None:
     """Divide the logits of a classifier by a temperature, in the weights of its last layer."""
     last = classifier.net.last
     assert isinstance(last, nn.Linear)

@@ -15,28 +15,27 @@ from unflow.models import Flow
 from unflow.nets import MLP
 from unflow.training.losses import JumpLoss
 from unflow.training.method import (
-    Descend,
     Part,
     Parts,
     Problem,
     Tensors,
-    Training,
     draw_rows,
     require_batch,
     require_unlabelled,
     trainable_copy,
 )
-from unflow.training.originals.mean_flow import averaged_flow_map, flow_map_of
+from unflow.training.originals.flow_matching import VelocityTraining
+from unflow.training.originals.mean_flow import flow_map_of, make_flow_map
 
 
 @dataclass(frozen=True, kw_only=True)
-class Distill(Training):
+class Distill(VelocityTraining):
     """Regress U(x_s; s, e) on (x_e - x_s)/(e - s) for points of the teacher's trajectories.
 
     Attributes:
         bank_size: trajectories of the teacher, computed once.
-        whole_share: share of a batch with s = 0 and e = 1 (the one-step map); the others take two
-            random points, which keeps the map usable between all times.
+        whole_share: share of a batch, in [0, 1], with s = 0 and e = 1 (the one-step map); the others take
+            two random points, which trains the map between all times.
         average: decay of the weight average that becomes the model.
     """
 
@@ -67,7 +66,9 @@ class Distill(Training):
         require_batch(self.bank_size, self.batch_size, "trajectories (bank_size)")
         assert isinstance(problem.teacher, Flow)
         z = problem.teacher.prior(self.bank_size, generator)
-        return {"points": torch.cat([trajectory(problem.teacher, part) for part in in_batches(z, 2048)])}
+        return {
+            "points": torch.cat([compute_trajectory(problem.teacher, part) for part in in_batches(z, 2048)])
+        }
 
     def init(self, problem: Problem, prepared: Tensors, seed: int) -> Parts:
         """Return the average velocity; an MLP like the teacher's starts from the teacher's weights."""
@@ -93,18 +94,13 @@ class Distill(Training):
             "end": end / last,
         }
 
-    def step(self, parts: Parts, batch: Tensors, descend: Descend, progress: float) -> Tensors:
-        """Take one step on the average velocity."""
-        loss = descend("velocity", batch["x_s"], batch["x_e"], batch["start"], batch["end"])
-        return {"loss": loss}
-
     def result(self, problem: Problem, parts: Parts) -> nn.Module:
         """Return the flow map with the averaged network."""
-        return averaged_flow_map(problem, parts)
+        return make_flow_map(problem, parts)
 
 
 @torch.no_grad()
-def trajectory(flow: Flow, z: Tensor) -> Tensor:
+def compute_trajectory(flow: Flow, z: Tensor) -> Tensor:
     """Return a flow's points after each of its steps, [batch, steps + 1, *shape]."""
     integrator, points = INTEGRATORS[flow.integrator](), [z]
     for i in range(flow.steps):
@@ -114,7 +110,10 @@ def trajectory(flow: Flow, z: Tensor) -> Tensor:
 
 
 def copy_velocity(teacher: nn.Module, student: nn.Module) -> None:
-    """Copy what two MLPs share; the student's second time and its further layers start without influence."""
+    """Copy the weights that two MLPs share; the student's second time and further layers have no effect yet.
+
+    Networks that do not fit each other stay as they are.
+    """
     if not isinstance(teacher, MLP) or not isinstance(student, MLP):
         return
     own, given = student.state_dict(), teacher.state_dict()
@@ -122,6 +121,6 @@ def copy_velocity(teacher: nn.Module, student: nn.Module) -> None:
     if any(k not in own or own[k].shape != v.shape for k, v in given.items()):
         return
     if wide.shape[1] != first.shape[1] + student.embed.width:
-        return  # other sines and cosines of the points
+        return  # other Fourier features
     wide[:, : first.shape[1]] = first
     student.load_state_dict(own | given | {"first.weight": wide})

@@ -12,21 +12,19 @@ from unflow.ground.errors import InputError
 from unflow.models import FlowMap
 from unflow.training.losses import MeanFlowLoss
 from unflow.training.method import (
-    Descend,
     Part,
     Parts,
     Problem,
     Tensors,
-    Training,
     require_batch,
     require_unlabelled,
     trainable_copy,
 )
-from unflow.training.originals.flow_matching import draw_flow_batch
+from unflow.training.originals.flow_matching import VelocityTraining
 
 
 @dataclass(frozen=True, kw_only=True)
-class MeanFlow(Training):
+class MeanFlow(VelocityTraining):
     """Regress U(x_s; s, e) on v + (e - s) dU/ds along the path (arXiv 2505.13447, Eqs. 9-11).
 
     Attributes:
@@ -56,7 +54,7 @@ class MeanFlow(Training):
         require_unlabelled(problem, "training on data")
 
     def uncompilable(self) -> str:
-        """Return the derivative along the path."""
+        """Return the name of the derivative along the path."""
         return "a forward-mode derivative"
 
     def prepare(self, problem: Problem, generator: torch.Generator) -> Tensors:
@@ -66,35 +64,30 @@ class MeanFlow(Training):
         return {"x1": problem.data}
 
     def init(self, problem: Problem, prepared: Tensors, seed: int) -> Parts:
-        """Return the average velocity, from the weights it has."""
+        """Return the average velocity, from its present weights."""
         net = trainable_copy(flow_map_of(problem).net)
         part = Part(MeanFlowLoss(net, self.power), net, self.learning_rate, decay=self.average)
         return {"velocity": part}
 
     def draw(self, prepared: Tensors, generator: torch.Generator) -> Tensors:
         """Draw noise, data and time intervals."""
-        batch = draw_flow_batch(prepared, self.batch_size, generator)
+        batch = super().draw(prepared, generator)
         first, second = batch.pop("t"), torch.rand(self.batch_size, generator=generator)
         interval = torch.rand(self.batch_size, generator=generator) < self.interval_share
         start = torch.minimum(first, second)
         return batch | {"start": start, "end": torch.where(interval, first.maximum(second), start)}
 
-    def step(self, parts: Parts, batch: Tensors, descend: Descend, progress: float) -> Tensors:
-        """Take one step on the average velocity."""
-        loss = descend("velocity", batch["x0"], batch["x1"], batch["start"], batch["end"])
-        return {"loss": loss}
-
     def result(self, problem: Problem, parts: Parts) -> nn.Module:
         """Return the flow map with the averaged network."""
-        return averaged_flow_map(problem, parts)
+        return make_flow_map(problem, parts)
 
 
 def flow_map_of(problem: Problem) -> FlowMap:
-    """Return the problem's model, which ``check`` has found to be a flow map."""
+    """Return the problem's model, a flow map."""
     assert isinstance(problem.model, FlowMap)
     return problem.model
 
 
-def averaged_flow_map(problem: Problem, parts: Parts) -> FlowMap:
+def make_flow_map(problem: Problem, parts: Parts) -> FlowMap:
     """Return the problem's flow map with the averaged network of the part "velocity"."""
     return flow_map_of(problem).with_average_velocity(parts["velocity"].average)

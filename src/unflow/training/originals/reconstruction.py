@@ -1,4 +1,4 @@
-"""What an autoencoder is trained for: pixels, a critic's eye, and latents that know classes."""
+"""The loss of an autoencoder: squared error, perceptual distance, and latents that separate classes."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from unflow.models.classifier import Classifier, apply_affine
 from unflow.nets import ConvAutoencoder, ResNet
 
 
-class Eye(nn.Module):
-    """A critic's frozen copy, and the distance between images in its eye.
+class FrozenCritic(nn.Module):
+    """A frozen copy of a classifier, and the distance between images in its feature maps.
 
     Args:
         critic: a classifier of images whose network is a ``nets.ResNet``.
@@ -30,39 +30,40 @@ class Eye(nn.Module):
             raise InputError(f"got a {type(net).__name__} as critic; expected a classifier of net: resnet")
         self.net = copy.deepcopy(net).eval().requires_grad_(False)
 
-    def train(self, mode: bool = True) -> Eye:
-        """Stay as it is: the statistics of the critic are not to follow reconstructions."""
+    def train(self, mode: bool = True) -> FrozenCritic:
+        """Stay in evaluation mode, so that the batch statistics do not follow the reconstructions."""
         return self
 
     def distance(self, x: Tensor, y: Tensor) -> Tensor:
         """Return sum_l E ||u(m_l(x)) - u(m_l(y))||^2 of images x and y, [batch, *shape] each.
 
-        m_l are the critic's maps, u(m) = m/|m| over channels; the mean is over places and images, and no
-        layer is weighted (arXiv 1801.03924, Eq. 1 without w). Gradients pass.
+        m_l are the critic's feature maps, u(m) = m/|m| over channels; the mean is over pixels and images, and
+        all layers have weight 1 (arXiv 1801.03924, Eq. 1 without w). The distance has gradients.
         """
-        pairs = zip(self.net.maps(x), self.net.maps(y), strict=True)
-        return torch.stack([(unit(a) - unit(b)).square().sum(1).mean() for a, b in pairs]).sum()
+        first, second = (map(normalize_channels, self.net.maps(images)) for images in (x, y))
+        return torch.stack([(a - b).square().sum(1).mean() for a, b in zip(first, second, strict=True)]).sum()
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the critic's logits of images x, [batch, classes]; gradients pass."""
-        return self.net(x)
+        """Return the critic's logits of images x, [batch, classes], with gradients."""
+        logits: Tensor = self.net(x)
+        return logits
 
 
-def unit(maps: Tensor) -> Tensor:
-    """Return maps [batch, channels, h, w] with channel vectors of length 1 (0 where they are 0)."""
+def normalize_channels(maps: Tensor) -> Tensor:
+    """Return maps [batch, channels, h, w] with channel vectors scaled to length 1; a vector 0 stays 0."""
     return maps * (maps.square().sum(1, keepdim=True) + 1e-3).rsqrt()
 
 
 class ReconstructionLoss(nn.Module):
     """E ||y - x||^2 / dim + a d(y, x) + b CE(read(z), label) + c CE(critic(decode(z')), read(z')).
 
-    z = encode(x) and y = decode(z + noise). z' are latents further out, half of them between two, with
-    much noise: there, where a flow's samples may also lie, the critic is to see the class that is read.
-    This last term trains the decoder alone: an encoder trained for it tells classes apart less well.
+    z = encode(x) and y = decode(z + noise). z' are latents with more noise, half of them mixtures of two
+    latents: a flow's samples may also lie there, and the critic should see the class that ``read`` predicts.
+    The last term trains the decoder alone: an encoder trained by it separates classes less well.
 
     Args:
         net: the network of an autoencoder.
-        eye: the critic, for a and c.
+        critic: for a and c.
         reader: read, from latents to logits, for b and c.
         perceptual: a.
         labels: b.
@@ -72,7 +73,7 @@ class ReconstructionLoss(nn.Module):
     def __init__(
         self,
         net: ConvAutoencoder,
-        eye: Eye | None = None,
+        critic: FrozenCritic | None = None,
         reader: nn.Linear | None = None,
         *,
         perceptual: float = 0.0,
@@ -80,7 +81,7 @@ class ReconstructionLoss(nn.Module):
         consistency: float = 0.0,
     ) -> None:
         super().__init__()
-        self.net, self.eye, self.reader = net, eye, reader
+        self.net, self.critic, self.reader = net, critic, reader
         self.perceptual, self.labels, self.consistency = perceptual, labels, consistency
 
     def forward(
@@ -98,14 +99,14 @@ class ReconstructionLoss(nn.Module):
             noise: of z, [batch, latent].
             label: [batch], for b.
             far: noise of z', [batch, latent], for c.
-            turn: [batch, 4], how the critic turns its head (``apply_affine``), for c.
+            turn: [batch, 4], the parameters of ``apply_affine``, for c.
         """
         z = self.net.encode(x)
         y = self.net.decode(z + noise)
         loss = (y - x).square().mean()
         if self.perceptual:
-            assert self.eye is not None
-            loss = loss + self.perceptual * self.eye.distance(y, x)
+            assert self.critic is not None
+            loss = loss + self.perceptual * self.critic.distance(y, x)
         if self.labels:
             assert self.reader is not None
             assert label is not None
@@ -113,17 +114,17 @@ class ReconstructionLoss(nn.Module):
         if self.consistency:
             assert far is not None
             assert turn is not None
-            loss = loss + self.consistency * self._inconsistency(between(z.detach()) + far, turn)
+            loss = loss + self.consistency * self._inconsistency(mix_latents(z.detach()) + far, turn)
         return loss
 
     def _inconsistency(self, z: Tensor, turn: Tensor) -> Tensor:
-        assert self.eye is not None
+        assert self.critic is not None
         assert self.reader is not None
         read = self.reader(z).argmax(1)
-        return nnf.cross_entropy(self.eye(apply_affine(self.net.decode(z), turn)), read)
+        return nnf.cross_entropy(self.critic(apply_affine(self.net.decode(z), turn)), read)
 
 
-def between(z: Tensor) -> Tensor:
+def mix_latents(z: Tensor) -> Tensor:
     """Return latents z [batch, latent], those of the second half mixed with the first: (a + b)/sqrt 2."""
     half = len(z) // 2
     first, second = z[: len(z) - half], z[len(z) - half :]

@@ -1,4 +1,4 @@
-"""Training some of a model's weights, and leaving the others as they are."""
+"""Choice of the weights that a training changes: some by name, or low-rank adapters."""
 
 from __future__ import annotations
 
@@ -11,27 +11,27 @@ from torch.nn.utils import parametrize
 
 from unflow.ground.errors import InputError
 from unflow.models import GenerativeModel
-from unflow.training.low_rank import LowRank, LowRankSum, adaptable, merge_layer
+from unflow.training.low_rank import LowRank, LowRankSum, find_adaptable_layers, merge_layer
 from unflow.training.method import Part, Parts, Problem
 
 
 def train_only(parts: Parts, models: Sequence[nn.Module], patterns: Sequence[str]) -> None:
-    """Freeze the weights of a model in training, but for those whose names match.
+    """Freeze the weights of a model in training, except those whose names match a pattern.
 
-    What is trained beside the model (a potential, another network) is trained whole.
+    Other networks, such as a potential, are trained in full.
 
     Args:
-        parts: as ``Training.init`` returned them, nothing trained yet.
-        models: one of which is trained further.
-        patterns: regular expressions, found anywhere in a name like ``layers.2.weight``.
+        parts: as returned by ``Training.init``, before the first step.
+        models: models whose weights a part may start from.
+        patterns: regular expressions that may match anywhere in a name like ``layers.2.weight``.
 
     Raises:
-        InputError: for no pattern, one that is empty, no regular expression or matches nothing, and a method
-            that trains no weight of the model.
+        InputError: for no pattern, a pattern that is empty, invalid or matches no name, and a method that
+            trains no weight of the model.
     """
-    for part in holding(parts, models):
+    for part in find_parts(parts, models):
         weights = dict(part.net.named_parameters())
-        chosen = matching(list(weights), patterns)
+        chosen = match_names(list(weights), patterns)
         for name, weight in weights.items():
             weight.requires_grad_(name in chosen)
         part.start()
@@ -44,25 +44,25 @@ def adapt(
     patterns: Sequence[str] | None,
     generator: torch.Generator,
 ) -> None:
-    """Put adapters on the weights of a model in training, and train nothing else of it.
+    """Add low-rank adapters to the weights of a model in training, and freeze the model's own weights.
 
-    What is trained beside the model (a potential, another network) is trained whole.
+    Other networks, such as a potential, are trained in full.
 
     Args:
-        parts: as ``Training.init`` returned them, nothing trained yet.
-        models: one of which is trained further.
+        parts: as returned by ``Training.init``, before the first step.
+        models: models whose weights a part may start from.
         adapters: rank and alpha.
-        patterns: regular expressions, found anywhere in the name of a weight that takes one; None: all of
-            those.
-        generator: of their initial values.
+        patterns: regular expressions for the names of the weights that get an adapter; None: every weight of
+            a linear or convolution layer.
+        generator: of the adapters' initial values.
 
     Raises:
-        InputError: for patterns as in ``partly.train_only``, a network without such layers, and a method that
+        InputError: for patterns as in ``train_only``, a network without such layers, and a method that
             trains no weight of the model.
     """
-    for part in holding(parts, models):
-        layers = adaptable(part.net)
-        chosen = set(layers) if patterns is None else matching(list(layers), patterns)
+    for part in find_parts(parts, models):
+        layers = find_adaptable_layers(part.net)
+        chosen = set(layers) if patterns is None else match_names(list(layers), patterns)
         part.net.requires_grad_(False)
         for name in [name for name in layers if name in chosen]:
             update = LowRankSum(part.net.get_parameter(name), adapters, generator)
@@ -72,7 +72,7 @@ def adapt(
 
 @torch.no_grad()
 def merge(parts: Parts) -> None:
-    """Make plain weights of adapted ones, in the averages, which become the model."""
+    """Replace weight and adapter by their sum, in the averaged networks, which become the model."""
     for part in parts.values():
         updates = [name for name, each in part.average.named_modules() if isinstance(each, LowRankSum)]
         for name in updates:
@@ -80,23 +80,23 @@ def merge(parts: Parts) -> None:
 
 
 def is_partial(problem: Problem) -> bool:
-    """Return whether less than all weights of the problem's model are to be trained."""
+    """Return whether the problem asks for adapters or for some of the weights."""
     return problem.train_only is not None or problem.adapters is not None
 
 
-def holding(parts: Parts, models: Sequence[nn.Module]) -> list[Part]:
+def find_parts(parts: Parts, models: Sequence[nn.Module]) -> list[Part]:
     """Return the parts that start from the weights of one of the models.
 
     Raises:
-        InputError: if none does.
+        InputError: if there is no such part.
     """
-    found = [part for part in parts.values() if any(_holds(part, model) for model in models)]
+    found = [part for part in parts.values() if any(_starts_from(part, model) for model in models)]
     require_own_weights(bool(found), models[0])
     return found
 
 
 def require_own_weights(trained: bool, model: nn.Module) -> None:
-    """Raise InputError, naming methods that do, where one does not train the weights that the model has."""
+    """Raise InputError unless the model's own weights are trained; suggest methods that train them."""
     if not trained:
         is_flow = isinstance(model, GenerativeModel) and model.family == "flow"
         raise InputError(
@@ -106,21 +106,21 @@ def require_own_weights(trained: bool, model: nn.Module) -> None:
         )
 
 
-def matching(names: Collection[str], patterns: Sequence[str]) -> set[str]:
-    """Return the names in which one of the regular expressions is found.
+def match_names(names: Collection[str], patterns: Sequence[str]) -> set[str]:
+    """Return the names that one of the regular expressions matches somewhere.
 
     Raises:
-        InputError: for no pattern, and one that is empty, no regular expression or matches nothing.
+        InputError: for no pattern, and for a pattern that is empty, invalid or matches no name.
     """
     if not patterns or not all(pattern.strip() for pattern in patterns):
         raise InputError(
             f"got no names of weights to train, or an empty one ({list(patterns)}); expected one or more: "
             "leave train_only out for all"
         )
-    return set().union(*(_found(_compiled(pattern), names) for pattern in patterns))
+    return set().union(*(_match_pattern(_compile_pattern(pattern), names) for pattern in patterns))
 
 
-def _found(expression: re.Pattern[str], names: Collection[str]) -> set[str]:
+def _match_pattern(expression: re.Pattern[str], names: Collection[str]) -> set[str]:
     found = {name for name in names if expression.search(name)}
     if not found:
         raise InputError(
@@ -130,18 +130,18 @@ def _found(expression: re.Pattern[str], names: Collection[str]) -> set[str]:
     return found
 
 
-def _holds(part: Part, model: nn.Module) -> bool:
+def _starts_from(part: Part, model: nn.Module) -> bool:
     """Return whether a part starts from the weights of the model, or of the network inside it."""
-    inside = getattr(model, "net", None)
-    return _same(part.net, model) or (isinstance(inside, nn.Module) and _same(part.net, inside))
+    starts = [each for each in (model, getattr(model, "net", None)) if isinstance(each, nn.Module)]
+    return any(_have_same_weights(part.net, each) for each in starts)
 
 
-def _same(one: nn.Module, other: nn.Module) -> bool:
+def _have_same_weights(one: nn.Module, other: nn.Module) -> bool:
     first, second = dict(one.named_parameters()), dict(other.named_parameters())
     return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
 
 
-def _compiled(pattern: str) -> re.Pattern[str]:
+def _compile_pattern(pattern: str) -> re.Pattern[str]:
     try:
         return re.compile(pattern)
     except re.error as error:
