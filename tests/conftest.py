@@ -1,24 +1,21 @@
 import os
+from pathlib import Path
 
 # Before torch is imported: spinning OpenMP threads on a busy core are up to 100 times slower.
 os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
 os.environ["OPENBLAS_NUM_THREADS"] = "1"
 
-import jaxtyping
 import pytest
 import torch
 
-# Before unflow is imported: the shapes in these packages' signatures are checked at every call.
-ANNOTATED = (
-    "unflow.mathematics",
-    "unflow.energies",
-    "unflow.models",
-    "unflow.evidence.metrics",
-    "unflow.target",
-)
-jaxtyping.install_import_hook(ANNOTATED, "shapes.check_shapes")
-
 torch.set_num_threads(1)
+
+UNCALLED = os.environ.get("UNCALLED")
+"""A file for the names of functions that nothing calls. If it is set, the shapes in signatures are checked."""
+if UNCALLED:
+    import shapes
+
+    shapes.install()
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -26,11 +23,9 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("filterwarnings", "ignore:`torch.jit.script` is deprecated:DeprecationWarning")
 
 
-@pytest.fixture(autouse=True)
-def no_shapes_inside_compiled_code(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """torch.compile cannot trace the check of shapes."""
-    if "compile" in request.node.name:
-        monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+def pytest_sessionfinish() -> None:
+    if UNCALLED:
+        Path(UNCALLED).write_text("\n".join(shapes.uncalled()))
 
 
 @pytest.fixture

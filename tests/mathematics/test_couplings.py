@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from unflow.ground.errors import InputError
-from unflow.mathematics.couplings import COUPLINGS, Coupling, ExactOT, Independent
+from unflow.mathematics.couplings import COUPLINGS, Coupling, ExactOT, Independent, pair_blocks
 
 
 @pytest.fixture(params=COUPLINGS.values(), ids=COUPLINGS.keys())
@@ -30,6 +30,13 @@ def cost(x0: Tensor, x1: Tensor) -> float:
 def test_a_pairing_is_a_permutation(coupling: Coupling, shape: tuple[int, ...]) -> None:
     indices = coupling.pair(*batches(32, *shape))
     assert torch.equal(indices.sort().values, torch.arange(32))
+
+
+def test_blocks_are_paired_one_by_one(coupling: Coupling) -> None:
+    x0, x1 = batches(20, 2)
+    parts = [right[coupling.pair(left, right)] for left, right in ((x0[:8], x1[:8]), (x0[8:16], x1[8:16]))]
+    assert torch.equal(pair_blocks(coupling, x0[:16], x1[:16], 8), torch.cat(parts))
+    assert pair_blocks(coupling, x0, x1, 8).shape == x1.shape  # the last block is smaller
 
 
 def test_independent_pairs_stay_as_they_come() -> None:

@@ -99,6 +99,10 @@ def test_tilt_is_nonnegative_increasing_and_reaches_up_to_max_ratio(divergence: 
     assert float(tilted.max()) >= min(divergence.max_ratio - 1e-9, 100.0)
 
 
+def test_records_name_divergences_as_recipes_do() -> None:
+    assert [kind().name for kind in DIVERGENCES.values()] == list(DIVERGENCES)
+
+
 def test_softplus_cannot_remove_more_than_half_the_mass() -> None:
     p = torch.tensor([0.9, 0.1], dtype=torch.float64)
     cost = torch.tensor([1000.0, 0.0], dtype=torch.float64)
