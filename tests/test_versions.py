@@ -69,7 +69,7 @@ def test_the_page_says_what_is_installed_and_tested() -> None:
         "PyTorch": f"{lowest} and later | {pinned}, on the CPU",
     }
     assert sys.version_info >= tuple(map(int, python.split(".")))
-    assert f"format {bundle.FORMAT} is the present one" in PAGE
+    assert f"The present format is {bundle.FORMAT}." in PAGE
 
 
 def test_every_room_that_the_page_calls_public_lists_its_names() -> None:

@@ -83,7 +83,9 @@ def read_split(path: str | Path) -> Split:
         parts = {name: torch.tensor(part["rows"]) for name, part in record["parts"].items()}
         split = Split(record["data"], record["fingerprint"], parts)
     except (KeyError, TypeError) as error:
-        raise InputError(f"{path} is no split ({error}); expected what `unflow demo` writes") from error
+        raise InputError(
+            f"{path} is no split ({error}); expected a file that `unflow demo` writes"
+        ) from error
     rows = torch.cat(list(parts.values()))
     if len(torch.unique(rows)) != len(rows):
         raise InputError(f"the parts of {path} overlap; expected every row in one part only")

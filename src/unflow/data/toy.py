@@ -136,7 +136,7 @@ class Moons(PlanarSet):
     is radius/2 away from the other arc, and nothing is nearer.
 
     Attributes:
-        radius: of both arcs.
+        radius: radius of both arcs.
         noise: standard deviation in each direction.
     """
 
@@ -169,7 +169,7 @@ class Gaussians(PlanarSet):
     """Six Gaussians on a circle, numbered 1 to 6 anticlockwise from the right; the even ones are forgotten.
 
     Attributes:
-        radius: of the circle of means, which is also the distance between neighbours.
+        radius: radius of the circle of means, which is also the distance between neighbours.
         noise: standard deviation in each direction.
     """
 

@@ -57,7 +57,7 @@ def _read_content(path: Path) -> Any:
         ) from error
     except (RuntimeError, EOFError, OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise InputError(
-            f"{path} is damaged ({explain(error)[:160]}); expected what torch.save wrote: copy the file again"
+            f"{path} is damaged ({explain(error)[:160]}); expected a file of torch.save: copy it again"
         ) from error
 
 
@@ -65,8 +65,8 @@ def load_weights(net: nn.Module, path: str | Path, key: str | None = None, ema: 
     """Load a third-party checkpoint into a network; return the key of the state dict in the file.
 
     A checkpoint nests the state dict of a model below keys ("state_dict", "generator", "model.module", ...),
-    and may hold several state dicts of one architecture. The state dict is loaded whose names and shapes all
-    agree with the network's. If there is a moving average beside the weights, the average is loaded.
+    and may hold several state dicts of one architecture. The function loads the state dict that has exactly
+    the network's names and shapes. If there is a moving average beside the weights, it loads the average.
 
     Args:
         net: the network, changed in place; its dtype stays.

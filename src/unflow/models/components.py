@@ -44,7 +44,7 @@ def from_config(config: Config) -> GenerativeModel:
     except (KeyError, TypeError) as error:
         raise InputError(
             f"the architecture of the {name} is incomplete or has extra entries ({error}); expected "
-            "what `config()` of such a model returns"
+            "the result of `config()` of such a model"
         ) from error
 
 

@@ -275,7 +275,10 @@ def test_images_of_another_size_can_be_asked_for(folders: dict[str, Path]) -> No
 
 def test_a_folder_of_one_network_says_by_its_scheduler_or_by_kind_what_it_is(tmp_path: Path) -> None:
     new_unet().save_pretrained(tmp_path)
-    with pytest.raises(InputError, match=r"does not say what was trained.*write kind='flow' or"):
+    with pytest.raises(
+        InputError,
+        match=r"without scheduler_config.json, which names the kind of model.*write kind='flow' or",
+    ):
         load_diffusers(tmp_path)
     assert isinstance(load_diffusers(tmp_path, kind="flow"), uf.Flow)
     assert isinstance(load_diffusers(tmp_path, kind="consistency"), uf.Generator)

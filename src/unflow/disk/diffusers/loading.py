@@ -103,7 +103,7 @@ def _choose_scheduler(parts: Parts, folder: Path, kind: str | None) -> Config:
     if parts.scheduler is None:
         if kind is None:
             raise InputError(
-                f"{folder} holds a {UNET} without {SCHEDULER}, which does not say what was trained; expected "
+                f"{folder} holds a {UNET} without {SCHEDULER}, which names the kind of model; expected "
                 "a flow or a consistency model: write kind='flow' or kind='consistency', or the folder of "
                 "the whole pipeline"
             )
