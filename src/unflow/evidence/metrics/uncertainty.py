@@ -39,7 +39,7 @@ def share_interval(count: float, n: float, level: float = LEVEL, *, width: float
     Args:
         count: k, the number of samples that count, 0 <= k <= n.
         n: number of independent samples, >= 1.
-        level: of confidence, in (0, 1).
+        level: confidence level, in (0, 1).
         width: z > 0, in standard errors; None: the normal quantile of ``level``.
 
     Returns:
@@ -69,11 +69,11 @@ def difference_interval(
     method 10).
 
     Args:
-        count: of the first sample.
+        count: number of samples that count in the first sample.
         n: size of the first sample, >= 1.
-        other_count: of the second sample.
+        other_count: number of samples that count in the second sample.
         other_n: size of the second sample, >= 1.
-        level: of confidence, in (0, 1).
+        level: confidence level, in (0, 1).
 
     Returns:
         An interval within [-1, 1]; the shares differ significantly if it excludes 0.
@@ -96,7 +96,7 @@ def samples_to_resolve(difference: float, share: float, level: float = LEVEL) ->
     Args:
         difference: half the length of the difference's interval, in (0, 1); 0.005 is half a percentage point.
         share: p, in [0, 1]; it is clipped to [0.01, 0.99].
-        level: of confidence, in (0, 1).
+        level: confidence level, in (0, 1).
 
     Returns:
         Samples per row.
@@ -129,7 +129,7 @@ def bootstrap_interval(
         samples: features [n, d] each; each sample is resampled separately.
         repeats: number of resamples, >= 2.
         generator: draws the rows.
-        level: of confidence, in (0, 1).
+        level: confidence level, in (0, 1).
 
     Raises:
         InputError: for fewer than two repeats, a level out of range, or samples that are not features.
@@ -157,8 +157,8 @@ def same_shares(counts: Sequence[int], reference_counts: Sequence[int], minimum:
     approximation requires (Cochran, Biometrics 10, 1954).
 
     Args:
-        counts: of one sample, per class, >= 0, with a positive sum.
-        reference_counts: of an independent sample.
+        counts: samples per class in one sample, >= 0, with a positive sum.
+        reference_counts: samples per class in an independent sample.
         minimum: smallest expected number of samples of a class that is not merged.
 
     Returns:
