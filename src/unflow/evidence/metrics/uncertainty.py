@@ -29,7 +29,7 @@ class Interval(NamedTuple):
         return isinstance(value, int | float) and self.low <= value <= self.high
 
 
-def share_interval(count: float, n: float, level: float = LEVEL, *, width: float | None = None) -> Interval:
+def share_interval(count: float, n: int, level: float = LEVEL) -> Interval:
     r"""Wilson's score interval of a share.
 
         (k + z^2/2) / (n + z^2)  ±  z sqrt(k (n - k) / n + z^2/4) / (n + z^2)
@@ -40,18 +40,15 @@ def share_interval(count: float, n: float, level: float = LEVEL, *, width: float
         count: k, the number of samples that count, 0 <= k <= n.
         n: number of independent samples, >= 1.
         level: confidence level, in (0, 1).
-        width: z > 0, in standard errors; None: the normal quantile of ``level``.
 
     Returns:
         An interval within [0, 1].
 
     Raises:
-        InputError: for counts, a level or a width out of range.
+        InputError: for counts or a level out of range.
     """
     _require_count(count, n)
-    if width is not None and not width > 0:
-        raise InputError(f"got width={width}; expected a number of standard errors > 0, like 1")
-    z = quantile(level) if width is None else width
+    z = quantile(level)
     centre = (count + z**2 / 2) / (n + z**2)
     half = z * math.sqrt(count * (n - count) / n + z**2 / 4) / (n + z**2)
     # The exact ends keep rounding from excluding the share itself.
@@ -206,6 +203,6 @@ def quantile(level: float) -> float:
     return float(stats.norm.ppf((1 + level) / 2))
 
 
-def _require_count(count: float, n: float) -> None:
+def _require_count(count: float, n: int) -> None:
     if n < 1 or not 0 <= count <= n:
         raise InputError(f"got {count} of {n} samples; expected a count from 0 to n, and n >= 1")

@@ -21,8 +21,8 @@ from unflow.evidence.reproduce.results import (
     Row,
     average_rows,
     collect_rows,
-    format_paper_table,
     format_means,
+    format_paper_table,
     read_paper_rows,
 )
 from unflow.evidence.reproduce.study import Recipe, Study
