@@ -48,10 +48,8 @@ def test_no_success_in_many_is_known_to_about_four_in_them() -> None:
     assert share_interval(0, 5000) == pytest.approx((0.0, z**2 / (5000 + z**2)))
 
 
-def test_the_width_of_a_share_may_be_given_in_standard_errors() -> None:
-    wide = share_interval(7, 40, width=float(stats.norm.ppf(0.975)))
-    assert wide == pytest.approx(share_interval(7, 40))
-    low, high = share_interval(20, 40, width=1)
+def test_at_the_level_of_one_standard_error_a_share_has_a_known_interval() -> None:
+    low, high = share_interval(20, 40, math.erf(math.sqrt(0.5)))
     assert (low + high) / 2 == pytest.approx(0.5)
     assert high - low == pytest.approx(1 / math.sqrt(41))
 
@@ -170,7 +168,6 @@ def test_the_same_shares_are_refused_as_seldom_as_promised() -> None:
         (lambda: share_interval(3, 2), "3 of 2 samples"),
         (lambda: share_interval(0, 0), "0 of 0 samples"),
         (lambda: share_interval(1, 2, 1.0), "level=1.0"),
-        (lambda: share_interval(1, 2, width=0), "width=0; expected a number of standard errors > 0"),
         (lambda: difference_interval(1, 2, 5, 4), "5 of 4 samples"),
         (lambda: samples_to_resolve(0.0, 0.1), "difference=0.0"),
         (lambda: bootstrap_interval(mean, torch.ones(3, 1), repeats=1, generator=rng()), "repeats=1"),

@@ -11,8 +11,8 @@ from unflow.evidence.reproduce.results import (
     PAPER_COLUMNS,
     average_rows,
     collect_rows,
+    format_means,
     format_paper_table,
-    format_table,
     mean_sd,
     pool_rows,
     read_paper_rows,
@@ -59,7 +59,7 @@ def test_several_data_sets_are_averaged_as_one() -> None:
     records = average_rows(pool_rows(rows, "both"))
     assert {record["dataset"] for record in records} == {"both"}
     assert records[2]["forget_rate"] == pytest.approx(0.04)
-    assert format_table(records, "both").startswith("| both, seeds [1, 3] |")
+    assert format_means(records, "both").startswith("| both, seeds [1, 3] |")
 
 
 def test_means_are_over_seeds_with_references_first() -> None:
@@ -99,7 +99,7 @@ def test_the_papers_rows_are_its_figures() -> None:
 
 def test_tables_have_a_line_per_row_and_the_papers_beside() -> None:
     records = average_rows(collect_rows(audit(1), "circles") + collect_rows(audit(2), "circles"))
-    ours = format_table(records, "circles").splitlines()
+    ours = format_means(records, "circles").splitlines()
     assert ours[0].startswith("| circles, seeds [1, 2] | forgotten left % |")
     assert [line.split("|")[1].strip() for line in ours[2:]] == [
         "`original`",

@@ -49,8 +49,8 @@ class LatentSearch:
 
     Attributes:
         starts: number of latents to start from.
-        steps: of Adam.
-        learning_rate: of the first step, in units of a latent's entries; it falls linearly to 0.
+        steps: number of steps of Adam.
+        learning_rate: rate of the first step, in units of a latent's entries; it falls linearly to 0.
         batch_size: latents per batch.
     """
 

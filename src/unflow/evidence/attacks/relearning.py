@@ -40,9 +40,9 @@ class Relearning:
     with that of a retrained model, which has never seen the class.
 
     Attributes:
-        steps: of Adam.
+        steps: number of steps of Adam.
         batch_size: images per step, drawn with replacement.
-        learning_rate: of Adam, constant; small, so that the curves of different models differ visibly.
+        learning_rate: constant rate of Adam; small, so that the curves of different models differ visibly.
         growth: ratio of consecutive steps at which the model is measured, > 1.
     """
 

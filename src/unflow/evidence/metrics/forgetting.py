@@ -28,7 +28,7 @@ def forget_rate(probabilities: Float[Array, "n num_classes"], forget: Sequence[i
     """Share of samples that the judge assigns to a forgotten class, P(argmax_c p(c | x) in forget).
 
     Args:
-        probabilities: of the judge, shape [n, num_classes], rows summing to 1.
+        probabilities: the judge's probabilities, shape [n, num_classes], rows summing to 1.
         forget: class indices.
 
     Returns:
@@ -51,7 +51,7 @@ def leakage(probabilities: Float[Array, "n num_classes"], forget: Sequence[int])
     """Mean probability that the judge assigns to the forgotten classes, E sum_{c in forget} p(c | x).
 
     Args:
-        probabilities: of the judge, shape [n, num_classes], rows summing to 1.
+        probabilities: the judge's probabilities, shape [n, num_classes], rows summing to 1.
         forget: class indices.
 
     Returns:
@@ -72,7 +72,7 @@ def judge_confidence(probabilities: Float[Array, "n num_classes"]) -> float:
     A low value warns that the samples belong to no class: a low forget rate may then mean a broken model.
 
     Args:
-        probabilities: of the judge, shape [n, num_classes], rows summing to 1.
+        probabilities: the judge's probabilities, shape [n, num_classes], rows summing to 1.
 
     Returns:
         A rate in [1/num_classes, 1].

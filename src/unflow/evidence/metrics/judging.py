@@ -21,7 +21,7 @@ def calibration_error(
         sum_b n_b / n |accuracy_b - confidence_b|,    bins of equal width in confidence
 
     Args:
-        probabilities: of the judge, shape [n, num_classes], rows summing to 1.
+        probabilities: the judge's probabilities, shape [n, num_classes], rows summing to 1.
         labels: true classes, integers [n].
         bins: >= 1.
 

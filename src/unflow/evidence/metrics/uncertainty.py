@@ -29,7 +29,7 @@ class Interval(NamedTuple):
         return isinstance(value, int | float) and self.low <= value <= self.high
 
 
-def share_interval(count: float, n: float, level: float = LEVEL, *, width: float | None = None) -> Interval:
+def share_interval(count: float, n: int, level: float = LEVEL) -> Interval:
     r"""Wilson's score interval of a share.
 
         (k + z^2/2) / (n + z^2)  ±  z sqrt(k (n - k) / n + z^2/4) / (n + z^2)
@@ -39,19 +39,16 @@ def share_interval(count: float, n: float, level: float = LEVEL, *, width: float
     Args:
         count: k, the number of samples that count, 0 <= k <= n.
         n: number of independent samples, >= 1.
-        level: of confidence, in (0, 1).
-        width: z > 0, in standard errors; None: the normal quantile of ``level``.
+        level: confidence level, in (0, 1).
 
     Returns:
         An interval within [0, 1].
 
     Raises:
-        InputError: for counts, a level or a width out of range.
+        InputError: for counts or a level out of range.
     """
     _require_count(count, n)
-    if width is not None and not width > 0:
-        raise InputError(f"got width={width}; expected a number of standard errors > 0, like 1")
-    z = quantile(level) if width is None else width
+    z = quantile(level)
     centre = (count + z**2 / 2) / (n + z**2)
     half = z * math.sqrt(count * (n - count) / n + z**2 / 4) / (n + z**2)
     # The exact ends keep rounding from excluding the share itself.
@@ -69,11 +66,11 @@ def difference_interval(
     method 10).
 
     Args:
-        count: of the first sample.
+        count: number of samples that count in the first sample.
         n: size of the first sample, >= 1.
-        other_count: of the second sample.
+        other_count: number of samples that count in the second sample.
         other_n: size of the second sample, >= 1.
-        level: of confidence, in (0, 1).
+        level: confidence level, in (0, 1).
 
     Returns:
         An interval within [-1, 1]; the shares differ significantly if it excludes 0.
@@ -96,7 +93,7 @@ def samples_to_resolve(difference: float, share: float, level: float = LEVEL) ->
     Args:
         difference: half the length of the difference's interval, in (0, 1); 0.005 is half a percentage point.
         share: p, in [0, 1]; it is clipped to [0.01, 0.99].
-        level: of confidence, in (0, 1).
+        level: confidence level, in (0, 1).
 
     Returns:
         Samples per row.
@@ -129,7 +126,7 @@ def bootstrap_interval(
         samples: features [n, d] each; each sample is resampled separately.
         repeats: number of resamples, >= 2.
         generator: draws the rows.
-        level: of confidence, in (0, 1).
+        level: confidence level, in (0, 1).
 
     Raises:
         InputError: for fewer than two repeats, a level out of range, or samples that are not features.
@@ -157,8 +154,8 @@ def same_shares(counts: Sequence[int], reference_counts: Sequence[int], minimum:
     approximation requires (Cochran, Biometrics 10, 1954).
 
     Args:
-        counts: of one sample, per class, >= 0, with a positive sum.
-        reference_counts: of an independent sample.
+        counts: samples per class in one sample, >= 0, with a positive sum.
+        reference_counts: samples per class in an independent sample.
         minimum: smallest expected number of samples of a class that is not merged.
 
     Returns:
@@ -206,6 +203,6 @@ def quantile(level: float) -> float:
     return float(stats.norm.ppf((1 + level) / 2))
 
 
-def _require_count(count: float, n: float) -> None:
+def _require_count(count: float, n: int) -> None:
     if n < 1 or not 0 <= count <= n:
         raise InputError(f"got {count} of {n} samples; expected a count from 0 to n, and n >= 1")

@@ -58,7 +58,3 @@ class ContinualFlowCIFAR10(ImageExperiment):
             columns.append((f"only {dataset.removeprefix('cifar10-')}", make_images(model, z)))
         path = draw_image_columns(self.out / "columns.png", [(name, x.numpy()) for name, x in columns])
         return path, "The original, and erfm_resample in both directions, from the same latents."
-
-    def make_further_tables(self) -> list[tuple[str, str]]:
-        """Return no further tables."""
-        return []

@@ -105,7 +105,7 @@ class ContinualFlowMNIST(ImageExperiment):
             ("Requests in turn", format_records(self.measure_sequence(), SEQUENCE)),
         ]
 
-    # What the tables share
+    # Shared by the tables
 
     @property
     def first_study(self) -> Study:

@@ -21,8 +21,8 @@ from unflow.evidence.reproduce.results import (
     Row,
     average_rows,
     collect_rows,
+    format_means,
     format_paper_table,
-    format_table,
     read_paper_rows,
 )
 from unflow.evidence.reproduce.study import Recipe, Study
@@ -87,9 +87,9 @@ class Experiment(ABC):
     def draw(self) -> list[tuple[Path, str]]:
         """Draw the figures of the chosen datasets; return paths and captions."""
 
-    @abstractmethod
     def make_further_tables(self) -> list[tuple[str, str]]:
-        """Return titles and Markdown of the tables beside the main one."""
+        """Return titles and Markdown of the tables beside the main one; none by default."""
+        return []
 
     def make_attack_tables(self) -> list[tuple[str, str]]:
         """Return title and Markdown of the attacks' results; none without attacks."""
@@ -184,7 +184,7 @@ class Experiment(ABC):
         records = average_rows(rows, self.columns)
         tables = []
         for dataset in self.chosen:
-            tables.append((dataset, format_table(records, dataset, self.columns)))
+            tables.append((dataset, format_means(records, dataset, self.columns)))
             if published:
                 as_published = format_paper_table(
                     records, published, dataset, self.find_published_name(dataset)

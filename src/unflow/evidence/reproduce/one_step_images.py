@@ -20,7 +20,7 @@ from unflow.evidence.reproduce.results import (
     ONE_STEP_NOTES,
     Row,
     average_rows,
-    format_table,
+    format_means,
     pool_rows,
 )
 from unflow.evidence.reproduce.study import Study
@@ -109,7 +109,7 @@ class OneStepImages(ImageExperiment):
             if len({row["dataset"] for row in own}) > 1:
                 records = average_rows(pool_rows(own, title), self.columns)
                 records = [r for r in records if len(r["seeds"]) == len(records[0]["seeds"])]
-                tables.append((title, format_table(records, title, self.columns)))
+                tables.append((title, format_means(records, title, self.columns)))
         return tables
 
     def measure_agreement(self) -> list[dict[str, Any]]:
@@ -120,10 +120,6 @@ class OneStepImages(ImageExperiment):
     def _find_agreement(self, seed: int) -> dict[str, Any]:
         file = self.out / f"seed-{seed}" / "agreement.json"
         return dict(stage(file, lambda: measure_agreement(self.make_study(seed))))
-
-    def make_further_tables(self) -> list[tuple[str, str]]:
-        """Return no further tables."""
-        return []
 
     @property
     def attacked_dataset(self) -> str:

@@ -157,7 +157,7 @@ def pool_rows(rows: Sequence[Row], name: str) -> list[Row]:
     return [row | {"dataset": name} for row in rows]
 
 
-def format_table(records: Sequence[Row], dataset: str, columns: Columns = COLUMNS) -> str:
+def format_means(records: Sequence[Row], dataset: str, columns: Columns = COLUMNS) -> str:
     """Return the means of one dataset as Markdown."""
     own = [record for record in records if record["dataset"] == dataset]
     lines = [[f"`{r['method']}`", *(format_cell(r, key, columns) for key in columns)] for r in own]

@@ -6,7 +6,7 @@ import dataclasses
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -32,6 +32,8 @@ from unflow.training.originals.base_models import train_model
 from unflow.training.originals.classification import Classification
 from unflow.training.originals.distill import Distill
 from unflow.training.originals.flow_matching import FlowMatching
+
+Model = TypeVar("Model", bound=SavedModel)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,11 +117,9 @@ class Study:
         net, method = self.recipe.autoencoder_net, self.recipe.autoencoder
         if net is None or method is None:
             return None
-        model = self._train(
-            "autoencoder", net, method, self.parts["train"], "autoencoder", critic=self.critic
+        return self._train(
+            Autoencoder, "autoencoder", net, method, self.parts["train"], "autoencoder", critic=self.critic
         )
-        assert isinstance(model, Autoencoder)
-        return model
 
     @cached_property
     def critic(self) -> Classifier | None:
@@ -127,26 +127,22 @@ class Study:
         net, method = self.recipe.critic_net, self.recipe.critic
         if net is None or method is None:
             return None
-        model = self._train("classifier", net, method, self.parts["train"], "critic")
-        assert isinstance(model, Classifier)
-        return model
+        return self._train(Classifier, "classifier", net, method, self.parts["train"], "critic")
 
     @cached_property
     def classifier_judge(self) -> Classifier:
         """A classifier of samples, trained on the part "judge" with its own seed."""
         recipe, seed = self.recipe, self.seed + JUDGE_SEED_OFFSET
-        model = self._train("classifier", recipe.judge_net, recipe.judge, self.parts["judge"], "judge", seed)
-        assert isinstance(model, Classifier)
-        return model
+        return self._train(
+            Classifier, "classifier", recipe.judge_net, recipe.judge, self.parts["judge"], "judge", seed
+        )
 
     @cached_property
     def second_judge(self) -> Classifier:
         """Another network and seed on the same part; it confirms the judge's verdicts in attacks."""
         seed = self.seed + 2 * JUDGE_SEED_OFFSET
         net, rows = IMAGES[SECOND], self.parts["judge"]
-        model = self._train("classifier", net, self.recipe.judge, rows, "second-judge", seed)
-        assert isinstance(model, Classifier)
-        return model
+        return self._train(Classifier, "classifier", net, self.recipe.judge, rows, "second-judge", seed)
 
     @cached_property
     def judge(self) -> Judge:
@@ -156,11 +152,9 @@ class Study:
     @cached_property
     def guide(self) -> Classifier:
         """The classifier in the energies; its input is the flow's output, points or latents."""
-        model = self._train(
-            "classifier", self.recipe.guide_net, self.recipe.guide, self.guide_rows[0], "guide"
+        return self._train(
+            Classifier, "classifier", self.recipe.guide_net, self.recipe.guide, self.guide_rows[0], "guide"
         )
-        assert isinstance(model, Classifier)
-        return model
 
     @cached_property
     def guide_rows(self) -> tuple[LabelledData, LabelledData]:
@@ -179,9 +173,9 @@ class Study:
     @cached_property
     def flow(self) -> Flow:
         """The original: a flow of points or latents of all classes."""
-        model = self._train("flow", self.recipe.flow_net, self.recipe.flow, self.encode_part("train"), "flow")
-        assert isinstance(model, Flow)
-        return model
+        return self._train(
+            Flow, "flow", self.recipe.flow_net, self.recipe.flow, self.encode_part("train"), "flow"
+        )
 
     @cached_property
     def flow_map(self) -> FlowMap:
@@ -193,12 +187,11 @@ class Study:
         net, method = self.recipe.flow_map_net, self.recipe.distill
         assert net is not None
         assert method is not None
-        model = self._train("flow_map", net, method, self.encode_part("train"), name, teacher=teacher)
-        assert isinstance(model, FlowMap)
-        return model
+        return self._train(FlowMap, "flow_map", net, method, self.encode_part("train"), name, teacher=teacher)
 
     def _train(
         self,
+        made: type[Model],
         kind: str,
         net: dict[str, Any],
         method: Method,
@@ -207,9 +200,9 @@ class Study:
         seed: int | None = None,
         teacher: GenerativeModel | None = None,
         critic: Classifier | None = None,
-    ) -> SavedModel:
+    ) -> Model:
         part = "judge" if name in ("judge", "second-judge") else "train"
-        return train_model(
+        model = train_model(
             kind,
             net,
             method,
@@ -222,6 +215,8 @@ class Study:
             teacher=teacher,
             critic=critic,
         )
+        assert isinstance(model, made)
+        return model
 
     def encode_part(self, part: str) -> LabelledData:
         """Return a part of the data in the flow's space: encoded, if there is an autoencoder."""

@@ -16,34 +16,12 @@ from unflow.evidence.reproduce.figures.frontier import draw_trade_off
 from unflow.evidence.reproduce.figures.images import draw_image_columns, draw_image_rows
 from unflow.evidence.reproduce.figures.matrices import draw_redistribution
 from unflow.evidence.reproduce.figures.plane import draw_scatter_panels, draw_trajectories
-from unflow.evidence.reproduce.figures.style import (
-    COLOURS,
-    DPI,
-    FORGET,
-    GAP,
-    GUTTER,
-    INK,
-    KEEP,
-    LABEL,
-    LINE,
-    MUTED,
-    STYLE,
-    WIDTH,
-)
+from unflow.evidence.reproduce.figures.style import DPI, FORGET, KEEP
 
 __all__ = [
-    "COLOURS",
     "DPI",
     "FORGET",
-    "GAP",
-    "GUTTER",
-    "INK",
     "KEEP",
-    "LABEL",
-    "LINE",
-    "MUTED",
-    "STYLE",
-    "WIDTH",
     "Curve",
     "draw_bars",
     "draw_image_columns",

@@ -38,7 +38,7 @@ class Track:
     """A checked curve.
 
     Attributes:
-        name: of the method.
+        name: name of the method.
         points: x and y in order of strength, shape [k, 2].
         default: row of the default.
     """

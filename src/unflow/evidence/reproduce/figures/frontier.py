@@ -25,8 +25,7 @@ from unflow.evidence.reproduce.figures.marks import (
     SMALL_DISC,
     Point,
     area,
-    choose_colour,
-    choose_dashes,
+    choose_line,
     put_disc,
     put_number,
 )
@@ -173,13 +172,7 @@ def _draw_frame(axes: Axes, closer: Window) -> None:
 def _draw_curve(axes: Axes, track: Track, i: int, front: NDArray[Any], radius: int) -> None:
     """Join a method's points; draw its default as a disc of ``radius`` pixels."""
     is_front = _is_among(track.points, front)
-    axes.plot(
-        *track.points.T,
-        color=choose_colour(i),
-        ls=choose_dashes(i),
-        lw=1.8 if is_front.any() else 1.2,
-        zorder=2,
-    )
+    axes.plot(*track.points.T, **choose_line(i, bool(is_front.any())), zorder=2)
     for k, ((x, y), is_filled) in enumerate(zip(track.points, is_front, strict=True)):
         is_default = k == track.default
         put_disc(axes, i, (x, y), is_filled, radius if is_default else DOT, 5 if is_default else 3)
@@ -228,13 +221,7 @@ def _draw_entries(
     """Write one line per method, and return the height of the last one."""
     for i in rows:
         y += STEP
-        axes.plot(
-            [left, left + 46],
-            [y, y],
-            color=choose_colour(i),
-            ls=choose_dashes(i),
-            lw=1.8 if is_filled else 1.2,
-        )
+        axes.plot([left, left + 46], [y, y], **choose_line(i, is_filled))
         put_disc(axes, i, (left + 23, y), is_filled, DISC)
         put_number(axes, i, (left + 23, y), is_filled)
         drawing.text(left + 60, y, tracks[i].name, va="center_baseline")

@@ -22,9 +22,10 @@ def choose_colour(i: int) -> str:
     return HUES[i % len(HUES)]
 
 
-def choose_dashes(i: int) -> Any:
-    """Return the line style of method i."""
-    return "-" if i < len(HUES) else (0, (3, 1.5))
+def choose_line(i: int, is_thick: bool) -> dict[str, Any]:
+    """Return matplotlib's options of the line of method i."""
+    dashes = "-" if i < len(HUES) else (0, (3, 1.5))
+    return {"color": choose_colour(i), "ls": dashes, "lw": 1.8 if is_thick else 1.2}
 
 
 def _choose_ink(i: int) -> str:

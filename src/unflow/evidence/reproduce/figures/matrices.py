@@ -36,7 +36,7 @@ class Layout:
 
     Attributes:
         ncols: panels in a row.
-        side: of a cell.
+        side: side of a cell.
         left: space for the classes' names at the left.
         below: space for the classes' names at the bottom.
         cells: columns and rows of a panel, in cells.
@@ -79,7 +79,7 @@ def draw_redistribution(
     Args:
         path: the PNG file.
         matrices: counts or shares, shape [k, k], of each method.
-        class_names: of the k classes, at most 30.
+        class_names: names of the k classes, at most 30.
         forget: class indices.
         target_shares: counts or shares of the k classes under the exact target, drawn as a row below each
             matrix: the classes of forgotten latents that are sampled again.
