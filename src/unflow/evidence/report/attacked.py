@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from unflow.evidence.report.read import Run
 from unflow.evidence.report.svg import FORGET, FOURTH, INK, KEEP, MUTED, THIRD, draw_chart
-from unflow.evidence.report.words import MISSING, format_number, method_name
+from unflow.evidence.report.words import MISSING, format_number, row_label
 
 if TYPE_CHECKING:
     from markupsafe import Markup
@@ -47,7 +47,7 @@ def read_attacks(run: Run) -> AttackResults | None:
             "search: % that succeed",
             *(f"steps, {_caption(k)}" for k in images),
         ],
-        rows=[(method_name(name), _format_cells(attacks, name)) for name in names],
+        rows=[(row_label(name), _format_cells(attacks, name)) for name in names],
         half=format_number(100 * attacks["relearning"]["half"], 1),
         curves=[
             (_caption(k), _draw_curves(k, record["curves"], attacks["relearning"]["half"], f"relearn{i}"))
@@ -85,7 +85,7 @@ def _caption(k: str) -> str:
 def _draw_curves(k: str, curves: Mapping[str, list[Any] | None], half: float, name: str) -> Markup:
     known = {row: points for row, points in curves.items() if points}
     ends = ", ".join(
-        f"{method_name(row)} {format_number(100 * points[-1][1], 1)} %" for row, points in known.items()
+        f"{row_label(row)} {format_number(100 * points[-1][1], 1)} %" for row, points in known.items()
     )
     others = iter(OTHERS * 8)
     description = f"Forget rate while relearning from {_caption(k)}; at the end: {ends}"
@@ -94,7 +94,7 @@ def _draw_curves(k: str, curves: Mapping[str, list[Any] | None], half: float, na
         for row, points in known.items():
             colour = COLOURS.get(row) or next(others)
             x, y = [1 + step for step, _ in points], [100 * value for _, value in points]
-            axes.plot(x, y, color=colour, label=method_name(row))
+            axes.plot(x, y, color=colour, label=row_label(row))
         axes.axhline(100 * half, color=MUTED, linewidth=0.8, linestyle=(0, (2, 1.5)))
         axes.set_xscale("log")
         ticks = [1, 4, 11, 31, 101, 301]

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from unflow.evidence.report.read import Run
 from unflow.evidence.report.svg import FORGET, FOURTH, INK, KEEP, LINE, MUTED, THIRD, draw_chart
-from unflow.evidence.report.words import format_number, method_name
+from unflow.evidence.report.words import format_number, row_label
 from unflow.evidence.row import AuditRow
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def draw_class_shares(run: Run, row: AuditRow, name: str) -> Markup:
     assert after is not None
     names = [run.class_name(k) for k in range(len(after))]
     shown = ", ".join(f"{k} {format_number(v, 1)} %" for k, v in zip(names, after, strict=True))
-    with draw_chart(name, f"Class shares of {method_name(row.method)}: {shown}") as chart:
+    with draw_chart(name, f"Class shares of {row_label(row.method)}: {shown}") as chart:
         axes = chart.axes
         colours = [FORGET if k in run.forget else KEEP for k in range(len(after))]
         x = np.arange(len(after))
@@ -74,7 +74,7 @@ def draw_energies(run: Run, row: AuditRow, name: str) -> Markup:
     bottom = 50 / max(map(len, known.values()))
     after = known[row.method]
     description = (
-        f"Energies of {method_name(row.method)}: median {format_number(float(np.median(after)))}, "
+        f"Energies of {row_label(row.method)}: median {format_number(float(np.median(after)))}, "
         f"99th percentile {format_number(float(np.quantile(after, 0.99)))}"
     )
     with draw_chart(name, description) as chart:

@@ -26,7 +26,7 @@ from unflow.evidence.report.summary import (
 from unflow.evidence.report.templates import fill_template, write_page
 from unflow.evidence.report.terminal import HOLDS
 from unflow.evidence.report.trade_off import draw_trade_off
-from unflow.evidence.report.words import ABOUT, METHODS, TAGS, family_name, format_number
+from unflow.evidence.report.words import TAGS, describe_row, family_name, format_number, row_label
 from unflow.evidence.row import AuditRow, numbers_in
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def _build_context(run: Run) -> dict[str, Any]:
         "families": [_describe_family(run, family) for family in run.families],
         "measures": PAGE,
         "costs": tables.COST_COLUMNS,
-        "meanings": [(METHODS.get(k, k), about) for k, about in (ABOUT | TAGS).items()],
+        "meanings": _explain_rows(run),
         "attacks": read_attacks(run),
         "curves": _draw_curves(run),
         "curves_absent": _list_absent_curves(run),
@@ -85,6 +85,11 @@ def _build_context(run: Run) -> dict[str, Any]:
         "name": shlex.quote(run.name),
         "number": format_number,
     }
+
+
+def _explain_rows(run: Run) -> list[tuple[str, str]]:
+    rows = dict.fromkeys(["floor", *(row.method for family in run.families for row in run.rows_of(family))])
+    return [*((row_label(row), about) for row in rows if (about := describe_row(row))), *TAGS.items()]
 
 
 def _describe_family(run: Run, family: str) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 
-from unflow.evidence.report.words import method_name
+from unflow.evidence.report.words import row_label
 from unflow.evidence.row import SCHEMA, AuditRow, find_row, numbers_in, read_rows, sort_rows
 from unflow.ground.errors import InputError
 from unflow.ground.files import read_json, read_json_lines
@@ -102,7 +102,7 @@ class Run:
         """Return the name of a row's method, with the seed if the table has several rows of the method."""
         is_repeated = sum(other.key == row.key for other in self.rows) > 1
         seed = f", seed {row.seed}" if is_repeated and row.seed is not None else ""
-        return method_name(row.method) + seed
+        return row_label(row.method) + seed
 
     def floor(self, family: str) -> Mapping[str, float]:
         """Return the distances between two independent sets of exact target samples, by measure."""

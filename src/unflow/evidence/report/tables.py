@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from unflow.evidence.measures import COSTS, KNOWN, PAGE, Measure
 from unflow.evidence.report.read import Run
 from unflow.evidence.report.ribbons import draw_ribbons
-from unflow.evidence.report.words import ABOUT, MISSING, format_number, method_name
+from unflow.evidence.report.words import MISSING, describe_row, format_number, row_label
 from unflow.evidence.row import AuditRow, numbers_in
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def build_audit_table(run: Run, family: str) -> Table:
     return _build_table(
         run,
         [(row, [_audit_cell(measure, row) for measure in PAGE]) for row in rows],
-        [Line("floor", ABOUT["floor"], [], floor_cells)],
+        [Line("floor", describe_row("floor"), [], floor_cells)],
         _write_caption(rows),
     )
 
@@ -83,7 +83,7 @@ def build_difference_table(run: Run, family: str) -> Differences | None:
     cells = {(d["method"], d["measure"], d["reference"]): _format_difference(d) for d in own}
     rows = [row for row in run.rows_of(family) if not row.is_reference]
     return Differences(
-        [f"{_heading(measure)} - {method_name(reference)}" for measure, reference in columns],
+        [f"{_heading(measure)} - {row_label(reference)}" for measure, reference in columns],
         [
             _build_line(run, row, [cells.get((row.method, *column), MISSING) for column in columns])
             for row in rows
@@ -108,7 +108,7 @@ def _format_difference(difference: Mapping[str, Any]) -> str:
 def _build_line(run: Run, row: AuditRow, cells: Sequence[str]) -> Line:
     tags = {"over-forgets": row.over_forgets, "recoverable": row.original_recoverable}
     shown = [] if row.is_reference else [tag for tag, holds in tags.items() if holds]
-    return Line(run.row_name(row), ABOUT.get(row.method, ""), shown, cells)
+    return Line(run.row_name(row), describe_row(row.method), shown, cells)
 
 
 def _audit_cell(measure: Measure, row: AuditRow) -> str:

@@ -1,9 +1,11 @@
-"""Names of families and methods, and how the page writes numbers and lists."""
+"""Names of families and rows, and how the page writes numbers and lists."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+
+from unflow.methods import method_label, method_summary
 
 MISSING = "–"
 
@@ -13,35 +15,15 @@ FAMILIES = {
     "generator": "Generator (one step)",
 }
 
-METHODS = {
-    "original": "original",
-    "retrained": "retrained",
-    "target": "exact target",
-    "erfm": "ERFM",
-    "erfm_resample": "ERFM (resampled)",
-    "uot": "UOT",
-    "uot_tilted": "UOT (tilted pool)",
-    "latent_transport": "latent transport",
-    "latent_transport_chain": "latent transport (chain)",
-    "gradient_ascent": "gradient ascent",
-    "fine_tune": "fine-tuning",
-}
+NAMES = {"target": "exact target"}
+"""Names of rows that are no methods, where the key is not the name."""
 
 ABOUT = {
     "original": "the trained model before the request",
-    "retrained": "trained from scratch on the retained data only",
     "target": "samples of the original kept by rejection: exact draws from q*",
     "floor": "two independent exact-target sets of the same size: no method is expected below it",
-    "erfm": "energy-reweighted flow matching: the loss is weighted by exp(-energy)",
-    "erfm_resample": "energy-reweighted flow matching on samples drawn in proportion to the weight",
-    "uot": "semi-dual unbalanced optimal transport, pool of the model's own samples",
-    "uot_tilted": "semi-dual unbalanced optimal transport, pool of exact-target samples",
-    "latent_transport": "latents are moved to the target, and the model is regressed on their outputs",
-    "latent_transport_chain": "latents are moved to the target by a flow before the original",
-    "gradient_ascent": "baseline: climb the loss on what is to be forgotten",
-    "fine_tune": "baseline: train on with the retained data",
 }
-
+"""Explanations of rows that are no methods."""
 
 TAGS = {
     "over-forgets": "fewer forgotten samples than the retrained model, by two standard errors",
@@ -61,9 +43,14 @@ def format_number(value: float | None, decimals: int = 2) -> str:
     return text.replace("-", "−", 1) if text.startswith("-") else text
 
 
-def method_name(method: str) -> str:
-    """Return the name of a method in tables; an unknown method's key."""
-    return METHODS.get(method, method)
+def row_label(row: str) -> str:
+    """Return the name of a row in tables: the label of its method, or the key of an unknown row."""
+    return NAMES.get(row) or method_label(row)
+
+
+def describe_row(row: str) -> str:
+    """Return an explanation of a row: the summary of its method, or "" for an unknown row."""
+    return ABOUT.get(row) or method_summary(row)
 
 
 def family_name(family: str) -> str:
