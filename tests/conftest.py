@@ -11,7 +11,7 @@ import torch
 torch.set_num_threads(1)
 
 UNCALLED = os.environ.get("UNCALLED")
-"""A file for the names of functions that nothing calls. If it is set, the shapes in signatures are checked."""
+"""A file for the names of functions that nothing calls; if set, shapes in signatures are checked."""
 if UNCALLED:
     import shapes
 

@@ -1,7 +1,7 @@
 """Arguments and results have the shapes that the signatures state.
 
-A process with the check of `shapes.py` runs tests that together call every function with shapes. The suite as a
-whole runs without it: it would take up to 40 % longer, and torch.compile cannot trace the check.
+A process with the check of `shapes.py` runs tests that together call every function with shapes. The suite
+as a whole runs without it: it would take up to 40 % longer, and torch.compile cannot trace the check.
 """
 
 import os
