@@ -120,6 +120,6 @@ def test_a_width_or_depth_of_a_unet_is_refused(
 ) -> None:
     method = kind(steps=2, batch_size=8, bank_size=32, block_size=16, **sizes)
     words = " and ".join(sizes)
-    with pytest.raises(InputError, match=f"got {words} for a network that is no MLP; expected None"):
+    with pytest.raises(InputError, match=f"got {words} for a network that is not an MLP; expected None"):
         fit(method, problem(flow("unet")), tmp_path)
     assert not (tmp_path / "checkpoint.safetensors").exists()

@@ -328,13 +328,13 @@ def find_gradient_free() -> dict[str, list[str]]:
     return {kind: [name for name in free if family in free[name].families] for kind, family in kinds.items()}
 
 
-def require_gradient(problem: Problem, method: str) -> None:
-    """Raise InputError for an energy without gradient, which ``method`` follows; suggest methods without."""
+def require_gradient(problem: Problem, what: str) -> None:
+    """Raise InputError for an energy without gradient; ``what`` names the method that needs one."""
     energy = target_of(problem).energy
     if not energy.differentiable:
         rows = "; ".join(f"{', '.join(names)} for {kind}" for kind, names in find_gradient_free().items())
         raise InputError(
-            f"{method} follows the gradient of the energy, and this energy has none ({energy.describe()}); "
+            f"{what} follows the gradient of the energy, and this energy has none ({energy.describe()}); "
             f"expected a differentiable energy, or a method that takes any energy: write one of {rows}"
         )
 
