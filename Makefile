@@ -8,7 +8,7 @@ export OPENBLAS_NUM_THREADS := 1
 # Two processes and more, a file of tests each: what a module's tests share is made once.
 PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
-.PHONY: demo test test-slow lint docs install clean
+.PHONY: demo test test-slow lint settings docs install clean
 
 install: $(VENV)/.installed
 
@@ -30,6 +30,10 @@ lint: install
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+# The table from which help texts list the hyper-parameters; the tests compare it with the classes.
+settings: install
+	$(BIN)/python -m unflow.commands.settings
 
 # The generator reads the source and imports nothing, so its environment needs neither torch nor unflow.
 $(DOCS_VENV)/.installed: pyproject.toml

@@ -144,6 +144,7 @@ def test_a_shipped_recipe_is_a_whole_command(name: str) -> None:
     rest = add_arguments(parser, [name, "--out", "somewhere"])
     values = parser.instantiate(parser.parse_args(rest))
     recipe = yaml.safe_load(Path(find_recipe(name)).read_text())
+    values.settings = values.settings.make()
     assert type(values.settings) is type(TRAINERS[recipe["method"]])
     for key, value in recipe.get("settings", {}).items():
         assert getattr(values.settings, key) == value

@@ -649,7 +649,9 @@ def parsed(name: str, *words: str) -> Any:
     parser = ArgumentParser(exit_on_error=False)
     parser.add_argument("--config", action="config")
     rest = add_arguments(parser, [name, *words])
-    return parser.instantiate(parser.parse_args(rest))
+    values = parser.instantiate(parser.parse_args(rest))
+    values.settings = values.settings.make()
+    return values
 
 
 @pytest.mark.parametrize("name", UNLEARN_RECIPES)

@@ -6,15 +6,23 @@ import inspect
 from argparse import RawDescriptionHelpFormatter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import fields
+from functools import wraps
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import yaml
 from jsonargparse import ArgumentParser, DefaultHelpFormatter
 
+from unflow.commands.settings import (
+    METHODS,
+    Settings,
+    list_names,
+    list_plugin_names,
+    method_settings,
+    read_table,
+)
 from unflow.ground.errors import InputError, suggest
-from unflow.training.method import Method
 
 
 class OptionGroup:
@@ -33,6 +41,7 @@ def add_run(
     run: Callable[..., Any],
     skip: Collection[str] = (),
     defaults: Mapping[str, Any] | None = None,
+    settings: Mapping[str, type[Settings]] | None = None,
 ) -> None:
     """Add the options of a command's function, and those of the option groups among its arguments.
 
@@ -41,21 +50,48 @@ def add_run(
         run: the function.
         skip: arguments that are not options, and options of groups that the command does not have.
         defaults: option -> its default in this command, where that differs from the group's.
+        settings: argument -> the class from ``settings`` that stands for its type, which is not imported.
     """
-    groups = find_groups(run)
+    groups, stand_ins = find_groups(run), settings or {}
     own = inspect.signature(run).parameters.keys() - groups.keys()
-    parser.add_function_arguments(run, skip={*groups, *own.intersection(skip)})
+    parser.add_function_arguments(take_signature(run, {*groups, *own.intersection(skip)}, stand_ins))
     for kind in groups.values():
+        kind.__init__.__annotations__.update(get_type_hints(kind))  # as ``take_signature``
         parser.add_class_arguments(kind, skip={each.name for each in fields(kind)}.intersection(skip))
     parser.set_defaults(dict(defaults or {}))
 
 
 def find_groups(run: Callable[..., Any]) -> dict[str, type[Any]]:
     """Return the arguments of a command's function that are option groups."""
-    hints = inspect.get_annotations(run, eval_str=True)
+    named = {name: run.__globals__.get(str(hint)) for name, hint in run.__annotations__.items()}
     return {
-        name: kind for name, kind in hints.items() if isinstance(kind, type) and issubclass(kind, OptionGroup)
+        name: kind for name, kind in named.items() if isinstance(kind, type) and issubclass(kind, OptionGroup)
     }
+
+
+def take_signature(
+    run: Callable[..., Any], skip: Collection[str], settings: Mapping[str, type[Settings]]
+) -> Callable[..., Any]:
+    """Return a function with some of a function's arguments; its types are objects, not strings.
+
+    The parser would otherwise resolve the strings, and import everything under TYPE_CHECKING for that.
+    """
+
+    @wraps(run)
+    def taken(**values: Any) -> Any:
+        return run(**values)
+
+    def evaluate(each: inspect.Parameter) -> inspect.Parameter:
+        if each.name in settings:
+            return each.replace(annotation=settings[each.name], default=settings[each.name]())
+        hint = each.annotation
+        return each.replace(annotation=eval(hint, run.__globals__) if isinstance(hint, str) else hint)
+
+    parameters = inspect.signature(run).parameters.values()
+    chosen = [evaluate(each) for each in parameters if each.name not in skip]
+    del taken.__wrapped__
+    taken.__signature__ = inspect.Signature(chosen)  # type: ignore[attr-defined]
+    return taken
 
 
 def gather_groups(run: Callable[..., Any], values: Mapping[str, Any]) -> dict[str, Any]:
@@ -117,15 +153,23 @@ def peek(option: str, arguments: Sequence[str], default: str | None = None) -> s
     return value
 
 
-def add_settings(parser: ArgumentParser, name: str | None, methods: Mapping[str, Method]) -> None:
+def add_settings(parser: ArgumentParser, name: str | None, family: str) -> None:
     """Add `--settings.…` for the hyper-parameters of the named method, with its defaults.
+
+    Only the method of an installed package is imported.
 
     Raises:
         InputError: for a method that does not exist.
     """
-    if name is None or name not in methods:
-        raise InputError(f"got the method {name!r}; {suggest(str(name), methods)}")
-    method = methods[name]
+    names = list_names(family)
+    if name is None or name not in names:
+        raise InputError(f"got the method {name!r}; {suggest(str(name), names)}")
+    if name not in list_plugin_names(family):
+        parser.add_class_arguments(method_settings(family, name), "settings")
+        return
+    from unflow.methods import INSTALLED
+
+    method = INSTALLED[name]
     parser.add_class_arguments(type(method), "settings")
     defaults: dict[str, Any] = {f"settings.{f.name}": getattr(method, f.name) for f in fields(method)}
     parser.set_defaults(defaults)
@@ -142,17 +186,21 @@ def add_batch_rows(parser: ArgumentParser) -> None:
     )
 
 
-def list_methods(methods: Mapping[str, Method]) -> str:
-    """Return a table of methods for a help text: row name, family of models, summary."""
+def list_methods() -> str:
+    """Return a table of unflow's methods for a help text: row name, family of models, summary."""
+    methods = read_table()[METHODS]
     width = max(map(len, methods))
-    lines = [f"  {name:{width}}  {name_families(each):14}  {each.summary}" for name, each in methods.items()]
+    lines = [
+        f"  {name:{width}}  {name_families(row['families']):14}  {row['summary']}"
+        for name, row in methods.items()
+    ]
     return "\n".join(["methods:", *lines, "  and those of installed packages, which `unflow doctor` lists"])
 
 
-def name_families(method: Method) -> str:
-    """Return the families of models that a method trains, in words."""
+def name_families(names: Sequence[str]) -> str:
+    """Return families of models in words."""
     words = {("flow_map", "generator"): "one-step", ("flow", "flow_map", "generator"): "any model"}
-    families = tuple(sorted(method.families))
+    families = tuple(names)
     return words.get(families, ", ".join(families))
 
 

@@ -6,37 +6,20 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
 from jsonargparse import ArgumentParser
 
 from unflow.commands.arguments import add_batch_rows, add_run, flag_first_word
 from unflow.commands.option_groups import DataOptions, RequestOptions
 from unflow.commands.run_folders import run_folder
-from unflow.disk.bundle import check_local
-from unflow.energies import check_classes
-from unflow.evidence.auditing import (
-    Attacks,
-    Gate,
-    Judges,
-    Provenance,
-    RealData,
-    References,
-    audit,
-    list_failures,
-)
-from unflow.evidence.auditing.costs import guided_cost
-from unflow.evidence.auditing.judge_training import judge_folders
-from unflow.evidence.report import write_report
-from unflow.evidence.report.card import write_card
-from unflow.evidence.report.terminal import format_guards, print_audit
-from unflow.foreign import guide_behind, guide_of, lineage_of, load_classifier_for, load_whole
+from unflow.commands.settings import ATTACKS, settings_class
 from unflow.ground.errors import InputError
-from unflow.ground.streams import check_seed
-from unflow.models import GenerativeModel
 
-DEFAULT = Attacks()
+if TYPE_CHECKING:  # the help of a command must not wait for torch
+    from unflow.evidence.auditing import Attacks
+    from unflow.models import GenerativeModel
+
 _SAME = (
     "parent",
     "architecture",
@@ -56,7 +39,7 @@ _SAME = (
 
 def add_arguments(parser: ArgumentParser, arguments: Sequence[str]) -> list[str]:
     """Add the options; the first word is the model."""
-    add_run(parser, run)
+    add_run(parser, run, settings={"attacks": settings_class(ATTACKS)})
     add_batch_rows(parser)
     return flag_first_word("model", arguments)
 
@@ -76,7 +59,8 @@ def run(
     resolve: float = 0.5,
     seed: int = 0,
     attack: bool = True,
-    attacks: Attacks = DEFAULT,
+    *,
+    attacks: Attacks,
     fail_if: str | None = None,
     card: bool = False,
 ) -> int:
@@ -102,6 +86,18 @@ def run(
         fail_if: conditions on the model's row, like "forget_rate>0.01,pul<95"; exit code 1 if one holds.
         card: write the audit into the model card, README.md of the model's bundle.
     """
+    import torch
+
+    from unflow.disk.bundle import check_local
+    from unflow.energies import check_classes
+    from unflow.evidence.auditing import Gate, Judges, Provenance, RealData, References, audit, list_failures
+    from unflow.evidence.auditing.judge_training import judge_folders
+    from unflow.evidence.report import write_report
+    from unflow.evidence.report.card import write_card
+    from unflow.evidence.report.terminal import format_guards, print_audit
+    from unflow.foreign import guide_behind, guide_of, lineage_of, load_classifier_for, load_whole
+    from unflow.ground.streams import check_seed
+
     torch.set_num_threads(1)
     check_seed(seed)
     if card:
@@ -183,6 +179,9 @@ def run(
 
 def cost_of(lineage: dict[str, Any], model: GenerativeModel, guide: str | None) -> dict[str, Any]:
     """Return what unlearning has cost, the guide included; nothing for a bundle that no request made."""
+    from unflow.evidence.auditing.costs import guided_cost
+    from unflow.foreign import lineage_of
+
     if lineage.get("request") is None or "seconds" not in lineage:
         return {}
     seconds = 0.0 if guide is None else float(lineage_of(guide).get("seconds") or 0.0)
@@ -198,6 +197,8 @@ def models_by_strength(
         InputError: for a bundle that no request made, one that differs in more than the strength, or a
             strength twice.
     """
+    from unflow.foreign import lineage_of
+
     asked, found = lineage_of(model), {}
     for folder in (model, *folders):
         lineage = lineage_of(folder)
@@ -237,5 +238,7 @@ def _but_strength(lineage: Mapping[str, Any]) -> dict[str, Any]:
 
 def data_hash(folder: str) -> str | None:
     """Return the hash of what a classifier's bundle was trained on; None if its lineage does not say."""
+    from unflow.foreign import lineage_of
+
     hashes = sorted((lineage_of(folder).get("data") or {}).values())
     return ",".join(hashes) or None

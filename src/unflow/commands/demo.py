@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Any, Literal
-
-import torch
+from typing import TYPE_CHECKING, Any, Literal
 
 from unflow.commands.arguments import parse_classes
 from unflow.commands.run_folders import open_run
-from unflow.evidence.auditing import Audit
-from unflow.evidence.report import write_report
-from unflow.evidence.report.poster import write_poster
-from unflow.evidence.report.terminal import format_mean_table, print_audit, print_mean_table, summarise
-from unflow.evidence.reproduce.demo import Demo, DemoConfig
 from unflow.ground.errors import InputError
-from unflow.ground.files import write_bytes, write_json
+
+if TYPE_CHECKING:  # the help of a command must not wait for torch
+    from unflow.evidence.auditing import Audit
+    from unflow.evidence.reproduce.demo import Demo
 
 
 def run(
@@ -24,11 +20,11 @@ def run(
     forget: str = "3",
     seed: int = 0,
     seeds: int = 1,
-    margin: float = DemoConfig.margin,
-    strength: float = DemoConfig.strength,
+    margin: float = 4.0,
+    strength: float = 1.0,
     divergence: Literal["kl", "softplus", "chi2"] = "kl",
     flow_map: Literal["distill", "mean_flow"] = "distill",
-    n: int = DemoConfig.n,
+    n: int = 4000,
     full: bool = False,
     device: str = "cpu",
 ) -> None:
@@ -47,6 +43,12 @@ def run(
         full: retrain the one-step model as well.
         device: cpu, cuda or mps.
     """
+    import torch
+
+    from unflow.evidence.report.terminal import format_mean_table, print_mean_table, summarise
+    from unflow.evidence.reproduce.demo import Demo, DemoConfig
+    from unflow.ground.files import write_bytes, write_json
+
     torch.set_num_threads(1)
     if seeds < 1:
         raise InputError(f"got seeds={seeds}; expected 1 or more")
@@ -92,6 +94,10 @@ def run(
 
 
 def _run_demo(demo: Demo) -> Audit:
+    from unflow.evidence.report import write_report
+    from unflow.evidence.report.poster import write_poster
+    from unflow.evidence.report.terminal import print_audit
+
     started = time.perf_counter()
     audit = demo.run()
     print_audit(audit.as_dict())

@@ -6,21 +6,18 @@ import os
 import platform
 from importlib.metadata import PackageNotFoundError, requires, version
 
-import torch
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
-
-from unflow.foreign.energies import INSTALLED as ENERGIES
-from unflow.methods import INSTALLED as METHODS
-from unflow.methods import UNLEARNERS
-
 SETTINGS = {"OMP_WAIT_POLICY": "PASSIVE", "OPENBLAS_NUM_THREADS": "1"}
 """Environment variable -> the value that keeps training fast on a busy CPU."""
 
 
 def run() -> None:
     """Print versions, threads, devices, OMP settings, missing packages, plugins and methods."""
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    from unflow.methods import UNLEARNERS
+
     methods = [(name, method.summary) for name, method in UNLEARNERS.items()]
     for title, rows in ("unflow doctor", collect_findings()), ("methods", methods):
         table = Table(show_header=False, title=title, title_justify="left")
@@ -31,6 +28,11 @@ def run() -> None:
 
 def collect_findings() -> list[tuple[str, str]]:
     """Return the findings, as pairs of name and value."""
+    import torch
+
+    from unflow.foreign.energies import INSTALLED as ENERGIES
+    from unflow.methods import INSTALLED as METHODS
+
     rows = [("python", platform.python_version()), ("unflow", version("unflow"))]
     rows += [(name, _version(name)) for name in list_requirements(extra=None)]
     rows.append(("cores", str(os.cpu_count())))

@@ -5,18 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
 from jsonargparse import ArgumentParser
 
-from unflow.commands.arguments import flag_first_word
-from unflow.disk.weights import write_weights
-from unflow.foreign import load_model
-from unflow.models import plain_module
+from unflow.commands.arguments import add_run, flag_first_word
 
 
 def add_arguments(parser: ArgumentParser, arguments: Sequence[str]) -> list[str]:
     """Add the options; the first word is the model."""
-    parser.add_function_arguments(run)
+    add_run(parser, run)
     return flag_first_word("model", arguments)
 
 
@@ -32,6 +28,12 @@ def run(
         weights_key: key of the model's weights in that file, if it holds several networks.
         trust_code: true to let bundles run the third-party functions that they name.
     """
+    import torch
+
+    from unflow.disk.weights import write_weights
+    from unflow.foreign import load_model
+    from unflow.models import plain_module
+
     torch.set_num_threads(1)
     net = plain_module(load_model(model, trust_code))
     print(f"weights: {write_weights(net, out, like, weights_key)}")

@@ -5,17 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
 from jsonargparse import ArgumentParser
 
 from unflow.commands.arguments import add_run
 from unflow.commands.option_groups import DataOptions
 from unflow.commands.run_folders import run_folder
-from unflow.disk import bundle
-from unflow.evidence.auditing.judge_training import FIRST, SECOND, train_judges
-from unflow.ground.streams import check_seed
-from unflow.training.compute import check_device
-from unflow.training.originals.classification import Classification
 
 
 def add_arguments(parser: ArgumentParser, arguments: Sequence[str]) -> list[str]:
@@ -44,6 +38,14 @@ def run(
         seed: random seed of the run, >= 0; the judges' own seeds are far from it.
         device: cpu, cuda or mps.
     """
+    import torch
+
+    from unflow.disk import bundle
+    from unflow.evidence.auditing.judge_training import FIRST, SECOND, train_judges
+    from unflow.ground.streams import check_seed
+    from unflow.training.compute import check_device
+    from unflow.training.originals.classification import Classification
+
     torch.set_num_threads(1)
     check_seed(seed)
     check_device(device)

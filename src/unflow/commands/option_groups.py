@@ -6,19 +6,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from unflow.commands.arguments import OptionGroup, parse_classes
-from unflow.data import LabelledData
-from unflow.foreign import Specification, add_options, load_energy, load_model, parse_energy
-from unflow.foreign.specification import split_options
 from unflow.ground.errors import InputError
-from unflow.mathematics.divergences import DIVERGENCES
-from unflow.models import GenerativeModel
-from unflow.target import Target
-from unflow.training.compute import Compute, Precision, check_device
-from unflow.training.low_rank import LowRank
-from unflow.training.originals.base_models import load_parts, load_rows
+
+if TYPE_CHECKING:  # the help of a command must not wait for torch
+    from unflow.data import LabelledData
+    from unflow.foreign import Specification
+    from unflow.models import GenerativeModel
+    from unflow.target import Target
+    from unflow.training.compute import Compute
+    from unflow.training.low_rank import LowRank
 
 
 @dataclass(frozen=True)
@@ -41,10 +40,14 @@ class ModelOptions(OptionGroup):
     @cached_property
     def source(self) -> str | Specification:
         """The bundle, or the specification with its weights and prior."""
+        from unflow.foreign import add_options
+
         return add_options(self.model, self.weights, self.prior)
 
     def load(self, trust_code: bool) -> GenerativeModel:
         """Return the model."""
+        from unflow.foreign import load_model
+
         return load_model(self.source, trust_code)
 
 
@@ -95,6 +98,8 @@ class RequestOptions(OptionGroup):
         Raises:
             InputError: without an energy; as ``parse_energy``.
         """
+        from unflow.foreign import parse_energy
+
         if self.energy is None:
             raise InputError("got no --energy; expected what to forget: write --energy classifier:DIR")
         return parse_energy(self.energy)
@@ -105,6 +110,10 @@ class RequestOptions(OptionGroup):
         Raises:
             InputError: as ``specification`` and ``load_energy``.
         """
+        from unflow.foreign import load_energy
+        from unflow.mathematics.divergences import DIVERGENCES
+        from unflow.target import Target
+
         F = load_energy(self.specification, self.classes, self.margin, model, self.trust_code)
         return Target(model, F, self.strength, DIVERGENCES[self.divergence]())
 
@@ -135,6 +144,8 @@ class DataOptions(OptionGroup):
 
     def part(self, name: str) -> LabelledData:
         """Return the samples in one part of the split; without a split, all samples."""
+        from unflow.training.originals.base_models import load_rows
+
         return load_rows(self._require_data(), self.split, name, self.cache)
 
     def parts(self, *names: str) -> list[LabelledData]:
@@ -143,6 +154,8 @@ class DataOptions(OptionGroup):
         Raises:
             InputError: without a split.
         """
+        from unflow.training.originals.base_models import load_parts
+
         if self.split is None:
             raise InputError(
                 "got no --split; expected the file that `unflow split` wrote: write --split split.json"
@@ -178,17 +191,23 @@ class TrainingOptions(OptionGroup):
     """
 
     device: str = "cpu"
-    precision: Precision = "32-true"
+    precision: Literal["32-true", "bf16-mixed"] = "32-true"
     train_only: str | None = None
     rank: int | None = None
     micro_batches: int = 1
     compile: bool = False
 
     def __post_init__(self) -> None:
+        if self.device == "cpu":
+            return
+        from unflow.training.compute import check_device
+
         check_device(self.device)
 
     def compute(self, devices: int = 1, loggers: Sequence[Any] = ()) -> Compute:
         """Return the options as the record that trainings take."""
+        from unflow.training.compute import Compute
+
         return Compute(
             device=self.device,
             devices=devices,
@@ -206,6 +225,8 @@ class TrainingOptions(OptionGroup):
     @property
     def adapters(self) -> LowRank | None:
         """The adapters of --rank."""
+        from unflow.training.low_rank import LowRank
+
         return None if self.rank is None else LowRank(self.rank)
 
     def record(self) -> dict[str, Any]:
@@ -219,4 +240,6 @@ class TrainingOptions(OptionGroup):
 
 def split_patterns(text: str) -> list[str]:
     """Return the regular expressions in "layers.2,head"; a comma within brackets separates nothing."""
+    from unflow.foreign.specification import split_options
+
     return [part.strip() for part in split_options(text)]

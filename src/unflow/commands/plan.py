@@ -6,24 +6,23 @@ import dataclasses
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
 from jsonargparse import ArgumentParser
 
 from unflow.commands.arguments import add_batch_rows, add_run, list_methods
 from unflow.commands.option_groups import DataOptions, ModelOptions, RequestOptions, TrainingOptions
 from unflow.ground.errors import InputError, choose
-from unflow.ground.files import write_json
-from unflow.ground.streams import check_seed
-from unflow.methods import INSTALLED, UNLEARNERS
-from unflow.unlearning.planning import Plan, plan
-from unflow.unlearning.unlearn import RealSamples
+
+if TYPE_CHECKING:  # the help of a command must not wait for torch
+    from unflow.unlearning.planning import Plan
+    from unflow.unlearning.unlearn import RealSamples
 
 
 def add_arguments(parser: ArgumentParser, arguments: Sequence[str]) -> list[str]:
     """Add the options."""
     add_run(parser, run, defaults={"data": None})
-    parser.epilog = list_methods(UNLEARNERS)
+    parser.epilog = list_methods()
     add_batch_rows(parser)
     return list(arguments)
 
@@ -48,6 +47,14 @@ def run(
         seed: random seed, >= 0.
         out: file for the plan as JSON.
     """
+    import torch
+
+    from unflow.ground.files import write_json
+    from unflow.ground.streams import check_seed
+    from unflow.methods import INSTALLED, UNLEARNERS
+    from unflow.unlearning.planning import plan
+    from unflow.unlearning.unlearn import RealSamples
+
     torch.set_num_threads(1)
     check_seed(seed)
     chosen = (
@@ -87,6 +94,8 @@ def check_folder(folder: Path) -> None:
 
 def select_samples(request: RequestOptions, rows: DataOptions) -> RealSamples:
     """Return the real samples of the classes to retain and to forget."""
+    from unflow.unlearning.unlearn import RealSamples
+
     classes, samples = request.require_classes("--data"), rows.part("train")
     return RealSamples(retain=samples.without_classes(classes).x, forget=samples.of_classes(classes).x)
 

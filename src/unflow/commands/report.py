@@ -8,13 +8,13 @@ from pathlib import Path
 
 from jsonargparse import ArgumentParser
 
-from unflow.evidence.report import write_comparison, write_report
+from unflow.commands.arguments import add_run
 from unflow.ground.errors import InputError
 
 
 def add_arguments(parser: ArgumentParser, arguments: Sequence[str]) -> list[str]:
     """Add the options; the leading arguments that are no options are the run folders."""
-    parser.add_function_arguments(run)
+    add_run(parser, run)
     folders = list(takewhile(lambda word: not word.startswith("-"), arguments))
     rest = list(arguments[len(folders) :])
     return [*(word for folder in folders for word in ("--folders+", folder)), *rest]
@@ -27,6 +27,8 @@ def run(folders: list[Path], out: Path | None = None) -> None:
         folders: run folders of `unflow demo` or `unflow audit`; each must hold audit.json.
         out: the file; default for one run: report.html in its folder; required for several runs.
     """
+    from unflow.evidence.report import write_comparison, write_report
+
     if len(folders) == 1:
         print(f"report: {write_report(folders[0], out)}")
         return

@@ -5,24 +5,22 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
 from jsonargparse import ArgumentParser
 
-from unflow.commands.arguments import flag_first_word, parse_classes
+from unflow.commands.arguments import add_run, flag_first_word, parse_classes
 from unflow.commands.run_folders import run_folder
-from unflow.evidence.auditing import Attacks
-from unflow.evidence.reproduce import EXPERIMENTS
+from unflow.commands.settings import ATTACKS, settings_class
 from unflow.ground.errors import InputError, choose
-from unflow.ground.streams import check_seed
-from unflow.training.compute import check_device
 
-DEFAULT = Attacks()
+if TYPE_CHECKING:  # the help of a command must not wait for torch
+    from unflow.evidence.auditing import Attacks
 
 
 def add_arguments(parser: ArgumentParser, arguments: Sequence[str]) -> list[str]:
     """Add the options; a first positional argument is the name of the experiment."""
-    parser.add_function_arguments(run)
+    add_run(parser, run, settings={"attacks": settings_class(ATTACKS)})
     return flag_first_word("name", arguments)
 
 
@@ -37,7 +35,8 @@ def run(
     device: str = "cpu",
     jobs: int = 1,
     attack: bool = False,
-    attacks: Attacks = DEFAULT,
+    *,
+    attacks: Attacks,
 ) -> None:
     """Reproduce a paper's table and figures, with our rows beside the paper's.
 
@@ -54,6 +53,12 @@ def run(
         attack: also attack every row of one request, with every seed; works on a finished run too.
         attacks: settings of the attacks.
     """
+    import torch
+
+    from unflow.evidence.reproduce import EXPERIMENTS
+    from unflow.ground.streams import check_seed
+    from unflow.training.compute import check_device
+
     torch.set_num_threads(1)
     kind = choose(EXPERIMENTS, name, "experiment")
     if seeds < 1:

@@ -12,8 +12,6 @@ from typing import Any
 import yaml
 
 from unflow.ground.errors import InputError, TrainingDivergedError
-from unflow.ground.files import write_bytes
-from unflow.training.loop import CHECKPOINT, EARLIER, METRICS, PREPARED
 
 CONFIG = "config.yaml"
 LOGS = "logs"
@@ -35,6 +33,8 @@ def open_run(out: str | Path, config: dict[str, Any]) -> Path:
     Raises:
         InputError: if the folder holds other files, or a run with another configuration.
     """
+    from unflow.ground.files import write_bytes
+
     out = Path(out)
     text = yaml.safe_dump(config, sort_keys=False)
     if not is_first_process():
@@ -61,6 +61,8 @@ def run_folder(out: str | Path, config: dict[str, Any]) -> Iterator[Path]:
         InputError: as ``open_run``, and as the work inside.
         TrainingDivergedError: as the work inside; the message mentions a checkpoint that is kept.
     """
+    from unflow.training.loop import CHECKPOINT, EARLIER, METRICS, PREPARED
+
     out = Path(out)
     made = [folder for folder in (out, *out.parents) if not folder.exists()]
     new = not (out / CONFIG).exists()

@@ -14,6 +14,7 @@ from typing import Any
 from jsonargparse import ArgumentParser
 
 from unflow.commands.arguments import HelpFormatter, add_run, gather_groups
+from unflow.commands.settings import Settings
 from unflow.ground.batches import batch_rows
 from unflow.ground.errors import InputError, TrainingDivergedError
 
@@ -60,7 +61,8 @@ def parse(parser: ArgumentParser, module: Any, arguments: Sequence[str]) -> dict
         rest = add(parser, list(arguments))
     namespace = parser.instantiate(parser.parse_args(normalise_spelling(parser, rest)))
     values = {k: v for k, v in vars(namespace).items() if k not in ("config", "__default_config__")}
-    return gather_groups(module.run, values)
+    made = {name: each.make() if isinstance(each, Settings) else each for name, each in values.items()}
+    return gather_groups(module.run, made)
 
 
 def normalise_spelling(parser: ArgumentParser, arguments: Sequence[str]) -> list[str]:

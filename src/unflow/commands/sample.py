@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import numpy as np
-import torch
 from jsonargparse import ArgumentParser
 
 from unflow.commands.arguments import add_batch_rows, add_run, flag_first_word
 from unflow.commands.run_folders import open_run
-from unflow.foreign import load_whole
 from unflow.ground.errors import InputError
-from unflow.ground.streams import Stream, check_seed, stream
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def add_arguments(parser: ArgumentParser, arguments: Sequence[str]) -> list[str]:
@@ -41,6 +41,12 @@ def run(
         autoencoder: bundle of the autoencoder that decodes the samples, for a model of latents.
         trust_code: true to let bundles run the third-party functions that they name.
     """
+    import numpy as np
+    import torch
+
+    from unflow.foreign import load_whole
+    from unflow.ground.streams import Stream, check_seed, stream
+
     torch.set_num_threads(1)
     check_seed(seed)
     if n < 1:
@@ -57,9 +63,10 @@ def run(
         print(f"picture: {out / 'samples.png'}")
 
 
-def save_grid(x: torch.Tensor, path: Path, columns: int = 8) -> None:
+def save_grid(x: Tensor, path: Path, columns: int = 8) -> None:
     """Write images [n, c, h, w] in [-1, 1] as one PNG, row by row."""
-    import matplotlib.pyplot as plt
+    import torch
+    from PIL import Image
 
     blank = torch.full((-len(x) % columns, *x.shape[1:]), 1.0)
     tiles = torch.nn.functional.pad(torch.cat([x, blank]), (1, 1, 1, 1), value=1.0)
@@ -67,4 +74,5 @@ def save_grid(x: torch.Tensor, path: Path, columns: int = 8) -> None:
     picture = tiles.reshape(rows, columns, channels, height, width).permute(0, 3, 1, 4, 2)
     picture = picture.reshape(rows * height, columns * width, channels).clamp(-1, 1) / 2 + 0.5
     big = picture.repeat_interleave(4, 0).repeat_interleave(4, 1)
-    plt.imsave(path, (big[..., 0] if channels == 1 else big).numpy(), cmap="gray", vmin=0, vmax=1)
+    bits = (big * 255).round().to(torch.uint8).numpy()
+    Image.fromarray(bits[..., 0] if channels == 1 else bits).save(path)

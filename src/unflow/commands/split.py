@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
 from jsonargparse import ArgumentParser
 
 from unflow.commands.arguments import add_run
 from unflow.commands.option_groups import DataOptions
-from unflow.data import Split, read_split, split_data, write_split
 from unflow.ground.errors import InputError
-from unflow.ground.streams import check_seed
+
+if TYPE_CHECKING:  # the help of a command must not wait for torch
+    from unflow.data import Split
 
 
 def add_arguments(parser: ArgumentParser, arguments: Sequence[str]) -> list[str]:
@@ -32,6 +33,9 @@ def run(
         shares: shares of train (models and guide), judge and held_out (statistics): > 0, with sum 1.
         seed: random seed of the split, >= 0.
     """
+    from unflow.data import read_split, split_data, write_split
+    from unflow.ground.streams import check_seed
+
     check_seed(seed)
     if min(shares) <= 0 or abs(sum(shares) - 1) > 1e-9:
         raise InputError(f"got shares {list(shares)}; expected three numbers > 0 that sum to 1")
@@ -46,5 +50,7 @@ def run(
 
 
 def _is_same(found: Split, split: Split) -> bool:
+    import torch
+
     parts = zip(found.parts.values(), split.parts.values(), strict=True)
     return found.fingerprint == split.fingerprint and all(torch.equal(a, b) for a, b in parts)

@@ -4,29 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-import torch
 from jsonargparse import ArgumentParser
 
 from unflow.commands.arguments import add_run, add_settings, flag_recipe, peek
 from unflow.commands.option_groups import DataOptions
 from unflow.commands.run_folders import is_first_process, run_folder
-from unflow.disk import bundle
+from unflow.commands.settings import TRAININGS
 from unflow.ground.errors import InputError
-from unflow.ground.streams import check_seed
-from unflow.training.compute import check_device
-from unflow.training.method import Method
-from unflow.training.method import settings as plain_settings
-from unflow.training.originals import TRAINERS
-from unflow.training.originals.base_models import train_model
+
+if TYPE_CHECKING:  # the help of a command must not wait for torch
+    from unflow.training.method import Method
 
 
 def add_arguments(parser: ArgumentParser, arguments: Sequence[str]) -> list[str]:
     """Add the options; those of ``settings`` depend on the method."""
     rest = flag_recipe(arguments)
     add_run(parser, run, skip={"settings"})
-    add_settings(parser, peek("method", rest, "flow_matching"), TRAINERS)
+    add_settings(parser, peek("method", rest, "flow_matching"), TRAININGS)
     return rest
 
 
@@ -60,6 +56,14 @@ def run(
         device: cpu, cuda or mps.
         devices: data-parallel processes.
     """
+    import torch
+
+    from unflow.disk import bundle
+    from unflow.ground.streams import check_seed
+    from unflow.training.compute import check_device
+    from unflow.training.method import settings as plain_settings
+    from unflow.training.originals.base_models import train_model
+
     torch.set_num_threads(1)
     check_seed(seed)
     check_device(device)

@@ -4,36 +4,45 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
 from jsonargparse import ArgumentParser
 
 from unflow.commands.arguments import add_batch_rows, add_run, add_settings, flag_recipe, list_methods, peek
 from unflow.commands.loggers import Logger, make_loggers
 from unflow.commands.option_groups import DataOptions, ModelOptions, RequestOptions, TrainingOptions
 from unflow.commands.run_folders import is_first_process, run_folder
-from unflow.foreign import family_of, list_energy_data, load_model
+from unflow.commands.settings import METHODS
 from unflow.ground.errors import InputError
-from unflow.ground.streams import check_seed
-from unflow.methods import INSTALLED, UNLEARNERS
-from unflow.models import GenerativeModel, inner_model
-from unflow.target import Target
-from unflow.training.method import Method, Problem
-from unflow.training.method import settings as plain_settings
-from unflow.unlearning.unlearn import RealSamples, default_method, select_real_samples, unlearn
+from unflow.unlearning.defaults import default_method
+
+if TYPE_CHECKING:  # the help of a command must not wait for torch
+    from unflow.models import GenerativeModel
+    from unflow.target import Target
+    from unflow.training.method import Method
+    from unflow.unlearning.unlearn import RealSamples
 
 
 def add_arguments(parser: ArgumentParser, arguments: Sequence[str]) -> list[str]:
     """Add the options; those of ``settings`` depend on the method."""
     rest = flag_recipe(arguments)
     add_run(parser, run, skip={"settings"}, defaults={"data": None})
-    parser.epilog = list_methods(UNLEARNERS)
+    parser.epilog = list_methods()
     add_batch_rows(parser)
     if peek("method", rest) is None:
         in_part = any(peek(option, rest) is not None for option in ("rank", "train_only", "train-only"))
-        rest = [*rest, "--method", default_method(family_of(peek("model", rest) or ""), in_part)]
-    add_settings(parser, peek("method", rest), INSTALLED)
+        rest = [*rest, "--method", default_method(name_family(peek("model", rest)), in_part)]
+    add_settings(parser, peek("method", rest), METHODS)
     return rest
+
+
+def name_family(model: str | None) -> str:
+    """Return the family of the named model; "flow" without one."""
+    if model is None:
+        return "flow"
+    from unflow.foreign import family_of
+
+    return family_of(model)
 
 
 def run(
@@ -65,6 +74,13 @@ def run(
         devices: number of data-parallel processes.
         logger: csv, tensorboard or wandb (`pip install 'unflow[tensorboard]'`) also logs to OUT/logs.
     """
+    import torch
+
+    from unflow.foreign import list_energy_data, load_model
+    from unflow.ground.streams import check_seed
+    from unflow.training.method import settings as plain_settings
+    from unflow.unlearning.unlearn import unlearn
+
     torch.set_num_threads(1)
     assert method is not None  # ``add_arguments`` sets the default
     check_seed(seed)
@@ -103,6 +119,9 @@ def run(
 
 def check_teacher(settings: Method, target: Target, method: str, teacher: GenerativeModel | None) -> None:
     """Raise InputError for a teacher that the method does not read."""
+    from unflow.models import inner_model
+    from unflow.training.method import Problem
+
     problem = Problem(model=inner_model(target.model), teacher=teacher)
     if teacher is not None and "teacher" not in settings.reads(problem):
         raise InputError(
@@ -124,6 +143,10 @@ def load_samples(
     Raises:
         InputError: for a model that the method does not train; for missing data or classes, if it reads some.
     """
+    from unflow.models import inner_model
+    from unflow.training.method import Problem
+    from unflow.unlearning.unlearn import RealSamples, select_real_samples
+
     model = inner_model(target.model)
     settings.check_model(model)
     reads = settings.reads(Problem(model=model, teacher=teacher)) & {"retain", "forget"}

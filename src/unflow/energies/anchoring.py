@@ -9,7 +9,6 @@ from __future__ import annotations
 import numpy as np
 import torch
 from jaxtyping import Float, Int
-from scipy import sparse
 from torch import Tensor, nn
 
 from unflow.energies import Anchor, AnchorLogOdds, MixtureLogOdds, evaluate, features_of, frozen
@@ -182,6 +181,8 @@ def count_visits(
         restart: probability of a restart, in (0, 1].
         rounds: terms of the sum.
     """
+    from scipy import sparse  # its import takes a second
+
     n, k = len(points), NEIGHBOURS
     distance, index = find_nearest(points, points, k + 1)
     distance, index = distance[:, 1:], index[:, 1:]

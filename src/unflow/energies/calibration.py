@@ -11,7 +11,6 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as nnf
 from jaxtyping import Float, Int
-from scipy.optimize import minimize_scalar
 from torch import Tensor, nn
 
 from unflow.energies import Balanced, Energy, evaluate, frozen, retained_probabilities
@@ -70,6 +69,8 @@ def calibrate(classifier: nn.Module, x: Float[Tensor, " n *shape"], labels: Int[
 
     def loss(log_temperature: float) -> float:
         return float(nnf.cross_entropy(logits / math.exp(log_temperature), labels))
+
+    from scipy.optimize import minimize_scalar  # its import takes a second
 
     best = minimize_scalar(loss, bounds=(0.0, math.log(100)), method="bounded").x
     return Tempered(classifier, max(1.0, math.exp(best)))

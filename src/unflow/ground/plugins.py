@@ -16,8 +16,6 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from importlib.metadata import EntryPoint, entry_points, packages_distributions, version
 from typing import Any, Generic, TypeVar
 
-from torch import nn
-
 from unflow.ground.errors import InputError, explain
 
 T = TypeVar("T")
@@ -130,6 +128,8 @@ def list_packages(*parts: object) -> dict[str, str]:
     Args:
         parts: torch modules, with all modules inside them, or other objects.
     """
+    from torch import nn  # the help of a command must not wait for torch
+
     whole = [each for part in parts for each in (part.modules() if isinstance(part, nn.Module) else [part])]
     roots = {type(each).__module__.partition(".")[0] for each in whole} - UNRECORDED
     owners = _find_owners(tuple(sys.path)) if roots else {}

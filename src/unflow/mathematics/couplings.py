@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Int
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from unflow.ground.errors import InputError
@@ -55,6 +54,8 @@ class ExactOT(Coupling):
         Raises:
             InputError: if the two batches differ in size or hold NaN or infinite values.
         """
+        from scipy.optimize import linear_sum_assignment  # its import takes a second
+
         if len(x0) != len(x1):
             raise InputError(
                 f"got batches of {len(x0)} and {len(x1)} for an exact OT plan; expected equal sizes"

@@ -16,7 +16,6 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as nnf
 from jaxtyping import Float
-from scipy.optimize import brentq
 from torch import Tensor
 
 from unflow.ground.errors import InputError
@@ -112,6 +111,8 @@ class Divergence(ABC):
             return low
         if excess(high) <= 0:
             return high
+        from scipy.optimize import brentq  # its import takes a second
+
         return float(brentq(excess, low, high, xtol=1e-13, rtol=1e-14))
 
 

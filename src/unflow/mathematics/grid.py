@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import torch
 from jaxtyping import Float
-from scipy.optimize import minimize
 from torch import Tensor
 
 from unflow.ground.errors import InputError
@@ -123,6 +122,8 @@ def _ascend(u: Tensor, p: Tensor, c: Tensor, divergence: Divergence, epsilon: fl
             raise StopIteration
 
     options = {"maxiter": 2000, "maxfun": 4000, "ftol": 1e-15, "gtol": 1e-10}
+    from scipy.optimize import minimize  # its import takes a second
+
     found = minimize(
         objective, u.numpy(), jac=True, method="L-BFGS-B", options=options, callback=stop_if_close
     )

@@ -25,6 +25,7 @@ from unflow.training.compute import ONE_CPU, Compute
 from unflow.training.loop import METRICS, finish, fit, seconds_to_within
 from unflow.training.low_rank import LowRank
 from unflow.training.method import Method, Problem, settings
+from unflow.unlearning.defaults import default_method
 
 GUIDE_DATA = ("guide: train_images, train_labels",)
 """The data behind a guide that was trained on the training part of a split, as lineages record it."""
@@ -69,19 +70,6 @@ class RealSamples:
 
 NO_SAMPLES = RealSamples()
 """No real samples: the default of ``unlearn`` and ``plan``."""
-
-
-def default_method(family: str, in_part: bool = False) -> str:
-    """Return the row name of the method that ``unlearn`` uses by default; it accepts every energy.
-
-    Args:
-        family: of the model: flow, flow_map or generator.
-        in_part: whether only some weights, or adapters, are trained. Of a flow's methods, this needs one that
-            trains the flow's own weights.
-    """
-    if family != "flow":
-        return "latent_transport"
-    return "erfm_resample_prior" if in_part else "erfm_resample"
 
 
 @gathers(compute=Compute, data=RealSamples)

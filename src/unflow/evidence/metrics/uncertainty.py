@@ -8,7 +8,6 @@ from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
-from scipy import stats
 from torch import Tensor
 
 from unflow.evidence.metrics.distances import Array, as_double, as_features
@@ -165,6 +164,8 @@ def same_shares(counts: Sequence[int], reference_counts: Sequence[int], minimum:
     Raises:
         InputError: for different lengths, negative numbers, or no samples.
     """
+    from scipy import stats  # its import takes a second
+
     if len(counts) != len(reference_counts):
         raise InputError(
             f"got counts of {len(counts)} and {len(reference_counts)} classes; expected the same"
@@ -200,7 +201,9 @@ def quantile(level: float) -> float:
     """Return z such that a standard normal variable lies in [-z, z] with probability ``level``."""
     if not 0 < level < 1:
         raise InputError(f"got level={level}; expected a confidence between 0 and 1, like 0.95")
-    return float(stats.norm.ppf((1 + level) / 2))
+    from scipy.special import ndtri
+
+    return float(ndtri((1 + level) / 2))
 
 
 def _require_count(count: float, n: int) -> None:
