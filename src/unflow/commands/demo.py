@@ -43,6 +43,8 @@ def run(
         full: retrain the one-step model as well.
         device: cpu, cuda or mps.
     """
+    if seeds < 1:
+        raise InputError(f"got seeds={seeds}; expected 1 or more")
     import torch
 
     from unflow.evidence.report.terminal import format_mean_table, print_mean_table, summarise
@@ -50,8 +52,6 @@ def run(
     from unflow.ground.files import write_bytes, write_json
 
     torch.set_num_threads(1)
-    if seeds < 1:
-        raise InputError(f"got seeds={seeds}; expected 1 or more")
     configs = [
         DemoConfig(
             forget=parse_classes(forget),

@@ -9,10 +9,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from types import TracebackType
+from typing import TYPE_CHECKING
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-from rich.progress import Progress as RichProgress
+if TYPE_CHECKING:  # only a terminal needs the bar
+    from rich.progress import Progress as RichProgress
 
 LINE_EVERY = 10.0
 """Seconds between two lines."""
@@ -54,6 +54,10 @@ class Progress:
         self._started = time.monotonic()
         self._next = self._started + (REFRESH_EVERY if sys.stderr.isatty() else LINE_EVERY)
         if self.show and sys.stderr.isatty():
+            from rich.console import Console
+            from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+            from rich.progress import Progress as RichProgress
+
             self._bar = RichProgress(
                 TextColumn("{task.description}"),
                 BarColumn(),

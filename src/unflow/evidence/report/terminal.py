@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping, Sequence
-from typing import Any
-
-from rich.console import Console
-from rich.table import Table
+from typing import TYPE_CHECKING, Any
 
 from unflow.evidence.measures import TERMINAL
 from unflow.evidence.row import AuditRow, find_row, read_rows, sort_rows
 from unflow.ground.errors import InputError
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 Columns = dict[str, tuple[str, float, int]]
 """Column key -> title, factor, decimals."""
@@ -19,6 +19,8 @@ Columns = dict[str, tuple[str, float, int]]
 
 def print_audit(audit: dict[str, Any]) -> None:
     """Print a table per family with its floor, the differences from the references, and the notes."""
+    from rich.console import Console
+
     console = Console(width=None if Console().is_terminal else 140)
     rows = read_rows(audit["rows"])
     for family, floor in audit["floor"].items():
@@ -113,6 +115,8 @@ def mean_sd(key: str, values: Sequence[float | None]) -> dict[str, Any]:
 
 def print_mean_table(records: Sequence[dict[str, Any]]) -> None:
     """Print means with standard deviations, a table per family."""
+    from rich.console import Console
+
     console = Console(width=None if Console().is_terminal else 180)
     for family in dict.fromkeys(record["family"] for record in records):
         own = [record for record in records if record["family"] == family]
@@ -138,6 +142,8 @@ def _format_means(record: Mapping[str, Any]) -> list[str]:
 
 
 def _new_table(title: str) -> Table:
+    from rich.table import Table
+
     table = Table(title=title, title_justify="left")
     table.add_column("method", no_wrap=True)
     for measure in TERMINAL:

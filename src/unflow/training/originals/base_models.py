@@ -156,5 +156,5 @@ def load_parts(
     data: str, split: str | Path, *parts: str, cache: str | Path | None = None
 ) -> list[LabelledData]:
     """Return parts of a dataset's split; ``cache`` as in ``load_data``."""
-    everything, rows = load_data(data, cache), read_split(split)
+    rows, everything = read_split(split), load_data(data, cache)
     return [rows.of(everything, part) for part in parts]
