@@ -24,6 +24,10 @@ COMMANDS = {
     "doctor": "show versions, threads, devices, missing packages, methods and plugins",
 }
 
+MEASURING = ("demo", "audit", "reproduce")
+"""Commands that allocate large tensors again and again. The others run in less memory without
+``keep_freed_memory``."""
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command.
@@ -48,22 +52,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     # libgomp's spinning threads are up to 100x slower on a busy core; must be set before torch loads.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    keep_freed_memory()
+    if name in MEASURING:
+        keep_freed_memory()
     from unflow.commands.runner import run_command
 
     return run_command(name, COMMANDS[name], arguments[1:])
 
 
 def keep_freed_memory() -> None:
-    """Let glibc keep freed memory; on other systems this does nothing.
+    """Let glibc keep freed memory; this does nothing on other systems and with other C libraries.
 
     An audit allocates large tensors again and again. If glibc returned their memory to the system each time,
     page faults would take a quarter of an audit's time.
     """
-    import ctypes
-
     if not sys.platform.startswith("linux"):
         return
+    import ctypes
+
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
         for threshold in (-1, -3):  # M_TRIM_THRESHOLD, M_MMAP_THRESHOLD of malloc.h

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import json
 import math
-import resource
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -24,6 +22,7 @@ from torch import Tensor, nn
 
 from unflow.ground.errors import InputError, TrainingDivergedError
 from unflow.ground.files import append_json_line, read_json_lines, read_tensors, write_bytes, write_tensors
+from unflow.ground.memory import measure_peak_memory
 from unflow.ground.progress import Progress
 from unflow.ground.records import gathers
 from unflow.ground.streams import Stream, check_seed, derive_seed, stream
@@ -307,8 +306,7 @@ def _log(
 
 def peak_rss_mb() -> float:
     """Return the largest resident memory of this process so far, in MB."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (2**20 if sys.platform == "darwin" else 2**10)
+    return measure_peak_memory() / 2**20
 
 
 class _Clock:
