@@ -34,7 +34,7 @@ import torch
 
 from unflow.energies import CallableEnergy
 from unflow.methods import Reject
-from unflow.methods.base import Untrained, model_of
+from unflow.training.method import Untrained, model_of
 
 
 @dataclass(frozen=True, kw_only=True)
