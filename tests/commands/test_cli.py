@@ -22,7 +22,8 @@ from unflow.commands.cli import COMMANDS, format_usage, main
 from unflow.commands.train import add_arguments
 from unflow.data import DATASETS, PARTS, load_data, split_data, write_split
 from unflow.disk import bundle
-from unflow.evidence.auditing.gates import NUMBERS, numbers_of
+from unflow.evidence.auditing.gates import NUMBERS
+from unflow.evidence.row import numbers_in
 from unflow.ground.files import read_json, read_json_lines
 from unflow.models import Flow
 from unflow.models.autoencoder import Autoencoder
@@ -252,7 +253,7 @@ def test_the_audit_has_its_four_rows_and_the_report_its_page(chain: Path) -> Non
     assert audit["attacks"]["relearning"]["images"].keys() == {"1", "2", "retain"}
     assert audit["attacks"]["latent_search"]["retrained"]["starts"] == 10
     assert audit["attacks"]["inside"]["erfm_resample"]["model"] == "Flow"
-    assert all(set(numbers_of(row)) <= set(NUMBERS) for row in audit["rows"])  # whatever is there has a gate
+    assert all(set(numbers_in(row)) <= set(NUMBERS) for row in audit["rows"])
     for row in audit["rows"]:
         assert (chain / "audited" / "samples" / f"flow-{row['method']}.npz").is_file()
     for page in (chain / "audited" / "report.html", chain / "page.html"):
