@@ -1,4 +1,4 @@
-"""Models that unflow has never seen: named in one line, checked before use, unlearned, audited."""
+"""Third-party models: named by one specification, checked before use, unlearned, audited."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from unflow.nets.adapters import read_by_last_linear
 from unflow.unlearning.unlearn import default_method
 
 PACKAGE = '''
-"""What somebody else wrote."""
+"""Third-party code."""
 
 import torch
 from torch import nn
@@ -79,7 +79,7 @@ GUIDE = "classifier:third_party.nets:judge@guide.safetensors,range=0:1,shape=64"
 
 @pytest.fixture
 def third_party(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A folder with somebody's package and weights, in which a shell stands."""
+    """The working directory, with a third-party package and weights."""
     (tmp_path / "third_party").mkdir()
     (tmp_path / "third_party" / "__init__.py").touch()
     (tmp_path / "third_party" / "nets.py").write_text(PACKAGE)
@@ -103,10 +103,10 @@ def third_party(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pat
             del sys.modules[name]
 
 
-# One line
+# Specifications
 
 
-def test_a_line_is_read_and_the_path_of_a_folder_is_none(tmp_path: Path) -> None:
+def test_a_specification_is_parsed_and_the_path_of_a_folder_is_none(tmp_path: Path) -> None:
     line = parse_specification("generator:a.b:c@x/w.pth,prior=normal:64,width=3", ("generator",))
     assert line is not None
     assert line.what == line.source
@@ -136,7 +136,7 @@ def test_a_line_is_read_and_the_path_of_a_folder_is_none(tmp_path: Path) -> None
         ("generator:a:b", "without its prior; .* write prior=normal:64"),
     ],
 )
-def test_what_is_no_line_of_a_model_is_refused(text: str, words: str) -> None:
+def test_a_string_that_specifies_no_model_is_refused(text: str, words: str) -> None:
     with pytest.raises(InputError, match=words):
         load_model(text)
 
@@ -147,7 +147,7 @@ def test_commas_within_brackets_belong_to_a_value() -> None:
     assert line.take({})[1] == {"dim": [1, 8, 8], "of": {"a": [2, 3], "b": 4}, "depth": 2}
 
 
-def test_weights_and_prior_may_be_said_apart(tmp_path: Path) -> None:
+def test_weights_and_prior_may_be_given_apart(tmp_path: Path) -> None:
     text = with_options("generator:a:b,width=3", Path("w.pth"), "normal:64")
     assert text == "generator:a:b@w.pth,width=3,prior=normal:64"
     assert with_options("runs/base", None, None) == "runs/base"
@@ -206,7 +206,7 @@ def test_adapters_are_rebuilt_from_their_description() -> None:
 # Loading
 
 
-def test_a_generator_and_a_classifier_are_loaded_from_a_line(third_party: Path) -> None:
+def test_a_generator_and_a_classifier_are_loaded_from_a_specification(third_party: Path) -> None:
     model, guide = load_model(MODEL), load_classifier(GUIDE)
     assert isinstance(model, Generator)
     assert model.sample_shape == (1, 8, 8)
@@ -235,7 +235,9 @@ def test_a_generator_and_a_classifier_are_loaded_from_a_line(third_party: Path) 
         (MODEL.replace("nets:build", "nets:none"), "expected package.module:function"),
     ],
 )
-def test_a_line_that_does_not_tell_the_truth_is_refused(text: str, words: str, third_party: Path) -> None:
+def test_a_specification_that_the_model_contradicts_is_refused(
+    text: str, words: str, third_party: Path
+) -> None:
     with pytest.raises(InputError, match=words):
         load_model(text)
 
@@ -261,10 +263,10 @@ def test_a_classifier_that_does_not_read_the_samples_is_refused_before_training(
         load_classifier("classifier:torch.nn:Flatten")
 
 
-# Whole stories
+# From start to end
 
 
-def test_a_strange_generator_is_unlearned_sampled_and_audited_from_the_shell(
+def test_a_third_party_generator_is_unlearned_sampled_and_audited_from_the_shell(
     third_party: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     data = load_data("digits")
@@ -401,7 +403,7 @@ def test_a_bundle_that_names_code_runs_it_only_with_consent(
     assert not Path("done").exists()
 
 
-def test_a_classifier_of_somebody_elses_is_a_bundle_too(third_party: Path) -> None:
+def test_a_third_party_classifier_is_a_bundle_too(third_party: Path) -> None:
     guide = load_classifier(GUIDE)
     uf.save(guide, "guide")
     again = uf.load_classifier("guide")
