@@ -672,7 +672,7 @@ VELOCITIES: list[tuple[nn.Module, dict[str, Any], str]] = [
     (Noise0(), {"arguments": "x, t, label"}, 'got arguments="x, t, label" without a label; expected "x, t"'),
     (Noise0(), {"arguments": "x, start"}, 'expected "x, t"'),
     (Noise0(), {"arguments": "t=t, x"}, "positional ones first, then keywords"),
-    (Noise0(), {"arguments": "x, a-b=t"}, "what Python would take"),
+    (Noise0(), {"arguments": "x, a-b=t"}, "expected the arguments of a call in Python"),
     (Classes(), {"label": 0}, 'got arguments="x, t" with a label; expected "x, t, label"'),
     (Classes(), {"label": -1, "arguments": "x, t, label"}, "got label=-1; expected a class index >= 0"),
     (Classes(), {"label": 1.0, "arguments": "x, t, label"}, "got label=1.0; expected a class index >= 0"),
@@ -773,7 +773,7 @@ def test_predicted_data_have_no_velocity_at_1() -> None:
         ([1.5, -0.5], "got class probabilities"),
         ([float("nan"), 1.0], "sum to nan"),
         ([[0.5, 0.5]], r"shape \[1, 2\]"),
-        ([0.2] * 5, "the Classes does not run with label 4 .*expected no more labels than it knows"),
+        ([0.2] * 5, "the Classes does not run with label 4 .*expected the index of one of its classes"),
     ],
 )
 def test_what_cannot_be_a_law_of_labels_is_refused(shares: Any, words: str) -> None:

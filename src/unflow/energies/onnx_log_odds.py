@@ -168,8 +168,8 @@ def _start_session(content: bytes, name: str, providers: Sequence[str]) -> Any:
         return onnxruntime.InferenceSession(content, options, providers=list(providers))
     except Exception as error:
         raise InputError(
-            f"onnxruntime cannot run {name} ({explain(error)[:120]}); expected a valid model of operators "
-            "that it knows: export it again, for an older opset"
+            f"onnxruntime cannot run {name} ({explain(error)[:120]}); expected a valid model of supported "
+            "operators: export it again, for an older opset"
         ) from error
 
 
@@ -210,7 +210,7 @@ def _to_input(rows: Tensor, n: int, node: Any) -> np.ndarray:
     if rows.dtype != dtype or not fits:
         raise InputError(
             f"got {rows.dtype} of shape {list(rows.shape)} for a model of {dtype} {shape}; expected these: "
-            "write preprocess=, which makes them of samples, or shape= in a line"
+            "write preprocess=, which converts samples to them, or shape= in a line"
         )
     return np.ascontiguousarray(rows.detach().cpu().numpy())
 

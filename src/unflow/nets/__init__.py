@@ -79,7 +79,7 @@ def build_net(config: dict[str, Any]) -> nn.Module:
         InputError: for an unknown network, builder or option.
     """
     if not isinstance(config, dict):
-        raise InputError(f"got {config!r} for a network; expected what ``net_config`` returns")
+        raise InputError(f"got {config!r} for a network; expected the result of ``net_config``")
     options = dict(config)
     if "builder" in options:
         name, options = options["builder"], options.get("options", {})

@@ -158,7 +158,7 @@ def read_by_last_linear(net: nn.Module, x: Tensor) -> Tensor:
     if last is None:
         raise InputError(
             f"got a {type(net).__name__} without a method features and without a linear layer; expected one "
-            "of them, in whose features distances are measured: give it features(x) -> [batch, d]"
+            "of them, to measure distances between features: give it features(x) -> [batch, d]"
         )
     seen: list[Tensor] = []
     handle = last.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
@@ -189,6 +189,6 @@ def to_range(value_range: Sequence[float] | None) -> Range | None:
     ends = [float(end) for end in value_range]
     if len(ends) != 2 or not all(map(math.isfinite, ends)) or ends[0] >= ends[1]:
         raise InputError(
-            f"got the range {list(value_range)}; expected what is black and what is white: (0, 1)"
+            f"got the range {list(value_range)}; expected the values of black and of white: (0, 1)"
         )
     return ends[0], ends[1]
