@@ -83,24 +83,24 @@ def run(
     """Measure a model against the original, the exact target and a retrained one.
 
     Args:
-        model: bundle after unlearning, or a line that names somebody else's model, as for `unflow unlearn`.
-        original: bundle before, or such a line.
-        judge: bundle of a classifier that had no part in the request, or the folder of `unflow judge`, or
+        model: bundle after unlearning, or the specification of a third-party model, as for `unflow unlearn`.
+        original: bundle before unlearning, or such a specification.
+        judge: bundle of a classifier other than the guide, or the folder of `unflow judge`, or
             classifier:PACKAGE.MODULE:FUNCTION@WEIGHTS,...
-        second_judge: another; it confirms what a search over latents finds.
-        request: what was to be forgotten; its energy, if there is one, gives the exact target.
-        rows: what was split; the held-out part gives the statistics.
+        second_judge: another judge; it confirms the findings of the latent search.
+        request: what was to be forgotten; an energy adds the exact target to the audit.
+        rows: the split data; the statistics use the held-out part.
         out: folder for audit.json, samples/ and report.html.
-        retrained: bundle of a model trained without the classes.
-        autoencoder: bundle of what decodes, for models of latents.
-        strengths: bundles of the same request at other strengths, like a,b: the report gets a slider.
+        retrained: bundle of a model trained without the forgotten classes.
+        autoencoder: bundle of the autoencoder, for models of latents.
+        strengths: bundles of the same request at other strengths, like a,b; they add a slider to the report.
         n: samples per row, >= 100; by default as many as --resolve asks for.
-        resolve: points by which two forget rates differ that are to be told apart, in (0, 100).
+        resolve: difference of two forget rates that the audit resolves, in percentage points, in (0, 100).
         seed: of latents and rejection, >= 0.
-        attack: whether to try what could bring the forgotten back.
-        attacks: how.
-        fail_if: conditions on the model's row, like "forget_rate>0.01,pul<95"; exit code 1 if one holds.
-        card: write the audit into the model card, README.md of the model's bundle.
+        attack: whether to run the attacks.
+        attacks: settings of the attacks.
+        fail_if: conditions on the model's row, like "forget_rate>0.01,pul<95"; the exit code is 1 if one holds.
+        card: whether to write the audit into the model card, README.md of the model's bundle.
     """
     torch.set_num_threads(1)
     check_seed(seed)
