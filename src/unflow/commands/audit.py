@@ -99,7 +99,7 @@ def run(
         seed: of latents and rejection, >= 0.
         attack: whether to run the attacks.
         attacks: settings of the attacks.
-        fail_if: conditions on the model's row, like "forget_rate>0.01,pul<95"; the exit code is 1 if one holds.
+        fail_if: conditions on the model's row, like "forget_rate>0.01,pul<95"; exit code 1 if one holds.
         card: whether to write the audit into the model card, README.md of the model's bundle.
     """
     torch.set_num_threads(1)
