@@ -27,7 +27,7 @@ from unflow.evidence.auditing import AuditRow, Entry, Evidence, FamilyAudit, dra
 from unflow.methods import UNLEARNERS
 from unflow.training.method import Method, Problem
 from unflow.training.originals.base_models import load_rows
-from unflow.unlearning.unlearn import rows_read
+from unflow.unlearning.unlearn import select_real_samples
 
 COLUMNS = (
     "forget_rate",
@@ -89,8 +89,8 @@ def main() -> None:
     print_row("exact target", audit.row(Entry("target", first)))
     for text in options.variants:
         method = change_settings(base, text)
-        real = rows_read(method, target, config["forget"], train, teacher=teacher)
-        problem = Problem(model=model, target=target, teacher=teacher, **real)
+        real = select_real_samples(method, target, config["forget"], train, teacher=teacher)
+        problem = Problem(model=model, target=target, teacher=teacher, **vars(real))
         result = uf.fit(method, problem, seed=options.seed)
         row = audit.row(Entry(options.method, draw_samples(result.model, z)))
         print_row(text or "default", row, f"{result.seconds:.1f}")

@@ -147,13 +147,13 @@ def test_the_shell_draws_from_a_repository(
 
 def test_a_third_party_network_needs_consent_from_the_hub_too(cache: Path, tmp_path: Path) -> None:
     net = nn.Linear(2, 2)
-    net.config = {"builder": "third_party.nets:build", "options": {}}  # type: ignore[assignment]
+    net.config = {"builder": "unknown_package.nets:build", "options": {}}  # type: ignore[assignment]
     put(cache, "org/foreign", uf.save(uf.Generator(net, (2,)), tmp_path / "bundle"))
     with pytest.raises(
-        InputError, match=r"third_party.nets:build, which is not part of unflow.*--trust_code"
+        InputError, match=r"unknown_package.nets:build, which is not part of unflow.*--trust_code"
     ):
         uf.from_pretrained("org/foreign")
-    with pytest.raises(InputError, match=r"third_party.nets:build.* can be imported"):
+    with pytest.raises(InputError, match=r"unknown_package.nets:build.* can be imported"):
         uf.from_pretrained("org/foreign", trust_code=True)
 
 

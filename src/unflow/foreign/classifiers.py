@@ -24,11 +24,11 @@ from unflow.nets.adapters import find_last_linear
 from unflow.nets.modes import evaluating
 
 
-def load_classifier(source: Source, trust_code: bool = False) -> Classifier:
+def load_classifier(text: Source, trust_code: bool = False) -> Classifier:
     """Return the classifier in a bundle, or the third-party classifier of a specification.
 
     Args:
-        source: folder, ``pretrained:org/name@revision``, or a specification like
+        text: folder, ``pretrained:org/name@revision``, or a specification like
             ``classifier:my_pkg.judges:build@judge.safetensors,range=0:1,shape=784``;
             ``names=cat/dog`` names its classes.
         trust_code: as ``bundle.load``.
@@ -36,22 +36,22 @@ def load_classifier(source: Source, trust_code: bool = False) -> Classifier:
     Raises:
         InputError: as ``bundle.load``, and for a specification of something else.
     """
-    spec = parse_specification(source, ("classifier",))
+    spec = parse_specification(text, ("classifier",))
     if spec is not None:
         return _build_classifier(spec)
     if trust_code:
         import_from_working_directory()
-    return bundle.load_classifier(str(source), trust_code)
+    return bundle.load_classifier(str(text), trust_code)
 
 
-def load_classifier_for(model: GenerativeModel, source: Source, trust_code: bool = False) -> Classifier:
+def load_classifier_for(model: GenerativeModel, text: Source, trust_code: bool = False) -> Classifier:
     """Return ``load_classifier`` after a check that it accepts the model's samples.
 
     Raises:
         InputError: as ``load_classifier``, ``check_range`` and ``check_reads``.
     """
-    spec = parse_specification(source)
-    classifier = load_classifier(spec or source, trust_code)
+    spec = parse_specification(text)
+    classifier = load_classifier(spec or text, trust_code)
     check_range(spec, model)
     check_reads(classifier, model)
     return classifier

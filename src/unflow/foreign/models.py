@@ -49,11 +49,11 @@ NARROW = 0.02
 """Share of the declared range that a network's images must cover; if they cover less, the range is wrong."""
 
 
-def load_model(source: Source, trust_code: bool = False) -> GenerativeModel:
+def load_model(text: Source, trust_code: bool = False) -> GenerativeModel:
     """Return the generative model in a bundle, or the third-party model of a specification.
 
     Args:
-        source: folder, ``pretrained:org/name@revision``, or a specification like
+        text: folder, ``pretrained:org/name@revision``, or a specification like
             ``generator:my_pkg.nets:build@w.safetensors,prior=normal:64,range=0:1``,
             ``flow:my_pkg.nets:build@w.pth,shape=3x32x32,call=x/t,noise_at=1`` or ``diffusers:DIR``.
         trust_code: as ``bundle.load``.
@@ -62,10 +62,10 @@ def load_model(source: Source, trust_code: bool = False) -> GenerativeModel:
         InputError: as ``bundle.load``; for a specification of something else, and a model that contradicts
             its specification.
     """
-    spec = parse_specification(source, tuple(MODELS))
+    spec = parse_specification(text, tuple(MODELS))
     if spec is not None:
         return MODELS[spec.kind](spec)
-    folder = Path(str(source))
+    folder = Path(str(text))
     if trust_code:
         import_from_working_directory()
     _check_is_bundle(folder)
@@ -83,13 +83,13 @@ def _check_is_bundle(path: Path) -> None:
         raise InputError(f"got {path}, a folder of diffusers; expected its kind: write diffusers:{path}")
 
 
-def load_whole(source: Source, autoencoder: str | Path | None, trust_code: bool = False) -> GenerativeModel:
+def load_whole(text: Source, autoencoder: str | Path | None, trust_code: bool = False) -> GenerativeModel:
     """Return ``load_model``; a model of latents is followed by the decoder of another bundle.
 
     Raises:
         InputError: as ``load_model``, and for samples that are not latents of the autoencoder.
     """
-    model = load_model(source, trust_code)
+    model = load_model(text, trust_code)
     if autoencoder is None:
         return model
     return Latent(model, bundle.load_autoencoder(autoencoder, trust_code))
@@ -121,21 +121,21 @@ def add_options(text: str, weights: Path | None, prior: str | None) -> str | Spe
     return dataclasses.replace(parsed, weights=weights or parsed.weights, options=options, text="")
 
 
-def lineage_of(source: Source) -> dict[str, Any]:
+def lineage_of(text: Source) -> dict[str, Any]:
     """Return the lineage of a bundle; for a specification, the specification."""
-    return bundle.read_lineage(str(source)) if parse_specification(source) is None else {"line": str(source)}
+    return bundle.read_lineage(str(text)) if parse_specification(text) is None else {"line": str(text)}
 
 
-def family_of(source: Source) -> str:
+def family_of(text: Source) -> str:
     """Return the family that a model's description states, without loading the model.
 
     That is "flow" for a description that is missing or states none: ``load_model`` raises for it later.
     """
-    spec = parse_specification(source)
+    spec = parse_specification(text)
     if spec is not None:
         return spec.kind if spec.kind in ("generator", "flow_map") else "flow"
     try:
-        return family_of_config(read_json(bundle.find_folder(str(source)) / bundle.CONFIG))
+        return family_of_config(read_json(bundle.find_folder(str(text)) / bundle.CONFIG))
     except (InputError, KeyError, TypeError):
         return "flow"
 

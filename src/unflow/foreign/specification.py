@@ -186,20 +186,20 @@ def import_from_working_directory() -> None:
         sys.path.insert(0, str(Path.cwd()))
 
 
-def parse_specification(source: Source, kinds: tuple[str, ...] = KINDS) -> Specification | None:
+def parse_specification(text: Source, kinds: tuple[str, ...] = KINDS) -> Specification | None:
     """Return a parsed specification; None for the path or name of a bundle.
 
     Args:
-        source: the string; a specification that is parsed already is returned as it is.
+        text: the string; a specification that is parsed already is returned as it is.
         kinds: the kinds that are allowed here.
 
     Raises:
         InputError: for a specification of another kind, or options that are not name=value.
     """
-    if isinstance(source, Specification):
-        _check_kind(str(source), source.kind, kinds)
-        return source
-    text = str(source)
+    if isinstance(text, Specification):
+        _check_kind(str(text), text.kind, kinds)
+        return text
+    text = str(text)
     found = FORM.fullmatch(text)
     if found is None or Path(text).exists():
         return None
