@@ -11,17 +11,24 @@ from typing import Any
 import diffusers
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 import unflow as uf
+from unflow.disk import diffusers as folders_of_diffusers
 from unflow.disk.bundle import read_lineage
-from unflow.disk.diffusers import load_diffusers, save_diffusers, unet
+from unflow.disk.diffusers import save_diffusers, unet
 from unflow.energies import CallableEnergy
 from unflow.ground.errors import InputError
 from unflow.ground.streams import stream
 from unflow.methods import ERFM, UOT, FineTune
 from unflow.nets import MLP, build_net
 from unflow.training.method import Method
+
+
+def load_diffusers(folder: Path, **options: Any) -> Any:
+    """Load a model whose type depends on the folder."""
+    return folders_of_diffusers.load_diffusers(folder, **options)
+
 
 UNET = {
     "sample_size": 8,
@@ -150,6 +157,7 @@ def test_gradients_of_a_flow_are_its_slopes() -> None:
     loss.backward()
     with torch.no_grad():
         ahead, behind = (net(x + h * direction, t).square().sum() for h in (1e-5, -1e-5))
+    assert x.grad is not None
     torch.testing.assert_close((x.grad * direction).sum(), (ahead - behind) / 2e-5, rtol=1e-5, atol=0)
     assert float(weight.grad.abs().max()) > 0
 
@@ -238,6 +246,7 @@ def test_gradients_pass_through_the_decoder(folders: dict[str, Path]) -> None:
 
     energy(z).backward()
     slope = (energy(z + 1e-5 * direction) - energy(z - 1e-5 * direction)) / 2e-5
+    assert z.grad is not None
     torch.testing.assert_close((z.grad * direction).sum(), slope.detach(), rtol=1e-5, atol=0)
 
 
@@ -499,7 +508,7 @@ def test_only_what_diffusers_can_hold_is_written_and_only_into_an_empty_folder(
 ) -> None:
     flow, room = load_diffusers(folders["flow"]), load_diffusers(folders["autoencoder"])
     after = uf.Flow(MLP((3, 8, 8), 8, 1), (3, 8, 8))
-    refused: list[tuple[nn.Module, str]] = [
+    refused: list[tuple[Any, str]] = [
         (uf.Chain(flow, after), "got a Chain, which no folder of diffusers can hold; .*uf.save"),
         (after, "got a Flow of a MLP, which no folder"),
         (uf.Latent(flow, room), r"of networks from two folders.*save_diffusers\(model.inner"),
