@@ -796,7 +796,10 @@ class ThreeColumns(LogisticRegression):
     [
         (lambda: EstimatorLogOdds(NOT_FITTED, 1), "LogisticRegression without classes_.*call its fit"),
         (lambda: EstimatorLogOdds(SVM, 1), "LinearSVC without predict_proba.*output=decision_function"),
-        (lambda: EstimatorLogOdds(logistic(), 1, output="predict"), "output='predict'; expected predict_pr"),
+        (
+            lambda: EstimatorLogOdds(logistic(), 1, output="predict"),  # type: ignore[arg-type]  # refused
+            "output='predict'; expected predict_pr",
+        ),
         (lambda: EstimatorLogOdds(logistic(), 5), r"got class 5 to forget; expected some of \[0, 1, 2\]"),
         (lambda: EstimatorLogOdds(logistic(), [0, 1, 2]), r"all classes \[0, 1, 2\] to forget.*name fewer"),
         (lambda: EstimatorLogOdds(logistic(), []), "at least one class"),

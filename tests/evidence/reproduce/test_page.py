@@ -29,7 +29,7 @@ class Page(HTMLParser):
 
     def __init__(self, text: str) -> None:
         super().__init__()
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.tags: list[tuple[str, dict[str, str]]] = []
         self.cells: list[str] = []
         self.words: list[str] = []
         self.open: list[str] = []
