@@ -18,10 +18,10 @@ from unflow.commands.cli import main
 from unflow.commands.run_folders import run_folder
 from unflow.data import load_data, split_data, write_split
 from unflow.energies import CallableEnergy, ClassLogOdds
-from unflow.ground.errors import InputError
+from unflow.ground.errors import InputError, TrainingDivergedError
 from unflow.ground.streams import stream
 from unflow.nets import MLP
-from unflow.training.loop import CHECKPOINT, TrainingDivergedError
+from unflow.training.loop import CHECKPOINT
 
 SMALL = """--net '{"net": "mlp", "width": 16, "depth": 1}' --settings.steps 2"""
 MAKE = {

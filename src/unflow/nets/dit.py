@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as nnf
@@ -16,7 +17,7 @@ from unflow.ground.errors import InputError
 TIME_FEATURES = 256
 """Number of cosines and sines of a time."""
 
-DIT_SIZES: dict[str, dict[str, int]] = {
+DIT_SIZES: dict[str, dict[str, Any]] = {
     "B/2": {"patch": 2, "width": 768, "depth": 12, "heads": 12},
     "L/2": {"patch": 2, "width": 1024, "depth": 24, "heads": 16},
     "XL/2": {"patch": 2, "width": 1152, "depth": 28, "heads": 16},
