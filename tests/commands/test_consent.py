@@ -1,4 +1,4 @@
-"""No file runs third-party code without consent: every path into the library is tried with a planted builder."""
+"""No file runs third-party code without consent: a planted builder is tried in every path."""
 
 import dataclasses
 import json
@@ -53,7 +53,7 @@ def models(planted: Path) -> None:
     bundle.save(Flow(awake(MLP([1, 8, 8], 4, 1)), [1, 8, 8]), "flow", {"method": "flow_matching"})
     bundle.save(Classifier(awake(MLP([1, 8, 8], 4, 1, 0, 10)), list("0123456789")), "guide")
     bundle.save(Autoencoder(ConvAutoencoder([1, 8, 8], latent=4, width=8, depth=1)), "autoencoder")
-    main("split --out split.json".split())
+    main(["split", "--out", "split.json"])
 
 
 def touch(planted: Path) -> dict[str, object]:
@@ -87,7 +87,7 @@ def test_the_planted_builder_runs_with_consent_so_that_these_tests_can_fail(
     planted: Path, models: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
     plant("flow", planted)
-    assert main("sample flow --out drawn --n 2 --trust_code true".split()) == 2
+    assert main(["sample", "flow", "--out", "drawn", "--n", "2", "--trust_code", "true"]) == 2
     assert planted.exists()
 
 
@@ -277,7 +277,8 @@ def test_a_word_on_the_command_line_is_consent_for_its_function_alone(
     refuses("sample --config options.yaml --out own:build", planted, capsys)
     Path("options.yaml").write_text(f"model: generator:own:build,{words}\n")
     refuses("sample --config options.yaml --out second", planted, capsys)
-    assert main("sample --config options.yaml --out second --n 2 --trust_code true".split()) == 0
+    words = "sample --config options.yaml --out second --n 2 --trust_code true"
+    assert main(words.split()) == 0
 
 
 def test_a_recipe_trains_a_third_party_network_with_consent(

@@ -1,4 +1,4 @@
-"""Consent to run third-party code: a function runs only if the command line names it or says `--trust_code true`.
+"""Consent to run third-party code: the command line names the function, or says `--trust_code true`.
 
 A file is no consent. Recipes, files behind `--config`, bundles and result folders may come from strangers.
 """

@@ -115,6 +115,6 @@ def check_consent(net: dict[str, Any], trust_code: bool) -> None:
     unknown = [name for name in builders(net) if not trusted(name)]
     if unknown and not trust_code:
         raise InputError(
-            f"got a network that is built by {unknown[0]}, which is not part of unflow; expected your consent "
-            "to run that code: write --trust_code true if you know where the recipe comes from"
+            f"got a network that is built by {unknown[0]}, which is not part of unflow; expected your "
+            "consent to run that code: write --trust_code true if you know where the recipe comes from"
         )

@@ -279,8 +279,8 @@ def _check_builders(folder: Path, config: Config, known: Sequence[Config]) -> No
     unknown = [net for net in foreign_networks(config) if not trusted(net["builder"]) and net not in ours]
     if unknown:
         raise InputError(
-            f"{folder} is built by {unknown[0]['builder']}, which is not part of unflow; expected your consent to run "
-            "that code: write --trust_code true (trust_code=True) if you know where the files come from"
+            f"{folder} is built by {unknown[0]['builder']}, which is not part of unflow; expected your "
+            "consent to run that code: write --trust_code true (trust_code=True) if you know where the files come from"
         )
 
 
