@@ -11,10 +11,11 @@ from jsonargparse import ArgumentParser
 
 from unflow.commands.arguments import add_run, add_settings, flag_recipe, peek
 from unflow.commands.option_groups import DataOptions
-from unflow.commands.run_folders import is_first_process, run_folder
+from unflow.commands.run_folders import run_folder
 from unflow.disk import bundle
 from unflow.foreign.specification import import_from_working_directory
 from unflow.ground.errors import InputError
+from unflow.ground.locks import is_first_process
 from unflow.ground.streams import check_seed
 from unflow.nets import builders, trusted
 from unflow.training.compute import check_device

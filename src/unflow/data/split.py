@@ -41,8 +41,8 @@ class Split:
         for name, rows in self.parts.items():
             if len(rows) and int(rows.min()) < 0:
                 raise InputError(
-                    f"got row {int(rows.min())} in the part {name} of a split; expected numbers >= 0: make the "
-                    "split again"
+                    f"got row {int(rows.min())} in the part {name} of a split; expected numbers >= 0: make "
+                    "the split again"
                 )
             if len(torch.unique(rows)) != len(rows):
                 raise InputError(f"got a row twice in the part {name} of a split; expected each row once")
@@ -75,8 +75,8 @@ class Split:
         chosen = data.rows(self.parts[part])
         if part in self.hashes and chosen.fingerprint != self.hashes[part]:
             raise InputError(
-                f"the rows of the part {part} are not those that were split (sha256 {chosen.fingerprint[:12]}, "
-                f"expected {self.hashes[part][:12]}): make the split again, and do not edit its file"
+                f"the rows of the part {part} are not those that were split (sha256 {chosen.fingerprint[:12]}"
+                f", expected {self.hashes[part][:12]}): make the split again, and do not edit its file"
             )
         return chosen
 

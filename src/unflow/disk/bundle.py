@@ -25,6 +25,7 @@ from unflow.ground.files import (
     write_json,
     write_tensors,
 )
+from unflow.ground.locks import lock_folder
 from unflow.models import GenerativeModel
 from unflow.models.autoencoder import Autoencoder
 from unflow.models.classifier import Classifier
@@ -65,14 +66,14 @@ def save(model: SavedModel, folder: str | Path, lineage: dict[str, Any] | None =
     """
     folder = Path(folder)
     config = model.config()
-    folder.mkdir(parents=True, exist_ok=True)
-    write_tensors(folder / WEIGHTS, model.state_dict())
-    digest = sha256_file(folder / WEIGHTS)
-    identity = {"sha256": digest, "weights_sha256": sha256_module(model)}
-    record = identity | {"versions": collect_versions(model), **(lineage or {})}
-    write_json(folder / LINEAGE, record)
-    write_bytes(folder / CARD, model_card(model, find_component(model).loader, record).encode())
-    write_json(folder / CONFIG, {"format": FORMAT, "sha256": digest, **config})
+    with lock_folder(folder):
+        write_tensors(folder / WEIGHTS, model.state_dict())
+        digest = sha256_file(folder / WEIGHTS)
+        identity = {"sha256": digest, "weights_sha256": sha256_module(model)}
+        record = identity | {"versions": collect_versions(model), **(lineage or {})}
+        write_json(folder / LINEAGE, record)
+        write_bytes(folder / CARD, model_card(model, find_component(model).loader, record).encode())
+        write_json(folder / CONFIG, {"format": FORMAT, "sha256": digest, **config})
     return folder
 
 
@@ -192,7 +193,8 @@ def write_card(folder: str | Path, audited: Audited, trust_code: bool = False) -
     folder = Path(folder)
     model = load_any(folder, trust_code)
     text = model_card(model, find_component(model).loader, read_lineage(folder), audited)
-    write_bytes(folder / CARD, text.encode())
+    with lock_folder(folder):
+        write_bytes(folder / CARD, text.encode())
     return folder / CARD
 
 
@@ -280,7 +282,8 @@ def _check_builders(folder: Path, config: Config, known: Sequence[Config]) -> No
     if unknown:
         raise InputError(
             f"{folder} is built by {unknown[0]['builder']}, which is not part of unflow; expected your "
-            "consent to run that code: write --trust_code true (trust_code=True) if you know where the files come from"
+            "consent to run that code: write --trust_code true (trust_code=True) if you know where the files "
+            "come from"
         )
 
 

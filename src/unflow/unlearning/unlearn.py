@@ -18,6 +18,7 @@ from unflow.disk import bundle
 from unflow.energies import Decoded
 from unflow.ground.errors import InputError, choose
 from unflow.ground.files import sha256_module, sha256_tensors, sha256_text
+from unflow.ground.locks import locks_output
 from unflow.ground.records import gathers
 from unflow.methods import INSTALLED
 from unflow.models import GenerativeModel, Latent, inner_model, plain_module
@@ -87,6 +88,7 @@ def default_method(family: str, in_part: bool = False) -> str:
 
 
 @gathers(compute=Compute, data=RealSamples)
+@locks_output
 def unlearn(
     target: Target,
     method: Method | str | None = None,
