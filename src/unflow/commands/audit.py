@@ -174,7 +174,7 @@ def run(
         print(f"audit:  {out / 'audit.json'}")
         print(f"report: {write_report(out)}")
         if card:
-            print(f"card:   {write_card(model, result.as_dict())}")
+            print(f"card:   {write_card(model, result.as_dict(), trust_code)}")
         failures = list_failures(gates, result.row())
     for failure in failures:
         print(f"failed: {failure}")

@@ -14,6 +14,7 @@ from unflow.commands.arguments import add_batch_rows, add_run, list_methods
 from unflow.commands.option_groups import DataOptions, ModelOptions, RequestOptions, TrainingOptions
 from unflow.ground.errors import InputError, choose
 from unflow.ground.files import write_json
+from unflow.ground.locks import lock_file
 from unflow.ground.streams import check_seed
 from unflow.methods import INSTALLED, UNLEARNERS
 from unflow.unlearning.planning import Plan, plan
@@ -72,7 +73,8 @@ def run(
     print("\n".join(format_plan(found)))
     if out is not None:
         out.parent.mkdir(parents=True, exist_ok=True)
-        write_json(out, dataclasses.asdict(found))
+        with lock_file(out):
+            write_json(out, dataclasses.asdict(found))
         print(f"plan: {out}")
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,16 +12,12 @@ import yaml
 
 from unflow.ground.errors import InputError, TrainingDivergedError
 from unflow.ground.files import write_bytes
+from unflow.ground.locks import LOCK, is_first_process, lock_folder
 from unflow.training.loop import CHECKPOINT, EARLIER, METRICS, PREPARED
 
 CONFIG = "config.yaml"
 LOGS = "logs"
 """The folder of loggers within a run folder."""
-
-
-def is_first_process() -> bool:
-    """Return whether this is the process that writes and prints, and not one that `--devices` started."""
-    return int(os.environ.get("LOCAL_RANK", "0")) == 0
 
 
 def open_run(out: str | Path, config: dict[str, Any]) -> Path:
@@ -55,21 +50,28 @@ def open_run(out: str | Path, config: dict[str, Any]) -> Path:
 
 @contextmanager
 def run_folder(out: str | Path, config: dict[str, Any]) -> Iterator[Path]:
-    """Open a run folder; undo that if the work inside fails before its first checkpoint.
+    """Open and lock a run folder; undo that if the work inside fails before its first checkpoint.
 
     Raises:
-        InputError: as ``open_run``, and as the work inside.
+        InputError: as ``open_run`` and ``lock_folder``, and as the work inside.
         TrainingDivergedError: as the work inside; the message mentions a checkpoint that is kept.
     """
     out = Path(out)
-    made = [folder for folder in (out, *out.parents) if not folder.exists()]
+    if out.exists() and not out.is_dir():
+        open_run(out, config)  # refuses it
+    with lock_folder(out), _open_or_undo(out, config):
+        yield out
+
+
+@contextmanager
+def _open_or_undo(out: Path, config: dict[str, Any]) -> Iterator[None]:
     new = not (out / CONFIG).exists()
     open_run(out, config)
     try:
-        yield out
+        yield
     except InputError:
         if new:
-            _undo(out, made, {CONFIG, PREPARED})
+            _undo(out, {CONFIG, PREPARED})
         raise
     except TrainingDivergedError as error:
         if any(out.rglob(CHECKPOINT)):
@@ -77,18 +79,17 @@ def run_folder(out: str | Path, config: dict[str, Any]) -> Iterator[Path]:
                 f"{error}; {out} keeps a checkpoint from before the divergence: choose another --out"
             ) from error
         if new:
-            _undo(out, made, {CONFIG, PREPARED, METRICS, EARLIER, LOGS})
+            _undo(out, {CONFIG, PREPARED, METRICS, EARLIER, LOGS})
         raise
 
 
-def _undo(out: Path, made: list[Path], written: set[str]) -> None:
-    """Remove the files of a run and the folders it made, if its folder holds nothing else."""
-    if not is_first_process() or not {entry.name for entry in out.iterdir()} <= written:
+def _undo(out: Path, written: set[str]) -> None:
+    """Remove the files of a run if its folder holds nothing else; the lock removes a folder that it made."""
+    entries = [entry for entry in out.iterdir() if entry.name != LOCK]
+    if not is_first_process() or not {entry.name for entry in entries} <= written:
         return
-    for entry in list(out.iterdir()):
+    for entry in entries:
         shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
-    for folder in made:
-        folder.rmdir()
 
 
 def _flatten(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -14,6 +14,7 @@ from typing import Any
 from jsonargparse import ArgumentParser
 
 from unflow.commands.arguments import HelpFormatter, add_run, gather_groups
+from unflow.commands.consent import check_files, consent
 from unflow.ground.batches import batch_rows
 from unflow.ground.errors import InputError, TrainingDivergedError
 
@@ -35,8 +36,9 @@ def run_command(name: str, description: str, arguments: Sequence[str]) -> int:
     parser.add_argument("--config", action="config", help="YAML file with any of these options")
     warnings.showwarning = lambda message, *_: print(f"unflow {name}: warning: {message}", file=sys.stderr)
     try:
+        check_files(arguments)
         values = parse(parser, module, arguments)
-        with batch_rows(values.pop("batch_rows", None)):
+        with batch_rows(values.pop("batch_rows", None)), consent(values, arguments):
             code = module.run(**values)
     except (InputError, ArgumentError) as error:
         print(f"unflow {name}: {describe_error(error, parser)}", file=sys.stderr)

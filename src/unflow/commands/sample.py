@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import torch
 from jsonargparse import ArgumentParser
 
 from unflow.commands.arguments import add_batch_rows, add_run, flag_first_word
-from unflow.commands.run_folders import open_run
+from unflow.commands.run_folders import run_folder
 from unflow.foreign import load_whole
 from unflow.ground.errors import InputError
+from unflow.ground.files import write_arrays, write_bytes
 from unflow.ground.streams import Stream, check_seed, stream
 
 
@@ -49,12 +50,12 @@ def run(
     z = generator.prior(n, stream(seed, Stream.LATENTS))
     x = generator.push_batches(z)
     decoder = None if autoencoder is None else str(autoencoder)
-    open_run(out, {"command": "sample", "model": str(model), "autoencoder": decoder, "n": n, "seed": seed})
-    np.savez_compressed(out / "samples.npz", allow_pickle=False, x=x.numpy(), z=z.numpy())
-    print(f"samples: {out / 'samples.npz'}")
-    if x.ndim == 4:
-        save_grid(x[:64], out / "samples.png")
-        print(f"picture: {out / 'samples.png'}")
+    record = {"command": "sample", "model": str(model), "autoencoder": decoder, "n": n, "seed": seed}
+    with run_folder(out, record):
+        print(f"samples: {write_arrays(out / 'samples.npz', {'x': x.numpy(), 'z': z.numpy()})}")
+        if x.ndim == 4:
+            save_grid(x[:64], out / "samples.png")
+            print(f"picture: {out / 'samples.png'}")
 
 
 def save_grid(x: torch.Tensor, path: Path, columns: int = 8) -> None:
@@ -67,4 +68,6 @@ def save_grid(x: torch.Tensor, path: Path, columns: int = 8) -> None:
     picture = tiles.reshape(rows, columns, channels, height, width).permute(0, 3, 1, 4, 2)
     picture = picture.reshape(rows * height, columns * width, channels).clamp(-1, 1) / 2 + 0.5
     big = picture.repeat_interleave(4, 0).repeat_interleave(4, 1)
-    plt.imsave(path, (big[..., 0] if channels == 1 else big).numpy(), cmap="gray", vmin=0, vmax=1)
+    buffer = io.BytesIO()
+    plt.imsave(buffer, (big[..., 0] if channels == 1 else big).numpy(), cmap="gray", vmin=0, vmax=1)
+    write_bytes(path, buffer.getvalue())

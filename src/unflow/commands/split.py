@@ -12,6 +12,7 @@ from unflow.commands.arguments import add_run
 from unflow.commands.option_groups import DataOptions
 from unflow.data import Split, read_split, split_data, write_split
 from unflow.ground.errors import InputError
+from unflow.ground.locks import lock_file
 from unflow.ground.streams import check_seed
 
 
@@ -38,7 +39,8 @@ def run(
     data = rows.part("train")
     split = split_data(data, seed, shares)
     if not out.exists():
-        write_split(split, data, out)
+        with lock_file(out):
+            write_split(split, data, out)
     elif not _is_same(read_split(out), split):
         raise InputError(f"{out} holds another split; expected a new file: choose another --out")
     print(", ".join(f"{name} {len(part)}" for name, part in split.parts.items()))

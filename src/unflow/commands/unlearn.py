@@ -11,9 +11,10 @@ from jsonargparse import ArgumentParser
 from unflow.commands.arguments import add_batch_rows, add_run, add_settings, flag_recipe, list_methods, peek
 from unflow.commands.loggers import Logger, make_loggers
 from unflow.commands.option_groups import DataOptions, ModelOptions, RequestOptions, TrainingOptions
-from unflow.commands.run_folders import is_first_process, run_folder
+from unflow.commands.run_folders import run_folder
 from unflow.foreign import family_of, list_energy_data, load_model
 from unflow.ground.errors import InputError
+from unflow.ground.locks import is_first_process
 from unflow.ground.streams import check_seed
 from unflow.methods import INSTALLED, UNLEARNERS
 from unflow.models import GenerativeModel, inner_model

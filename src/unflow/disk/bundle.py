@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeVar
@@ -25,11 +25,12 @@ from unflow.ground.files import (
     write_json,
     write_tensors,
 )
+from unflow.ground.locks import lock_folder
 from unflow.models import GenerativeModel
 from unflow.models.autoencoder import Autoencoder
 from unflow.models.classifier import Classifier
-from unflow.models.components import COMPONENTS, SavedModel, build_component, find_component
-from unflow.nets import builders, trusted
+from unflow.models.components import COMPONENTS, Config, SavedModel, build_component, find_component
+from unflow.nets import foreign_networks, trusted
 
 FORMAT = 1
 WEIGHTS, CONFIG, LINEAGE, CARD = "model.safetensors", "config.json", "lineage.json", "README.md"
@@ -65,14 +66,14 @@ def save(model: SavedModel, folder: str | Path, lineage: dict[str, Any] | None =
     """
     folder = Path(folder)
     config = model.config()
-    folder.mkdir(parents=True, exist_ok=True)
-    write_tensors(folder / WEIGHTS, model.state_dict())
-    digest = sha256_file(folder / WEIGHTS)
-    identity = {"sha256": digest, "weights_sha256": sha256_module(model)}
-    record = identity | {"versions": collect_versions(model), **(lineage or {})}
-    write_json(folder / LINEAGE, record)
-    write_bytes(folder / CARD, model_card(model, find_component(model).loader, record).encode())
-    write_json(folder / CONFIG, {"format": FORMAT, "sha256": digest, **config})
+    with lock_folder(folder):
+        write_tensors(folder / WEIGHTS, model.state_dict())
+        digest = sha256_file(folder / WEIGHTS)
+        identity = {"sha256": digest, "weights_sha256": sha256_module(model)}
+        record = identity | {"versions": collect_versions(model), **(lineage or {})}
+        write_json(folder / LINEAGE, record)
+        write_bytes(folder / CARD, model_card(model, find_component(model).loader, record).encode())
+        write_json(folder / CONFIG, {"format": FORMAT, "sha256": digest, **config})
     return folder
 
 
@@ -177,21 +178,23 @@ def hash_lineage(lineage: dict[str, Any]) -> str:
     return sha256_text(json.dumps(lineage, sort_keys=True))
 
 
-def write_card(folder: str | Path, audited: Audited) -> Path:
+def write_card(folder: str | Path, audited: Audited, trust_code: bool = False) -> Path:
     """Rewrite the model card of a bundle, with the results of an audit.
 
     Args:
         folder: the folder of the bundle.
         audited: results and sections.
+        trust_code: as ``load``.
 
     Raises:
-        InputError: as ``check_local``.
+        InputError: as ``check_local`` and ``load``.
     """
     check_local(folder)
     folder = Path(folder)
-    model = load_any(folder, trust_code=True)  # the audit has already loaded this bundle
+    model = load_any(folder, trust_code)
     text = model_card(model, find_component(model).loader, read_lineage(folder), audited)
-    write_bytes(folder / CARD, text.encode())
+    with lock_folder(folder):
+        write_bytes(folder / CARD, text.encode())
     return folder / CARD
 
 
@@ -209,12 +212,28 @@ def check_local(name: str | Path) -> None:
         )
 
 
-def load_any(folder: str | Path, trust_code: bool = False) -> SavedModel:
+def load_result(folder: Path, known: Sequence[Config]) -> SavedModel:
+    """Return the model in a finished result of this call.
+
+    A folder is no consent: its config.json may run third-party code only as the networks in hand run it.
+
+    Args:
+        folder: the folder of the bundle.
+        known: descriptions of the networks that the caller has, or asked for.
+
+    Raises:
+        InputError: as ``load``.
+    """
+    return load_any(folder, known=known)
+
+
+def load_any(folder: str | Path, trust_code: bool = False, *, known: Sequence[Config] = ()) -> SavedModel:
     """Return the model, classifier or autoencoder in a bundle, in evaluation mode.
 
     Args:
         folder: as ``load``.
         trust_code: as ``load``.
+        known: descriptions of networks; the bundle may build third-party networks in them without consent.
 
     Raises:
         InputError: as ``load``.
@@ -234,7 +253,7 @@ def load_any(folder: str | Path, trust_code: bool = False) -> SavedModel:
             "install -U unflow if a newer one wrote it"
         )
     if not trust_code:
-        _check_builders(folder, config)
+        _check_builders(folder, config, known)
     try:
         model = build_component(config)
     except InputError as error:
@@ -254,13 +273,17 @@ def load_any(folder: str | Path, trust_code: bool = False) -> SavedModel:
     return model.eval()
 
 
-def _check_builders(folder: Path, config: dict[str, Any]) -> None:
+def _check_builders(folder: Path, config: Config, known: Sequence[Config]) -> None:
     """Raise InputError if a bundle would run code that the user did not agree to run."""
-    unknown = [name for name in builders(config) if not trusted(name)]
+    ours = foreign_networks(
+        json.loads(json.dumps(list(known), default=str))
+    )  # tuples as the lists that files have
+    unknown = [net for net in foreign_networks(config) if not trusted(net["builder"]) and net not in ours]
     if unknown:
         raise InputError(
-            f"{folder} is built by {unknown[0]}, which is not part of unflow; expected your consent to run "
-            "that code: write --trust_code true (trust_code=True) if you know where the files come from"
+            f"{folder} is built by {unknown[0]['builder']}, which is not part of unflow; expected your "
+            "consent to run that code: write --trust_code true (trust_code=True) if you know where the files "
+            "come from"
         )
 
 

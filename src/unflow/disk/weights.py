@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from unflow.ground.errors import InputError, explain
 from unflow.ground.files import read_tensors, write_bytes, write_tensors
+from unflow.ground.locks import lock_file
 
 WRAPPERS = ("module.", "_orig_mod.")
 """Prefixes that DataParallel, DistributedDataParallel and ``torch.compile`` add at any depth of a name."""
@@ -147,12 +148,13 @@ def write_weights(
             _read_content(Path(like)), "", {f"{start}{_strip_wrappers(k)}": v for k, v in state.items()}
         )
     out.parent.mkdir(parents=True, exist_ok=True)
-    if out.suffix == ".safetensors":
-        write_tensors(out, dict(_flatten(content, "")))
-    else:
-        buffer = io.BytesIO()
-        torch.save(content, buffer)
-        write_bytes(out, buffer.getvalue())
+    with lock_file(out):
+        if out.suffix == ".safetensors":
+            write_tensors(out, dict(_flatten(content, "")))
+        else:
+            buffer = io.BytesIO()
+            torch.save(content, buffer)
+            write_bytes(out, buffer.getvalue())
     return out
 
 

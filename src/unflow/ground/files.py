@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 from collections.abc import Callable, Mapping
@@ -92,10 +93,9 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], Any]:
 def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> Path:
     """Write arrays as a compressed .npz atomically; create its folder if needed."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    with partial.open("wb") as file:
-        np.savez_compressed(file, allow_pickle=False, **arrays)
-    partial.replace(path)
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, allow_pickle=False, **arrays)
+    write_bytes(path, buffer.getvalue())
     return path
 
 

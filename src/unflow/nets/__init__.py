@@ -13,7 +13,15 @@ from unflow.ground.errors import InputError, choose, explain
 from unflow.nets.adapters import ReadsAs, WritesAs
 from unflow.nets.autoencoder import ConvAutoencoder
 from unflow.nets.convnet import ConvNet
-from unflow.nets.description import builders, named_function, net_config, trust, trusted
+from unflow.nets.description import (
+    builders,
+    foreign_networks,
+    named_function,
+    net_config,
+    run_only_named,
+    trust,
+    trusted,
+)
 from unflow.nets.dit import DIT_SIZES, DiT
 from unflow.nets.mlp import MLP
 from unflow.nets.resnet import ResNet
@@ -36,10 +44,12 @@ __all__ = [
     "WritesAs",
     "build_net",
     "builders",
+    "foreign_networks",
     "named_function",
     "net_config",
     "new_net",
     "plain_velocity",
+    "run_only_named",
     "trust",
     "trusted",
 ]

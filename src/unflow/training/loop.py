@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from unflow.ground.errors import InputError, TrainingDivergedError
 from unflow.ground.files import append_json_line, read_json_lines, read_tensors, write_bytes, write_tensors
+from unflow.ground.locks import locks_output
 from unflow.ground.progress import Progress
 from unflow.ground.records import gathers
 from unflow.ground.streams import Stream, check_seed, derive_seed, stream
@@ -159,6 +160,7 @@ class _Loop:
 
 
 @gathers(compute=Compute)
+@locks_output
 def fit(
     method: Method,
     problem: Problem,

@@ -6,6 +6,7 @@ import copy
 import dataclasses
 import json
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,9 +18,11 @@ from unflow.disk import bundle
 from unflow.energies import Decoded
 from unflow.ground.errors import InputError, choose
 from unflow.ground.files import sha256_module, sha256_tensors, sha256_text
+from unflow.ground.locks import locks_output
 from unflow.ground.records import gathers
 from unflow.methods import INSTALLED
 from unflow.models import GenerativeModel, Latent, inner_model, plain_module
+from unflow.models.saved_energies import describe_energy
 from unflow.target import Target
 from unflow.training.compute import ONE_CPU, Compute
 from unflow.training.loop import METRICS, finish, fit, seconds_to_within
@@ -85,6 +88,7 @@ def default_method(family: str, in_part: bool = False) -> str:
 
 
 @gathers(compute=Compute, data=RealSamples)
+@locks_output
 def unlearn(
     target: Target,
     method: Method | str | None = None,
@@ -144,7 +148,7 @@ def unlearn(
     if out is not None:  # a model that cannot be described in a file is refused here, before any training
         identity |= {"architecture": sha256_text(json.dumps(target.model.config(), sort_keys=True))}
     if out is not None and bundle.is_complete(Path(out)):
-        return _load_finished(Path(out), identity, problem, compute, method)
+        return _load_finished(Path(out), identity, problem, compute, method, target)
     result = fit(
         method,
         problem,
@@ -214,9 +218,9 @@ def _describe_options(problem: Problem, compute: Compute) -> dict[str, Any]:
 
 
 def _load_finished(
-    out: Path, identity: dict[str, Any], problem: Problem, compute: Compute, method: Method
+    out: Path, identity: dict[str, Any], problem: Problem, compute: Compute, method: Method, target: Target
 ) -> Unlearned:
-    """Return the finished bundle of the same call.
+    """Return the finished bundle of the same call, without what a kill left beside it.
 
     Raises:
         InputError: for the bundle of another call.
@@ -225,8 +229,19 @@ def _load_finished(
     if "architecture" not in lineage:  # written before lineages recorded it
         identity = {key: value for key, value in identity.items() if key != "architecture"}
     bundle.check_lineage(out, _describe_options(problem, compute) | identity, settings(type(method)()))
-    model = bundle.load(out, trust_code=True)  # its code is that of the original, which runs already
+    finish(out)
+    model = bundle.load_result(out, _describe_networks(target, problem))
+    if not isinstance(model, GenerativeModel):
+        raise InputError(f"{out} holds a {type(model).__name__}; expected the generative model of this call")
     return Unlearned(model, lineage)
+
+
+def _describe_networks(target: Target, problem: Problem) -> list[dict[str, Any]]:
+    """Return the descriptions of the networks of a call that its result may contain."""
+    found = [target.model.config()]
+    with suppress(InputError):  # no file can hold such an energy, so no result contains it
+        found.append(describe_energy(problem.target.energy if problem.target else target.energy))
+    return found
 
 
 def select_real_samples(

@@ -11,6 +11,7 @@ from unflow.evidence.auditing.judges import JUDGE_SEED_OFFSET, judge_record
 from unflow.evidence.metrics import disagreement
 from unflow.ground.errors import InputError
 from unflow.ground.files import read_json, write_json
+from unflow.ground.locks import locks_output
 from unflow.models.classifier import Classifier
 from unflow.models.components import SavedModel
 from unflow.training.originals.base_models import train_model
@@ -29,6 +30,7 @@ POINTS: dict[str, dict[str, Any]] = {
 """Networks of both judges for samples that are no images."""
 
 
+@locks_output
 def train_judges(
     data: LabelledData,
     held_out: LabelledData,

@@ -21,6 +21,7 @@ from unflow.evidence.auditing.verdict import Verdict, verdicts
 from unflow.evidence.row import SCHEMA, AuditRow
 from unflow.ground.errors import InputError, choose
 from unflow.ground.files import write_json
+from unflow.ground.locks import locks_output
 from unflow.ground.records import gathers
 from unflow.ground.streams import Stream, stream
 from unflow.models import GenerativeModel
@@ -257,6 +258,7 @@ class Provenance:
 
 
 @gathers(references=References, judges=Judges, real=RealData, provenance=Provenance)
+@locks_output
 def audit(
     model: GenerativeModel,
     *,
