@@ -1,6 +1,7 @@
 """No file runs third-party code without consent: a planted builder is tried in every path."""
 
 import dataclasses
+import importlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -202,10 +203,8 @@ def test_a_result_may_build_the_networks_of_the_model_in_hand(
         "from unflow.nets import MLP\n\ndef build(width=4):\n    return MLP([2], width, 1, 0)\n"
     )
     monkeypatch.syspath_prepend(str(Path.cwd()))
-    import mine
-
-    net = awake(mine.build())
-    net.config = {"builder": "mine:build", "options": {"width": 4}}
+    net = awake(importlib.import_module("mine").build())
+    vars(net)["config"] = {"builder": "mine:build", "options": {"width": 4}}
     guide = Classifier(awake(MLP([2], 4, 1, 0, 2)), ["a", "b"])
     target = Target(Generator(net, [2]), ClassLogOdds(guide, (1,), 1.0), 1.0)
     for _ in range(2):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -126,7 +128,7 @@ def test_what_is_no_split_is_refused(text: str, tmp_path: Path) -> None:
         read_split(tmp_path / "split.json")
 
 
-SPLIT_FAULTS = {
+SPLIT_FAULTS: dict[str, tuple[str, Callable[[Any], Any], str]] = {
     "a negative row": ("rows", lambda rows: [-1, *rows[1:]], "got row -1"),
     "the last row by its negative number": ("rows", lambda rows: [*rows[:-1], rows[-1] - 1797], "got row -"),
     "a row that the dataset lacks": ("rows", lambda rows: [*rows[:-1], 1797], "digits has rows 0 to 1796"),
