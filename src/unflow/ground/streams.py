@@ -79,6 +79,8 @@ class Stream(IntEnum):
     """The images that an attacker has."""
     RELEARNING = 123
     """Batches of the relearning attack."""
+    PROBE = 130
+    """Latents and directions of the probe that precedes each training and audit."""
 
 
 def stream(seed: int, *path: int) -> torch.Generator:
