@@ -19,6 +19,7 @@ from unflow.ground.streams import Stream, stream
 from unflow.models import GenerativeModel
 from unflow.models.autoencoder import Autoencoder, Encoding
 from unflow.models.classifier import Classifier, Features
+from unflow.models.probe import check_dtypes, probe_features
 from unflow.nets import ReadsAs
 
 NUM_FIT = 8000
@@ -125,3 +126,5 @@ def _check_extractor(phi: nn.Module, images: Tensor) -> None:
     expected = "one that does: declare the shape that it reads, like shape=784"
     with convert_errors(what, expected), torch.no_grad():
         features_of(phi.eval(), images[:2])
+    check_dtypes(phi, "the extractor")
+    probe_features(phi, images, phi, "the extractor")

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from unflow.ground.batches import in_batches
 from unflow.ground.errors import InputError
 from unflow.nets import build_net, net_config
+from unflow.nets.modes import evaluating
 
 
 class Classifier(nn.Module):
@@ -40,8 +41,9 @@ class Classifier(nn.Module):
     def probabilities(
         self, x: Float[Tensor, " n *shape"], batch_size: int = 2048
     ) -> Float[Tensor, " n num_classes"]:
-        """Return class probabilities of many samples."""
-        return torch.cat([self(chunk).softmax(1) for chunk in in_batches(x, batch_size)])
+        """Return class probabilities of many samples, in evaluation mode."""
+        with evaluating(self):
+            return torch.cat([self(chunk).softmax(1) for chunk in in_batches(x, batch_size)])
 
     @torch.no_grad()
     def features(
@@ -50,7 +52,8 @@ class Classifier(nn.Module):
         """Return the inputs of the last layer; distances between images are measured in them."""
         extract = self.net.features
         assert callable(extract)
-        return torch.cat([extract(chunk) for chunk in in_batches(x, batch_size)])
+        with evaluating(self):
+            return torch.cat([extract(chunk) for chunk in in_batches(x, batch_size)])
 
     def accuracy(self, x: Float[Tensor, " n *shape"], labels: Int[Tensor, " n"]) -> float:
         """Return the share of samples whose most probable class is the label.

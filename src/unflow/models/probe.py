@@ -1,7 +1,7 @@
 """A few calls of a network before anything is trained: whether it is a function of each row of its input.
 
-A method draws, scores and trains in batches of its own choice. It is right only for a network whose output for a
-row depends on that row alone, and that leaves its input and itself unchanged.
+A method draws, scores and trains in batches of its own choice. It is right only for a network whose output
+for a row depends on that row alone, and that leaves its input and itself unchanged.
 """
 
 from __future__ import annotations
@@ -77,7 +77,8 @@ def probe_model(model: GenerativeModel) -> None:
 def probe_energy(energy: Energy, x: Tensor) -> None:
     """Raise InputError for an energy that misbehaves on samples x [n, *shape].
 
-    A ``BlackBox`` is left out: it copies its input and remembers its scores, and each call of it may cost money.
+    A ``BlackBox`` is left out: it copies its input and remembers its scores, and each call of it may cost
+    money.
     """
     for guide in (part for part in energy.modules() if isinstance(part, Classifier)):
         probe_classifier(guide, x, "the guide")
@@ -91,6 +92,15 @@ def probe_classifier(classifier: Classifier, x: Tensor, name: str) -> None:
     check_weights(classifier, name)
     _check_fits(classifier, x, name)
     check_function(Probed(name, classifier, (x[:ROWS],), classifier))
+
+
+def probe_judge(judge: object, x: Tensor, name: str) -> None:
+    """Raise InputError for a classifier whose logits or features misbehave on samples x."""
+    if isinstance(judge, Classifier):
+        x = x[:ROWS].to(next(judge.parameters(), x).device)
+        probe_classifier(judge, x, name)
+        if callable(getattr(judge.net, "features", None)):
+            probe_features(judge.features, x, judge, f"the features of {name}")
 
 
 def probe_features(extract: Callable[[Tensor], Tensor], x: Tensor, module: nn.Module, name: str) -> None:
@@ -154,7 +164,10 @@ def _check_end(
     where = f"t={ends[0]:g}" if len(ends) == 1 else f"the step from t={ends[0]:g} to t={ends[1]:g}"
     mend = "expected the noise at t=0 and the data at t=1, both ends included: clamp the time in the network"
     times = [x.new_full((len(x),), t) for t in ends]
-    with convert_errors(f"{name} does not run at {where}", mend.removeprefix("expected ")), undisturbed(module):
+    with (
+        convert_errors(f"{name} does not run at {where}", mend.removeprefix("expected ")),
+        undisturbed(module),
+    ):
         y = call(x.clone(), *times, *labels)
     if not bool(torch.isfinite(y).all()):
         raise InputError(f"{name} is NaN or infinite at {where}; {mend}, or declare noise_at and time_scale")
@@ -175,8 +188,8 @@ def check_weights(module: nn.Module, name: str) -> None:
     found = {weight.dtype for weight in module.parameters()}
     if len(found) > 1:
         raise InputError(
-            f"got weights of float32 and of float64 in {name}; expected one dtype: write net.float() where the "
-            "network is built"
+            f"got weights of float32 and of float64 in {name}; expected one dtype: write net.float() where "
+            "the network is built"
         )
 
 
@@ -185,8 +198,8 @@ def check_dtypes(module: nn.Module, name: str) -> None:
     other = next((weight.dtype for weight in module.parameters() if weight.dtype not in DTYPES), None)
     if other is not None:
         raise InputError(
-            f"got weights of the dtype {_shorten(other)} in {name}; expected float32 or float64: write net.float() "
-            "where the network is built, and --precision bf16-mixed for faster steps"
+            f"got weights of the dtype {_shorten(other)} in {name}; expected float32 or float64: write "
+            "net.float() where the network is built, and --precision bf16-mixed for faster steps"
         )
 
 
@@ -226,20 +239,22 @@ def check_function(probed: Probed, shape: Sequence[int] | None = None) -> None:
         two = _call(probed, [x[rows] for x in inputs], shape)
     if changed is not None:
         raise InputError(
-            f"{name} changes its own buffer {changed} when it is evaluated; expected one that stays as it was "
-            "trained: change it only `if self.training`"
+            f"{name} changes its own buffer {changed} when it is evaluated; expected one that stays as it "
+            "was trained: change it only `if self.training`"
         )
     if _distance(first, again) > REPEATED:
-        cause = "it draws from torch's global random generator" if draws else "it counts or remembers its calls"
+        cause = (
+            "it draws from torch's global random generator" if draws else "it counts or remembers its calls"
+        )
         raise InputError(
-            f"{name} gives another output for the same input in a second call: {cause}; expected the same output "
-            "in evaluation mode: write dropout(x, p, self.training), and take all noise from the input"
+            f"{name} gives another output for the same input in a second call: {cause}; expected the same "
+            "output in evaluation mode: write dropout(x, p, self.training), and take all noise from the input"
         )
     if max(_distance(first[:1], one), _distance(first[rows], two)) > ALONE:
         raise InputError(
-            f"the output of {name} for a row depends on the other rows of its batch, or on their number; expected "
-            "a function of each row: use running statistics in evaluation mode (BatchNorm in eval()), or "
-            "normalise each sample by itself"
+            f"the output of {name} for a row depends on the other rows of its batch, or on their number; "
+            "expected a function of each row: use running statistics in evaluation mode (BatchNorm in "
+            "eval()), or normalise each sample by itself"
         )
 
 
@@ -252,28 +267,29 @@ def _call(probed: Probed, inputs: Sequence[Tensor], shape: Sequence[int] | None)
         y = probed.function(*copies)
     if not isinstance(y, Tensor):
         raise InputError(
-            f"{name} returned a {type(y).__name__}; expected one tensor, a row for each sample: wrap the network "
-            "in a module that returns that alone"
+            f"{name} returned a {type(y).__name__}; expected one tensor, a row for each sample: wrap the "
+            "network in a module that returns that alone"
         )
     if y.ndim == 0 or len(y) != n or (shape is not None and y.shape[1:] != tuple(shape)):
         wanted = [n, *(shape if shape is not None else y.shape[1:] if y.ndim and len(y) == n else ["..."])]
         raise InputError(
             f"{name} returned the shape {list(y.shape)} for {n} sample{'s' if n > 1 else ''}; expected "
-            f"[{', '.join(map(str, wanted))}], one row for each: write no squeeze() or mean over the batch, and "
-            "permute the axes where the network ends"
+            f"[{', '.join(map(str, wanted))}], one row for each: write no squeeze() or mean over the batch, "
+            "and permute the axes where the network ends"
         )
     _check_kind(name, y, inputs[0])
     for k, (x, copy) in enumerate(zip(inputs, copies, strict=True)):
         if not torch.equal(x, copy):
             raise InputError(
-                f"{name} changes its input{'' if k == 0 else f' {k + 1}'} in place, which is the batch that the "
-                "method uses again; expected one that leaves it alone: write x = x - 1 for x.sub_(1) or x -= 1, "
-                "and inplace=False"
+                f"{name} changes its input{'' if k == 0 else f' {k + 1}'} in place, which is the batch that "
+                "the method uses again; expected one that leaves it alone: write x = x - 1 for "
+                "x.sub_(1) or x -= 1, and inplace=False"
             )
     if not bool(torch.isfinite(y).all()):
         raise InputError(
             f"{name} returned NaN or infinite numbers for {n} sample{'s' if n > 1 else ''} of the model; "
-            "expected finite numbers: give the weights of a trained model, and no square root or logarithm of 0"
+            "expected finite numbers: give the weights of a trained model, and no square root or logarithm "
+            "of 0"
         )
     return y
 
@@ -282,19 +298,22 @@ def _check_kind(name: str, y: Tensor, x: Tensor) -> None:
     """Raise InputError for an output of another dtype or on another device than the input."""
     if y.dtype != x.dtype:
         raise InputError(
-            f"{name} returned {_shorten(y.dtype)} for {_shorten(x.dtype)}; expected the dtype of its input: write "
-            "y.to(x.dtype) where the network ends"
+            f"{name} returned {_shorten(y.dtype)} for {_shorten(x.dtype)}; expected the dtype of its input: "
+            "write y.to(x.dtype) where the network ends"
         )
     if y.device != x.device:
         raise InputError(
-            f"{name} returned a tensor on {y.device} for one on {x.device}; expected the device of its input: "
-            "write no .cpu() or .cuda() in forward"
+            f"{name} returned a tensor on {y.device} for one on {x.device}; expected the device of its "
+            "input: write no .cpu() or .cuda() in forward"
         )
 
 
 def _distance(one: Tensor, other: Tensor) -> float:
     """Return the largest relative distance of two outputs over the rows."""
-    a, b = one.double().flatten(1) if one.ndim > 1 else one.double()[:, None], other.double().reshape(len(one), -1)
+    a, b = (
+        one.double().flatten(1) if one.ndim > 1 else one.double()[:, None],
+        other.double().reshape(len(one), -1),
+    )
     scale = torch.maximum(a.norm(dim=1), b.norm(dim=1)).clamp(min=1e-6)
     return float(((a - b).norm(dim=1) / scale).max())
 
@@ -332,9 +351,8 @@ def _is_same(one: Tensor, other: Tensor) -> bool:
 
 @contextmanager
 def undisturbed(module: nn.Module) -> Iterator[Disturbed]:
-    """Within, the module is in evaluation mode without gradient; afterwards random generators, buffers and modes
-    are as before."""
-    python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002 - the network may use it
+    """Evaluate a module without gradient; afterwards restore random generators, buffers and modes."""
+    python, numpy = random.getstate(), np.random.get_state()
     disturbed = Disturbed(module)
     try:
         with torch.random.fork_rng(devices=[]), torch.no_grad(), evaluating(module):
@@ -342,4 +360,4 @@ def undisturbed(module: nn.Module) -> Iterator[Disturbed]:
     finally:
         disturbed.restore()
         random.setstate(python)
-        np.random.set_state(numpy)  # noqa: NPY002
+        np.random.set_state(numpy)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator
 
 import torch
@@ -15,7 +14,6 @@ from unflow.models import Flow, FlowMap, GenerativeModel, Labelled
 from unflow.models.probe import draw_probe, probe_energy, probe_model, undisturbed
 from unflow.nets import DiT
 from unflow.nets.adapted import Adapted
-from unflow.nets.modes import evaluating
 from unflow.training.compute import ONE_CPU, Compute
 from unflow.training.method import Method, Problem, Trained, Training, model_of, target_of, trainable_copy
 
@@ -26,7 +24,8 @@ SCORED = 16
 
 
 def probe_problem(problem: Problem) -> None:
-    """Raise InputError if the model or the energy of a problem misbehaves on a few samples (``models.probe``)."""
+    """Raise InputError if the model or the energy of a problem misbehaves on a few samples "
+    "(``models.probe``)."""
     model = model_of(problem)
     probe_model(model)
     if problem.teacher is not None:
@@ -41,7 +40,8 @@ def probe_method(method: Method, problem: Problem, compute: Compute = ONE_CPU) -
     The trial works on a copy and draws from its own random stream. ``method.check`` comes first.
 
     Raises:
-        InputError: for a network that cannot be copied, a derivative that the method follows and that does not
+        InputError: for a network that cannot be copied, a derivative that the method follows and that does
+        not
             arrive or is 0 everywhere, weights that get no gradient on several devices, and a network with
             labels whose own weights would be trained at one label without consent (``Problem.one_label``).
     """
@@ -87,9 +87,10 @@ def require_all_labels(problem: Problem, method: str) -> None:
     label = find_fixed_label(problem.model)
     if label is not None and not problem.one_label:
         raise InputError(
-            f"got a network at its fixed label {label} for {method}, which trains the network's own weights: its "
-            "other labels would change too, unseen; expected a method that leaves them alone (erfm_resample, "
-            "latent_transport_chain), label=random:10 for all labels, or consent: write one_label=True (--one_label)"
+            f"got a network at its fixed label {label} for {method}, which trains the network's own weights: "
+            "its other labels would change too, unseen; expected a method that leaves them alone "
+            "(erfm_resample, latent_transport_chain), label=random:10 for all labels, or consent: write "
+            "one_label=True (--one_label)"
         )
 
 
@@ -103,8 +104,14 @@ def _probe_weights(model: GenerativeModel, method: str, compute: Compute) -> Non
     who = f"{method} trains weights by a gradient, and"
     weights = {name: weight for name, weight in trained.named_parameters() if weight.requires_grad}
     if not weights:
-        raise InputError(f"{who} the model has no weights; expected one with parameters: choose another method")
-    with convert_errors(f"{who} the network has none", _DIFFERENTIABLE), undisturbed(trained), torch.enable_grad():
+        raise InputError(
+            f"{who} the model has no weights; expected one with parameters: choose another method"
+        )
+    with (
+        convert_errors(f"{who} the network has none", _DIFFERENTIABLE),
+        undisturbed(trained),
+        torch.enable_grad(),
+    ):
         y = _evaluate(trained, trained.prior(ROWS, _stream()))
         if not y.requires_grad:
             raise InputError(f"{who} none arrives; expected {_DIFFERENTIABLE}: {_CUTS}")
@@ -117,16 +124,20 @@ def _probe_weights(model: GenerativeModel, method: str, compute: Compute) -> Non
     unused = [name for name, gradient in gradients.items() if gradient is None]
     if unused and compute.devices > 1:
         raise InputError(
-            f"got weights that the network does not use ({', '.join(unused[:3])}) on {compute.devices} devices, "
-            "which wait for each other's gradients of all weights; expected none: write requires_grad_(False) for "
-            "them, or devices=1"
+            f"got weights that the network does not use ({', '.join(unused[:3])}) on {compute.devices} "
+            "devices, which wait for each other's gradients of all weights; expected none: write "
+            "requires_grad_(False) for them, or devices=1"
         )
 
 
 def _probe_latents(model: GenerativeModel, method: str, compute: Compute) -> None:
     """Raise InputError unless a gradient of the samples arrives at the latents."""
     who = f"{method} moves latents along a gradient, and"
-    with convert_errors(f"{who} the network has none", _DIFFERENTIABLE), undisturbed(model), torch.enable_grad():
+    with (
+        convert_errors(f"{who} the network has none", _DIFFERENTIABLE),
+        undisturbed(model),
+        torch.enable_grad(),
+    ):
         z = model.prior(ROWS, _stream()).requires_grad_(True)
         y = model.push(z)
         found = torch.autograd.grad(_project(y), z, allow_unused=True)[0] if y.requires_grad else None
@@ -145,18 +156,23 @@ def _probe_times(model: GenerativeModel, method: str, compute: Compute) -> None:
     tangents = (torch.ones_like(x), torch.ones_like(start), torch.zeros_like(end))
     what = f"{method} takes the forward-mode derivative of the network (torch.func.jvp), which fails"
     mend = (
-        "a network that has one: write torch.nn.attention.sdpa_kernel(SDPBackend.MATH) around fused attention and "
-        "no custom autograd function, or choose uot_tilted or latent_transport"
+        "a network that has one: write torch.nn.attention.sdpa_kernel(SDPBackend.MATH) around fused "
+        "attention and no custom autograd function, or choose uot_tilted or latent_transport"
     )
     with convert_errors(what, mend), undisturbed(net), torch.enable_grad():
-        y, slope = torch.func.jvp(net, (x, start, end), tangents)
+        y, slope = torch.func.jvp(net, (x, start, end), tangents)[:2]
         torch.autograd.grad(_project(y), [w for w in net.parameters() if w.requires_grad], allow_unused=True)
     if not bool(torch.isfinite(slope).all() and torch.isfinite(y).all()):
-        raise InputError(f"{what} to be finite; expected finite numbers at start = end = 0 too: divide by no span")
+        raise InputError(
+            f"{what} to be finite; expected finite numbers at start = end = 0 too: divide by no span"
+        )
 
 
 _DIFFERENTIABLE = "a network with a gradient"
-_CUTS = "write no torch.no_grad(), detach(), round() or NumPy in forward, or choose a method that trains no weights"
+_CUTS = (
+    "write no torch.no_grad(), detach(), round() or NumPy in forward, or choose a method "
+    "that trains no weights"
+)
 _PROBES = {"weights": _probe_weights, "latents": _probe_latents, "times": _probe_times}
 
 
@@ -185,12 +201,13 @@ def _stream() -> torch.Generator:
 
 
 def require_energy_gradient(energy: Energy, model: GenerativeModel, method: str) -> None:
-    """Raise InputError unless the gradient of an energy arrives at samples, and is finite and not 0 everywhere."""
+    """Raise InputError unless the gradient of an energy arrives at samples, and is finite and not 0 "
+    "everywhere."""
     x = draw_probe(model, SCORED).requires_grad_(True)
     who, expected = f"{method} follows the gradient of the energy, and", "an energy with a gradient"
     mend = (
-        "write no torch.no_grad(), detach(), round() or NumPy in the guide's forward, or choose a method that takes "
-        "any energy (latent_transport, erfm_resample)"
+        "write no torch.no_grad(), detach(), round() or NumPy in the guide's forward, or choose a method "
+        "that takes any energy (latent_transport, erfm_resample)"
     )
     with convert_errors(f"{who} it has none", expected), undisturbed(energy), torch.enable_grad():
         F = energy(x)
@@ -199,8 +216,14 @@ def require_energy_gradient(energy: Energy, model: GenerativeModel, method: str)
         raise InputError(f"{who} none arrives at the samples; expected {expected}: {mend}")
     if not bool(torch.isfinite(found).all()):
         raise InputError(f"{who} it is NaN or infinite; expected finite numbers: no square root or norm of 0")
-    if not bool(found.any()) and bool((F != F[0]).any()):
+    if not bool(found.any()) and bool((F[0] != F).any()):
         raise InputError(f"{who} it is 0 at all of {SCORED} samples; expected {expected}: {mend}")
 
 
-__all__ = ["find_fixed_label", "probe_method", "probe_problem", "require_all_labels", "require_energy_gradient"]
+__all__ = [
+    "find_fixed_label",
+    "probe_method",
+    "probe_problem",
+    "require_all_labels",
+    "require_energy_gradient",
+]

@@ -242,7 +242,7 @@ class Training(Trained):
     keeps_prepared: ClassVar[bool] = False
     """Whether a resumed run reads the result of ``prepare`` from disk."""
     derivatives: ClassVar[frozenset[str]] = frozenset({"weights"})
-    """Derivatives of a network of the model's architecture: by its "weights", its "latents", or its "times"."""
+    """Derivatives of a network of the model's architecture by "weights", "latents" or "times"."""
 
     def training(self, problem: Problem, seed: int) -> tuple[Training, Problem]:
         """Return itself."""
@@ -369,14 +369,14 @@ def require_unlabelled(problem: Problem, purpose: str) -> None:
 def trainable_copy(module: Module) -> Module:
     """Return a copy in training mode whose parameters take gradients, except those that the owner has fixed.
 
-    A module in which no parameter takes a gradient was frozen for evaluation as a whole: all of it is trained.
+    A module in which no parameter takes a gradient was frozen for evaluation as a whole, and is trained.
     """
     copied = copy.deepcopy(module).train()
     return copied if fixed_names(copied) else copied.requires_grad_(True)
 
 
 def fixed_names(module: nn.Module) -> frozenset[str]:
-    """Return the names of the parameters that the owner has fixed: requires_grad=False, where others take one."""
+    """Return the names of the parameters without a gradient, in a module where others take one."""
     fixed = {name for name, weight in module.named_parameters() if not weight.requires_grad}
     return frozenset(fixed) if len(fixed) < sum(1 for _ in module.parameters()) else frozenset()
 

@@ -17,8 +17,8 @@ from unflow.methods import UNLEARNERS
 from unflow.models import GenerativeModel
 from unflow.target import Target
 from unflow.training.compute import ONE_CPU, Compute
-from unflow.training.loop import fit, peak_rss_mb
 from unflow.training.derivatives import probe_method, probe_problem
+from unflow.training.loop import fit, peak_rss_mb
 from unflow.training.low_rank import LowRank, find_adaptable_layers
 from unflow.training.method import Method, Problem, Trained, fixed_names, target_of
 from unflow.training.trained_weights import match_names
@@ -108,7 +108,8 @@ def plan(
         one_label: as ``unlearn``.
 
     Raises:
-        InputError: for a network that is no function of each row of its input (``models.probe``), an energy that does not score the model's samples (``energies.evaluate``), and names
+        InputError: for a network that is no function of each row of its input (``models.probe``), an energy
+        that does not score the model's samples (``energies.evaluate``), and names
             of weights that match nothing.
     """
     check_seed(seed)

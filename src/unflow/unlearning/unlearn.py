@@ -126,16 +126,17 @@ def unlearn(
         train_only: regular expressions; weights of the model whose names match none of them stay unchanged.
         adapters: ``LowRank(8)`` trains a product of rank 8 beside each weight of linear and convolution
             layers (only those that ``train_only`` selects, if given), and nothing else of the model.
-        one_label: whether the own weights of a network with labels may be trained at its one fixed label, which
+        one_label: whether the own weights of a network with labels may be trained at its one fixed label,
+        which
             changes in an unknown way what it draws at the others.
 
-    Weights that their owner has fixed (requires_grad=False) stay as they are unless ``train_only`` names them; a
-    network in which all are fixed was frozen for evaluation, and is trained.
+    Weights that their owner has fixed (requires_grad=False) stay as they are unless ``train_only`` names
+    them; a network in which all are fixed was frozen for evaluation, and is trained.
 
     Raises:
         InputError: before any training, for an unknown method, or one that does not fit the model, the energy
-            or the data; for a network that is no function of each row of its input (``models.probe``); and for a
-            folder that holds another run.
+            or the data; for a network that is no function of each row of its input (``models.probe``); and
+            for a folder that holds another run.
     """
     problem = restrict_training(make_problem(target, data, teacher), train_only, adapters, one_label)
     if method is None:

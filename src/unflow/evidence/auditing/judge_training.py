@@ -14,6 +14,7 @@ from unflow.ground.files import read_json, write_json
 from unflow.ground.locks import locks_output
 from unflow.models.classifier import Classifier
 from unflow.models.components import SavedModel
+from unflow.models.probe import probe_judge
 from unflow.training.originals.base_models import train_model
 from unflow.training.originals.classification import Classification
 
@@ -56,6 +57,7 @@ def train_judges(
     """
     out = Path(out)
     nets = IMAGES if data.x.ndim == 4 else POINTS
+    probe_judge(guide, held_out.x, "the guide")
     judges = {
         name: _judge(
             train_model(
