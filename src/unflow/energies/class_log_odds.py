@@ -55,6 +55,11 @@ class ClassLogOdds(Energy):
     def forward(self, x: Float[Tensor, " batch *shape"]) -> Float[Tensor, " batch"]:
         """Return the log-odds, bounded below if there is a margin; shape [batch]."""
         logits = self.classifier(x)
+        if not isinstance(logits, Tensor):
+            raise InputError(
+                f"the classifier returned a {type(logits).__name__} for {len(x)} samples; expected logits "
+                "[batch, num_classes] alone: wrap it in a module that returns them"
+            )
         if logits.ndim != 2 or len(logits) != len(x):
             raise InputError(
                 f"the classifier returned shape {list(logits.shape)} for {len(x)} samples; "

@@ -21,6 +21,7 @@ from unflow.models import GenerativeModel
 from unflow.models.classifier import Classifier
 from unflow.nets import ReadsAs, WritesAs
 from unflow.nets.adapters import find_last_linear
+from unflow.nets.dtypes import check_fits
 from unflow.nets.modes import evaluating
 
 
@@ -79,6 +80,7 @@ def check_range(spec: Specification | None, model: GenerativeModel) -> None:
 def check_reads(classifier: Classifier, model: GenerativeModel) -> None:
     """Raise InputError unless a classifier accepts the model's samples."""
     x = model.sample(2, stream(0))
+    check_fits(classifier, x, "the classifier")
     what = f"the classifier does not run on the model's samples of shape {list(model.sample_shape)}"
     expected = "one that does: declare the shape that it reads, like shape=784"
     with convert_errors(what, expected), torch.no_grad(), evaluating(classifier):
@@ -96,11 +98,17 @@ def _build_classifier(spec: Specification) -> Classifier:
     known: Readers = {
         "range": read_range,
         "shape": read_shape,
+        "axes": str,
         "key": str,
         "names": lambda text: text.split("/"),
     }
     ours, theirs = spec.take(known)
-    net = ReadsAs(spec.build_network(theirs, ours.get("key"), known), ours.get("range"), ours.get("shape"))
+    net = ReadsAs(
+        spec.build_network(theirs, ours.get("key"), known),
+        ours.get("range"),
+        ours.get("shape"),
+        ours.get("axes"),
+    )
     return Classifier(net, ours.get("names") or _number_classes(net, spec)).eval()
 
 

@@ -135,10 +135,17 @@ def _build_classifier_energy(spec: Specification, request: EnergyRequest) -> Ene
 
 def _build_onnx_energy(spec: Specification, request: EnergyRequest) -> Energy:
     ours = spec.take_all(
-        {"range": read_range, "shape": read_shape, "output": str, "output_name": str, "batch_size": int}
+        {
+            "range": read_range,
+            "shape": read_shape,
+            "axes": str,
+            "output": str,
+            "output_name": str,
+            "batch_size": int,
+        }
     )
     check_range(spec, request.model)
-    reads = ReadsAs(nn.Identity(), ours.pop("range", None), ours.pop("shape", None))
+    reads = ReadsAs(nn.Identity(), ours.pop("range", None), ours.pop("shape", None), ours.pop("axes", None))
     classes = request.require_classes(f"onnx:{spec.source}")
     return OnnxLogOdds(spec.source, classes, request.margin, preprocess=reads, **ours)
 

@@ -25,6 +25,7 @@ from unflow.disk.weights import load_weights
 from unflow.ground.errors import InputError, explain
 from unflow.nets import build_net, named_function, trust
 from unflow.nets.adapters import Range, to_range
+from unflow.nets.dtypes import check_weights
 
 KINDS = ("generator", "flow", "flow_map", "diffusers", "classifier", "onnx", "estimator", "score", "images")
 """The kinds with which a specification may begin; any other string is the path of a bundle."""
@@ -123,6 +124,7 @@ class Specification:
         self._check_options(self.find_function(), (), options, known)
         trust(self.source)
         net = build_net({"builder": self.source, "options": options})
+        check_weights(net, f"the network of {self.source}")
         if self.weights is not None:
             load_weights(net, self.weights, key)
         return net.eval()

@@ -13,6 +13,7 @@ from unflow.ground.errors import InputError, convert_errors
 from unflow.models.base import GenerativeModel
 from unflow.nets import net_config
 from unflow.nets.adapters import check_tensor
+from unflow.nets.dtypes import check_weights
 from unflow.nets.modes import evaluating
 
 
@@ -35,6 +36,7 @@ class Generator(GenerativeModel):
     ) -> None:
         if prior not in ("normal", "uniform"):
             raise InputError(f"got prior={prior!r}; expected 'normal' or 'uniform'")
+        check_weights(net, "the network")
         first = next(net.parameters(), torch.zeros(()))
         what = f"the network does not run on latents of shape {list(prior_shape)}"
         expected = "prior_shape to be the shape of one latent"

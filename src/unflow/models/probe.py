@@ -28,6 +28,7 @@ from unflow.models.labelled import Labelled
 from unflow.models.latent import Latent
 from unflow.nets import AdaptedVelocity
 from unflow.nets.adapted import Adapted
+from unflow.nets.dtypes import check_dtypes, check_fits, check_weights, shorten
 from unflow.nets.modes import evaluating
 
 ROWS = 7
@@ -35,8 +36,6 @@ ROWS = 7
 REPEATED, ALONE = 1e-5, 1e-3
 """Largest relative distance of a row's outputs in two equal calls, and in batches of other sizes: libraries
 multiply matrices in another order for another batch."""
-DTYPES = (torch.float32, torch.float64)
-"""Dtypes of weights in which everything is computed as it is."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +89,7 @@ def probe_energy(energy: Energy, x: Tensor) -> None:
 def probe_classifier(classifier: Classifier, x: Tensor, name: str) -> None:
     """Raise InputError for a classifier (``name``: the guide, the judge) that misbehaves on samples x."""
     check_weights(classifier, name)
-    _check_fits(classifier, x, name)
+    check_fits(classifier, x, name)
     check_function(Probed(name, classifier, (x[:ROWS],), classifier))
 
 
@@ -179,45 +178,6 @@ def _probe_decoder(model: Latent) -> None:
     check_function(Probed("the decoder", decode, (latents,), model.autoencoder))
 
 
-# Weights
-
-
-def check_weights(module: nn.Module, name: str) -> None:
-    """Raise InputError for weights that are not all float32 or all float64."""
-    check_dtypes(module, name)
-    found = {weight.dtype for weight in module.parameters()}
-    if len(found) > 1:
-        raise InputError(
-            f"got weights of float32 and of float64 in {name}; expected one dtype: write net.float() where "
-            "the network is built"
-        )
-
-
-def check_dtypes(module: nn.Module, name: str) -> None:
-    """Raise InputError for weights of another dtype than float32 and float64."""
-    other = next((weight.dtype for weight in module.parameters() if weight.dtype not in DTYPES), None)
-    if other is not None:
-        raise InputError(
-            f"got weights of the dtype {_shorten(other)} in {name}; expected float32 or float64: write "
-            "net.float() where the network is built, and --precision bf16-mixed for faster steps"
-        )
-
-
-def _check_fits(module: nn.Module, x: Tensor, name: str) -> None:
-    """Raise InputError for a classifier whose weights have another dtype than the samples."""
-    weight = next(module.parameters(), x)
-    if weight.dtype != x.dtype:
-        own, theirs = _shorten(weight.dtype), _shorten(x.dtype)
-        raise InputError(
-            f"got weights of {own} in {name} for samples of {theirs}; expected one dtype for model and "
-            f"{name.removeprefix('the ')}: write net.float() where each is built"
-        )
-
-
-def _shorten(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")
-
-
 # One function
 
 
@@ -298,7 +258,7 @@ def _check_kind(name: str, y: Tensor, x: Tensor) -> None:
     """Raise InputError for an output of another dtype or on another device than the input."""
     if y.dtype != x.dtype:
         raise InputError(
-            f"{name} returned {_shorten(y.dtype)} for {_shorten(x.dtype)}; expected the dtype of its input: "
+            f"{name} returned {shorten(y.dtype)} for {shorten(x.dtype)}; expected the dtype of its input: "
             "write y.to(x.dtype) where the network ends"
         )
     if y.device != x.device:

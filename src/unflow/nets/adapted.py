@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from unflow.ground.errors import InputError
 from unflow.nets.adapters import Wrapper
 from unflow.nets.description import net_config
+from unflow.nets.dtypes import check_weights
 from unflow.nets.modes import evaluating
 
 TIME_SHAPES = ("batch", "column", "scalar")
@@ -144,6 +145,7 @@ class Adapted(Wrapper):
 
     def check_runs(self) -> None:
         """Raise InputError unless it runs on a few samples; the message names a call that works, if any."""
+        check_weights(self.net, f"the {type(self.net).__name__}")
         reason = self._find_failure()
         if reason is None:
             return

@@ -40,11 +40,15 @@ class _ImageWrapper(Wrapper):
     """Its key in ``nets.ADAPTERS``."""
 
     def __init__(
-        self, net: nn.Module, value_range: Range | None = None, shape: Sequence[int] | None = None
+        self,
+        net: nn.Module,
+        value_range: Range | None = None,
+        shape: Sequence[int] | None = None,
+        axes: str | None = None,
     ) -> None:
         super().__init__()
         self.net, self.value_range = net, to_range(value_range)
-        self.shape = None if shape is None else tuple(shape)
+        self.shape, self.axes = None if shape is None else tuple(shape), check_axes(axes)
 
     @property
     def wrapped(self) -> nn.Module:
@@ -59,16 +63,28 @@ class _ImageWrapper(Wrapper):
             "of": net_config(self.net),
             "value_range": None if self.value_range is None else list(self.value_range),
             "shape": None if self.shape is None else list(self.shape),
+            **({} if self.axes is None else {"axes": self.axes}),
         }
 
     def reshape(self, x: Tensor, whose: str) -> Tensor:
-        """Return x [batch, ...] in the declared shape, if any; ``whose`` starts the error message."""
+        """Return x [batch, ...] in the declared shape, if any; ``whose`` starts the error message.
+
+        Axes of length 1 and flat vectors change nothing in the order of the numbers. Any other change of the
+        shape would mix pixels, and is refused.
+        """
         if self.shape is None:
             return x
         if len(x) and x[:1].numel() != math.prod(self.shape):
             raise InputError(
                 f"{whose} of shape {list(x.shape[1:])}, and shape={list(self.shape)} was declared; expected "
                 "as many numbers in both"
+            )
+        own, declared = ([n for n in each if n != 1] for each in (x.shape[1:], self.shape))
+        if own != declared and min(len(own), len(declared)) > 1:
+            raise InputError(
+                f"{whose} of shape {list(x.shape[1:])}, and shape={list(self.shape)} was declared: as many "
+                "numbers in another order; expected the same axes: write axes=hwc if the network's images "
+                "have their channels last"
             )
         return x.reshape(len(x), *self.shape)
 
@@ -80,10 +96,11 @@ class WritesAs(_ImageWrapper):
         net: maps [batch, ...] to [batch, ...].
         value_range: low and high of the samples that ``net`` returns; None: they are not converted.
         shape: of one sample; None: the shape that ``net`` returns.
+        axes: order of the axes of the images that ``net`` returns: "hwc" for channels last; None: unchanged.
 
     Raises:
         InputError: for a range that is empty or not finite; on a call, for another number of entries than
-            ``shape`` has.
+            ``shape`` has, or the same number in another order.
     """
 
     name = "writes_as"
@@ -92,11 +109,20 @@ class WritesAs(_ImageWrapper):
         """Return samples [batch, *shape] in [-1, 1]."""
         y = self.net(*inputs)
         check_tensor(y)
-        y = self.reshape(y, "the network returned samples")
+        y = self.reshape(self._permute(y), "the network returned samples")
         if self.value_range is None:
             return y
         low, high = self.value_range
         return 2 * (y - low) / (high - low) - 1
+
+    def _permute(self, y: Tensor) -> Tensor:
+        """Return images [batch, c, h, w]."""
+        if self.axes is None:
+            return y
+        if y.ndim == 2 and self.shape is not None and len(self.shape) == 3:
+            y = y.reshape(len(y), *(self.shape["chw".index(axis)] for axis in self.axes))
+        require_image(y, self.axes, "the network returned samples")
+        return y.permute(0, *(1 + self.axes.index(axis) for axis in "chw"))
 
 
 class ReadsAs(_ImageWrapper):
@@ -106,10 +132,11 @@ class ReadsAs(_ImageWrapper):
         net: maps [batch, *shape] to logits [batch, num_classes].
         value_range: low and high of the samples that ``net`` was trained on; None: x is not converted.
         shape: of one sample for ``net``, for example (784,); None: the shape of x.
+        axes: order of the axes of the images that ``net`` reads: "hwc" for channels last; None: as they are.
 
     Raises:
         InputError: for a range that is empty or not finite; on a call, for another number of entries than
-            ``shape`` has.
+            ``shape`` has, or the same number in another order.
     """
 
     name = "reads_as"
@@ -132,11 +159,34 @@ class ReadsAs(_ImageWrapper):
         return read_by_last_linear(self.net, self._convert(x))
 
     def _convert(self, x: Tensor) -> Tensor:
+        if self.axes is not None:
+            require_image(x, "chw", "the classifier was given samples")
+            x = x.permute(0, *(1 + "chw".index(axis) for axis in self.axes))
         x = self.reshape(x, "the classifier was given samples")
         if self.value_range is None:
             return x
         low, high = self.value_range
         return low + (high - low) * (x + 1) / 2
+
+
+def check_axes(axes: str | None) -> str | None:
+    """Return the order of the axes of an image.
+
+    Raises:
+        InputError: unless it is c, h and w in some order, or None.
+    """
+    if axes is not None and sorted(str(axes)) != ["c", "h", "w"]:
+        raise InputError(f"got axes={axes}; expected channels, height and width in an order: write axes=hwc")
+    return axes
+
+
+def require_image(x: Tensor, axes: str, whose: str) -> None:
+    """Raise InputError unless x [batch, ...] has three axes; ``whose`` starts the error message."""
+    if x.ndim != 4:
+        raise InputError(
+            f"{whose} of shape {list(x.shape[1:])}; expected images with the axes {', '.join(axes)}: leave "
+            "axes= out, or declare shape= as well"
+        )
 
 
 def check_tensor(samples: object) -> None:

@@ -27,6 +27,11 @@ def probe_problem(problem: Problem) -> None:
     """Raise InputError if the model or the energy of a problem misbehaves on a few samples "
     "(``models.probe``)."""
     model = model_of(problem)
+    if any(isinstance(part, torch.jit.ScriptModule) for part in model.modules()):
+        raise InputError(
+            "got TorchScript (torch.jit) in the model, whose copies cannot be trained; expected the network "
+            "itself: name the Python function that builds it, and load its weights by @WEIGHTS"
+        )
     probe_model(model)
     if problem.teacher is not None:
         probe_model(problem.teacher)
