@@ -172,6 +172,9 @@ class TrainingOptions(OptionGroup):
             or of those that --train_only names.
         micro_batches: parts of a batch that are processed one after the other, which takes less memory.
         compile: true to use torch.compile for losses and networks.
+        one_label: true to train the own weights of a network with labels at its one fixed label, which
+        changes
+            in an unknown way what it draws at its other labels.
 
     Raises:
         InputError: for a device that this machine does not have.
@@ -183,6 +186,7 @@ class TrainingOptions(OptionGroup):
     rank: int | None = None
     micro_batches: int = 1
     compile: bool = False
+    one_label: bool = False
 
     def __post_init__(self) -> None:
         check_device(self.device)

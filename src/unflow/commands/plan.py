@@ -69,6 +69,7 @@ def run(
         seed=seed,
         train_only=computing.patterns,
         adapters=computing.adapters,
+        one_label=computing.one_label,
     )
     print("\n".join(format_plan(found)))
     if out is not None:

@@ -97,6 +97,7 @@ def run(
             compute=computing.compute(devices, make_loggers(logger, out)),
             train_only=computing.patterns,
             adapters=computing.adapters,
+            one_label=computing.one_label,
         )
     if is_first_process():
         print(f"model: {out} ({result.lineage['seconds']:.1f} s)")

@@ -15,6 +15,7 @@ from unflow.nets.autoencoder import ConvAutoencoder
 from unflow.nets.convnet import ConvNet
 from unflow.nets.description import (
     builders,
+    describe,
     foreign_networks,
     named_function,
     net_config,
@@ -111,7 +112,7 @@ def build_net(config: dict[str, Any]) -> nn.Module:
             "that makes the network"
         )
     if "builder" in config:
-        net.config = dict(config)  # type: ignore[assignment]
+        describe(net, dict(config))
     return net
 
 

@@ -147,7 +147,7 @@ class ReadsAs(_ImageWrapper):
         return logits
 
     def features(self, x: Tensor) -> Tensor:
-        """Return the network's own ``features``, or the input of its last linear layer; [batch, d].
+        """Return the network's own ``features``, or the input of the last linear layer that runs; [batch, d].
 
         Raises:
             InputError: for a network that has neither.
@@ -199,33 +199,46 @@ def check_tensor(samples: object) -> None:
 
 
 def read_by_last_linear(net: nn.Module, x: Tensor) -> Tensor:
-    """Return the input of a network's last linear layer in the network's call with x; [batch, d].
+    """Return the input of the last layer that runs in the network's call with x; [batch, d].
+
+    Layers are linear or convolutions. The order is that of the call, not that of the attributes: a network
+    may list its head first, or hold heads that it does not use.
 
     Raises:
-        InputError: for a network without a linear layer, or whose last one is never used.
+        InputError: for a network without such a layer, or whose last one is not applied once to each sample.
     """
-    last = find_last_linear(net)
-    if last is None:
+    layer, features = trace_last_layer(net, x)
+    if layer is None:
         raise InputError(
-            f"got a {type(net).__name__} without a method features and without a linear layer; expected one "
-            "of them, to measure distances between features: give it features(x) -> [batch, d]"
+            f"got a {type(net).__name__} without a method features and without a linear layer that runs; "
+            "expected one of them, to measure distances between features: give it features(x) -> [batch, d]"
         )
-    seen: list[Tensor] = []
-    handle = last.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    if len(features) != len(x):
+        raise InputError(
+            f"got {len(features)} rows into the last layer of the {type(net).__name__} for {len(x)} samples; "
+            "expected one for each: give it features(x) -> [batch, d]"
+        )
+    return features.flatten(1)
+
+
+def trace_last_layer(net: nn.Module, x: Tensor) -> tuple[nn.Module | None, Tensor]:
+    """Return the linear or convolution layer that runs last in the network's call with x, and its input."""
+    last: list[tuple[nn.Module, Tensor]] = []
+
+    def note(layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        last[:] = [(layer, inputs[0])]
+
+    layers = [part for part in net.modules() if isinstance(part, _LAYERS)]
+    handles = [layer.register_forward_pre_hook(note) for layer in layers]
     try:
         net(x)
     finally:
-        handle.remove()
-    if not seen:
-        raise InputError(
-            f"the last linear layer of the {type(net).__name__} is never used; give it features(x)"
-        )
-    return seen[-1].flatten(1)
+        for handle in handles:
+            handle.remove()
+    return last[0] if last else (None, x)
 
 
-def find_last_linear(net: nn.Module) -> nn.Linear | None:
-    """Return the last linear layer among a network's modules, or None."""
-    return next((part for part in reversed(list(net.modules())) if isinstance(part, nn.Linear)), None)
+_LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
 def to_range(value_range: Sequence[float] | None) -> Range | None:

@@ -22,6 +22,21 @@ _WORDS: list[Sequence[str] | None] = [None]
 """The words that name all functions which may run; None: every function may run. The last entry holds."""
 
 
+DESCRIPTION = "_unflow_description"
+"""The attribute with the description of a third-party network, whose own ``config`` stays as it is."""
+
+
+def describe(net: nn.Module, config: dict[str, Any]) -> None:
+    """Attach the description from which ``build_net`` has built a network.
+
+    It also becomes ``net.config`` if the network has no attribute of that name: the networks of diffusers and
+    transformers read their own ``config`` in every call.
+    """
+    vars(net)[DESCRIPTION] = config
+    if not hasattr(net, "config"):
+        net.config = config  # type: ignore[assignment]
+
+
 def trust(builder: str) -> None:
     """Allow files that are loaded from now on to run this builder."""
     _TRUSTED.add(builder)
@@ -61,8 +76,8 @@ def net_config(net: nn.Module) -> dict[str, Any]:
     Raises:
         InputError: for a module without such a description.
     """
-    config = getattr(net, "config", None)
-    if not isinstance(config, dict):
+    config = vars(net).get(DESCRIPTION, getattr(net, "config", None))
+    if not (isinstance(config, dict) and {"builder", "net"} & config.keys()):
         raise InputError(
             f"got a {type(net).__name__} that cannot be described in a file; expected a network of "
             "unflow.nets, or set net.config = "
