@@ -166,7 +166,17 @@ ORDER = (
 """All that stands in the source tree, the lowest first: each imports itself and what stands before it."""
 INSIDE = {
     "evidence": ("metrics", "measures", "row", "attacks", "auditing", "report", "reproduce"),
-    "training": ("low_rank", "method", "losses", "trained_weights", "compute", "derivatives", "loop", "checks", "originals"),
+    "training": (
+        "low_rank",
+        "method",
+        "losses",
+        "trained_weights",
+        "compute",
+        "derivatives",
+        "loop",
+        "checks",
+        "originals",
+    ),
 }
 """The same order within the packages that hold several."""
 LIGHT = {

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import copy
 import io
 import re
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -14,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from unflow.disk.averages import OPTIONAL, Reading, find_unread_average, list_readings
 from unflow.ground.errors import InputError, explain
 from unflow.ground.files import read_tensors, write_bytes, write_tensors
 from unflow.ground.locks import lock_file
@@ -21,8 +21,6 @@ from unflow.ground.locks import lock_file
 WRAPPERS = ("module.", "_orig_mod.")
 """Prefixes that DataParallel, DistributedDataParallel and ``torch.compile`` add at any depth of a name."""
 ENDINGS = (".safetensors", ".pt", ".pth", ".ckpt", ".bin")
-OPTIONAL = "num_batches_tracked"
-"""A buffer that is used only in training, and that older files lack."""
 
 
 def read_weights(path: str | Path) -> dict[str, Tensor]:
@@ -67,7 +65,8 @@ def load_weights(net: nn.Module, path: str | Path, key: str | None = None, ema: 
 
     A checkpoint nests the state dict of a model below keys ("state_dict", "generator", "model.module", ...),
     and may hold several state dicts of one architecture. The function loads the state dict that has exactly
-    the network's names and shapes. If there is a moving average beside the weights, it loads the average.
+    the network's names and shapes. If there is a moving average beside the weights, in one of the common
+    layouts (``disk.averages``), it loads the average.
 
     Args:
         net: the network, changed in place; its dtype stays.
@@ -77,12 +76,22 @@ def load_weights(net: nn.Module, path: str | Path, key: str | None = None, ema: 
 
     Raises:
         InputError: as ``read_weights``; for a file without a state dict that fits, with the differences; for
-            one with several, with their keys.
+            one with several, with their keys; for one with an average that cannot be read.
     """
+    reading, tensors = _find_reading(net, path, key, ema)
+    found = {name: tensors[where] for name, where in reading.paths.items()}
     own_state = net.state_dict()
-    prefix, found = find_weights(own_state, path, type(net).__name__, key, ema)
     net.load_state_dict({name: found.get(_strip_wrappers(name), value) for name, value in own_state.items()})
-    return prefix
+    return reading.key
+
+
+def _find_reading(
+    net: nn.Module, path: str | Path, key: str | None, ema: bool = True
+) -> tuple[Reading, dict[str, Tensor]]:
+    """Return the reading of a network's weights, and the tensors in the checkpoint."""
+    tensors = _read_stripped(path)
+    parameters = [name for name, _ in net.named_parameters()]
+    return choose_reading(tensors, net.state_dict(), path, type(net).__name__, key, ema, parameters), tensors
 
 
 def find_weights(
@@ -100,22 +109,62 @@ def find_weights(
     Raises:
         InputError: as ``load_weights``.
     """
-    tensors = {_strip_wrappers(name): tensor for name, tensor in read_weights(path).items()}
+    tensors = _read_stripped(path)
+    reading = choose_reading(tensors, state, path, what, key, ema, None)
+    return reading.key, {name: tensors[where] for name, where in reading.paths.items()}
+
+
+def choose_reading(
+    tensors: Mapping[str, Tensor],
+    state: Mapping[str, Tensor],
+    path: str | Path,
+    what: str,
+    key: str | None,
+    ema: bool,
+    parameters: Sequence[str] | None,
+) -> Reading:
+    """Return how a network is read from the tensors of a checkpoint.
+
+    Args:
+        tensors: of the checkpoint, without the names of wrappers.
+        state: as ``find_weights``.
+        path: of the checkpoint, for messages.
+        what: as ``find_weights``.
+        key: as ``load_weights``.
+        ema: as ``load_weights``.
+        parameters: names of the parameters in ``state``, in order; averages may lack the others.
+
+    Raises:
+        InputError: as ``load_weights``.
+    """
     wanted = {_strip_wrappers(name): value for name, value in state.items()}
-    found = {
-        prefix: _select_prefix(tensors, prefix)
-        for prefix in (_find_prefixes(tensors, wanted) if key is None else [key])
-    }
-    whole = [prefix for prefix, own in found.items() if not _list_differences(own, wanted)]
+    own = None if parameters is None else [_strip_wrappers(name) for name in parameters]
+    whole = list_readings(tensors, wanted, own)
+    if key is not None:
+        whole = [each for each in whole if each.key == key] or [
+            each for each in whole if each.key.startswith(f"{key}.")
+        ]
     chosen = _prefer_average(whole, ema)
     if not chosen:
+        found = {
+            prefix: _select_prefix(tensors, prefix)
+            for prefix in (_find_prefixes(tensors, wanted) if key is None else [key])
+        }
         raise InputError(f"{path} does not fit a {what}: {_describe_mismatch(found, tensors, wanted)}")
     if len(chosen) > 1:
+        keys = [each.key for each in chosen]
         raise InputError(
-            f"{path} holds several models of this shape ({', '.join(map(repr, chosen))}); expected one: "
-            f"write key={chosen[0]}, for `unflow export` --weights_key {chosen[0]}"
+            f"{path} holds several models of this shape ({', '.join(map(repr, keys))}); expected one: "
+            f"write key={keys[0]}, for `unflow export` --weights_key {keys[0]}"
         )
-    return chosen[0], found[chosen[0]]
+    unread = find_unread_average(tensors, wanted, own) if ema and key is None else None
+    if unread is not None and not chosen[0].is_average:
+        raise InputError(
+            f"{path} holds an average of these weights below {unread!r}, whose names are not those of a "
+            f"{what}; expected to know which to load: write key={chosen[0].key} for the weights without it, "
+            "or rename the average's entries"
+        )
+    return chosen[0]
 
 
 def write_weights(
@@ -142,11 +191,10 @@ def write_weights(
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in net.state_dict().items()}
     content: Any = state
     if like is not None:
-        prefix = load_weights(copy.deepcopy(net), like, key)
-        start = f"{prefix}." if prefix else ""
-        content = _fill(
-            _read_content(Path(like)), "", {f"{start}{_strip_wrappers(k)}": v for k, v in state.items()}
-        )
+        reading, _ = _find_reading(net, like, key)
+        own = {_strip_wrappers(name): tensor for name, tensor in state.items()}
+        places = {where: own[name] for name, where in reading.paths.items() if name in own}
+        content = _fill(_read_content(Path(like)), "", places)
     out.parent.mkdir(parents=True, exist_ok=True)
     with lock_file(out):
         if out.suffix == ".safetensors":
@@ -162,6 +210,9 @@ def _fill(content: Any, path: str, state: Mapping[str, Tensor]) -> Any:
     """Return the content of a checkpoint with its tensors replaced by a network's, and the rest left out."""
     if isinstance(content, Tensor):
         return state.get(_strip_wrappers(path))
+    if isinstance(content, list | tuple):
+        filled = [_fill(each, f"{path}.{k}", state) for k, each in enumerate(content)]
+        return [each for each in filled if each is not None] or None
     if not isinstance(content, Mapping):
         return None
     pairs = (
@@ -176,6 +227,8 @@ def _flatten(content: Any, prefix: str) -> Iterator[tuple[str, Tensor]]:
     elif isinstance(content, Mapping):
         for name, value in content.items():
             yield from _flatten(value, f"{prefix}.{name}" if prefix else str(name))
+    elif isinstance(content, list | tuple) and all(isinstance(value, Tensor) for value in content):
+        yield from ((f"{prefix}.{k}", value) for k, value in enumerate(content))
 
 
 def _strip_wrappers(name: str) -> str:
@@ -207,16 +260,16 @@ def _list_differences(own: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -
     return [*missing, *shapes, *(f"{name} is unknown" for name in own if name not in wanted)]
 
 
-def _prefer_average(names: list[str], ema: bool) -> list[str]:
-    averages = [name for name in names if _is_average(name.lower())]
-    if averages and len(averages) < len(names):
-        return averages if ema else [name for name in names if name not in averages]
-    return names
+def _read_stripped(path: str | Path) -> dict[str, Tensor]:
+    """Return ``read_weights`` without the names of wrappers."""
+    return {_strip_wrappers(name): tensor for name, tensor in read_weights(path).items()}
 
 
-def _is_average(name: str) -> bool:
-    """Return whether a key names a moving average; "online" names the weights that were averaged."""
-    return ("ema" in name or "average" in name) and "online" not in name
+def _prefer_average(readings: list[Reading], ema: bool) -> list[Reading]:
+    averages = [each for each in readings if each.is_average]
+    if averages and len(averages) < len(readings):
+        return averages if ema else [each for each in readings if not each.is_average]
+    return readings
 
 
 def _describe_mismatch(
