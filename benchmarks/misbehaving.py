@@ -17,6 +17,7 @@ import re
 import subprocess
 import sys
 import tempfile
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -424,7 +425,9 @@ def images(z_scale: float, low: float, high: float) -> nn.Module:
 
 def scripted(net: nn.Module) -> nn.Module:
     """Return a network as TorchScript."""
-    return torch.jit.trace(net.eval(), torch.zeros(3, 2))  # type: ignore[no-any-return, no-untyped-call]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it is deprecated, and still in use
+        return torch.jit.trace(net.eval(), torch.zeros(3, 2))  # type: ignore[no-any-return, no-untyped-call]
 
 
 @dataclass(frozen=True)

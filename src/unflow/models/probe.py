@@ -10,12 +10,14 @@ import random
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from unflow.energies import BlackBox, Energy
+from unflow.energies import BlackBox, ClassLogOdds, Decoded, Energy
+from unflow.energies.base import Decoder
 from unflow.ground.errors import InputError, convert_errors
 from unflow.ground.streams import Stream, stream
 from unflow.models.base import GenerativeModel
@@ -79,11 +81,24 @@ def probe_energy(energy: Energy, x: Tensor) -> None:
     A ``BlackBox`` is left out: it copies its input and remembers its scores, and each call of it may cost
     money.
     """
-    for guide in (part for part in energy.modules() if isinstance(part, Classifier)):
+    if isinstance(energy, Decoded):
+        with undisturbed(energy):
+            samples = cast(Decoder, energy.autoencoder).decode(x[:ROWS].clone())
+        probe_energy(energy.energy, samples)
+    for guide in _list_guides(energy):
         probe_classifier(guide, x, "the guide")
     if not any(isinstance(value, BlackBox) for part in energy.modules() for value in vars(part).values()):
         check_dtypes(energy, "the energy")
         check_function(Probed(f"the energy ({energy.describe()})", energy, (x[:ROWS],), energy))
+
+
+def _list_guides(energy: Energy) -> list[Classifier]:
+    """Return the classifiers that read the energy's samples as they are."""
+    parts = list(energy.modules())
+    if any(isinstance(part, Decoded) for part in parts):
+        return []
+    found = (part.classifier for part in parts if isinstance(part, ClassLogOdds))
+    return [guide for guide in found if isinstance(guide, Classifier)]
 
 
 def probe_classifier(classifier: Classifier, x: Tensor, name: str) -> None:
