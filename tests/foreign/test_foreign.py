@@ -411,3 +411,111 @@ def test_a_third_party_classifier_is_a_bundle_too(third_party: Path) -> None:
     x = load_model(MODEL).sample(4, uf.stream(0))
     assert torch.equal(again(x), guide(x))
     assert torch.equal(again.features(x), guide.features(x))
+
+
+# Conventions that are declared, not guessed
+
+STRANGERS = '''
+import torch
+from torch import nn
+
+
+class ReadsItsConfig(nn.Module):
+    """A network of diffusers: its config is read-only, and read in every call."""
+
+    def __init__(self, width=4):
+        super().__init__()
+        self._width, self.layer = width, nn.Linear(3, 2)
+
+    @property
+    def config(self):
+        return {"width": self._width}
+
+    def forward(self, x, t):
+        return self.layer(torch.cat([x, t[:, None]], 1)) * self.config["width"]
+
+
+class OwnConfig(nn.Module):
+    """A network of transformers: its config is an object."""
+
+    def __init__(self):
+        super().__init__()
+        self.config, self.layer = type("Config", (), {"scale": 2.0})(), nn.Linear(3, 2)
+
+    def forward(self, x, t):
+        return self.layer(torch.cat([x, t[:, None]], 1)) * self.config.scale
+
+
+class Latents(nn.Module):
+    """A velocity of latents [4, 4, 4] with large numbers."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Conv2d(4, 4, 1)
+
+    def forward(self, x, t):
+        return self.layer(x) + 5
+
+
+class HeadFirst(nn.Module):
+    """A classifier that lists its head first, and holds a head that it does not use."""
+
+    def __init__(self):
+        super().__init__()
+        self.head, self.body, self.spare = nn.Linear(5, 3), nn.Linear(2, 5), nn.Linear(5, 9)
+
+    def forward(self, x):
+        return self.head(torch.tanh(self.body(x)))
+'''
+
+
+@pytest.fixture
+def strangers(third_party: Path) -> Path:
+    (third_party / "third_party" / "strangers.py").write_text(STRANGERS)
+    return third_party
+
+
+@pytest.mark.parametrize("name", ["ReadsItsConfig", "OwnConfig"])
+def test_a_network_keeps_its_own_config_and_is_described_all_the_same(name: str, strangers: Path) -> None:
+    model = load_model(f"flow:third_party.strangers:{name},shape=2")
+    assert net_config(plain_module(model)) == {"builder": f"third_party.strangers:{name}", "options": {}}
+    uf.save(model, "bundle")
+    again, z = uf.load("bundle", trust_code=True), model.prior(3, uf.stream(0))
+    assert torch.equal(again.push_batches(z), model.push_batches(z))
+
+
+def test_a_flow_of_latents_declares_that_its_numbers_have_no_range(strangers: Path) -> None:
+    line = "flow:third_party.strangers:Latents,shape=4x4x4"
+    with pytest.raises(InputError, match=r"outside the range -1:1; .*range=any for latents") as refusal:
+        load_model(line)
+    assert "range=LOW" not in str(refusal.value)
+    assert load_model(f"{line},range=any").sample_shape == (4, 4, 4)
+    with pytest.raises(InputError, match=r"got range=0:1 for the flow .*range=any for latents"):
+        load_model(f"{line},range=0:1")
+
+
+def test_features_and_classes_are_those_of_the_layer_that_runs_last(strangers: Path) -> None:
+    guide = load_classifier("classifier:third_party.strangers:HeadFirst,shape=2")
+    x = torch.randn(4, 2, generator=uf.stream(0))
+    assert guide.num_classes == 3
+    net = guide.net.wrapped  # type: ignore[union-attr]
+    assert torch.equal(guide.features(x), torch.tanh(net.body(x)))  # type: ignore[operator]
+
+
+def test_axes_are_permuted_when_asked_and_never_reshaped() -> None:
+    x = torch.randn(2, 3, 4, 5, generator=uf.stream(0))
+    last = x.permute(0, 2, 3, 1)
+    assert torch.equal(WritesAs(nn.Identity(), None, (3, 4, 5), "hwc")(last), x)
+    assert torch.equal(WritesAs(nn.Identity(), None, (3, 4, 5), "hwc")(last.flatten(1)), x)
+    assert torch.equal(ReadsAs(nn.Identity(), None, None, "hwc")(x), last)
+    assert torch.equal(ReadsAs(nn.Identity(), None, (60,), "hwc")(x), last.flatten(1))
+    assert torch.equal(WritesAs(nn.Identity(), None, (3, 4, 5))(x.flatten(1)), x)
+    assert torch.equal(WritesAs(nn.Identity(), None, (1, 4, 5))(x[:, 0, :, :, None])[:, 0], x[:, 0])
+    for net, y in (
+        (WritesAs(nn.Identity(), None, (3, 4, 5)), last),
+        (ReadsAs(nn.Identity(), None, (4, 5, 3)), x),
+    ):
+        with pytest.raises(InputError, match=r"as many numbers in another order; .*axes=hwc"):
+            net(y)
+    with pytest.raises(InputError, match="got axes=bhwc; expected"):
+        WritesAs(nn.Identity(), axes="bhwc")

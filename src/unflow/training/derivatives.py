@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
+from unflow.disk.diffusers.unet import LabelledUNet
 from unflow.energies import Energy
 from unflow.ground.errors import InputError, convert_errors
 from unflow.ground.streams import Stream, stream
@@ -73,7 +74,10 @@ def list_trainings(method: Method, problem: Problem) -> Iterator[Training]:
 
 
 def find_fixed_label(model: nn.Module) -> int | None:
-    """Return the one label at which a network with labels is called; None if it has none, or random ones."""
+    """Return the one class at which a network with labels is called.
+
+    None for a network without labels, at random labels, or at the null label, which means no class.
+    """
     if any(isinstance(part, Labelled) for part in model.modules()):
         return None
     labels = (_label_of(part) for part in model.modules())
@@ -81,10 +85,9 @@ def find_fixed_label(model: nn.Module) -> int | None:
 
 
 def _label_of(part: nn.Module) -> int | None:
-    label = getattr(part, "label", None)
-    if isinstance(part, DiT):
-        return label if part.classes is not None else None
-    return label if isinstance(part, Adapted) and isinstance(label, int) else None
+    label = part.label if isinstance(part, Adapted | DiT | LabelledUNet) else None
+    null = part.num_classes if isinstance(part, DiT) else getattr(part, "null_label", None)
+    return label if isinstance(label, int) and label != null else None
 
 
 def require_all_labels(problem: Problem, method: str) -> None:
