@@ -194,3 +194,49 @@ def test_a_network_that_was_frozen_as_a_whole_is_trained() -> None:
 def test_a_problem_of_a_shipped_kind_passes() -> None:
     model = Generator(new_net({"net": "mlp", "shape": (2,), "width": 8, "depth": 2, "num_times": 0}, 0), (2,))
     probe_problem(Problem(model=model, target=uf.Target(model, ClassLogOdds(GUIDE, 1, 1.0))))
+
+
+class Wobbling(nn.Module):
+    """A classifier whose features drop out in evaluation mode; its logits do not."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body, self.last = nn.Linear(2, 8), nn.Linear(8, 2)
+
+    def features(self, x: Tensor) -> Tensor:
+        return nn.functional.dropout(self.body(x), 0.5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.last(self.body(x))
+        return y
+
+
+def test_an_audit_refuses_a_judge_whose_features_differ_between_calls() -> None:
+    x = torch.randn(120, 2, generator=uf.stream(0))
+    data = uf.data.LabelledData("points", x, (x[:, 0] > 0).long(), ["left", "right"])
+    model = make_fixed()
+    with pytest.raises(InputError, match=r"the judge \(its features\) gives another output"):
+        uf.audit(
+            model,
+            original=model,
+            judge=Classifier(Wobbling(), ["left", "right"]),
+            held_out=data,
+            training=data,
+            forget=[0],
+            n=100,
+        )
+
+
+def test_a_network_with_dropout_is_trained_the_same_whatever_was_drawn_before() -> None:
+    net = nn.Sequential(nn.Linear(2, 8), nn.Dropout(0.5), nn.Linear(8, 2))
+    model = Generator(net.requires_grad_(True), (2,))
+    target = uf.Target(model, ClassLogOdds(GUIDE, 1, 1.0))
+    results = []
+    for seed in (1, 2):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            before = torch.random.get_rng_state()
+            results.append(uf.unlearn(target, METHODS["relabel"]).model)
+            assert torch.equal(before, torch.random.get_rng_state())
+    one, other = (dict(result.named_parameters()) for result in results)
+    assert all(torch.equal(one[name], other[name]) for name in one)

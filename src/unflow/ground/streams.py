@@ -21,6 +21,8 @@ class Stream(IntEnum):
     """The seed of a training stage that precedes another one."""
     ADAPTERS = 3
     """Initial low-rank adapters."""
+    DROPOUT = 4
+    """Numbers that a third-party network draws by itself in step k: ``stream(seed, Stream.DROPOUT, k)``."""
     BANDWIDTH = 7
     """Pairs of samples; their median distance is the bandwidth of the MMD."""
     MMD = 8

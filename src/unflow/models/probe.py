@@ -114,7 +114,7 @@ def probe_judge(judge: object, x: Tensor, name: str) -> None:
         x = x[:ROWS].to(next(judge.parameters(), x).device)
         probe_classifier(judge, x, name)
         if callable(getattr(judge.net, "features", None)):
-            probe_features(judge.features, x, judge, f"the features of {name}")
+            probe_features(judge.features, x, judge, f"{name} (its features)")
 
 
 def probe_features(extract: Callable[[Tensor], Tensor], x: Tensor, module: nn.Module, name: str) -> None:

@@ -130,7 +130,8 @@ class _Loop:
         batch = loop.draw(self.prepared, stream(self.seed, Stream.STEP, self.step))
         device = self.fabric.device
         batch = {k: v[rank::world].to(device, non_blocking=True) for k, v in batch.items()}
-        losses = loop.step(self.parts, batch, self, self.step / loop.steps)
+        with _seed_globally(derive_seed(self.seed, Stream.DROPOUT, self.step), device):
+            losses = loop.step(self.parts, batch, self, self.step / loop.steps)
         self.step += 1
         return losses
 
@@ -280,6 +281,22 @@ def _train(
         merge(run.parts)
         model, facts = _freeze(loop.result(problem, run.parts)), loop.facts(run.prepared)
         return Fit(model, clock.seconds, loop.steps, peak_rss_mb(), is_first, facts)
+
+
+@contextmanager
+def _seed_globally(seed: int, device: torch.device) -> Iterator[None]:
+    """Seed torch's global generators, from which the dropout of a third-party network draws in training."""
+    generators = [torch.default_generator]
+    if device.type == "cuda":
+        generators.append(torch.cuda.default_generators[device.index or 0])
+    states = [generator.get_state() for generator in generators]
+    try:
+        for generator in generators:
+            generator.manual_seed(seed)
+        yield
+    finally:
+        for generator, state in zip(generators, states, strict=True):
+            generator.set_state(state)
 
 
 def _make_untrained(method: Untrained, problem: Problem, seed: int, compute: Compute) -> Fit:
