@@ -36,6 +36,14 @@ MODULES = sorted(
 )
 
 
+def test_the_tests_mirror_the_source_folder_by_folder() -> None:
+    source, tests = (
+        {file.parent.relative_to(root) for file in root.rglob(pattern) if not file.name.startswith("__")}
+        for root, pattern in ((SOURCE, "*.py"), (TESTS, "test_*.py"))
+    )
+    assert tests - {Path()} == source - {Path()}
+
+
 # Docstrings
 
 
