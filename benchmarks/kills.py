@@ -3,9 +3,9 @@
     python benchmarks/kills.py [--kills 20] [--seed 0] [--commands train,unlearn,judge,sample,audit]
 
 A kill is SIGKILL after a random share of the undisturbed time. The repeated command must end with exit code 0
-and with the same files in the same bits; recorded times, and pages that show them, are left out. Of two processes
-(`two-devices`), one at random is killed, and the other must end by itself. Models are tiny and a checkpoint is
-written after every step, so that kills hit files as often as steps. This needs os.fork.
+and with the same files in the same bits; recorded times, and pages that show them, are left out. Of two
+processes (`two-devices`), one at random is killed, and the other must end by itself. Models are tiny and a
+checkpoint is written after every step, so that kills hit files as often as steps. This needs os.fork.
 """
 
 from __future__ import annotations
@@ -185,9 +185,11 @@ def kill_one_of_two(words: list[str], log: Path, delay: float, chance: random.Ra
         RuntimeError: if it hangs.
     """
     process = start_shell(words, log)
-    if wait(process, delay) is not None:
+    end = time.monotonic() + PATIENCE
+    while not (children := list_children(process)) and time.monotonic() < end:
+        time.sleep(0.1)
+    if wait(process, delay / 2) is not None:  # the second process starts about in the middle
         return "had ended"
-    children = list_children(process)
     if children and chance.random() < 0.5:
         os.kill(children[0], signal.SIGKILL)
         code = wait(process, PATIENCE)
@@ -281,8 +283,10 @@ def run(names: Sequence[str], kills: int, seed: int, report: Callable[[str], Non
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)
         try:
+            wanted = {word for name in names for word in re.split(r"[ :]", COMMANDS[name])}
             for command in BEFORE:
-                run_one(command.split(), Path("log.txt"))
+                if command.split("--out ")[1].split()[0] in wanted | {"split.json"}:
+                    run_one(command.split(), Path("log.txt"))
             for name in names:
                 wrong += try_command(name, kills, chance, report)
         finally:

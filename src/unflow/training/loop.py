@@ -162,8 +162,9 @@ class _Loop:
 
 def _lay_out(moment: Tensor, weight: Tensor) -> Tensor:
     """Return a moment in the memory layout of its weight, which the fused kernel of Adam assumes."""
-    same = moment.shape == weight.shape
-    return torch.empty_like(weight, dtype=moment.dtype, device=moment.device).copy_(moment) if same else moment
+    if moment.shape != weight.shape:
+        return moment  # the number of steps
+    return torch.empty_like(weight, dtype=moment.dtype, device=moment.device).copy_(moment)
 
 
 @gathers(compute=Compute)
