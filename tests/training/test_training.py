@@ -284,3 +284,39 @@ def test_loggers_get_the_lines_of_the_log_and_callbacks_every_step(tmp_path: Pat
     written = read_json_lines(tmp_path / "metrics.jsonl")
     assert [step for step, _ in kept.lines] == [line["step"] for line in written] == [50, 100, 120]
     assert [values["loss"] for _, values in kept.lines] == [line["loss"] for line in written]
+
+
+@pytest.mark.parametrize(
+    "net",
+    [
+        {"net": "mlp", "width": 8, "depth": 1, "num_times": 0},
+        {"net": "convnet", "width": 8},
+        {"net": "resnet", "width": 8, "depth": 2},
+    ],
+)
+def test_a_resumed_run_ends_in_the_same_bits_whatever_the_memory_layout_of_the_weights(
+    net: dict[str, object], tmp_path: Path
+) -> None:
+    """The fused Adam reads memory in order: a ResNet's weights are in another order than a file's."""
+    from unflow.models.classifier import Classifier
+    from unflow.nets import new_net
+    from unflow.training.originals.classification import Classification
+
+    generator = torch.Generator().manual_seed(0)
+    x, labels = torch.randn(32, 1, 8, 8, generator=generator), torch.arange(32) % 2
+    method = Classification(steps=6, batch_size=8)
+
+    def train(out: Path | None, stop_at: int = -1) -> dict[str, torch.Tensor]:
+        def stop(step: int) -> None:
+            if step == stop_at:
+                raise KeyboardInterrupt
+
+        model = Classifier(new_net({**net, "shape": [1, 8, 8], "outputs": 2}, 0), ["a", "b"])
+        problem = Problem(model=model, data=x, labels=labels)
+        return fit(method, problem, out, checkpoint_every=1, on_step=stop).model.state_dict()
+
+    expected = train(None)
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path, stop_at=4)
+    again = train(tmp_path)
+    assert all(torch.equal(again[name], expected[name]) for name in expected)

@@ -153,11 +153,19 @@ class _Loop:
             for kind, net in part.networks.items():
                 net.load_state_dict(net.state_dict() | select_prefix(tensors, f"{name}/{kind}/"))
             moments: dict[int, Tensors] = {}
+            weights = [weight for group in part.optimizer.param_groups for weight in group["params"]]
             for key, value in select_prefix(tensors, f"{name}/adam/").items():
                 index, _, entry = key.partition("/")
-                moments.setdefault(int(index), {})[entry] = value
+                moments.setdefault(int(index), {})[entry] = _lay_out(value, weights[int(index)])
             groups = part.optimizer.state_dict()["param_groups"]
             part.optimizer.load_state_dict({"state": moments, "param_groups": groups})
+
+
+def _lay_out(moment: Tensor, weight: Tensor) -> Tensor:
+    """Return a moment in the memory layout of its weight, which the fused kernel of Adam assumes."""
+    if moment.shape != weight.shape:
+        return moment  # the number of steps
+    return torch.empty_like(weight, dtype=moment.dtype, device=moment.device).copy_(moment)
 
 
 @gathers(compute=Compute)
