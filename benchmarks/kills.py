@@ -23,6 +23,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
@@ -32,6 +33,7 @@ import torch
 
 from unflow.commands import audit, demo, judge, plan, reproduce, sample, train, unlearn  # noqa: F401
 from unflow.commands.cli import main
+from unflow.evidence.reproduce import EXPERIMENTS
 from unflow.evidence.reproduce import demo as stages
 from unflow.evidence.reproduce.study import Recipe
 from unflow.training import loop
@@ -75,13 +77,13 @@ def shrink() -> None:
     stages.Demo.choose_method = lambda self, *args: _small(choose(self, *args))  # type: ignore[method-assign]
     find = Recipe.find_method
     Recipe.find_method = lambda self, *args: _small(find(self, *args))  # type: ignore[method-assign]
-    for kind in reproduce.EXPERIMENTS.values():
+    for kind in EXPERIMENTS.values():
         recipe = kind.default_recipe
         parts = {name: _small(getattr(recipe, name)) for name in ("flow", "guide", "judge")}
         kind.default_recipe = replace(recipe, n=200, **parts)
 
 
-def _small(method):  # type: ignore[no-untyped-def]
+def _small(method: Any) -> Any:
     wanted = {"steps": 5, "batch_size": 16, "bank_size": 512, "block_size": 64}
     return replace(method, **{name: value for name, value in wanted.items() if hasattr(method, name)})
 
