@@ -59,7 +59,7 @@ def test_a_probe_leaves_random_generators_buffers_and_modes_as_they_were() -> No
     before = (
         torch.random.get_rng_state(),
         random.getstate(),
-        np.random.get_state(legacy=True)[1].copy(),
+        np.asarray(list(np.random.get_state())[1]).copy(),
         net.seen.clone(),
     )
     with undisturbed(net) as disturbed:
