@@ -173,7 +173,7 @@ ORDER = (
 )  # fmt: skip
 """All that stands in the source tree, the lowest first: each imports itself and what stands before it."""
 INSIDE = {
-    "evidence": ("metrics", "measures", "row", "attacks", "auditing", "report", "reproduce"),
+    "evidence": ("metrics", "measures", "row", "schema", "attacks", "auditing", "report", "reproduce"),
     "training": (
         "low_rank",
         "method",

@@ -10,10 +10,10 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-import yaml
 from jsonargparse import ArgumentParser, DefaultHelpFormatter
 
 from unflow.ground.errors import InputError, suggest
+from unflow.ground.files import read_yaml
 from unflow.training.method import Method
 
 
@@ -108,7 +108,7 @@ def peek(option: str, arguments: Sequence[str], default: str | None = None) -> s
         name, _, attached = flag.partition("=")
         given = attached or following
         if name == "--config" and Path(given).is_file():
-            content = yaml.safe_load(Path(given).read_text())
+            content = read_yaml(Path(given))
             value = content.get(option, value) if isinstance(content, dict) else value
     for flag, following in zip(arguments, [*arguments[1:], ""], strict=False):
         name, _, attached = flag.partition("=")
@@ -123,7 +123,7 @@ def add_settings(parser: ArgumentParser, name: str | None, methods: Mapping[str,
     Raises:
         InputError: for a method that does not exist.
     """
-    if name is None or name not in methods:
+    if not isinstance(name, str) or name not in methods:
         raise InputError(f"got the method {name!r}; {suggest(str(name), methods)}")
     method = methods[name]
     parser.add_class_arguments(type(method), "settings")

@@ -111,7 +111,7 @@ def run(
     if not 0 < resolve < 100:
         raise InputError(f"got --resolve {resolve}; expected points of forget rate in (0, 100), like 0.5")
     classes, trust_code = request.require_classes("the judge"), request.trust_code
-    gates = [Gate.parse(text) for text in fail_if.split(",")] if fail_if else []
+    gates = [Gate.parse(text) for text in fail_if.split(",")] if fail_if is not None else []
     judge, second_judge = judge_folders(judge, second_judge)
     load = partial(load_whole, autoencoder=autoencoder, trust_code=trust_code)
     before = load(original)

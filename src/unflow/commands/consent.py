@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import jsonargparse
-import yaml
 
 from unflow.ground.errors import InputError
+from unflow.ground.files import read_yaml
 from unflow.nets import run_only_named
 
 FLAG = "trust_code"
@@ -50,8 +50,8 @@ def _list_files(arguments: Sequence[str]) -> list[Path]:
 
 def _read(file: Path) -> Any:
     try:
-        return yaml.safe_load(file.read_text())
-    except (OSError, ValueError, yaml.YAMLError):
+        return read_yaml(file)
+    except InputError:
         return None  # the parser says what is wrong with it
 
 

@@ -10,10 +10,11 @@ from typing import Any
 
 import yaml
 
-from unflow.ground.errors import InputError, TrainingDivergedError
-from unflow.ground.files import write_bytes
-from unflow.ground.locks import LOCK, is_first_process, lock_folder
-from unflow.training.loop import CHECKPOINT, EARLIER, METRICS, PREPARED
+from unflow.commands.failures import is_out_of_memory
+from unflow.ground.errors import InputError, RunFailedError, TrainingDivergedError, explain, locate
+from unflow.ground.files import read_yaml, write_bytes
+from unflow.ground.locks import is_first_process, lock_folder
+from unflow.training.loop import CHECKPOINT
 
 CONFIG = "config.yaml"
 LOGS = "logs"
@@ -37,7 +38,7 @@ def open_run(out: str | Path, config: dict[str, Any]) -> Path:
     if out.exists() and not out.is_dir():
         raise InputError(f"{out} is a file; expected a folder for results: choose another --out")
     if (out / CONFIG).is_file():
-        _check_same(out, yaml.safe_load((out / CONFIG).read_text()), yaml.safe_load(text))
+        _check_same(out, read_yaml(out / CONFIG), yaml.safe_load(text))
     elif out.is_dir() and any(not entry.name.startswith(".") for entry in out.iterdir()):
         raise InputError(
             f"{out} is not empty and holds no run of unflow; expected a new or empty folder: choose "
@@ -50,11 +51,12 @@ def open_run(out: str | Path, config: dict[str, Any]) -> Path:
 
 @contextmanager
 def run_folder(out: str | Path, config: dict[str, Any]) -> Iterator[Path]:
-    """Open and lock a run folder; undo that if the work inside fails before its first checkpoint.
+    """Open and lock a run folder; undo that if the work inside fails before its first checkpoint or result.
 
     Raises:
         InputError: as ``open_run`` and ``lock_folder``, and as the work inside.
         TrainingDivergedError: as the work inside; the message mentions a checkpoint that is kept.
+        RunFailedError: for other errors of the work inside, with their first line and place.
     """
     out = Path(out)
     if out.exists() and not out.is_dir():
@@ -69,27 +71,45 @@ def _open_or_undo(out: Path, config: dict[str, Any]) -> Iterator[None]:
     open_run(out, config)
     try:
         yield
-    except InputError:
-        if new:
-            _undo(out, {CONFIG, PREPARED})
-        raise
-    except TrainingDivergedError as error:
-        if any(out.rglob(CHECKPOINT)):
+    except Exception as error:
+        kept = _holds_results(out)
+        if new and not kept:
+            _undo(out)
+        if isinstance(error, TrainingDivergedError) and kept:
             raise TrainingDivergedError(
                 f"{error}; {out} keeps a checkpoint from before the divergence: choose another --out"
             ) from error
-        if new:
-            _undo(out, {CONFIG, PREPARED, METRICS, EARLIER, LOGS})
-        raise
+        if isinstance(error, InputError | TrainingDivergedError | OSError) or is_out_of_memory(error):
+            raise
+        raise RunFailedError(describe_failure(error, out if kept else None)) from error
 
 
-def _undo(out: Path, written: set[str]) -> None:
-    """Remove the files of a run if its folder holds nothing else; the lock removes a folder that it made."""
-    entries = [entry for entry in out.iterdir() if entry.name != LOCK]
-    if not is_first_process() or not {entry.name for entry in entries} <= written:
+def describe_failure(error: Exception, kept: Path | None) -> str:
+    """Return the first line of an error in the middle of a run, where it was raised, and how to go on."""
+    state = (
+        "nothing is kept of this run"
+        if kept is None
+        else f"{kept} keeps what was done before, so it continues"
+    )
+    return (
+        f"{explain(error)}, at {locate(error)}; expected the function to return a result: correct it and "
+        f"run the same command again ({state})"
+    )
+
+
+def _holds_results(out: Path) -> bool:
+    """Return whether a run folder holds a checkpoint, a bundle, an audit or other finished results."""
+    files = (*out.rglob(CHECKPOINT), *out.rglob("*.json"))
+    return any(file.name != "split.json" for file in files)
+
+
+def _undo(out: Path) -> None:
+    """Remove the files of a new run; the lock removes a folder that it made."""
+    if not is_first_process():
         return
-    for entry in entries:
-        shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+    for entry in list(out.iterdir()):
+        if not entry.name.startswith("."):
+            shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
 
 
 def _flatten(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:

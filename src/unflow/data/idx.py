@@ -15,9 +15,12 @@ from torch import Tensor
 from unflow.data.dataset import LabelledData
 from unflow.data.values import from_bytes
 from unflow.ground.errors import InputError
+from unflow.ground.files import check_regular
 
 _GZIP = b"\x1f\x8b"
 _UNSIGNED_BYTES = 0x08
+MAX_AXES, MAX_RATIO = 8, 1100
+"""Axes of an array, and how much smaller than its content a gzip file can be."""
 
 
 def read_idx(path: str | Path) -> Tensor:
@@ -30,27 +33,35 @@ def read_idx(path: str | Path) -> Tensor:
         InputError: if the file is missing, damaged, of another type, or of another length than it declares.
     """
     path = Path(path)
-    content = _read_content(path)
-    shape, start = _read_header(path, content)
-    if len(content) - start != math.prod(shape):
+    check_regular(path, "an IDX file: write the path of one")
+    head = _read_content(path, 4 + 4 * MAX_AXES)
+    shape, start = _read_header(path, head)
+    if 0 in shape:
         raise InputError(
-            f"got {len(content) - start} values in {path}; expected {math.prod(shape)} for its shape "
+            f"got the shape {list(shape)} in {path}; expected one or more values: leave the file out"
+        )
+    content = _read_content(path, start + math.prod(shape) + 1)
+    if len(content) - start != math.prod(shape):
+        more = "or more " if len(content) - start > math.prod(shape) else ""
+        raise InputError(
+            f"got {len(content) - start} {more}values in {path}; expected {math.prod(shape)} for its shape "
             f"{list(shape)}: write the file again from its source"
         )
     return torch.from_numpy(np.frombuffer(content, np.uint8, offset=start).reshape(shape).copy())
 
 
-def _read_content(path: Path) -> bytes:
+def _read_content(path: Path, most: int) -> bytes:
+    """Return the first bytes of a file, unpacked; a small gzip file may unpack to a huge one."""
+    with path.open("rb") as plain:
+        is_packed = plain.read(2) == _GZIP
+        plain.seek(0)
+        if not is_packed:
+            return plain.read(min(most, path.stat().st_size))
     try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise InputError(
-            f"got no readable file {path}; expected an IDX file: write the path of one"
-        ) from error
-    if not content.startswith(_GZIP):
-        return content
-    try:
-        return gzip.decompress(content)
+        with gzip.open(path) as packed:
+            return (
+                packed.read(most) if most < 2**31 else packed.read(min(most, MAX_RATIO * path.stat().st_size))
+            )
     except (OSError, EOFError, zlib.error) as error:
         raise InputError(
             f"got a damaged gzip file {path} ({error}); expected a complete one: "
@@ -61,6 +72,10 @@ def _read_content(path: Path) -> bytes:
 def _read_header(path: Path, content: bytes) -> tuple[tuple[int, ...], int]:
     """Return the shape and the offset of the values."""
     start = 4 + 4 * content[3] if len(content) >= 4 else 4
+    if len(content) >= 4 and content[3] > MAX_AXES:
+        raise InputError(
+            f"got {content[3]} axes in {path}; expected at most {MAX_AXES}: write the path of an IDX file"
+        )
     if not content.startswith(b"\0\0") or len(content) < start or start == 4:
         raise InputError(
             f"got {path} with the first bytes {content[:4].hex(' ') or '(none)'}; expected an IDX header "

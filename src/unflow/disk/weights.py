@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import re
-import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from pickle import UnpicklingError
@@ -15,12 +14,14 @@ from torch import Tensor, nn
 
 from unflow.disk.averages import OPTIONAL, Reading, find_unread_average, list_readings
 from unflow.ground.errors import InputError, explain
-from unflow.ground.files import read_tensors, write_bytes, write_tensors
+from unflow.ground.files import check_regular, read_tensors, write_bytes, write_tensors
 from unflow.ground.locks import lock_file
 
 WRAPPERS = ("module.", "_orig_mod.")
 """Prefixes that DataParallel, DistributedDataParallel and ``torch.compile`` add at any depth of a name."""
 ENDINGS = (".safetensors", ".pt", ".pth", ".ckpt", ".bin")
+DEEPEST = 100
+"""Levels of nested dictionaries in a checkpoint."""
 
 
 def read_weights(path: str | Path) -> dict[str, Tensor]:
@@ -44,9 +45,7 @@ def _read_content(path: Path) -> Any:
     if path.suffix == ".safetensors":
         return read_tensors(path)[0]
     if not path.is_file():
-        raise InputError(
-            f"got no file {path}; expected weights: write the path of a .safetensors or .pth file"
-        )
+        check_regular(path, "weights: write the path of a .safetensors or .pth file")
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except UnpicklingError as error:
@@ -54,7 +53,7 @@ def _read_content(path: Path) -> Any:
             f"{path} holds more than tensors, or is no file of PyTorch ({_describe_pickle(error)}); expected "
             "tensors alone: save `model.state_dict()` where the model's code is, by torch.save or safetensors"
         ) from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+    except Exception as error:  # a damaged pickle may raise anything
         raise InputError(
             f"{path} is damaged ({explain(error)[:160]}); expected a file of torch.save: copy it again"
         ) from error
@@ -164,7 +163,44 @@ def choose_reading(
             f"{what}; expected to know which to load: write key={chosen[0].key} for the weights without it, "
             "or rename the average's entries"
         )
+    read = {name: tensors[where] for name, where in chosen[0].paths.items()}
+    check_numbers(read, str(path))
+    check_types(read, wanted, str(path))
     return chosen[0]
+
+
+def check_numbers(tensors: Mapping[str, Tensor], where: str) -> None:
+    """Raise InputError unless all weights are in memory and finite; buffers may be whole numbers.
+
+    Args:
+        tensors: weights by name.
+        where: their file, for the message.
+    """
+    for name, tensor in tensors.items():
+        if tensor.layout is not torch.strided or tensor.is_meta or tensor.is_quantized:
+            kind = "meta" if tensor.is_meta else "quantised" if tensor.is_quantized else str(tensor.layout)
+            raise InputError(
+                f"{name} in {where} is a {kind} tensor; expected plain numbers: save `tensor.to_dense()`"
+            )
+        if not bool(torch.isfinite(tensor.float() if tensor.itemsize == 1 else tensor).all()):
+            raise InputError(
+                f"{name} in {where} holds NaN or infinite numbers; expected the weights of a trained model: "
+                "take an earlier checkpoint"
+            )
+
+
+def check_types(found: Mapping[str, Tensor], expected: Mapping[str, Tensor], where: str) -> None:
+    """Raise InputError for whole, truth or complex values where floats belong, or the reverse."""
+    for name, tensor in found.items():
+        other = expected.get(name, tensor)
+        if (
+            tensor.is_floating_point() != other.is_floating_point()
+            or tensor.is_complex() != other.is_complex()
+        ):
+            raise InputError(
+                f"{name} in {where} is of the type {tensor.dtype}; expected {other.dtype}: save the weights "
+                "as the network holds them"
+            )
 
 
 def write_weights(
@@ -225,6 +261,10 @@ def _flatten(content: Any, prefix: str) -> Iterator[tuple[str, Tensor]]:
     if isinstance(content, Tensor):
         yield prefix, content
     elif isinstance(content, Mapping):
+        if prefix.count(".") > DEEPEST:
+            raise InputError(
+                f"got a checkpoint whose entries contain themselves ({prefix[:60]} ...); expected none"
+            )
         for name, value in content.items():
             yield from _flatten(value, f"{prefix}.{name}" if prefix else str(name))
     elif isinstance(content, list | tuple) and all(isinstance(value, Tensor) for value in content):

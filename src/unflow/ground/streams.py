@@ -102,6 +102,6 @@ def derive_seed(seed: int, *path: int) -> int:
 
 
 def check_seed(seed: int) -> None:
-    """Raise InputError for a negative seed."""
-    if seed < 0:
-        raise InputError(f"got seed={seed}; expected an integer >= 0")
+    """Raise InputError for a negative seed, or one beyond 63 bits."""
+    if not 0 <= seed < 2**63:
+        raise InputError(f"got seed={seed}; expected an integer >= 0 and below 2^63")

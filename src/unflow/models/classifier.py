@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from unflow.ground.batches import in_batches
-from unflow.ground.errors import InputError
+from unflow.ground.errors import InputError, shorten
 from unflow.nets import build_net, net_config
 from unflow.nets.modes import evaluating
 
@@ -72,7 +72,13 @@ class Classifier(nn.Module):
     @staticmethod
     def from_config(config: dict[str, Any]) -> Classifier:
         """Rebuild the architecture, with fresh weights."""
-        return Classifier(build_net(config["classifier"]), config["class_names"])
+        names, net = config["class_names"], config["classifier"]
+        outputs = net.get("outputs") if isinstance(net, dict) and "net" in net else None
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise InputError(f"got class_names={shorten(repr(names))}; expected a list of texts")
+        if outputs is not None and outputs != len(names):
+            raise InputError(f"got {len(names)} class_names for {outputs!r} outputs; expected as many")
+        return Classifier(build_net(net), names)
 
 
 class Features(nn.Module):

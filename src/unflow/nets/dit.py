@@ -13,6 +13,7 @@ from torch.autograd import forward_ad
 from torch.utils.checkpoint import checkpoint as recomputed
 
 from unflow.ground.errors import InputError
+from unflow.nets.limits import check_options
 
 TIME_FEATURES = 256
 """Number of cosines and sines of a time."""
@@ -153,6 +154,7 @@ class DiT(nn.Module):
             "label": label,
             "checkpoint": checkpoint,
         }
+        check_options(self.config)
         _check_sizes(shape, patch, width, heads)
         _check_conditions(num_times, num_classes, label)
         self.patch, self.width, self.num_times, self.num_classes = patch, width, num_times, num_classes

@@ -135,6 +135,17 @@ class _Loop:
         self.step += 1
         return losses
 
+    def find_broken(self, losses: Tensors) -> str | None:
+        """Return the name of a loss or a weight that is NaN or infinite; None if there is none."""
+        weights = {
+            f"the weight '{k}'": v
+            for part in self.parts.values()
+            for k, v in part.net.named_parameters()
+            if v.requires_grad
+        }
+        named = {f"the loss '{name}'": torch.as_tensor(loss) for name, loss in losses.items()} | weights
+        return next((name for name, value in named.items() if not bool(value.isfinite().all())), None)
+
     def state(self) -> Tensors:
         """Return all tensors that the next step depends on and that steps change, by name."""
         tensors: Tensors = {}
@@ -284,7 +295,7 @@ def _train(
                 if milestone or run.step % log_every == 0:
                     _log(run, problem, losses, folder, clock, milestone)
                 if milestone or folder.is_due():
-                    folder.checkpoint(run, clock.seconds)
+                    folder.checkpoint(run, clock.seconds, losses)
                 progress.advance(run.step)
         merge(run.parts)
         model, facts = _freeze(loop.result(problem, run.parts)), loop.facts(run.prepared)
@@ -444,10 +455,20 @@ class _Folder:
         due = self.path is not None and time.monotonic() - self._written > CHECKPOINT_SECONDS
         return due and self.writes
 
-    def checkpoint(self, run: _Loop, seconds: float) -> None:
-        """Write a checkpoint."""
+    def checkpoint(self, run: _Loop, seconds: float, losses: Tensors) -> None:
+        """Write a checkpoint, unless the training has diverged: the next logged step says so.
+
+        Raises:
+            TrainingDivergedError: at the last step, after which no step is logged.
+        """
         self._written = time.monotonic()
-        if self.path is not None and self.writes:
+        broken = run.find_broken(losses)
+        if broken is not None and run.step == run.loop.steps:
+            raise TrainingDivergedError(
+                f"{broken} became NaN or infinite at step {run.step}; expected finite numbers: write a "
+                "smaller learning_rate (--settings.learning_rate in the shell), or bound the energy"
+            )
+        if self.path is not None and self.writes and broken is None:
             metadata = {"identity": self.identity, "step": run.step, "seconds": seconds}
             write_tensors(self.path / CHECKPOINT, run.state(), metadata)
 
