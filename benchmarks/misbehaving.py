@@ -109,6 +109,8 @@ class CountsCalls(Base):
 class CountsInABuffer(Base):
     """Counts its calls in a buffer, which does not change its output yet."""
 
+    seen: Tensor
+
     def __init__(self) -> None:
         super().__init__()
         self.register_buffer("seen", torch.zeros(()))
@@ -121,6 +123,8 @@ class CountsInABuffer(Base):
 
 class RunningMean(Base):
     """Updates statistics in evaluation mode."""
+
+    mean: Tensor
 
     def __init__(self) -> None:
         super().__init__()
@@ -427,7 +431,7 @@ def scripted(net: nn.Module) -> nn.Module:
     """Return a network as TorchScript."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it is deprecated, and still in use
-        return torch.jit.trace(net.eval(), torch.zeros(3, 2))  # type: ignore[no-any-return, no-untyped-call]
+        return torch.jit.trace(net.eval(), torch.zeros(3, 2))
 
 
 @dataclass(frozen=True)
