@@ -7,7 +7,6 @@ import shlex
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -499,8 +498,9 @@ def test_features_and_classes_are_those_of_the_layer_that_runs_last(strangers: P
     guide = load_classifier("classifier:third_party.strangers:HeadFirst,shape=2")
     x = torch.randn(4, 2, generator=uf.stream(0))
     assert guide.num_classes == 3
-    net: Any = guide.net.wrapped
-    assert torch.equal(guide.features(x), torch.tanh(net.body(x)))
+    assert isinstance(guide.net, ReadsAs)
+    body = guide.net.wrapped.get_submodule("body")
+    assert torch.equal(guide.features(x), torch.tanh(body(x)))
 
 
 def test_axes_are_permuted_when_asked_and_never_reshaped() -> None:
