@@ -39,8 +39,8 @@ def _describe_small_classes(part: str, data: LabelledData) -> str | None:
     some = ", ".join(f"{name_class(k, data.class_names)}: {counts[k]}" for k in small[:LISTED])
     more = f" and {len(small) - LISTED} other classes" if len(small) > LISTED else ""
     return (
-        f"the part {part} has fewer than {LEAST} samples of class {some}{more}; expected more, so that they can "
-        "be learned and measured: add samples, or give the part a larger share"
+        f"the part {part} has fewer than {LEAST} samples of class {some}{more}; expected more, so that they "
+        "can be learned and measured: add samples, or give the part a larger share"
     )
 
 
@@ -55,9 +55,9 @@ def _describe_duplicates(parts: Mapping[str, LabelledData]) -> str | None:
     if not twice:
         return None
     return (
-        f"{len(twice)} samples occur in more than one of the parts {', '.join(parts)} ({' and '.join(twice[0])}, for "
-        "example); expected each sample in one part, or judges and statistics read samples of the training: "
-        "remove the copies from the data, and split again"
+        f"{len(twice)} samples occur in more than one of the parts {', '.join(parts)} "
+        f"({' and '.join(twice[0])}, for example); expected each sample in one part, or judges and "
+        "statistics read samples of the training: remove the copies from the data, and split again"
     )
 
 

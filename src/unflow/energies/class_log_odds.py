@@ -76,6 +76,10 @@ class ClassLogOdds(Energy):
         log_odds = logits[:, inside].logsumexp(1) - logits[:, ~inside].logsumexp(1)
         return log_odds if self.margin is None else nnf.softplus(log_odds + self.margin)
 
+    def class_logits(self, x: Float[Tensor, " batch *shape"]) -> Float[Tensor, " batch *classes"]:
+        """Return the logits of every class, [batch, num_classes]."""
+        return logits_of_classes(self.classifier(x))
+
     def describe(self) -> str:
         """Return the classes to forget and the margin."""
         bound = "raw log-odds" if self.margin is None else f"margin {self.margin:g}"

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from unflow.disk import bundle
+from unflow.energies.outputs import check_logits, logits_of_classes
 from unflow.foreign.specification import (
     Readers,
     Source,
@@ -15,7 +16,6 @@ from unflow.foreign.specification import (
     read_range,
     read_shape,
 )
-from unflow.energies.outputs import check_logits, logits_of_classes
 from unflow.ground.errors import InputError, convert_errors
 from unflow.ground.streams import stream
 from unflow.models import GenerativeModel

@@ -20,8 +20,8 @@ class Classifier(nn.Module):
     """A network with logits and features, and the class names that it was trained with.
 
     Args:
-        net: maps [batch, *shape] to logits [batch, num_classes] and has ``features(x)``; for two classes it may
-            return one number per sample, the logit of class 1.
+        net: maps [batch, *shape] to logits [batch, num_classes] and has ``features(x)``; for two classes it
+            may return one number per sample, the logit of class 1.
         class_names: one per logit.
     """
 

@@ -89,12 +89,12 @@ def _check_probabilities(p: Tensor, sums_to_one: bool) -> None:
     sums = p.float().reshape(len(p), -1).sum(1)
     if sums_to_one and bool(((sums - 1).abs() > ROUNDING).any()):
         raise InputError(
-            f"the classifier returned rows that sum to {float(sums.min()):.4g} ... {float(sums.max()):.4g} as "
-            "probabilities; expected 1: write output=sigmoid if each class has a probability of its own"
+            f"the classifier returned rows that sum to {float(sums.min()):.4g} ... {float(sums.max()):.4g} "
+            "as probabilities; expected 1: write output=sigmoid if each class has a probability of its own"
         )
-    if not sums_to_one and p.ndim == 2 and p.shape[1] > 1 and len(p) >= ENOUGH:
-        if bool(((sums - 1).abs() <= ROUNDING).all()):
-            raise InputError(
-                f"the classifier returned {len(p)} rows that sum to 1 as output=sigmoid; expected a "
-                "probability of each class on its own: write output=probabilities for a softmax"
-            )
+    is_many = p.ndim == 2 and p.shape[1] > 1 and len(p) >= ENOUGH
+    if not sums_to_one and is_many and bool(((sums - 1).abs() <= ROUNDING).all()):
+        raise InputError(
+            f"the classifier returned {len(p)} rows that sum to 1 as output=sigmoid; expected a "
+            "probability of each class on its own: write output=probabilities for a softmax"
+        )
