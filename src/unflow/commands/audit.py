@@ -14,7 +14,7 @@ from jsonargparse import ArgumentParser
 from unflow.commands.arguments import add_batch_rows, add_run, flag_first_word
 from unflow.commands.option_groups import DataOptions, RequestOptions
 from unflow.commands.run_folders import run_folder
-from unflow.commands.sight import show_parts, show_voter
+from unflow.commands.sight import Findings
 from unflow.data import LabelledData
 from unflow.disk.bundle import check_local
 from unflow.energies import check_classes
@@ -134,8 +134,9 @@ def run(
     guide = None if request.energy is None else guide_of(request.energy)
     lineage = lineage_of(model)
     held_out, training = rows.parts("held_out", "train")
-    show_classifiers(before, target, referee, classes, held_out, seed)
-    show_parts("audit", {"held_out": held_out, "train": training})
+    findings = Findings("audit")
+    add_classifiers(findings, before, target, referee, classes, held_out, seed)
+    findings.add_parts({"held_out": held_out, "train": training})
     record = {
         "command": "audit",
         "model": str(model),
@@ -180,6 +181,7 @@ def run(
             attacks=attacks if attack else None,
             strengths=others,
         )
+        findings.say()
         print_audit(result.as_dict())
         print("\n".join(["", *format_guards(result.as_dict()), "", *result.verdict(), ""]))
         print(f"audit:  {out / 'audit.json'}")
@@ -192,7 +194,8 @@ def run(
     return 1 if failures else 0
 
 
-def show_classifiers(
+def add_classifiers(
+    findings: Findings,
     model: GenerativeModel,
     target: Target | None,
     judge: Classifier,
@@ -200,7 +203,7 @@ def show_classifiers(
     held_out: LabelledData,
     seed: int,
 ) -> None:
-    """Print the classes that the guide and the judge give to the original's samples, and what is wrong.
+    """Add the classes that the guide and the judge give to the original's samples, and what is wrong.
 
     Raises:
         InputError: as ``unlearning.sight.inspect`` and ``compare_names``.
@@ -208,9 +211,9 @@ def show_classifiers(
     x = draw_for_sight(model, seed)
     guide = None if target is None else find_guide(target.energy)
     if guide is not None:
-        show_voter("audit", guide, x, held_out, of="the original")
+        findings.add_voter(guide, x, held_out, of="the original")
     named = [] if guide is None or guide.is_score else [(guide.who, guide.names)]
-    show_voter("audit", judge_voter(judge, classes), x, held_out, named, of="the original")
+    findings.add_voter(judge_voter(judge, classes), x, held_out, named, of="the original")
 
 
 def cost_of(lineage: dict[str, Any], model: GenerativeModel, guide: str | None) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from jsonargparse import ArgumentParser
 from unflow.commands.arguments import add_run
 from unflow.commands.option_groups import DataOptions
 from unflow.commands.run_folders import run_folder
-from unflow.commands.sight import show_parts, show_voter
+from unflow.commands.sight import Findings
 from unflow.data.parts import name_class
 from unflow.disk import bundle
 from unflow.evidence.auditing.judge_training import FIRST, SECOND, train_judges
@@ -62,9 +62,10 @@ def run(
         "aside": aside,
         "seed": seed,
     }
-    show_parts("judge", {"judge": seen, "held_out": held_out})
+    findings = Findings("judge")
+    findings.add_parts({"judge": seen, "held_out": held_out})
     if known is not None:
-        show_voter("judge", judge_voter(known, who="guide"), held_out.x, held_out, of="the held-out part")
+        findings.add_voter(judge_voter(known, who="guide"), held_out.x, held_out, of="the held-out part")
     with run_folder(out, record):
         found = train_judges(seen, held_out, out, method=method, seed=seed, guide=known, device=device)
     for name in (FIRST, SECOND):
@@ -76,19 +77,19 @@ def run(
         trained = bundle.load_classifier(out / name)
         named = [] if known is None else [("guide", known.class_names)]
         voter = judge_voter(trained, who=f"{name} judge")
-        show_voter("judge", voter, held_out.x, held_out, named, of="the held-out part")
+        findings.add_voter(voter, held_out.x, held_out, named, of="the held-out part")
         if judge["confusions"]:
             print(f"{name}: confuses most {describe_confusions(judge['confusions'], held_out.class_names)}")
         if judge["disagreement_with_guide"] is not None:
             print(f"{name}: disagrees with the guide on {judge['disagreement_with_guide']:.2%}")
     print(f"the judges disagree with each other on {found['disagreement']:.2%}")
+    findings.say()
     print(f"judges: {out}")
 
 
 def describe_confusions(found: Sequence[Mapping[str, Any]], names: Sequence[str]) -> str:
-    """Return "4 (deer) with 7 (horse) (3.2 %)" and so on: a class, the judged class, the share of the class."""
-    return ", ".join(
-        f"{name_class(each['label'], names)} with {name_class(each['judged'], names)} "
-        f"({100 * each['share']:.1f} %)"
-        for each in found
+    """Return "4 (deer) with 7 (horse) (3.2 %)": a class, the class that is judged instead, and the share."""
+    pairs = (
+        (*(name_class(each[key], names) for key in ("label", "judged")), each["share"]) for each in found
     )
+    return ", ".join(f"{label} with {judged} ({100 * share:.1f} %)" for label, judged, share in pairs)

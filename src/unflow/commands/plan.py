@@ -12,7 +12,7 @@ from jsonargparse import ArgumentParser
 
 from unflow.commands.arguments import add_batch_rows, add_run, list_methods
 from unflow.commands.option_groups import DataOptions, ModelOptions, RequestOptions, TrainingOptions
-from unflow.commands.sight import show_guide
+from unflow.commands.sight import Findings
 from unflow.data import LabelledData
 from unflow.ground.errors import InputError, choose
 from unflow.ground.files import write_json
@@ -64,7 +64,8 @@ def run(
         check_folder(out.parent)
     request = request.with_numbers(rows)
     target = request.target(original.load(request.trust_code))
-    show_guide("plan", target, seed, load_labelled(rows))
+    findings = Findings("plan")
+    findings.add_guide(target, seed, load_labelled(rows))
     found = plan(
         target,
         chosen,
@@ -75,6 +76,7 @@ def run(
         adapters=computing.adapters,
         one_label=computing.one_label,
     )
+    findings.say()
     print("\n".join(format_plan(found)))
     if out is not None:
         out.parent.mkdir(parents=True, exist_ok=True)

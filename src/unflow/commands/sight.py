@@ -1,4 +1,4 @@
-"""Print what the guide and the judge of a command see, and warnings, before anything is trained."""
+"""Lines about what the guide and the judge of a command see, and warnings; said once nothing is refused."""
 
 from __future__ import annotations
 
@@ -13,64 +13,73 @@ from unflow.data.parts import find_in_parts
 from unflow.energies import Energy
 from unflow.energies.base import evaluate
 from unflow.target import Target
-from unflow.unlearning.sight import Sight, Voter, compare_names, draw_for_sight, find_guide, inspect
+from unflow.unlearning.sight import Voter, compare_names, draw_for_sight, find_guide, inspect
 
 
-def show_guide(command: str, target: Target, seed: int, labelled: LabelledData | None = None) -> None:
-    """Print the classes that the guide of a request gives to the model's samples, and what is wrong with it.
-
-    Raises:
-        InputError: as ``inspect`` and ``compare_names``.
-    """
-    x = draw_for_sight(target.model, seed)
-    guide = find_guide(target.energy)
-    if guide is None:
-        print_lines(command, [_describe_energy(target.energy, x)], [])
-        return
-    show_voter(command, guide, x, labelled)
-
-
-def show_voter(
-    command: str,
-    voter: Voter,
-    x: Tensor,
-    labelled: LabelledData | None = None,
-    others: Sequence[tuple[str, Sequence[str] | None]] = (),
-    of: str = "the model",
-) -> None:
-    """Print the classes that a classifier gives to samples, and what is wrong with it.
+class Findings:
+    """Lines and warnings of a command, kept until ``say``: a refusal is one sentence, with nothing before it.
 
     Args:
         command: its name, for warnings.
-        voter: the classifier.
-        x: samples.
-        labelled: real samples for the accuracy.
-        others: other classifiers, with their class names.
-        of: the origin of the samples, in words.
-
-    Raises:
-        InputError: as ``inspect`` and ``compare_names``.
     """
-    data = [] if labelled is None else [("data", labelled.class_names)]
-    named = [] if voter.is_score else [(voter.who, voter.names), *others, *data]
-    differences = compare_names(named, voter.forget)
-    found: Sight = inspect(voter, x, labelled, of)
-    print_lines(command, [found.line], [*differences, *found.warnings])
 
+    def __init__(self, command: str) -> None:
+        self.command = command
+        self.lines: list[str] = []
+        self.warnings: list[str] = []
 
-def show_parts(command: str, parts: Mapping[str, LabelledData]) -> None:
-    """Print what makes the parts of a split unfit for training or statistics, as warnings."""
-    print_lines(command, [], find_in_parts(parts))
+    def say(self) -> None:
+        """Print the lines, and the warnings on standard error, once; only the first of several processes."""
+        if is_first_process():
+            for line in self.lines:
+                print(line, flush=True)
+            for warning in dict.fromkeys(self.warnings):
+                print(f"unflow {self.command}: warning: {warning}", file=sys.stderr)
+        self.lines, self.warnings = [], []
 
+    def add_guide(self, target: Target, seed: int, labelled: LabelledData | None = None) -> None:
+        """Add the classes that the guide of a request gives to the model's samples, and its faults.
 
-def print_lines(command: str, lines: Sequence[str], warnings: Sequence[str]) -> None:
-    """Print lines, and warnings on standard error; only in the first process of several."""
-    if not is_first_process():
-        return
-    for line in lines:
-        print(line)
-    for warning in warnings:
-        print(f"unflow {command}: warning: {warning}", file=sys.stderr)
+        Raises:
+            InputError: as ``inspect`` and ``compare_names``.
+        """
+        x = draw_for_sight(target.model, seed)
+        guide = find_guide(target.energy)
+        if guide is None:
+            self.lines.append(_describe_energy(target.energy, x))
+        else:
+            self.add_voter(guide, x, labelled)
+
+    def add_voter(
+        self,
+        voter: Voter,
+        x: Tensor,
+        labelled: LabelledData | None = None,
+        others: Sequence[tuple[str, Sequence[str] | None]] = (),
+        of: str = "the model",
+    ) -> None:
+        """Add the classes that a classifier gives to samples, and what is wrong with it.
+
+        Args:
+            voter: the classifier.
+            x: samples.
+            labelled: real samples for the accuracy.
+            others: other classifiers, with their class names.
+            of: the origin of the samples, in words.
+
+        Raises:
+            InputError: as ``inspect`` and ``compare_names``.
+        """
+        data = [] if labelled is None else [("data", labelled.class_names)]
+        named = [] if voter.is_score else [(voter.who, voter.names), *others, *data]
+        self.warnings += compare_names(named, voter.forget)
+        found = inspect(voter, x, labelled, of)
+        self.lines.append(found.line)
+        self.warnings += found.warnings
+
+    def add_parts(self, parts: Mapping[str, LabelledData]) -> None:
+        """Add what makes the parts of a split unfit for training or statistics."""
+        self.warnings += find_in_parts(parts)
 
 
 def _describe_energy(energy: Energy, x: Tensor) -> str:

@@ -12,7 +12,7 @@ from unflow.commands.arguments import add_batch_rows, add_run, add_settings, fla
 from unflow.commands.loggers import Logger, make_loggers
 from unflow.commands.option_groups import DataOptions, ModelOptions, RequestOptions, TrainingOptions
 from unflow.commands.run_folders import run_folder
-from unflow.commands.sight import show_guide
+from unflow.commands.sight import Findings
 from unflow.data import LabelledData
 from unflow.foreign import family_of, list_energy_data, load_model
 from unflow.ground.errors import InputError
@@ -78,8 +78,9 @@ def run(
     target = request.target(model, is_read="target" in reads)
     check_teacher(settings, target, method, retrained)
     data, labelled = load_samples(settings, target, request, rows, method, retrained)
+    findings = Findings("unlearn")
     if request.energy is not None:
-        show_guide("unlearn", target, seed, labelled)
+        findings.add_guide(target, seed, labelled)
     record = {
         "command": "unlearn",
         "model": str(original.source),
@@ -105,7 +106,9 @@ def run(
             train_only=computing.patterns,
             adapters=computing.adapters,
             one_label=computing.one_label,
+            on_step=lambda _: findings.say(),
         )
+        findings.say()
     if is_first_process():
         print(f"model: {out} ({result.lineage['seconds']:.1f} s)")
 

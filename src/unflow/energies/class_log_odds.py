@@ -11,8 +11,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from unflow.energies.base import Energy, check_margin, frozen
-from unflow.energies.outputs import check_logits, logits_of_classes
 from unflow.ground.errors import InputError
+from unflow.ground.logits import check_logits, logits_of_classes
 
 
 class ClassLogOdds(Energy):

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from unflow.energies.base import frozen
 from unflow.energies.fingerprint import fingerprint
 from unflow.energies.opaque import FLOOR, Opaque, binary_probabilities, check_floor, log_probabilities
-from unflow.energies.outputs import check_logits, logits_of_classes
 from unflow.ground.errors import InputError, explain
+from unflow.ground.logits import check_logits, logits_of_classes
 from unflow.ground.plugins import import_optional
 
 EXTRA = "onnx"

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from unflow.energies.base import Energy
 from unflow.energies.class_log_odds import ClassLogOdds
-from unflow.energies.outputs import ROUNDING
 from unflow.ground.errors import InputError
+from unflow.ground.logits import ROUNDING
 
 FLOOR = 1e-6
 """Smaller probabilities count as this one: log-odds of 13.8 nats, more than any useful margin."""

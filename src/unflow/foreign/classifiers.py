@@ -6,7 +6,6 @@ import torch
 from torch import Tensor
 
 from unflow.disk import bundle
-from unflow.energies.outputs import check_logits, logits_of_classes
 from unflow.foreign.specification import (
     Readers,
     Source,
@@ -17,6 +16,7 @@ from unflow.foreign.specification import (
     read_shape,
 )
 from unflow.ground.errors import InputError, convert_errors
+from unflow.ground.logits import check_logits, logits_of_classes
 from unflow.ground.streams import stream
 from unflow.models import GenerativeModel
 from unflow.models.classifier import Classifier

@@ -9,9 +9,9 @@ import torch.nn.functional as nnf
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from unflow.energies.outputs import logits_of_classes
 from unflow.ground.batches import in_batches
 from unflow.ground.errors import InputError
+from unflow.ground.logits import logits_of_classes
 from unflow.nets import build_net, net_config
 from unflow.nets.modes import evaluating
 

@@ -8,8 +8,8 @@ from typing import Any, Literal, cast, get_args
 import torch
 from torch import Tensor, nn
 
-from unflow.energies.outputs import ENOUGH, ROUNDING, logits_of_classes
 from unflow.ground.errors import InputError
+from unflow.ground.logits import ENOUGH, ROUNDING, logits_of_classes
 from unflow.nets.adapters import Wrapper, read_by_last_linear
 from unflow.nets.description import net_config
 

@@ -13,9 +13,9 @@ from unflow.data import LabelledData
 from unflow.data.parts import name_class
 from unflow.energies import ClassLogOdds, Energy, EstimatorLogOdds, ScoreLogOdds
 from unflow.energies.opaque import Opaque
-from unflow.energies.outputs import check_logits
 from unflow.ground.batches import in_batches
 from unflow.ground.errors import InputError
+from unflow.ground.logits import check_logits
 from unflow.ground.streams import Stream, stream
 from unflow.models import GenerativeModel
 from unflow.models.classifier import Classifier
@@ -136,7 +136,7 @@ def inspect(voter: Voter, x: Tensor, labelled: LabelledData | None = None, of: s
 
 def list_shares(shares: Sequence[float], voter: Voter) -> str:
     """Return "0 (airplane) 9.8 %, 1 (automobile) 10.2 %"; the rarest of many classes are summed up."""
-    shown = range(len(shares))
+    shown = list(range(len(shares)))
     if len(shares) > LISTED:
         common = sorted(shown, key=lambda k: -shares[k])
         shown = sorted({*voter.forget, *common[: LISTED - 2]})
@@ -201,7 +201,7 @@ def _measure(voter: Voter, labelled: LabelledData) -> tuple[float, list[str]]:
 def check_order(predicted: Tensor, labels: Tensor, voter: Voter, names: Sequence[str]) -> None:
     """Raise InputError if a classifier gives the samples of some classes to each other's numbers."""
     goes: dict[int, int] = {}
-    for k in labels.unique().tolist():
+    for k in sorted(set(labels.tolist())):
         given = predicted[labels == k]
         most = int(given.mode().values)
         if len(given) >= FEW and float((given == most).double().mean()) >= MOSTLY:

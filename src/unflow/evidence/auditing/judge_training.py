@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from unflow.data import LabelledData
@@ -89,14 +89,11 @@ def train_judges(
 
 
 def list_confusions(judged: Tensor, held_out: LabelledData, most: int = 3) -> list[dict[str, Any]]:
-    """Return the pairs of classes that are confused most: label, judged class, share of the label, samples."""
+    """Return the classes that are confused most: label, judged class, share of the label, samples."""
     wrong = judged != held_out.labels
-    pairs, counts = torch.stack([held_out.labels[wrong], judged[wrong]], 1).unique(dim=0, return_counts=True)
+    pairs = Counter(zip(held_out.labels[wrong].tolist(), judged[wrong].tolist(), strict=True))
     sizes = held_out.labels.bincount()
-    found = [
-        {"label": a, "judged": b, "share": n / int(sizes[a]), "n": n}
-        for (a, b), n in zip(pairs.tolist(), counts.tolist(), strict=True)
-    ]
+    found = [{"label": a, "judged": b, "share": n / int(sizes[a]), "n": n} for (a, b), n in pairs.items()]
     return sorted(found, key=lambda each: -each["share"])[:most]
 
 
