@@ -32,8 +32,8 @@ def number_classes(
     """
     if names is None or is_anonymous(names):
         raise InputError(
-            f"got --forget {forget!r}, and {owner} names no classes; expected classes like 3 or 3,5: write "
-            "their numbers"
+            f"got --forget {forget!r}, and neither a classifier nor labelled data have class names; expected "
+            "classes like 3 or 3,5: write their numbers"
         )
     if isinstance(forget, str):
         whole = _find(forget, names)

@@ -21,6 +21,7 @@ from unflow.target import Target
 from unflow.training.compute import Compute, Precision, check_device
 from unflow.training.low_rank import LowRank
 from unflow.training.originals.base_models import load_parts, load_rows
+from unflow.unlearning.sight import is_anonymous
 
 
 @dataclass(frozen=True)
@@ -117,9 +118,9 @@ class RequestOptions(OptionGroup):
             return self
         names = None if self.energy is None else list_class_names(self.specification, self.trust_code)
         owner = "the guide"
-        if names is None and judge is not None:
+        if is_anonymous(names) and judge is not None:
             names, owner = list(judge), "the judge"
-        if names is None and rows.data is not None:
+        if is_anonymous(names) and rows.data is not None:
             names, owner = rows.part("train").class_names, f"the data {rows.data}"
         return replace(self, forget=",".join(map(str, number_classes(self.forget, names, owner))))
 

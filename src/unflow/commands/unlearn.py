@@ -101,7 +101,7 @@ def run(
             name=method,
             data=data,
             teacher=retrained,
-            guide_data=list_energy_data(request.specification),
+            guide_data=() if request.energy is None else list_energy_data(request.specification),
             compute=computing.compute(devices, make_loggers(logger, out)),
             train_only=computing.patterns,
             adapters=computing.adapters,

@@ -56,6 +56,7 @@ def find_probabilities(outputs: Tensor) -> str | None:
     one_sum = columns.shape[1] > 1 and bool(((sums - total).abs() <= ROUNDING * total).all())
     if one_sum and abs(total - 1) <= ROUNDING:
         return "rows in [0, 1] that sum to 1"
-    if one_sum and is_many and total > 0 and bool((columns != columns[:1]).any()):
+    is_spread = float((columns > 0).sum(1).double().median()) >= 2  # 9 x one-hot are logits of a rule
+    if one_sum and is_many and is_spread and bool((columns != columns[:1]).any()):
         return f"rows of numbers >= 0 that all sum to {total:.4g}"
     return f"only numbers in [0, 1] (at most {most:.3g})" if is_many and most <= 1 else None

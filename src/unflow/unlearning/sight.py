@@ -301,9 +301,9 @@ def _compare_two(
     return None
 
 
-def is_anonymous(names: Sequence[str]) -> bool:
-    """Return whether the names of classes are only their numbers."""
-    return [str(name) for name in names] == [str(k) for k in range(len(names))]
+def is_anonymous(names: Sequence[str] | None) -> bool:
+    """Return whether classes have no names, or only their numbers."""
+    return names is None or [str(name) for name in names] == [str(k) for k in range(len(names))]
 
 
 def plain_name(name: str) -> str:
