@@ -65,7 +65,7 @@ def test_an_energy_of_undeclared_probabilities_is_refused_in_every_evaluation(la
 
 
 def test_it_is_rebuilt_from_its_description_and_in_a_bundle(tmp_path: Path) -> None:
-    net = new_net({"net": "mlp", "shape": [4], "outputs": 3, "width": 8, "depth": 1}, 0)
+    net = new_net({"net": "mlp", "shape": [4], "outputs": 3, "width": 8, "depth": 1, "num_times": 0}, 0)
     again = build_net(OutputsAs(net, "sigmoid").config)
     assert isinstance(again, OutputsAs)
     assert again.output == "sigmoid"
