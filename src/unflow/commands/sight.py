@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
-from unflow.commands.run_folders import is_first_process
 from unflow.data import LabelledData
 from unflow.data.parts import find_in_parts
 from unflow.energies import Energy
 from unflow.energies.base import evaluate
+from unflow.ground.locks import is_first_process
 from unflow.target import Target
 from unflow.unlearning.sight import Voter, compare_names, draw_for_sight, find_guide, inspect
 
