@@ -108,8 +108,10 @@ def list_class_names(energy: str | Specification, trust_code: bool = False) -> l
         InputError: as ``load_energy``.
     """
     spec = parse_energy(energy)
+    if spec.kind == "classifier" and _is_bundle(spec):
+        return load_classifier(spec.source, trust_code).class_names
     if spec.kind == "classifier":
-        return load_classifier(guide_of(spec) or spec, trust_code).class_names
+        return spec.options["names"].split("/") if "names" in spec.options else None
     return list_labels(spec, trust_code) if spec.kind == "estimator" else None
 
 
