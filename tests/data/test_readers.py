@@ -99,7 +99,7 @@ def write_mnist(folder: Path, ending: str = ".gz", **changed: Any) -> dict[str, 
 def test_mnist_is_train_then_test_in_their_order(ending: str, tmp_path: Path) -> None:
     parts = write_mnist(tmp_path, ending)
     data = mnist(tmp_path)
-    assert data.name == "mnist"
+    assert data.name == f"{tmp_path.name} (not MNIST)"  # other images in files of these names
     assert data.class_names == [str(k) for k in range(10)]
     assert data.x.shape == (10, 1, 28, 28)
     assert data.x.dtype == torch.float32
@@ -144,6 +144,7 @@ def test_what_is_no_mnist_is_refused(changed: dict[str, Any], tmp_path: Path) ->
 @needs_mnist
 def test_the_real_mnist_has_its_70000_digits() -> None:
     data = mnist(SHARED / "mnist")
+    assert data.name == "mnist"
     assert data.x.shape == (70_000, 1, 28, 28)
     counts = [6903, 7877, 6990, 7141, 6824, 6313, 6876, 7293, 6825, 6958]
     assert data.labels.bincount().tolist() == counts

@@ -151,7 +151,7 @@ def test_unknown_classes_and_all_classes_are_refused(forget: list[int], message:
 @pytest.mark.parametrize("net", [nn.Flatten(0), nn.Unflatten(0, (1, -1))], ids=["flat", "three"])
 def test_logits_of_the_wrong_shape_are_refused(net: nn.Module) -> None:
     with pytest.raises(InputError, match=r"classifier returned shape .*num_classes\] logits"):
-        ClassLogOdds(net, [0])(X)
+        ClassLogOdds(net, [0])(X.expand(-1, 2))
 
 
 # The algebra

@@ -287,7 +287,7 @@ def test_probabilities_and_logits_of_one_model_are_one_energy(tmp_path: Path) ->
     path = onnx_file(tmp_path, linear_onnx(WEIGHT.numpy(), then="Softmax"))
     energy = OnnxLogOdds(path, [1], 2.0, "probabilities")
     torch.testing.assert_close(energy(X), reference([1], 2.0)(X))
-    with pytest.raises(InputError, match=r"60 rows in \[0, 1\] that sum to 1 as logits.*output='probabil"):
+    with pytest.raises(InputError, match=r"rows in \[0, 1\] that sum to 1 for 60 .*output=probabil"):
         OnnxLogOdds(path, [1])(X)
     logits = onnx_file(tmp_path, linear_onnx(WEIGHT.numpy()))
     with pytest.raises(InputError, match=r"as probabilities; expected rows in \[0, 1\] that sum to 1"):

@@ -14,6 +14,8 @@ from jsonargparse import ArgumentParser
 from unflow.commands.arguments import add_batch_rows, add_run, flag_first_word
 from unflow.commands.option_groups import DataOptions, RequestOptions
 from unflow.commands.run_folders import run_folder
+from unflow.commands.sight import Findings
+from unflow.data import LabelledData
 from unflow.disk.bundle import check_local
 from unflow.energies import check_classes
 from unflow.evidence.auditing import (
@@ -35,6 +37,9 @@ from unflow.foreign import guide_behind, guide_of, lineage_of, load_classifier_f
 from unflow.ground.errors import InputError
 from unflow.ground.streams import check_seed
 from unflow.models import GenerativeModel
+from unflow.models.classifier import Classifier
+from unflow.target import Target
+from unflow.unlearning.sight import draw_for_sight, find_guide, judge_voter
 
 DEFAULT = Attacks()
 _SAME = (
@@ -110,13 +115,17 @@ def run(
         raise InputError(f"got n={n}; expected 100 or more samples per row")
     if not 0 < resolve < 100:
         raise InputError(f"got --resolve {resolve}; expected points of forget rate in (0, 100), like 0.5")
-    classes, trust_code = request.require_classes("the judge"), request.trust_code
+    if request.forget is None:
+        request.require_classes("the judge")
+    trust_code = request.trust_code
     gates = [Gate.parse(text) for text in fail_if.split(",")] if fail_if is not None else []
     judge, second_judge = judge_folders(judge, second_judge)
     load = partial(load_whole, autoencoder=autoencoder, trust_code=trust_code)
     before = load(original)
     referee = load_classifier_for(before, judge, trust_code)
     second = None if second_judge is None else load_classifier_for(before, second_judge, trust_code)
+    request = request.with_numbers(rows, referee.class_names)
+    classes = request.require_classes("the judge")
     check_classes(classes, referee.num_classes)
     after = load(model)
     others = models_by_strength(model, strengths.split(","), load) if strengths else None
@@ -125,6 +134,9 @@ def run(
     guide = None if request.energy is None else guide_of(request.energy)
     lineage = lineage_of(model)
     held_out, training = rows.parts("held_out", "train")
+    findings = Findings("audit")
+    add_classifiers(findings, before, target, referee, classes, held_out, seed)
+    findings.add_parts({"held_out": held_out, "train": training})
     record = {
         "command": "audit",
         "model": str(model),
@@ -169,6 +181,7 @@ def run(
             attacks=attacks if attack else None,
             strengths=others,
         )
+        findings.say()
         print_audit(result.as_dict())
         print("\n".join(["", *format_guards(result.as_dict()), "", *result.verdict(), ""]))
         print(f"audit:  {out / 'audit.json'}")
@@ -179,6 +192,28 @@ def run(
     for failure in failures:
         print(f"failed: {failure}")
     return 1 if failures else 0
+
+
+def add_classifiers(
+    findings: Findings,
+    model: GenerativeModel,
+    target: Target | None,
+    judge: Classifier,
+    classes: Sequence[int],
+    held_out: LabelledData,
+    seed: int,
+) -> None:
+    """Add the classes that the guide and the judge give to the original's samples, and what is wrong.
+
+    Raises:
+        InputError: as ``unlearning.sight.inspect`` and ``compare_names``.
+    """
+    x = draw_for_sight(model, seed)
+    guide = None if target is None else find_guide(target.energy)
+    if guide is not None:
+        findings.add_voter(guide, x, held_out, of="the original")
+    named = [] if guide is None or guide.is_score else [(guide.who, guide.names)]
+    findings.add_voter(judge_voter(judge, classes), x, held_out, named, of="the original")
 
 
 def cost_of(lineage: dict[str, Any], model: GenerativeModel, guide: str | None) -> dict[str, Any]:

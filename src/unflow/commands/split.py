@@ -10,6 +10,7 @@ from jsonargparse import ArgumentParser
 
 from unflow.commands.arguments import add_run
 from unflow.commands.option_groups import DataOptions
+from unflow.commands.sight import Findings
 from unflow.data import Split, read_split, split_data, write_split
 from unflow.ground.errors import InputError
 from unflow.ground.locks import lock_file
@@ -43,6 +44,9 @@ def run(
             write_split(split, data, out)
     elif not _is_same(read_split(out), split):
         raise InputError(f"{out} holds another split; expected a new file: choose another --out")
+    findings = Findings("split")
+    findings.add_parts({name: data.rows(part) for name, part in split.parts.items()})
+    findings.say()
     print(", ".join(f"{name} {len(part)}" for name, part in split.parts.items()))
     print(f"split: {out}")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import math
 import struct
 import zlib
@@ -21,6 +22,8 @@ _GZIP = b"\x1f\x8b"
 _UNSIGNED_BYTES = 0x08
 MAX_AXES, MAX_RATIO = 8, 1100
 """Axes of an array, and how much smaller than its content a gzip file can be."""
+_MNIST = {60_000: 0xB1C08A0A7A70B37D, 10_000: 0x633F3E1A2F5E669B}
+"""Images in a part of MNIST -> the sum of the hashes of its labelled images, which no order changes."""
 
 
 def read_idx(path: str | Path) -> Tensor:
@@ -94,7 +97,8 @@ def mnist(folder: str | Path) -> LabelledData:
 
     The four files by LeCun, Cortes and Burges, ``train-images-idx3-ubyte`` and so on, are read plain or gzip.
     Their order is kept; some copies are sorted by label. They have no licence text and are usually
-    redistributed under CC BY-SA 3.0.
+    redistributed under CC BY-SA 3.0. Other images in files of these names, such as Fashion-MNIST, are read as
+    well, and are named after their folder.
 
     Raises:
         InputError: if a file is missing or damaged, or does not hold digits.
@@ -102,7 +106,21 @@ def mnist(folder: str | Path) -> LabelledData:
     parts = [_read_digits(Path(folder), part) for part in ("train", "t10k")]
     x = from_bytes(torch.cat([images for images, _ in parts]).unsqueeze(1))
     labels = torch.cat([labels for _, labels in parts]).long()
-    return LabelledData("mnist", x, labels, [str(k) for k in range(10)])
+    is_mnist = all(_is_of_mnist(*part) for part in parts) and len(labels) == sum(_MNIST)
+    name = "mnist" if is_mnist else f"{Path(folder).resolve().name} (not MNIST)"
+    return LabelledData(name, x, labels, [str(k) for k in range(10)])
+
+
+def _is_of_mnist(images: Tensor, labels: Tensor) -> bool:
+    """Return whether labelled images are a part of MNIST, in any order."""
+    return len(images) in _MNIST and _sum_hashes(images, labels) == _MNIST[len(images)]
+
+
+def _sum_hashes(images: Tensor, labels: Tensor) -> int:
+    """Return the sum, modulo 2^64, of a hash of each image with its label."""
+    rows = np.concatenate([labels.numpy()[:, None], images.flatten(1).numpy()], axis=1)
+    hashes = (hashlib.blake2b(row.tobytes(), digest_size=8).digest() for row in rows)
+    return sum(int.from_bytes(digest, "big") for digest in hashes) % 2**64
 
 
 def _read_digits(folder: Path, part: str) -> tuple[Tensor, Tensor]:

@@ -13,8 +13,9 @@ from torch import Tensor, nn
 
 from unflow.energies.base import frozen
 from unflow.energies.fingerprint import fingerprint
-from unflow.energies.opaque import FLOOR, Opaque, binary_logits, check_floor, log_probabilities
+from unflow.energies.opaque import FLOOR, Opaque, check_floor, log_probabilities
 from unflow.ground.errors import InputError
+from unflow.ground.logits import binary_logits
 
 Output = Literal["predict_proba", "decision_function"]
 

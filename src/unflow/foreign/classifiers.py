@@ -16,13 +16,15 @@ from unflow.foreign.specification import (
     read_shape,
 )
 from unflow.ground.errors import InputError, convert_errors
+from unflow.ground.logits import check_logits, logits_of_classes
 from unflow.ground.streams import stream
 from unflow.models import GenerativeModel
 from unflow.models.classifier import Classifier
 from unflow.models.probe import undisturbed
-from unflow.nets import ReadsAs, WritesAs
+from unflow.nets import OutputsAs, ReadsAs, WritesAs
 from unflow.nets.dtypes import check_fits
 from unflow.nets.modes import evaluating
+from unflow.nets.outputs import read_output
 
 
 def load_classifier(text: Source, trust_code: bool = False, x: Tensor | None = None) -> Classifier:
@@ -31,7 +33,8 @@ def load_classifier(text: Source, trust_code: bool = False, x: Tensor | None = N
     Args:
         text: folder, ``pretrained:org/name@revision``, or a specification like
             ``classifier:my_pkg.judges:build@judge.safetensors,range=0:1,shape=784``;
-            ``names=cat/dog`` names its classes.
+            ``names=cat/dog`` names its classes; ``output=probabilities`` (a softmax) or ``output=sigmoid``
+            converts probabilities to logits.
         trust_code: as ``bundle.load``.
         x: samples on which the classes are counted; None: zeros of the declared shape.
 
@@ -93,6 +96,7 @@ def check_reads(classifier: Classifier, model: GenerativeModel) -> None:
             f"the classifier returned {found} for 2 samples; expected logits {list(shape)}: name a "
             "function whose network returns them, and its classes by names=cat/dog"
         )
+    check_logits(logits)
 
 
 def _build_classifier(spec: Specification, x: Tensor | None) -> Classifier:
@@ -102,19 +106,21 @@ def _build_classifier(spec: Specification, x: Tensor | None) -> Classifier:
         "axes": str,
         "key": str,
         "names": lambda text: text.split("/"),
+        "output": read_output,
     }
     ours, theirs = spec.take(known)
-    net = ReadsAs(
+    reads = ReadsAs(
         spec.build_network(theirs, ours.get("key"), known),
         ours.get("range"),
         ours.get("shape"),
         ours.get("axes"),
     )
-    return Classifier(net, ours.get("names") or _number_classes(net, spec, x)).eval()
+    net = OutputsAs(reads, ours["output"]) if "output" in ours else reads
+    return Classifier(net, ours.get("names") or _number_classes(reads, spec, x)).eval()
 
 
 def _number_classes(net: ReadsAs, spec: Specification, x: Tensor | None) -> list[str]:
-    """Return the class numbers as class names: one for each logit that the network returns."""
+    """Return the class numbers as class names: one for each logit that the network returns, two for one."""
     if x is None and net.shape is None:
         raise InputError(
             f"got {spec.source}, whose classes cannot be counted without samples; expected their names or "
@@ -128,6 +134,8 @@ def _number_classes(net: ReadsAs, spec: Specification, x: Tensor | None) -> list
         logits = (
             net(x.to(weight.device)) if x is not None else net.net(weight.new_zeros(2, *(net.shape or ())))
         )
+    if isinstance(logits, Tensor):
+        logits = logits_of_classes(logits)
     if not isinstance(logits, Tensor) or logits.ndim != 2:
         found = list(logits.shape) if isinstance(logits, Tensor) else f"a {type(logits).__name__}"
         raise InputError(

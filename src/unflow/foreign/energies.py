@@ -10,8 +10,8 @@ from torch import nn
 
 from unflow.disk.bundle import CONFIG, is_on_hub
 from unflow.energies import BlackBox, ClassLogOdds, Energy, OnnxLogOdds, ScoreLogOdds, check_classes
-from unflow.foreign.classifiers import check_range, load_classifier_for
-from unflow.foreign.estimators import build_estimator_energy
+from unflow.foreign.classifiers import check_range, load_classifier, load_classifier_for
+from unflow.foreign.estimators import build_estimator_energy, list_labels
 from unflow.foreign.images import build_image_energy
 from unflow.foreign.plugins import EnergyBuilder, EnergyRequest, make_builder
 from unflow.foreign.specification import KINDS, Specification, parse_specification, read_range, read_shape
@@ -99,6 +99,20 @@ def _is_bundle(spec: Specification) -> bool:
     """Return whether a specification names the bundle of a classifier."""
     plain = not spec.options and spec.weights is None
     return plain and (is_on_hub(spec.source) or Path(spec.source).exists())
+
+
+def list_class_names(energy: str | Specification, trust_code: bool = False) -> list[str] | None:
+    """Return the names of the classes that an energy distinguishes; None where it has none.
+
+    Raises:
+        InputError: as ``load_energy``.
+    """
+    spec = parse_energy(energy)
+    if spec.kind == "classifier" and _is_bundle(spec):
+        return load_classifier(spec.source, trust_code).class_names
+    if spec.kind == "classifier":
+        return spec.options["names"].split("/") if "names" in spec.options else None
+    return list_labels(spec, trust_code) if spec.kind == "estimator" else None
 
 
 def guide_behind(energy: Energy | None) -> Classifier | None:

@@ -83,6 +83,8 @@ class Stream(IntEnum):
     """Batches of the relearning attack."""
     PROBE = 130
     """Latents and directions of the probe that precedes each training and audit."""
+    SIGHT = 140
+    """Samples, and labelled rows, on which a guide or judge is inspected before a command."""
 
 
 def stream(seed: int, *path: int) -> torch.Generator:

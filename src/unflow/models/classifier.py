@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from unflow.ground.batches import in_batches
 from unflow.ground.errors import InputError, shorten
+from unflow.ground.logits import logits_of_classes
 from unflow.nets import build_net, net_config
 from unflow.nets.modes import evaluating
 
@@ -19,7 +20,8 @@ class Classifier(nn.Module):
     """A network with logits and features, and the class names that it was trained with.
 
     Args:
-        net: maps [batch, *shape] to logits [batch, num_classes] and has ``features(x)``.
+        net: maps [batch, *shape] to logits [batch, num_classes] and has ``features(x)``; for two classes it
+            may return one number per sample, the logit of class 1.
         class_names: one per logit.
     """
 
@@ -35,7 +37,7 @@ class Classifier(nn.Module):
     def forward(self, x: Float[Tensor, " batch *shape"]) -> Float[Tensor, " batch num_classes"]:
         """Return logits."""
         logits: Tensor = self.net(x)
-        return logits
+        return logits_of_classes(logits) if self.num_classes == 2 else logits
 
     @torch.no_grad()
     def probabilities(
@@ -131,7 +133,7 @@ class CachedJudge:
         last = self.classifier.net.last
         assert isinstance(last, nn.Module)
         logits: Tensor = last(self.features(x))
-        return logits.softmax(1)
+        return (logits_of_classes(logits) if self.num_classes == 2 else logits).softmax(1)
 
 
 def apply_affine(

@@ -25,6 +25,7 @@ from unflow.nets.description import (
 )
 from unflow.nets.dit import DIT_SIZES, DiT
 from unflow.nets.mlp import MLP
+from unflow.nets.outputs import OutputsAs
 from unflow.nets.resnet import ResNet
 from unflow.nets.unet import UNet
 from unflow.nets.velocity import AdaptedAverageVelocity, AdaptedVelocity, plain_velocity
@@ -39,6 +40,7 @@ __all__ = [
     "ConvAutoencoder",
     "ConvNet",
     "DiT",
+    "OutputsAs",
     "ReadsAs",
     "ResNet",
     "UNet",
@@ -77,6 +79,7 @@ def make_builder(kind: type[nn.Module]) -> Callable[..., nn.Module]:
 ADAPTERS: dict[str, Callable[..., nn.Module]] = {
     "reads_as": make_builder(ReadsAs),
     "writes_as": make_builder(WritesAs),
+    OutputsAs.name: make_builder(OutputsAs),
     AdaptedVelocity.name: make_builder(AdaptedVelocity),
     AdaptedAverageVelocity.name: make_builder(AdaptedAverageVelocity),
 }
