@@ -220,7 +220,7 @@ def _read_velocity(spec: Specification, known: Readers) -> tuple[dict[str, Any],
     ours, theirs = spec.take(known)
     if spec.options.get("range", ANY) != ANY:
         raise InputError(
-            f"got range={spec.options['range']} for the {spec.kind} {spec.source}; expected one that was "
+            f"got range= for the {spec.kind} {spec.source}; expected one that was "
             "trained on images in [-1, 1], as others cannot be converted: leave it out, or write range=any "
             "for latents"
         )
