@@ -15,6 +15,7 @@ import copy
 import os
 import time
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
@@ -91,7 +92,7 @@ def main() -> None:
     torch.set_num_threads(1)
     data = load_rows("digits", options.run / "split.json", "train")
     started = time.perf_counter()
-    net = train(data.x, options.seed, options.steps)
+    net: Any = train(data.x, options.seed, options.steps)
     seconds = time.perf_counter() - started
     net.config = {"builder": "digits_gan:generator", "options": {"latent": 16, "width": 256}}
     model = uf.Generator(net, (16,))

@@ -112,11 +112,11 @@ class Bench:
             fid = metrics.frechet_distance(
                 generated=study.judge.features(images), reference=study.judge.features(real.x)
             )
-            shares = [
+            own, wanted = (
                 metrics.class_counts(p.argmax(1), study.judge.num_classes)
                 for p in (probabilities, study.judge.probabilities(real.x))
-            ]
-            tv = metrics.retained_share_tv(*shares, forget)
+            )
+            tv = metrics.retained_share_tv(own, wanted, forget)
             cells += [f"{metrics.forget_rate(probabilities, forget):.2%}", f"{fid:.2f}", f"{tv:.3f}"]
         return f"| {' | '.join(cells)} |"
 

@@ -43,7 +43,8 @@ def adam(net: nn.Module, rate: float, betas: tuple[float, float] = (0.9, 0.999))
 
 def averager(net: nn.Module, decay: float) -> Callable[[], None]:
     average = copy.deepcopy(net).requires_grad_(False)
-    old, new = list(average.parameters()), list(net.parameters())
+    old: list[torch.Tensor] = list(average.parameters())
+    new: list[torch.Tensor] = list(net.parameters())
 
     def update() -> None:
         with torch.no_grad():
@@ -76,7 +77,7 @@ def bare_mean_flow(x: torch.Tensor, steps: int) -> None:
         e = torch.where(torch.rand(BATCH) < 0.5, torch.maximum(a, b), s)
         v = x1 - x0
         x_s = x0 + s[:, None, None, None] * v
-        U, dU = torch.func.jvp(net, (x_s, s, e), (v, torch.ones_like(s), torch.zeros_like(e)))
+        U, dU = torch.func.jvp(net, (x_s, s, e), (v, torch.ones_like(s), torch.zeros_like(e)))[:2]
         target = (v + (e - s)[:, None, None, None] * dU).detach()
         error = (U - target).square().flatten(1).mean(1)
         loss = (error / (error.detach() + 1e-3)).mean()

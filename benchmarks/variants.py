@@ -25,9 +25,9 @@ import yaml
 import unflow as uf
 from unflow.evidence.auditing import AuditRow, Entry, Evidence, FamilyAudit, draw_samples, target_samples
 from unflow.methods import UNLEARNERS
-from unflow.training.method import Method, Problem
+from unflow.training.method import Method
 from unflow.training.originals.base_models import load_rows
-from unflow.unlearning.unlearn import rows_read
+from unflow.unlearning.unlearn import make_problem, select_real_samples
 
 COLUMNS = (
     "forget_rate",
@@ -89,9 +89,9 @@ def main() -> None:
     print_row("exact target", audit.row(Entry("target", first)))
     for text in options.variants:
         method = change_settings(base, text)
-        real = rows_read(method, target, config["forget"], train, teacher=teacher)
-        problem = Problem(model=model, target=target, teacher=teacher, **real)
-        result = uf.fit(method, problem, seed=options.seed)
+        real = select_real_samples(method, target, config["forget"], train, teacher=teacher)
+        result = uf.fit(method, make_problem(target, real, teacher), seed=options.seed)
+        assert isinstance(result.model, uf.GenerativeModel)
         row = audit.row(Entry(options.method, draw_samples(result.model, z)))
         print_row(text or "default", row, f"{result.seconds:.1f}")
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -28,6 +29,8 @@ import unflow as uf
 
 class Decoder(nn.Module):
     """z [batch, 8] -> images [batch, 1, 8, 8] in [0, 1]."""
+
+    config: dict[str, Any]
 
     def __init__(self, width: int = 256) -> None:
         super().__init__()

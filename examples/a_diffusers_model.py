@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -32,7 +33,7 @@ from unflow.disk.diffusers import load_diffusers, save_diffusers
 def train_unet(images: torch.Tensor, steps: int, folder: Path) -> None:
     """Train by flow matching, from data (sigma = 0) to noise (sigma = 1); save network and scheduler."""
     torch.manual_seed(0)
-    unet = UNet2DModel(
+    unet: Any = UNet2DModel(
         sample_size=8,
         in_channels=1,
         out_channels=1,
@@ -53,7 +54,8 @@ def train_unet(images: torch.Tensor, steps: int, folder: Path) -> None:
         nnf.mse_loss(predicted, noise - x).backward()
         optimizer.step()
         schedule.step()
-    FlowMatchEulerDiscreteScheduler().save_pretrained(folder)
+    scheduler: Any = FlowMatchEulerDiscreteScheduler()
+    scheduler.save_pretrained(folder)
     unet.save_pretrained(folder)
 
 
@@ -74,14 +76,11 @@ def draw(folder: Path, n: int, steps: int = 20) -> torch.Tensor:
 
 def forget(folder: Path, energy: uf.energies.Energy, steps: int, bank_size: int, out: Path) -> Path:
     """Train the network's own weights to forget, and return the folder of diffusers that holds the result."""
-    method = dataclasses.replace(
-        uf.methods.UNLEARNERS["erfm_resample_prior"],
-        steps=steps,
-        batch_size=128,
-        learning_rate=1e-3,
-        bank_size=bank_size,
-    )
-    result = uf.unlearn(uf.Target(load_diffusers(folder), energy), method, out=out / "bundle")
+    row, model = uf.methods.UNLEARNERS["erfm_resample_prior"], load_diffusers(folder)
+    assert isinstance(row, uf.methods.ERFM)
+    assert isinstance(model, uf.Flow)
+    method = dataclasses.replace(row, steps=steps, batch_size=128, learning_rate=1e-3, bank_size=bank_size)
+    result = uf.unlearn(uf.Target(model, energy), method, out=out / "bundle")
     if not (out / "forgotten").exists():
         save_diffusers(result.model, out / "forgotten")
     return out / "forgotten"

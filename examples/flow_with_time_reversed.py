@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -23,6 +24,8 @@ import unflow as uf
 
 class Velocity(nn.Module):
     """(t [batch] in [0, 1000], x [batch, 2]) -> velocity towards the noise, per unit of t / 1000."""
+
+    config: dict[str, Any]
 
     def __init__(self, width: int = 128) -> None:
         super().__init__()
@@ -67,7 +70,9 @@ def forget_upper_moon(net: Velocity, energy: uf.energies.Energy, steps: int, out
     net.config = {"builder": "flow_with_time_reversed:Velocity", "options": {}}
     ours = uf.nets.AdaptedVelocity(net, (2,), "t, x", noise_at=1, time_scale=1000)
     target = uf.Target(uf.Flow(ours, (2,), steps=16), energy)
-    method = dataclasses.replace(uf.methods.UNLEARNERS["erfm_resample_prior"], steps=steps)
+    row = uf.methods.UNLEARNERS["erfm_resample_prior"]
+    assert isinstance(row, uf.methods.ERFM)
+    method = dataclasses.replace(row, steps=steps)
     return uf.unlearn(target, method, out=out).module()
 
 

@@ -21,6 +21,7 @@ import argparse
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -37,6 +38,8 @@ from unflow.ground.files import sha256_module
 
 class Velocity(nn.Module):
     """(x [batch, 1, 8, 8], t [batch] in [0, 1]) -> velocity from noise to digits; 0 before training."""
+
+    config: dict[str, Any]
 
     def __init__(self, width: int = 256, depth: int = 3) -> None:
         super().__init__()

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as nnf
@@ -22,6 +23,8 @@ import unflow as uf
 
 class Generator(nn.Module):
     """z [batch, 16] -> images [batch, 64] in [0, 1]."""
+
+    config: dict[str, Any]
 
     def __init__(self, width: int = 256) -> None:
         super().__init__()

@@ -116,7 +116,8 @@ def test_diffusers_loads_what_comes_back_and_finds_the_trained_weights_in_it(tol
     kept, changed = (net.state_dict() for net in (before, after))
     assert kept.keys() == changed.keys()
     assert not torch.equal(kept["conv_in.weight"], changed["conv_in.weight"])
-    trained = uf.load(out / "bundle").net.net.unet.state_dict()
+    model: Any = uf.load(out / "bundle")
+    trained = model.net.net.unet.state_dict()
     assert all(torch.equal(changed[name], trained[name]) for name in trained)
 
 
@@ -191,7 +192,8 @@ def test_what_was_before_a_request_is_there_in_the_same_bits_and_not_in_weights_
 def test_a_flow_run_backwards_returns_to_where_it_started(told: Told) -> None:
     from reversing_a_request import reverse_flow
 
-    after = uf.load(told["reversing_a_request"][0] / "flow-after", trust_code=True).after
+    chain: Any = uf.load(told["reversing_a_request"][0] / "flow-after", trust_code=True)
+    after = chain.after
     x = torch.randn(50, 1, 8, 8, generator=uf.stream(0))
     there = after.push_batches(x)
     back = reverse_flow(after).push_batches(there)

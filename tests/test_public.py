@@ -36,6 +36,14 @@ MODULES = sorted(
 )
 
 
+def test_the_tests_mirror_the_source_folder_by_folder() -> None:
+    source, tests = (
+        {file.parent.relative_to(root) for file in root.rglob(pattern) if not file.name.startswith("__")}
+        for root, pattern in ((SOURCE, "*.py"), (TESTS, "test_*.py"))
+    )
+    assert tests - {Path()} == source - {Path()}
+
+
 # Docstrings
 
 
@@ -165,8 +173,18 @@ ORDER = (
 )  # fmt: skip
 """All that stands in the source tree, the lowest first: each imports itself and what stands before it."""
 INSIDE = {
-    "evidence": ("metrics", "measures", "row", "attacks", "auditing", "report", "reproduce"),
-    "training": ("low_rank", "method", "losses", "trained_weights", "compute", "loop", "checks", "originals"),
+    "evidence": ("metrics", "measures", "row", "schema", "attacks", "auditing", "report", "reproduce"),
+    "training": (
+        "low_rank",
+        "method",
+        "losses",
+        "trained_weights",
+        "compute",
+        "derivatives",
+        "loop",
+        "checks",
+        "originals",
+    ),
 }
 """The same order within the packages that hold several."""
 LIGHT = {

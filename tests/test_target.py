@@ -27,6 +27,7 @@ class Table(nn.Module):
 
     def __init__(self, values: Tensor) -> None:
         super().__init__()
+        self.values: Tensor
         self.register_buffer("values", values)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -38,6 +39,7 @@ class Atoms(nn.Module):
 
     def __init__(self, masses: Tensor) -> None:
         super().__init__()
+        self.edges: Tensor
         self.register_buffer("edges", masses.cumsum(0)[:-1].float())
 
     def forward(self, z: Tensor) -> Tensor:
@@ -69,7 +71,7 @@ def close(actual: Tensor, expected: Tensor, atol: float = 1e-12) -> None:
     torch.testing.assert_close(actual, expected, rtol=0, atol=atol, check_dtype=False)
 
 
-@pytest.fixture(params=DIVERGENCES.values(), ids=DIVERGENCES.keys())
+@pytest.fixture(params=DIVERGENCES.values(), ids=list(DIVERGENCES))
 def divergence(request: pytest.FixtureRequest) -> Divergence:
     return request.param()
 

@@ -12,11 +12,16 @@ import torch
 
 import unflow as uf
 from unflow.disk import bundle
+from unflow.evidence.measures import KNOWN
+from unflow.evidence.report import write_report
+from unflow.evidence.reproduce.results import average_rows, format_means
+from unflow.evidence.reproduce.uot_2d import PLANAR_COLUMNS
+from unflow.evidence.row import read_rows
 from unflow.ground.errors import InputError
 from unflow.ground.files import read_json, sha256_module, write_json
 
 ROOT = Path(__file__).parent.parent
-BUNDLES = Path(__file__).parent / "bundles"
+BUNDLES, TABLES = (Path(__file__).parent / name for name in ("bundles", "tables"))
 FORMATS = range(1, bundle.FORMAT + 1)
 PAGE = (ROOT / "docs" / "versions.md").read_text()
 
@@ -56,6 +61,28 @@ def test_a_bundle_of_a_newer_format_is_refused(tmp_path: Path) -> None:
     write_json(config, read_json(config) | {"format": bundle.FORMAT + 1})
     with pytest.raises(InputError, match=r"bundle format 2; expected 1, .*pip install -U unflow"):
         uf.load(tmp_path)
+
+
+def test_an_audit_of_every_schema_is_read_with_its_verdicts_and_becomes_a_page(tmp_path: Path) -> None:
+    audit = read_json(TABLES / "audit-schema-1.json")
+    rows = {row.method: row for row in read_rows(audit["rows"])}
+    assert [rows[name].as_dict() for name in rows] == audit["rows"]
+    assert list(rows) == ["original", "erfm_resample", "gradient_ascent", "retrained", "target"]
+    assert [rows[name].over_forgets for name in ("erfm_resample", "gradient_ascent")] == [False, True]
+    write_json(tmp_path / "audit.json", audit)
+    page = write_report(tmp_path).read_text()
+    for row in rows.values():
+        assert KNOWN["fid_retain"].write(row.number("fid_retain")) in page
+
+
+def test_the_published_tables_give_the_means_that_are_published_beside_them() -> None:
+    folder = ROOT / "docs" / "results" / "uot-2d"
+    rows, text = read_json(folder / "table.json"), (folder / "table.md").read_text()
+    records = average_rows([row for row in rows if row["source"] == "measured"], PLANAR_COLUMNS)
+    datasets = {record["dataset"] for record in records}
+    assert len(datasets) == 4
+    for dataset in datasets:
+        assert format_means(records, dataset, PLANAR_COLUMNS) in text
 
 
 def test_the_page_says_what_is_installed_and_tested() -> None:

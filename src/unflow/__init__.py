@@ -76,29 +76,55 @@ __all__ = [*sorted(_NAMES), *sorted(_MODULES)]  # noqa: PLE0604
 
 faces.install(__name__, _MODULES, _RENAMED)
 
-if TYPE_CHECKING:
-    from unflow import data, energies, methods, models, nets
-    from unflow.disk import weights
-    from unflow.disk.bundle import load, load_autoencoder, load_classifier, save
-    from unflow.energies import anchoring, calibration
-    from unflow.evidence import attacks, metrics, report
-    from unflow.evidence.auditing import Audit, audit
-    from unflow.ground.batches import batch_rows
-    from unflow.ground.errors import InputError
-    from unflow.ground.streams import stream
-    from unflow.mathematics import couplings, divergences, integrators, paths
-    from unflow.models import Chain, Filtered, Flow, FlowMap, GenerativeModel, Generator, Latent
-    from unflow.models.autoencoder import Autoencoder
-    from unflow.models.classifier import Classifier
-    from unflow.target import Bank, Target
+if TYPE_CHECKING:  # `X as X` exports a name to type checkers
+    from unflow import data as data
+    from unflow import energies as energies
+    from unflow import methods as methods
+    from unflow import models as models
+    from unflow import nets as nets
+    from unflow.disk import weights as weights
+    from unflow.disk.bundle import load as load
+    from unflow.disk.bundle import load_autoencoder as load_autoencoder
+    from unflow.disk.bundle import load_classifier as load_classifier
+    from unflow.disk.bundle import save as save
+    from unflow.energies import anchoring as anchoring
+    from unflow.energies import calibration as calibration
+    from unflow.evidence import attacks as attacks
+    from unflow.evidence import metrics as metrics
+    from unflow.evidence import report as report
+    from unflow.evidence.auditing import Audit as Audit
+    from unflow.evidence.auditing import audit as audit
+    from unflow.ground.batches import batch_rows as batch_rows
+    from unflow.ground.errors import InputError as InputError
+    from unflow.ground.streams import stream as stream
+    from unflow.mathematics import couplings as couplings
+    from unflow.mathematics import divergences as divergences
+    from unflow.mathematics import integrators as integrators
+    from unflow.mathematics import paths as paths
+    from unflow.models import Chain as Chain
+    from unflow.models import Filtered as Filtered
+    from unflow.models import Flow as Flow
+    from unflow.models import FlowMap as FlowMap
+    from unflow.models import GenerativeModel as GenerativeModel
+    from unflow.models import Generator as Generator
+    from unflow.models import Latent as Latent
+    from unflow.models.autoencoder import Autoencoder as Autoencoder
+    from unflow.models.classifier import Classifier as Classifier
+    from unflow.target import Bank as Bank
+    from unflow.target import Target as Target
     from unflow.training import checks as testing
-    from unflow.training.compute import Compute
-    from unflow.training.loop import fit
-    from unflow.training.low_rank import LowRank
-    from unflow.training.method import Problem
-    from unflow.unlearning.planning import Plan, plan
-    from unflow.unlearning.pretrained import from_pretrained, push_to_hub, save_pretrained
-    from unflow.unlearning.unlearn import RealSamples, Unlearned, unlearn
+    from unflow.training.compute import Compute as Compute
+    from unflow.training.loop import fit as fit
+    from unflow.training.low_rank import LowRank as LowRank
+    from unflow.training.method import Problem as Problem
+    from unflow.unlearning.planning import Plan as Plan
+    from unflow.unlearning.planning import plan as plan
+    from unflow.unlearning.pretrained import from_pretrained as from_pretrained
+    from unflow.unlearning.pretrained import push_to_hub as push_to_hub
+    from unflow.unlearning.pretrained import save_pretrained as save_pretrained
+    from unflow.unlearning.unlearn import RealSamples as RealSamples
+    from unflow.unlearning.unlearn import Unlearned as Unlearned
+    from unflow.unlearning.unlearn import unlearn as unlearn
 
 
 def __getattr__(name: str) -> Any:

@@ -1,4 +1,4 @@
-"""Loggers by name: what they are given, and what is said where their package is missing."""
+"""Loggers by name: the metrics they receive, and the message where their package is missing."""
 
 from __future__ import annotations
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
-from unflow.data import DATASETS, IN_FOLDERS, PARTS, load_data, read_split, split_data, write_split
+from unflow.data import DATASETS, IN_FOLDERS, PARTS, Split, load_data, read_split, split_data, write_split
 from unflow.ground.errors import InputError
 from unflow.ground.files import read_json
 
@@ -124,3 +126,55 @@ def test_what_is_no_split_is_refused(text: str, tmp_path: Path) -> None:
     (tmp_path / "split.json").write_text(text)
     with pytest.raises(InputError, match=r"is no split|not valid JSON"):
         read_split(tmp_path / "split.json")
+
+
+SPLIT_FAULTS: dict[str, tuple[str, Callable[[Any], Any], str]] = {
+    "a negative row": ("rows", lambda rows: [-1, *rows[1:]], "got row -1"),
+    "the last row by its negative number": ("rows", lambda rows: [*rows[:-1], rows[-1] - 1797], "got row -"),
+    "a row that the dataset lacks": ("rows", lambda rows: [*rows[:-1], 1797], "digits has rows 0 to 1796"),
+    "a row beyond all integers": ("rows", lambda rows: [*rows[:-1], 10**30], "not whole numbers"),
+    "a row twice": ("rows", lambda rows: [rows[1], *rows[1:]], "a row twice"),
+    "a row too few": ("rows", lambda rows: rows[:-1], "states 450 rows and lists 449"),
+    "a fraction": ("rows", lambda rows: [0.5, *rows[1:]], "not whole numbers"),
+    "a truth value": ("rows", lambda rows: [True, *rows[1:]], "not whole numbers"),
+    "a text": ("rows", lambda rows: "all", "not whole numbers"),
+    "no rows": ("rows", lambda rows: None, "not whole numbers"),
+    "rows in another order": ("rows", lambda rows: rows[::-1], "not those that were split"),
+    "another hash": ("sha256", lambda digest: "0" * 64, "not those that were split"),
+    "another count": ("n", lambda n: n + 1, "states 451 rows and lists 450"),
+    "a count that is a text": ("n", str, "is no split"),
+}
+
+
+@pytest.mark.parametrize("fault", SPLIT_FAULTS)
+def test_a_split_with_a_fault_is_refused_before_its_rows_are_used(fault: str, tmp_path: Path) -> None:
+    key, change, words = SPLIT_FAULTS[fault]
+    data, file = load_data("digits"), tmp_path / "split.json"
+    write_split(split_data(data, seed=0), data, file)
+    read_split(file).of(data, "judge")
+    record = read_json(file)
+    record["parts"]["judge"][key] = change(record["parts"]["judge"][key])
+    file.write_text(json.dumps(record))
+    with pytest.raises(InputError, match=words):
+        read_split(file).of(data, "judge")
+
+
+@pytest.mark.parametrize("key", ["n", "sha256", "rows"])
+def test_a_split_without_one_of_its_entries_is_refused(key: str, tmp_path: Path) -> None:
+    data, file = load_data("digits"), tmp_path / "split.json"
+    write_split(split_data(data, seed=0), data, file)
+    record = read_json(file)
+    del record["parts"]["train"][key]
+    file.write_text(json.dumps(record))
+    with pytest.raises(InputError, match=f"is no split .*{key}"):
+        read_split(file)
+
+
+def test_a_row_in_two_parts_under_two_numbers_is_refused() -> None:
+    data = load_data("digits")
+    parts = {"train": torch.tensor([0, len(data) - 1]), "judge": torch.tensor([-1, 2])}
+    with pytest.raises(InputError, match="got row -1"):
+        Split(data.name, data.fingerprint, parts)
+    empty = Split(data.name, data.fingerprint, {"train": torch.tensor([], dtype=torch.long)})
+    with pytest.raises(InputError, match="is empty"):
+        empty.of(data, "train")

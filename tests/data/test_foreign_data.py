@@ -858,7 +858,7 @@ def test_a_hugging_face_dataset_has_its_images_and_class_names(zoo: hf.Dataset, 
     assert from_hf(zoo, class_names=["x", "y", "z"]).class_names == ["x", "y", "z"]
 
 
-HF_CASES: dict[str, tuple[Callable[[hf.Dataset], Any], dict[str, str], str]] = {
+HF_CASES: dict[str, tuple[Callable[[hf.Dataset], Any], dict[str, Any], str]] = {
     "all splits": (
         lambda zoo: hf.DatasetDict({"test": zoo}),
         {},
@@ -972,7 +972,7 @@ def test_features_are_kept_until_weights_data_or_structure_change(tmp_path: Path
     assert extractor.batches == [6]
     assert compute_features(extractor, expected(COLOUR[:3], LABELS[:3]), tmp_path).shape == (3, 4)
     with torch.no_grad():
-        extractor.linear.bias += 1
+        extractor.linear.bias.add_(1)
     assert torch.allclose(compute_features(extractor, data, tmp_path), first + 1, atol=1e-6)
     for size, width in ((2, 48), (4, 12)):
         pooled = nn.Sequential(nn.AvgPool2d(size), nn.Flatten())

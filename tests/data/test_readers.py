@@ -8,6 +8,7 @@ import struct
 import tarfile
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -79,7 +80,7 @@ def test_a_missing_idx_file_and_a_folder_are_refused(tmp_path: Path) -> None:
 # MNIST
 
 
-def write_mnist(folder: Path, ending: str = ".gz", **changed: Tensor) -> dict[str, Tensor]:
+def write_mnist(folder: Path, ending: str = ".gz", **changed: Any) -> dict[str, Tensor]:
     generator = torch.Generator().manual_seed(0)
     parts: dict[str, Tensor] = {}
     for part, n in (("train", 6), ("t10k", 4)):
@@ -98,7 +99,7 @@ def write_mnist(folder: Path, ending: str = ".gz", **changed: Tensor) -> dict[st
 def test_mnist_is_train_then_test_in_their_order(ending: str, tmp_path: Path) -> None:
     parts = write_mnist(tmp_path, ending)
     data = mnist(tmp_path)
-    assert data.name == "mnist"
+    assert data.name == f"{tmp_path.name} (not MNIST)"  # other images in files of these names
     assert data.class_names == [str(k) for k in range(10)]
     assert data.x.shape == (10, 1, 28, 28)
     assert data.x.dtype == torch.float32
@@ -134,7 +135,7 @@ def test_a_missing_file_of_mnist_is_named(name: str, tmp_path: Path) -> None:
         {"t10k_labels": torch.full((4,), 10, dtype=torch.uint8)},
     ],
 )
-def test_what_is_no_mnist_is_refused(changed: dict[str, Tensor], tmp_path: Path) -> None:
+def test_what_is_no_mnist_is_refused(changed: dict[str, Any], tmp_path: Path) -> None:
     write_mnist(tmp_path, **changed)
     with pytest.raises(InputError, match=r"expected \[n, 28, 28\] and \[n\], labels 0 to 9"):
         mnist(tmp_path)
@@ -143,6 +144,7 @@ def test_what_is_no_mnist_is_refused(changed: dict[str, Tensor], tmp_path: Path)
 @needs_mnist
 def test_the_real_mnist_has_its_70000_digits() -> None:
     data = mnist(SHARED / "mnist")
+    assert data.name == "mnist"
     assert data.x.shape == (70_000, 1, 28, 28)
     counts = [6903, 7877, 6990, 7141, 6824, 6313, 6876, 7293, 6825, 6958]
     assert data.labels.bincount().tolist() == counts
@@ -235,7 +237,7 @@ def test_all_ten_classes_are_read_and_a_class_without_images_is_named(
     write_cifar10(tmp_path)
     with pytest.raises(InputError, match="got no images of airplane, automobile, bird, deer"):
         cifar10(tmp_path, classes)
-    others = {f"train/{name}/0000.jpg": jpeg((9, 9, 9)) for name in CIFAR10_CLASSES}
+    others: dict[str, Any] = {f"train/{name}/0000.jpg": jpeg((9, 9, 9)) for name in CIFAR10_CLASSES}
     write_cifar10(tmp_path, **others)
     data = cifar10(tmp_path, classes)
     assert data.class_names == list(CIFAR10_CLASSES)
@@ -274,13 +276,15 @@ MEMBERS = {
 @pytest.mark.parametrize("case", MEMBERS)
 def test_a_broken_member_is_named(case: str, tmp_path: Path) -> None:
     name, content, words = MEMBERS[case]
-    write_cifar10(tmp_path, **{name: content})
+    more: dict[str, Any] = {name: content}
+    write_cifar10(tmp_path, **more)
     with pytest.raises(InputError, match=words):
         cifar10(tmp_path, ["cat"])
 
 
 def test_only_the_chosen_classes_are_decoded(tmp_path: Path) -> None:
-    write_cifar10(tmp_path, **{"train/ship/0001.jpg": b"hello"})
+    more: dict[str, Any] = {"train/ship/0001.jpg": b"hello"}
+    write_cifar10(tmp_path, **more)
     assert len(cifar10(tmp_path, ["cat"])) == 3
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -16,7 +17,7 @@ from unflow.ground.errors import InputError
 N = 20_000
 
 
-def without_noise(planar: PlanarSet) -> PlanarSet:
+def without_noise(planar: Any) -> Any:
     return replace(planar, noise=0.0) if hasattr(planar, "noise") else planar
 
 
@@ -139,7 +140,8 @@ def test_errors_are_no_more_than_noise_that_reaches_half_way_to_the_next_compone
     # The noise's length is Rayleigh distributed: P(length > gap / 2) = exp(-gap^2 / 8 noise^2).
     for noise in (0.03, gap / 5):
         bound = math.exp(-(gap**2) / (8 * noise**2))
-        planar = replace(PLANAR_SETS[name], noise=noise)
+        noisy: Any = PLANAR_SETS[name]
+        planar = replace(noisy, noise=noise)
         assert error_rate(planar, generator) <= bound + 5 * standard_error(bound)
     data = without_noise(PLANAR_SETS[name]).sample(N, generator)
     distances = PLANAR_SETS[name].distances(data.x).sort(1).values

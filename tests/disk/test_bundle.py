@@ -29,12 +29,12 @@ def decoder(width: int) -> nn.Module:
 
 
 def described_decoder(width: int) -> nn.Module:
-    net = decoder(width)
+    net: Any = decoder(width)
     net.config = {"builder": f"{__name__}:decoder", "options": {"width": width}}
     return net
 
 
-def shaken(module: nn.Module) -> nn.Module:
+def shaken(module: nn.Module) -> Any:
     """The module with every weight drawn anew (fresh ones hold zeros)."""
     generator = stream(5)
     with torch.no_grad():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -56,7 +57,7 @@ def test_the_rbf_kernel_is_one_at_the_anchor_and_falls_by_its_radius() -> None:
 
 
 @pytest.mark.parametrize("kernel", ["cosine", "rbf"])
-def test_the_similarity_does_not_change_under_shift_scale_and_rotation(kernel: str) -> None:
+def test_the_similarity_does_not_change_under_shift_scale_and_rotation(kernel: Any) -> None:
     turn, _ = torch.linalg.qr(torch.randn(3, 3, generator=stream(1), dtype=torch.float64))
 
     def moved(x: Tensor) -> Tensor:
@@ -214,7 +215,10 @@ def test_another_extractor_cannot_be_described() -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: Anchor(FLAT, X[0], "linear"), r"got the kernel 'linear'; expected cosine or rbf"),
+        (
+            lambda: Anchor(FLAT, X[0], "linear"),  # type: ignore[arg-type]  # refused
+            r"got the kernel 'linear'; expected cosine or rbf",
+        ),
         (lambda: Anchor(FLAT, X[:2]), r"anchor of shape \[2, 3\]; expected one finite vector"),
         (lambda: Anchor(FLAT, X[0] * math.nan), "expected one finite vector"),
         (lambda: Anchor(FLAT, X[0], centre=X[0, :2]), r"centre of shape \[2\] .*of the same shape"),
@@ -247,7 +251,7 @@ def test_bad_input_is_refused_in_one_sentence(make: object, message: str) -> Non
 
 
 def mixture(**changes: Tensor) -> Energy:
-    parts = {
+    parts: dict[str, Any] = {
         "origin": torch.zeros(3),
         "basis": torch.eye(3),
         "shares": torch.ones(2),

@@ -19,6 +19,7 @@ class Table(nn.Module):
 
     def __init__(self, logits: Tensor, factor: float = 1.0) -> None:
         super().__init__()
+        self.logits: Tensor
         self.register_buffer("logits", logits.double())
         self.factor = factor
 

@@ -1,4 +1,4 @@
-"""Models that unflow has never seen: named in one line, checked before use, unlearned, audited."""
+"""Third-party models: named by one specification, checked before use, unlearned, audited."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ from unflow.models import Generator, family_of_config, plain_module
 from unflow.models.classifier import Classifier
 from unflow.nets import ReadsAs, WritesAs, build_net, builders, net_config
 from unflow.nets.adapters import read_by_last_linear
-from unflow.unlearning.unlearn import default_method
+from unflow.unlearning.defaults import default_method
 
 PACKAGE = '''
-"""What somebody else wrote."""
+"""Third-party code."""
 
 import torch
 from torch import nn
@@ -79,7 +79,7 @@ GUIDE = "classifier:third_party.nets:judge@guide.safetensors,range=0:1,shape=64"
 
 @pytest.fixture
 def third_party(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A folder with somebody's package and weights, in which a shell stands."""
+    """The working directory, with a third-party package and weights."""
     (tmp_path / "third_party").mkdir()
     (tmp_path / "third_party" / "__init__.py").touch()
     (tmp_path / "third_party" / "nets.py").write_text(PACKAGE)
@@ -103,10 +103,10 @@ def third_party(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pat
             del sys.modules[name]
 
 
-# One line
+# Specifications
 
 
-def test_a_line_is_read_and_the_path_of_a_folder_is_none(tmp_path: Path) -> None:
+def test_a_specification_is_parsed_and_the_path_of_a_folder_is_none(tmp_path: Path) -> None:
     line = parse_specification("generator:a.b:c@x/w.pth,prior=normal:64,width=3", ("generator",))
     assert line is not None
     assert line.what == line.source
@@ -136,7 +136,7 @@ def test_a_line_is_read_and_the_path_of_a_folder_is_none(tmp_path: Path) -> None
         ("generator:a:b", "without its prior; .* write prior=normal:64"),
     ],
 )
-def test_what_is_no_line_of_a_model_is_refused(text: str, words: str) -> None:
+def test_a_string_that_specifies_no_model_is_refused(text: str, words: str) -> None:
     with pytest.raises(InputError, match=words):
         load_model(text)
 
@@ -147,7 +147,7 @@ def test_commas_within_brackets_belong_to_a_value() -> None:
     assert line.take({})[1] == {"dim": [1, 8, 8], "of": {"a": [2, 3], "b": 4}, "depth": 2}
 
 
-def test_weights_and_prior_may_be_said_apart(tmp_path: Path) -> None:
+def test_weights_and_prior_may_be_given_apart(tmp_path: Path) -> None:
     text = with_options("generator:a:b,width=3", Path("w.pth"), "normal:64")
     assert text == "generator:a:b@w.pth,width=3,prior=normal:64"
     assert with_options("runs/base", None, None) == "runs/base"
@@ -206,7 +206,7 @@ def test_adapters_are_rebuilt_from_their_description() -> None:
 # Loading
 
 
-def test_a_generator_and_a_classifier_are_loaded_from_a_line(third_party: Path) -> None:
+def test_a_generator_and_a_classifier_are_loaded_from_a_specification(third_party: Path) -> None:
     model, guide = load_model(MODEL), load_classifier(GUIDE)
     assert isinstance(model, Generator)
     assert model.sample_shape == (1, 8, 8)
@@ -235,7 +235,9 @@ def test_a_generator_and_a_classifier_are_loaded_from_a_line(third_party: Path) 
         (MODEL.replace("nets:build", "nets:none"), "expected package.module:function"),
     ],
 )
-def test_a_line_that_does_not_tell_the_truth_is_refused(text: str, words: str, third_party: Path) -> None:
+def test_a_specification_that_the_model_contradicts_is_refused(
+    text: str, words: str, third_party: Path
+) -> None:
     with pytest.raises(InputError, match=words):
         load_model(text)
 
@@ -261,10 +263,10 @@ def test_a_classifier_that_does_not_read_the_samples_is_refused_before_training(
         load_classifier("classifier:torch.nn:Flatten")
 
 
-# Whole stories
+# From start to end
 
 
-def test_a_strange_generator_is_unlearned_sampled_and_audited_from_the_shell(
+def test_a_third_party_generator_is_unlearned_sampled_and_audited_from_the_shell(
     third_party: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     data = load_data("digits")
@@ -401,7 +403,7 @@ def test_a_bundle_that_names_code_runs_it_only_with_consent(
     assert not Path("done").exists()
 
 
-def test_a_classifier_of_somebody_elses_is_a_bundle_too(third_party: Path) -> None:
+def test_a_third_party_classifier_is_a_bundle_too(third_party: Path) -> None:
     guide = load_classifier(GUIDE)
     uf.save(guide, "guide")
     again = uf.load_classifier("guide")
@@ -409,3 +411,112 @@ def test_a_classifier_of_somebody_elses_is_a_bundle_too(third_party: Path) -> No
     x = load_model(MODEL).sample(4, uf.stream(0))
     assert torch.equal(again(x), guide(x))
     assert torch.equal(again.features(x), guide.features(x))
+
+
+# Conventions that are declared, not guessed
+
+STRANGERS = '''
+import torch
+from torch import nn
+
+
+class ReadsItsConfig(nn.Module):
+    """A network of diffusers: its config is read-only, and read in every call."""
+
+    def __init__(self, width=4):
+        super().__init__()
+        self._width, self.layer = width, nn.Linear(3, 2)
+
+    @property
+    def config(self):
+        return {"width": self._width}
+
+    def forward(self, x, t):
+        return self.layer(torch.cat([x, t[:, None]], 1)) * self.config["width"]
+
+
+class OwnConfig(nn.Module):
+    """A network of transformers: its config is an object."""
+
+    def __init__(self):
+        super().__init__()
+        self.config, self.layer = type("Config", (), {"scale": 2.0})(), nn.Linear(3, 2)
+
+    def forward(self, x, t):
+        return self.layer(torch.cat([x, t[:, None]], 1)) * self.config.scale
+
+
+class Latents(nn.Module):
+    """A velocity of latents [4, 4, 4] with large numbers."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Conv2d(4, 4, 1)
+
+    def forward(self, x, t):
+        return self.layer(x) + 5
+
+
+class HeadFirst(nn.Module):
+    """A classifier that lists its head first, and holds a head that it does not use."""
+
+    def __init__(self):
+        super().__init__()
+        self.head, self.body, self.spare = nn.Linear(5, 3), nn.Linear(2, 5), nn.Linear(5, 9)
+
+    def forward(self, x):
+        return self.head(torch.tanh(self.body(x)))
+'''
+
+
+@pytest.fixture
+def strangers(third_party: Path) -> Path:
+    (third_party / "third_party" / "strangers.py").write_text(STRANGERS)
+    return third_party
+
+
+@pytest.mark.parametrize("name", ["ReadsItsConfig", "OwnConfig"])
+def test_a_network_keeps_its_own_config_and_is_described_all_the_same(name: str, strangers: Path) -> None:
+    model = load_model(f"flow:third_party.strangers:{name},shape=2")
+    assert net_config(plain_module(model)) == {"builder": f"third_party.strangers:{name}", "options": {}}
+    uf.save(model, "bundle")
+    again, z = uf.load("bundle", trust_code=True), model.prior(3, uf.stream(0))
+    assert torch.equal(again.push_batches(z), model.push_batches(z))
+
+
+def test_a_flow_of_latents_declares_that_its_numbers_have_no_range(strangers: Path) -> None:
+    line = "flow:third_party.strangers:Latents,shape=4x4x4"
+    with pytest.raises(InputError, match=r"outside the range -1:1; .*range=any for latents") as refusal:
+        load_model(line)
+    assert "range=LOW" not in str(refusal.value)
+    assert load_model(f"{line},range=any").sample_shape == (4, 4, 4)
+    with pytest.raises(InputError, match=r"got range= for the flow .*range=any for latents"):
+        load_model(f"{line},range=0:1")
+
+
+def test_features_and_classes_are_those_of_the_layer_that_runs_last(strangers: Path) -> None:
+    guide = load_classifier("classifier:third_party.strangers:HeadFirst,shape=2")
+    x = torch.randn(4, 2, generator=uf.stream(0))
+    assert guide.num_classes == 3
+    assert isinstance(guide.net, ReadsAs)
+    body = guide.net.wrapped.get_submodule("body")
+    assert torch.equal(guide.features(x), torch.tanh(body(x)))
+
+
+def test_axes_are_permuted_when_asked_and_never_reshaped() -> None:
+    x = torch.randn(2, 3, 4, 5, generator=uf.stream(0))
+    last = x.permute(0, 2, 3, 1)
+    assert torch.equal(WritesAs(nn.Identity(), None, (3, 4, 5), "hwc")(last), x)
+    assert torch.equal(WritesAs(nn.Identity(), None, (3, 4, 5), "hwc")(last.flatten(1)), x)
+    assert torch.equal(ReadsAs(nn.Identity(), None, None, "hwc")(x), last)
+    assert torch.equal(ReadsAs(nn.Identity(), None, (60,), "hwc")(x), last.flatten(1))
+    assert torch.equal(WritesAs(nn.Identity(), None, (3, 4, 5))(x.flatten(1)), x)
+    assert torch.equal(WritesAs(nn.Identity(), None, (1, 4, 5))(x[:, 0, :, :, None])[:, 0], x[:, 0])
+    for net, y in (
+        (WritesAs(nn.Identity(), None, (3, 4, 5)), last),
+        (ReadsAs(nn.Identity(), None, (4, 5, 3)), x),
+    ):
+        with pytest.raises(InputError, match=r"as many numbers in another order; .*axes=hwc"):
+            net(y)
+    with pytest.raises(InputError, match="got axes=bhwc; expected"):
+        WritesAs(nn.Identity(), axes="bhwc")

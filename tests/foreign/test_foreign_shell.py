@@ -1,4 +1,4 @@
-"""Every kind of line on the command line: planned, unlearned, sampled, audited, given back."""
+"""Every kind of specification on the command line: planned, unlearned, sampled, audited, exported."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from unflow.models.classifier import Classifier, Features
 from unflow.nets import ReadsAs, new_net
 
 PACKAGE = '''
-"""What somebody else wrote."""
+"""Third-party code."""
 
 import joblib
 import torch
@@ -105,7 +105,7 @@ SMALL = "--settings.steps 2 --settings.bank_size 256 --settings.batch_size 32"
 
 @pytest.fixture(scope="module", autouse=True)
 def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """The folder in which a shell stands: somebody's package, weights, guides, images and a split."""
+    """The working directory: a third-party package, weights, guides, images and a split."""
     folder, before = tmp_path_factory.mktemp("strangers"), Path.cwd()
     (folder / "strangers").mkdir()
     (folder / "strangers" / "nets.py").write_text(PACKAGE)
@@ -114,7 +114,7 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     os.chdir(folder)
     sys.path.insert(0, str(folder))
     write_files()
-    sys.path[:] = path  # what lies beside the shell, unflow must find by itself
+    sys.path[:] = path  # unflow must find modules of the working directory by itself
     yield folder
     os.chdir(before)
     sys.path[:] = path
@@ -206,7 +206,7 @@ def of(text: str, forget: tuple[int, ...] | None = (3,), trust_code: bool = Fals
     return load_energy(text, forget, 1.0, load_model(GAN), trust_code)
 
 
-def test_a_line_of_an_estimator_is_its_log_odds_and_a_linear_one_has_a_gradient() -> None:
+def test_an_estimator_is_its_log_odds_and_a_linear_one_has_a_gradient() -> None:
     x = load_model(GAN).sample(20, uf.stream(0))
     tree, linear = joblib.load("tree.joblib"), joblib.load("logistic.joblib")
     found = of(TREE)
@@ -220,7 +220,7 @@ def test_a_line_of_an_estimator_is_its_log_odds_and_a_linear_one_has_a_gradient(
     assert not found.differentiable
 
 
-def test_a_line_of_images_is_the_energy_that_is_grown_from_them() -> None:
+def test_images_become_the_energy_that_is_grown_from_them() -> None:
     model = load_model(GAN)
     shots, drawn = image_files("shots", (1, 8, 8)), model.sample(400, uf.stream(0, 71))
     x, flat = model.sample(20, uf.stream(1)), nn.Flatten()
@@ -352,7 +352,7 @@ def test_a_folder_of_diffusers_is_planned_unlearned_sampled_and_given_back(
     assert any(not torch.equal(before[name], after[name]) for name in before)
 
 
-# Wrong and half-right lines
+# Wrong specifications
 
 
 UNLEARN = f"unlearn --method latent_transport {SMALL} --out out"
@@ -426,7 +426,7 @@ WRONG: dict[str, tuple[str, str]] = {
         f"--model {GAN} --energy images:shots@w.pth,extractor=flatten",
         "got @w.pth after",
     ),
-    "an option said twice": (f"--model {GAN},prior=normal:7 --energy {ONNX} --forget 3", "got prior= twice"),
+    "an option given twice": (f"--model {GAN},prior=normal:7 --energy {ONNX} --forget 3", "got prior= twice"),
     "a range that flows do not have": (
         f"--model flow:strangers.nets:Velocity,shape=1x8x8,range=0:1 --energy {ONNX} --forget 3",
         "got range= for the flow strangers.nets:Velocity",
@@ -461,7 +461,7 @@ WRONG: dict[str, tuple[str, str]] = {
 
 
 @pytest.mark.parametrize("name", WRONG)
-def test_what_is_wrong_is_said_in_one_sentence_and_nothing_is_written(
+def test_a_wrong_specification_is_refused_in_one_sentence_and_nothing_is_written(
     name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words, sentence = WRONG[name]

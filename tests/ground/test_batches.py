@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -39,11 +40,11 @@ class Watched(nn.Module):
 
 
 def linear(seed: int) -> nn.Sequential:
-    net = nn.Sequential(nn.Linear(2, 2))
+    layer = nn.Linear(2, 2)
     with torch.no_grad():
-        net[0].weight.copy_(torch.eye(2) + 0.3 * torch.randn(2, 2, generator=uf.stream(seed)))
-        net[0].bias.zero_()
-    return net
+        layer.weight.copy_(torch.eye(2) + 0.3 * torch.randn(2, 2, generator=uf.stream(seed)))
+        layer.bias.zero_()
+    return nn.Sequential(layer)
 
 
 def shaken(net: nn.Module) -> nn.Module:
@@ -104,7 +105,7 @@ def test_unlearning_sees_no_more_rows_and_ends_in_the_same_model(name: str) -> N
     model = uf.Flow(inner, (2,), "euler", 2) if name == "erfm_resample" else uf.Generator(inner, (2,))
     inner.config = {"builder": "torch.nn:Linear", "options": {"in_features": 2, "out_features": 2}}  # type: ignore[assignment]
     target = uf.Target(model, ClassLogOdds(guide, [1], 0.0))
-    small = {"steps": 1, "bank_size": 128, "batch_size": 32}
+    small: dict[str, Any] = {"steps": 1, "bank_size": 128, "batch_size": 32}
     methods = {
         "latent_transport": LatentTransport(**small),
         "uot": uf.methods.UOT(**small),
@@ -134,7 +135,12 @@ def test_the_command_line_takes_them_too(
     uf.save(uf.Flow(new_net({"net": "mlp", "shape": [2], "width": 4, "depth": 1}, 0), (2,)), "flow")
     seen: list[int] = []
     push = uf.Flow.push
-    monkeypatch.setattr(uf.Flow, "push", lambda self, z: (seen.append(len(z)), push(self, z))[1])
+
+    def counted(self: uf.Flow, z: Tensor) -> Tensor:
+        seen.append(len(z))
+        return push(self, z)
+
+    monkeypatch.setattr(uf.Flow, "push", counted)
     assert main(["sample", "flow", "--n", "10", "--batch_rows", "4", "--out", "drawn"]) == 0
     assert seen == [4, 4, 2]
     assert main(["sample", "flow", "--n", "10", "--out", "drawn"]) == 0  # the same run

@@ -34,7 +34,7 @@ import torch
 
 from unflow.energies import CallableEnergy
 from unflow.methods import Reject
-from unflow.methods.base import Untrained, model_of
+from unflow.training.method import Untrained, model_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -290,8 +290,9 @@ def test_the_record_has_the_packages_whose_classes_a_result_consists_of(theirs: 
     own = bundle.collect_versions()
     assert bundle.collect_versions(flow(), uf.methods.Reject(), CallableEnergy(torch.sum)) == own
     assert set(own) == {"python", "unflow", "torch", "lightning-fabric", "numpy", "scikit-learn"}
+    build: Any = diffusers.UNet2DModel
     inside = torch.nn.Sequential(
-        diffusers.UNet2DModel(
+        build(
             8,
             block_out_channels=(32,),
             down_block_types=("DownBlock2D",),

@@ -11,7 +11,7 @@ from unflow.ground.errors import InputError
 from unflow.mathematics.couplings import COUPLINGS, Coupling, ExactOT, Independent, pair_blocks
 
 
-@pytest.fixture(params=COUPLINGS.values(), ids=COUPLINGS.keys())
+@pytest.fixture(params=COUPLINGS.values(), ids=list(COUPLINGS))
 def coupling(request: pytest.FixtureRequest) -> Coupling:
     return request.param()
 

@@ -14,7 +14,7 @@ from unflow.mathematics.divergences import DIVERGENCES, KL, Chi2, Divergence, So
 S = torch.tensor([-6.0, -3.0, -1.9, -0.5, 0.0, 0.3, 1.0, 2.5], dtype=torch.float64)
 
 
-@pytest.fixture(params=DIVERGENCES.values(), ids=DIVERGENCES.keys())
+@pytest.fixture(params=DIVERGENCES.values(), ids=list(DIVERGENCES))
 def divergence(request: pytest.FixtureRequest) -> Divergence:
     return request.param()
 

@@ -12,7 +12,7 @@ from unflow.ground.errors import InputError
 from unflow.mathematics.integrators import INTEGRATORS, RK4, Euler, Heun, Integrator, Midpoint
 
 
-@pytest.fixture(params=INTEGRATORS.values(), ids=INTEGRATORS.keys())
+@pytest.fixture(params=INTEGRATORS.values(), ids=list(INTEGRATORS))
 def integrator(request: pytest.FixtureRequest) -> Integrator:
     return request.param()
 

@@ -6,7 +6,7 @@ import torch
 from unflow.mathematics.paths import PATHS, LinearPath, Path, TrigonometricPath, expand
 
 
-@pytest.fixture(params=PATHS.values(), ids=PATHS.keys())
+@pytest.fixture(params=PATHS.values(), ids=list(PATHS))
 def path(request: pytest.FixtureRequest) -> Path:
     return request.param()
 
@@ -26,7 +26,7 @@ def test_a_path_runs_from_the_source_to_the_data(path: Path, ends: tuple[torch.T
 
 def test_dx_t_is_the_time_derivative_of_x_t(path: Path, ends: tuple[torch.Tensor, torch.Tensor]) -> None:
     t = torch.linspace(0, 1, 7, dtype=torch.float64)
-    _, derivative = torch.func.jvp(lambda t: path.sample(*ends, t).x_t, (t,), (torch.ones_like(t),))
+    _, derivative = torch.func.jvp(lambda t: path.sample(*ends, t).x_t, (t,), (torch.ones_like(t),))[:2]
     sample = path.sample(*ends, t)
     assert sample.dx_t.shape == sample.x_t.shape == ends[0].shape
     torch.testing.assert_close(sample.dx_t, derivative, rtol=1e-12, atol=1e-12)

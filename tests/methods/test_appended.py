@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -116,7 +117,7 @@ def test_a_chain_of_a_flow_ends_in_a_network_like_the_flows(name: str, method: s
 @pytest.mark.parametrize("kind", [ERFM, OTFM])
 @pytest.mark.parametrize("sizes", [{"width": 8}, {"depth": 2}, {"width": 8, "depth": 2}])
 def test_a_width_or_depth_of_a_unet_is_refused(
-    kind: type[ERFM | OTFM], sizes: dict[str, int], tmp_path: Path
+    kind: type[ERFM | OTFM], sizes: dict[str, Any], tmp_path: Path
 ) -> None:
     method = kind(steps=2, batch_size=8, bank_size=32, block_size=16, **sizes)
     words = " and ".join(sizes)

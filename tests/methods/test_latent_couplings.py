@@ -49,8 +49,8 @@ def law_of(divergence: Divergence, n: int = N, strength: float = 1.0) -> LatentL
     return LatentLaw(target, target.bank(n, stream(3)))
 
 
-def on_the_grid(divergence: Divergence) -> tuple[Tensor, Tensor, Tensor]:
-    """Edges of the cells, and the masses of q0 and q* in them, by numeric integration."""
+def on_the_grid(divergence: Divergence) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Edges of the cells, masses of q0 and q* in them, and the least that moves; numeric integration."""
     fine = torch.linspace(-9, 11, 40 * CELLS + 1, dtype=torch.float64)
     x = (fine[1:] + fine[:-1])[:, None] / 2
     p = torch.exp(-((x[:, 0] - 1) ** 2) / 8)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -48,8 +49,8 @@ def problem(black_box: bool = False, strength: float = 1.0) -> Problem:
     return Problem(model=model, target=Target(model, energy(not black_box), strength))
 
 
-SMALL = {"steps": 12, "batch_size": 16, "bank_size": 256}
-LONGER = {"steps": 300, "bank_size": 4096}
+SMALL: dict[str, Any] = {"steps": 12, "batch_size": 16, "bank_size": 256}
+LONGER: dict[str, Any] = {"steps": 300, "bank_size": 4096}
 
 
 @pytest.mark.parametrize("coupling", LATENT_COUPLINGS)
@@ -60,7 +61,7 @@ def test_every_coupling_obeys_the_laws_of_methods(coupling: str, tmp_path: Path)
 
 
 @pytest.mark.parametrize("pairs", ["shift", "exact_ot"])
-def test_a_latent_flow_obeys_the_laws_of_methods(pairs: str, tmp_path: Path) -> None:
+def test_a_latent_flow_obeys_the_laws_of_methods(pairs: Any, tmp_path: Path) -> None:
     check_method(LatentFlow(**SMALL, pairs=pairs, block_size=64, width=8), problem(), tmp_path)
 
 
@@ -133,8 +134,9 @@ def test_a_projection_by_a_black_box_is_refused_before_training(coupling: str, t
 
 
 def test_a_uniform_prior_is_refused_by_flows_of_latents_and_served_by_others() -> None:
-    model = Generator(MLP((2,), 8, 1, num_times=0), (2,), prior="uniform").eval()
-    nn.init.normal_(model.net.last.weight, generator=stream(1))
+    net = MLP((2,), 8, 1, num_times=0)
+    model = Generator(net, (2,), prior="uniform").eval()
+    nn.init.normal_(net.last.weight, generator=stream(1))
     asked = Problem(model=model, target=Target(model, energy()))
     refused = [
         LatentTransport(**SMALL, coupling=name) for name in ("flow", "flow_redraw", "redraw", "project")
@@ -218,13 +220,13 @@ def test_an_earlier_stage_of_other_settings_is_refused(tmp_path: Path) -> None:
         ({"bank_size": 100}, "batch_size=256 for 100 latents"),
     ],
 )
-def test_bad_hyper_parameters_are_refused(options: dict[str, object], words: str) -> None:
+def test_bad_hyper_parameters_are_refused(options: dict[str, Any], words: str) -> None:
     with pytest.raises(InputError, match=words):
         LatentTransport(**options)
 
 
 def test_bad_hyper_parameters_of_the_flow_are_refused() -> None:
     with pytest.raises(InputError, match="pairs='ot'; expected 'shift' or 'exact_ot'"):
-        LatentFlow(pairs="ot")
+        LatentFlow(pairs="ot")  # type: ignore[arg-type]  # refused
     with pytest.raises(InputError, match="batch_size=256 for 100 latents"):
         LatentFlow(bank_size=100)

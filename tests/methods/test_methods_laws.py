@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -153,7 +154,8 @@ def test_mean_flow_target_is_exact_on_a_gaussian_path() -> None:
     m_s, d_s = moments(s)
     slope = (-(1 - s) + sigma**2 * s) / d_s**2
     v = (mu + slope * (x[:, 0] - m_s))[:, None]  # the marginal velocity at time s
-    value, target = mean_flow_target(U, x, v, s, e)
+    law: Any = U
+    value, target = mean_flow_target(law, x, v, s, e)
     torch.testing.assert_close(target, value, rtol=0, atol=1e-9)
 
 
@@ -186,7 +188,7 @@ def test_weighted_draws_follow_the_weights() -> None:
 @pytest.mark.parametrize("name", ["erfm", "erfm_resample", "uot", "uot_tilted"])
 def test_strength_zero_leaves_the_law_unchanged(name: str) -> None:
     """Every tilt is 1: what the method aims at is the original law itself."""
-    method = UNLEARNERS[name]
+    method: Any = UNLEARNERS[name]
     model = Flow(MLP((2,), 16, 1), (2,)) if name.startswith("erfm") else FlowMap(MLP((2,), 16, 1, 2), (2,))
     target = Target(model, CallableEnergy(right_half, 0.0), strength=0.0)
     prepared = method.training(Problem(model=model, target=target), 0)[0].prepare(
@@ -203,7 +205,7 @@ def test_strength_zero_leaves_the_law_unchanged(name: str) -> None:
 
 
 @pytest.mark.parametrize("place", ["chain", "prior"])
-def test_erfm_moves_a_gaussian_to_its_tilt(place: str) -> None:
+def test_erfm_moves_a_gaussian_to_its_tilt(place: Any) -> None:
     """q0 = N(0, 1) as a trivial flow, F = 2 max(x + 2, 0): KL against numeric integration."""
 
     def F(x: torch.Tensor) -> torch.Tensor:
@@ -211,7 +213,7 @@ def test_erfm_moves_a_gaussian_to_its_tilt(place: str) -> None:
 
     model = Flow(MLP((1,), 32, 2), (1,))  # a fresh velocity is 0: the law is N(0, 1)
     target = Target(model, CallableEnergy(F, 0.0), 0.5)
-    thin = {"coupling": "exact_ot", "thin": True} if place == "chain" else {}
+    thin: dict[str, Any] = {"coupling": "exact_ot", "thin": True} if place == "chain" else {}
     method = ERFM(
         steps=600,
         learning_rate=6e-3,
@@ -223,7 +225,7 @@ def test_erfm_moves_a_gaussian_to_its_tilt(place: str) -> None:
         bank_size=4096,
         **thin,
     )
-    result = fit(method, Problem(model=model, target=target), seed=0)
+    result: Any = fit(method, Problem(model=model, target=target), seed=0)
     grid = torch.linspace(-6, 6, 4001)[:, None]
     density = torch.exp(-(grid[:, 0] ** 2) / 2 - 0.5 * F(grid))
     mean = float((density * grid[:, 0]).sum() / density.sum())
@@ -266,7 +268,7 @@ def test_methods_refuse_before_training_what_they_cannot_do() -> None:
         ({"bank_size": 64}, "batch no larger than the data"),
     ],
 )
-def test_bad_hyper_parameters_are_refused(options: dict[str, float], part: str) -> None:
+def test_bad_hyper_parameters_are_refused(options: dict[str, Any], part: str) -> None:
     with pytest.raises(InputError, match=part):
         UOT(**options)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
@@ -26,18 +28,19 @@ def retain() -> Tensor:
     return 2 + 0.5 * torch.randn(4096, 1, generator=stream(9))
 
 
-def small(**options: object) -> OTFM:
-    return OTFM(**{"steps": 4, "batch_size": 32, "block_size": 64, "bank_size": 160, **options})
+def small(**options: Any) -> OTFM:
+    return OTFM(**({"steps": 4, "batch_size": 32, "block_size": 64, "bank_size": 160} | options))
 
 
 def test_the_sources_are_the_models_samples_and_the_plan_permutes_retain_data_in_blocks() -> None:
     """On the line the best plan is the monotone one; marginals are those of independent pairs exactly."""
-    problem = Problem(model=flow(), retain=retain())
+    original, real = flow(), retain()
+    problem = Problem(model=original, retain=real)
     planned, apart = (small(coupling=c).prepare(problem, stream(3)) for c in ("exact_ot", "independent"))
-    x0 = problem.model.sample(160, stream(3))
+    x0 = original.sample(160, stream(3))
     assert torch.equal(planned["x0"], x0)
     assert torch.equal(apart["x0"], x0)
-    assert bool(torch.isin(planned["x1"], problem.retain).all())
+    assert bool(torch.isin(planned["x1"], real).all())
     blocks = zip(x0.split(64), planned["x1"].split(64), apart["x1"].split(64), strict=True)
     for source, pairs, drawn in blocks:
         assert torch.equal(pairs[source[:, 0].argsort()], drawn.sort(0).values)
@@ -53,7 +56,8 @@ def test_pairs_are_drawn_together() -> None:
 
 def test_samples_are_carried_to_the_retain_data_by_the_monotone_transport() -> None:
     """No energy is read: N(0, 1) -> N(2, 0.5^2) is x -> 2 + x / 2."""
-    problem = Problem(model=flow(), retain=retain())
+    original = flow()
+    problem = Problem(model=original, retain=retain())
     method = OTFM(
         steps=400, batch_size=128, bank_size=4096, learning_rate=5e-3, average=0.98, integration_steps=4
     )
@@ -61,8 +65,8 @@ def test_samples_are_carried_to_the_retain_data_by_the_monotone_transport() -> N
     assert isinstance(model, Chain)
     z = torch.linspace(-1.5, 1.5, 31)[:, None]
     torch.testing.assert_close(model.push(z), 2 + z / 2, rtol=0, atol=0.15)
-    assert model.num_evaluations > problem.model.num_evaluations
-    assert torch.equal(model.base.push(z), problem.model.push(z))
+    assert model.num_evaluations > original.num_evaluations
+    assert torch.equal(model.base.push(z), original.push(z))
     assert model.original_recoverable
 
 
@@ -79,6 +83,6 @@ def test_what_it_reads_is_retain_data_alone() -> None:
         ({"bank_size": 48}, r"batch_size=64 for 48 samples \(bank_size\)"),
     ],
 )
-def test_bad_settings_are_refused(options: dict[str, object], words: str) -> None:
+def test_bad_settings_are_refused(options: dict[str, Any], words: str) -> None:
     with pytest.raises(InputError, match=words):
         small(**options)

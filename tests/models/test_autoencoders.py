@@ -156,11 +156,12 @@ def test_latents_between_two_keep_the_variance_of_independent_ones() -> None:
 
 def test_the_perceptual_distance_compares_directions_of_maps_place_by_place() -> None:
     model, (x, y) = critic(), images(6).chunk(2)
+    net: Any = model.net
     eye = FrozenCritic(model)
     assert float(eye.distance(x, x)) == 0
     torch.testing.assert_close(eye.distance(x, y), eye.distance(y, x))
     expected = torch.zeros(())
-    for a, b in zip(model.net.maps(x), model.net.maps(y), strict=True):
+    for a, b in zip(net.maps(x), net.maps(y), strict=True):
         cosine = nnf.cosine_similarity(a, b, dim=1)
         lengths = [m.square().sum(1) / (m.square().sum(1) + 1e-3) for m in (a, b)]
         expected = expected + (sum(lengths) - 2 * cosine * (lengths[0] * lengths[1]).sqrt()).mean()

@@ -46,6 +46,7 @@ class Atoms(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
+        self.edges: Tensor
         self.register_buffer("edges", 2 * SIZES.cumsum(0)[:-1] - 1)
 
     def forward(self, z: Tensor) -> Tensor:
@@ -114,7 +115,7 @@ def guide() -> uf.Classifier:
     return uf.Classifier(net, ["a", "b", "c"])
 
 
-def filtered(**options: float) -> Filtered:
+def filtered(**options: Any) -> Filtered:
     return Filtered(flow_map(), ClassLogOdds(guide(), [1], margin=2.0), **options)
 
 
@@ -155,6 +156,7 @@ def test_gradients_pass_through_the_row_that_was_accepted() -> None:
     z = model.prior(50, stream(3)).requires_grad_(True)
     x = model.push(z)
     x.sum().backward()
+    assert z.grad is not None
     at_once = (x == model.model.push(z)).all(1)
     assert bool((z.grad[at_once] != 0).any(1).all())
     assert bool((z.grad[~at_once] == 0).all())

@@ -63,6 +63,7 @@ def dit(seed: int = 0, **options: Any) -> DiT:
     net, generator = new_net(config, seed), stream(seed)
     for parameter in net.parameters():
         parameter.data += 0.2 * torch.randn(parameter.shape, generator=generator)
+    assert isinstance(net, DiT)
     return net.eval()
 
 
@@ -84,7 +85,7 @@ def test_the_fused_kernel_is_the_explicit_softmax() -> None:
 def test_attention_is_the_same_inside_a_forward_derivative_and_outside_with_its_gradients() -> None:
     layer = SelfAttention(24, 3).double()
     h, u = torch.randn(2, 2, 16, 24, generator=stream(0), dtype=torch.float64)
-    inside, derivative = torch.func.jvp(layer, (h,), (u,))
+    inside, derivative = torch.func.jvp(layer, (h,), (u,))[:2]
     torch.testing.assert_close(inside, layer(h), rtol=1e-12, atol=1e-12)
     step = 1e-5
     quotient = (layer(h + step * u) - layer(h - step * u)) / (2 * step)
@@ -614,6 +615,7 @@ def first_is_positive(z: Tensor) -> Tensor:
 def test_a_label_forgets_its_class_by_an_energy_of_features_and_the_other_moves_less() -> None:
     """Eight samples of the class show what it is, to features that never saw a label."""
     net = dit(num_classes=2)
+    assert net.classes is not None
     net.classes.weight.data *= 5
     model = FlowMap(LabelOfLatent(net), SHAPE)
     z = model.prior(1000, stream(0))
@@ -621,7 +623,13 @@ def test_a_label_forgets_its_class_by_an_energy_of_features_and_the_other_moves_
     with initial_weights(0):
         extractor = nn.Sequential(nn.Conv2d(4, 16, 3, stride=2), nn.SiLU(), nn.Flatten())
     energy = anchoring.add_threshold(anchoring.make_anchor(extractor, x[forgotten][:8], x), x, margin=2.0)
-    sizes = {"batch_size": 32, "bank_size": 1024, "width": 32, "learning_rate": 2e-3, "average": 0.9}
+    sizes: dict[str, Any] = {
+        "batch_size": 32,
+        "bank_size": 1024,
+        "width": 32,
+        "learning_rate": 2e-3,
+        "average": 0.9,
+    }
     method = UOT(pool="tilted", share=0.3, steps=40, **sizes)
     result = fit(method, Problem(model=model, target=Target(model, energy)), seed=0).model
     assert isinstance(result, FlowMap)

@@ -99,7 +99,7 @@ def test_only_a_micro_batch_is_in_the_network_at_a_time() -> None:
 
 def test_numbers_go_to_every_micro_batch_and_rows_to_one() -> None:
     x, y = torch.arange(6.0), torch.arange(12.0).reshape(6, 2)
-    parts = list(Compute(micro_batches=3).split_batch((x, 0.5, y)))
+    parts: list[Any] = list(Compute(micro_batches=3).split_batch((x, 0.5, y)))
     assert [part[1] for part in parts] == [0.5] * 3
     assert torch.equal(torch.cat([part[0] for part in parts]), x)
     assert torch.equal(torch.cat([part[2] for part in parts]), y)

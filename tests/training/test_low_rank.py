@@ -50,7 +50,7 @@ def pictures() -> Generator:
     return Generator(Pictures(), (3,))
 
 
-def part_of(net: nn.Module, decay: float = 0.9) -> Part:
+def part_of(net: Any, decay: float = 0.9) -> Part:
     trained = copy.deepcopy(net).requires_grad_(True)
     return Part(OutputLoss(trained), trained, 1e-2, decay=decay)
 
@@ -61,7 +61,7 @@ def adapted(net: nn.Module, adapters: LowRank, patterns: list[str] | None = None
     return parts
 
 
-def target_of(net: nn.Module) -> uf.Target:
+def target_of(net: uf.GenerativeModel) -> uf.Target:
     return uf.Target(net, uf.energies.Region(lambda x: x.flatten(1).mean(1) > 0, height=4.0))
 
 
@@ -137,12 +137,13 @@ def test_merged_weights_give_what_adapters_gave_under_the_names_and_in_the_order
 @pytest.mark.parametrize("name", [name for name in CHANGING if name not in READ_WEIGHTS])
 def test_every_method_changes_weights_by_the_rank_and_no_others(name: str) -> None:
     family = next(each for each in ("flow_map", "flow") if each in UNLEARNERS[name].families)
-    before = model(family)
+    before: Any = model(family)
     nn.init.normal_(before.net.last.weight, generator=uf.stream(4))  # at 0 no gradient would pass it
     target = uf.Target(before, uf.energies.ClassLogOdds(Right(), [1], 1.0))
     reads = UNLEARNERS[name].reads(Problem(model=before, target=target))
     real = {key: x for key, x in problem(family).items() if key in reads}
-    method = dataclasses.replace(small(name), learning_rate=0.1)
+    method: Any = small(name)
+    method = dataclasses.replace(method, learning_rate=0.1)
     result = uf.unlearn(target, method, adapters=LowRank(2), train_only=["layers"], **real)
     assert result.lineage["adapters"] == {"rank": 2, "alpha": None}
     after = dict(result.model.named_parameters())
@@ -158,13 +159,15 @@ def test_a_trained_generator_is_its_owners_class_with_plain_weights(
 ) -> None:
     method = uf.methods.LatentTransport(steps=3, batch_size=16, bank_size=256)
     result = uf.unlearn(target_of(pictures), method, adapters=LowRank(1))
-    net = result.module()
+    net, original = result.module(), pictures.net
+    assert isinstance(original, Pictures)
+    assert isinstance(net, Pictures)
     assert type(net) is Pictures
     fresh = Pictures()
     fresh.load_state_dict(net.state_dict(), strict=True)
     z = pictures.prior(5, uf.stream(0))
     assert torch.equal(fresh(z), result.model(z))
-    assert rank_of(net.paint.weight - pictures.net.paint.weight) == 1
+    assert rank_of(net.paint.weight - original.paint.weight) == 1
     assert all(not weight.requires_grad for weight in net.parameters())
 
 
@@ -233,9 +236,9 @@ def test_adapters_that_cannot_be_are_refused(adapters: dict[str, Any], words: st
 def test_adapters_are_a_low_rank() -> None:
     target = uf.Target(model("flow_map"), uf.energies.ClassLogOdds(Right(), [1], 1.0))
     with pytest.raises(InputError, match=r"got adapters=4; .*write adapters=LowRank\(8\)"):
-        uf.unlearn(target, small("latent_transport"), adapters=4)  # type: ignore[arg-type]
+        uf.unlearn(target, small("latent_transport"), adapters=4)
     with pytest.raises(InputError, match="got adapters=4"):
-        uf.plan(target, {}, adapters=4)  # type: ignore[arg-type]
+        uf.plan(target, {}, adapters=4)
 
 
 @pytest.mark.parametrize(

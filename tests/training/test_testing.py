@@ -318,7 +318,8 @@ PLANNED = [name for name, method in MEMBERS.items() if getattr(method, "coupling
 
 @pytest.mark.parametrize("name", [name for name in PLANNED if not name.startswith("erfm")])
 def test_methods_that_plan_their_pairs_obey_the_laws(name: str, tmp_path: Path) -> None:
-    method = dataclasses.replace(small(MEMBERS[name]), coupling="exact_ot")
+    method: Any = small(MEMBERS[name])
+    method = dataclasses.replace(method, coupling="exact_ot")
     check_method(method, problem_of("flow"), tmp_path)
 
 
@@ -407,7 +408,8 @@ class InPlace(FlowMatching):
 
     def init(self, problem: Problem, prepared: dict[str, Tensor], seed: int) -> Any:
         parts = super().init(problem, prepared, seed)
-        nn.init.ones_(problem.model.net.last.bias)
+        model: Any = problem.model
+        nn.init.ones_(model.net.last.bias)
         return parts
 
 
@@ -484,7 +486,7 @@ class Short(FineTune):
         (Short, "steps and batch_size: got .5, 16.; expected .12, 16."),
     ],
 )
-def test_broken_methods_are_caught(kind: type[Method], law: str, tmp_path: Path) -> None:
+def test_broken_methods_are_caught(kind: Any, law: str, tmp_path: Path) -> None:
     with pytest.raises(AssertionError, match=law):
         check_method(kind(steps=STEPS, batch_size=ROWS), problem_of("flow"), tmp_path)
 

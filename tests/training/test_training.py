@@ -12,14 +12,14 @@ import torch
 
 import unflow as uf
 from unflow.energies import CallableEnergy
-from unflow.ground.errors import InputError
+from unflow.ground.errors import InputError, TrainingDivergedError
 from unflow.ground.files import read_json_lines, read_tensors
 from unflow.ground.streams import stream
 from unflow.methods import UOT
 from unflow.models import Flow, FlowMap
 from unflow.nets import MLP
 from unflow.target import Target
-from unflow.training.loop import CHECKPOINT, METRICS, TrainingDivergedError, finish, fit
+from unflow.training.loop import CHECKPOINT, METRICS, finish, fit
 from unflow.training.method import Method, Problem
 from unflow.training.originals.flow_matching import FlowMatching
 from unflow.training.originals.mean_flow import MeanFlow
@@ -35,10 +35,10 @@ def small_job(name: str) -> tuple[Method, Problem]:
     """A method on a 2-D problem, the same at every call."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        flow = Flow(MLP((2,), 16, 2), (2,))
-        flow_map = FlowMap(MLP((2,), 16, 2, num_times=2), (2,))
-        for layer in (flow.net.last, flow_map.net.last):
-            torch.nn.init.normal_(layer.weight, std=0.1)
+        nets = MLP((2,), 16, 2), MLP((2,), 16, 2, num_times=2)
+        flow, flow_map = Flow(nets[0], (2,)), FlowMap(nets[1], (2,))
+        for net in nets:
+            torch.nn.init.normal_(net.last.weight, std=0.1)
     data = torch.randn(256, 2, generator=stream(1)) * 0.3 + 1
     if name == "flow_matching":
         return FlowMatching(steps=STEPS, batch_size=32), Problem(model=flow, data=data, held_out=data)
@@ -220,7 +220,7 @@ def test_bad_seeds_devices_and_batches_are_refused() -> None:
         fit(method, problem, devices=3)
     for count in (2.0, True, "2"):
         with pytest.raises(InputError, match=f"got {count!r} micro-batches.*whole number"):
-            fit(method, problem, micro_batches=count)  # type: ignore[arg-type]
+            fit(method, problem, micro_batches=count)
     with pytest.raises(InputError, match="batch_size=256 or less"):
         fit(FlowMatching(batch_size=512), problem)
 
@@ -264,7 +264,7 @@ def test_bfloat16_trains_nearly_the_same_and_is_another_result(tmp_path: Path) -
 
 def test_an_unknown_precision_is_refused() -> None:
     with pytest.raises(InputError, match="bf16-mixed"):
-        uf.unlearn(small_target(), uf.methods.LatentTransport(steps=1, bank_size=256), precision="bf16")  # type: ignore[arg-type]
+        uf.unlearn(small_target(), uf.methods.LatentTransport(steps=1, bank_size=256), precision="bf16")
 
 
 def test_loggers_get_the_lines_of_the_log_and_callbacks_every_step(tmp_path: Path) -> None:
@@ -284,3 +284,39 @@ def test_loggers_get_the_lines_of_the_log_and_callbacks_every_step(tmp_path: Pat
     written = read_json_lines(tmp_path / "metrics.jsonl")
     assert [step for step, _ in kept.lines] == [line["step"] for line in written] == [50, 100, 120]
     assert [values["loss"] for _, values in kept.lines] == [line["loss"] for line in written]
+
+
+@pytest.mark.parametrize(
+    "net",
+    [
+        {"net": "mlp", "width": 8, "depth": 1, "num_times": 0},
+        {"net": "convnet", "width": 8},
+        {"net": "resnet", "width": 8, "depth": 2},
+    ],
+)
+def test_a_resumed_run_ends_in_the_same_bits_whatever_the_memory_layout_of_the_weights(
+    net: dict[str, object], tmp_path: Path
+) -> None:
+    """The fused Adam reads memory in order: a ResNet's weights are in another order than a file's."""
+    from unflow.models.classifier import Classifier
+    from unflow.nets import new_net
+    from unflow.training.originals.classification import Classification
+
+    generator = torch.Generator().manual_seed(0)
+    x, labels = torch.randn(32, 1, 8, 8, generator=generator), torch.arange(32) % 2
+    method = Classification(steps=6, batch_size=8)
+
+    def train(out: Path | None, stop_at: int = -1) -> dict[str, torch.Tensor]:
+        def stop(step: int) -> None:
+            if step == stop_at:
+                raise KeyboardInterrupt
+
+        model = Classifier(new_net({**net, "shape": [1, 8, 8], "outputs": 2}, 0), ["a", "b"])
+        problem = Problem(model=model, data=x, labels=labels)
+        return fit(method, problem, out, checkpoint_every=1, on_step=stop).model.state_dict()
+
+    expected = train(None)
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path, stop_at=4)
+    again = train(tmp_path)
+    assert all(torch.equal(again[name], expected[name]) for name in expected)

@@ -17,6 +17,7 @@ from torch import nn
 import unflow as uf
 from unflow.commands.cli import main
 from unflow.disk import bundle
+from unflow.disk.card import Audited, model_card
 from unflow.foreign import family_of, lineage_of, load_classifier, load_energy, load_model, load_whole
 from unflow.ground.errors import InputError
 from unflow.ground.files import sha256_file, sha256_module
@@ -145,13 +146,15 @@ def test_the_shell_draws_from_a_repository(
     assert not (tmp_path / "none").exists()
 
 
-def test_a_network_of_somebody_else_s_needs_consent_from_the_hub_too(cache: Path, tmp_path: Path) -> None:
+def test_a_third_party_network_needs_consent_from_the_hub_too(cache: Path, tmp_path: Path) -> None:
     net = nn.Linear(2, 2)
-    net.config = {"builder": "somebody.nets:build", "options": {}}  # type: ignore[assignment]
+    net.config = {"builder": "unknown_package.nets:build", "options": {}}  # type: ignore[assignment]
     put(cache, "org/foreign", uf.save(uf.Generator(net, (2,)), tmp_path / "bundle"))
-    with pytest.raises(InputError, match=r"somebody.nets:build, which is not part of unflow.*--trust_code"):
+    with pytest.raises(
+        InputError, match=r"unknown_package.nets:build, which is not part of unflow.*--trust_code"
+    ):
         uf.from_pretrained("org/foreign")
-    with pytest.raises(InputError, match=r"somebody.nets:build.* can be imported"):
+    with pytest.raises(InputError, match=r"unknown_package.nets:build.* can be imported"):
         uf.from_pretrained("org/foreign", trust_code=True)
 
 
@@ -160,7 +163,7 @@ def test_only_the_files_of_a_bundle_are_asked_for(tmp_path: Path, monkeypatch: p
     (tmp_path / "remote" / "train.py").touch()
     asked: dict[str, Any] = {}
 
-    def fetch(repo_id: str, revision: str | None, allow_patterns: list[str]) -> str:
+    def fetch(repo_id: str, revision: str | None, allow_patterns: list[str]) -> Path:
         asked.update(repo_id=repo_id, revision=revision)
         others = [p.name for p in (tmp_path / "remote").iterdir() if p.name not in allow_patterns]
         return shutil.copytree(
@@ -275,7 +278,7 @@ def test_the_card_of_a_repository_is_not_written(cache: Path) -> None:
     with pytest.raises(
         InputError, match="got pretrained:org/name, whose model card is on the Hugging Face Hub"
     ):
-        bundle.write_card("pretrained:org/name", {})
+        bundle.write_card("pretrained:org/name", Audited({}, []))
     words = "audit pretrained:org/name --original a --judge b --forget 3 --split c --out d --card true"
     assert main(shlex.split(words)) == 2
     assert not Path("d").exists()
@@ -286,8 +289,8 @@ def test_the_card_of_a_repository_is_not_written(cache: Path) -> None:
 
 def test_the_hub_reads_the_card_as_it_was_meant(tmp_path: Path) -> None:
     images = flow((1, 8, 8))
-    cards = [bundle.model_card(model, "load", {}) for model in (images, flow(), classifier())]
-    data = [ModelCard(card).data for card in cards]
+    cards = [model_card(model, "load", {}) for model in (images, flow(), classifier())]
+    data: list[Any] = [ModelCard(card).data for card in cards]
     assert [each.library_name for each in data] == ["unflow"] * 3
     assert [each.pipeline_tag for each in data] == ["unconditional-image-generation", None, None]
     assert [each.license for each in data] == [None] * 3  # the owner's to say

@@ -22,7 +22,8 @@ from unflow.nets import MLP, new_net
 from unflow.training.compute import Compute
 from unflow.training.method import Method, Problem
 from unflow.unlearning import unlearn as unlearning
-from unflow.unlearning.unlearn import RealSamples, default_method, unlearn
+from unflow.unlearning.defaults import default_method
+from unflow.unlearning.unlearn import RealSamples, unlearn
 
 SMALL = {"steps": 6, "batch_size": 8, "bank_size": 64, "block_size": 32, "width": 8, "depth": 1}
 
@@ -145,7 +146,7 @@ def test_the_latent_target_is_the_law_of_the_decoded_one() -> None:
 def test_a_latent_model_forgets_what_its_images_were_asked_to() -> None:
     model = uf.Latent(inner("flow"), autoencoder())
     target = uf.Target(model, 3 * CallableEnergy(bright, 0.0))
-    options = {"learning_rate": 6e-3, "integration_steps": 4, "width": 16, "average": 0.9}
+    options: dict[str, Any] = {"learning_rate": 6e-3, "integration_steps": 4, "width": 16, "average": 0.9}
     result = unlearn(target, ERFM(steps=150, batch_size=64, bank_size=2048, **options))
     exact = float(bright(target.sample(4000, stream(5)).x).mean())
     before, after = (float(bright(m.sample(4000, stream(4))).mean()) for m in (model, result.model))
@@ -247,7 +248,8 @@ def test_a_method_that_reads_the_energy_is_refused_another_one(
 def test_a_setting_that_is_newer_than_a_bundle_is_taken_to_have_had_its_default(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    method, model = small(UNLEARNERS["erfm"]), inner("flow")
+    method: Any = small(UNLEARNERS["erfm"])
+    model = inner("flow")
     call(method, model, guide(1), tmp_path)
     lineage = json.loads((tmp_path / "lineage.json").read_text())
     assert lineage["settings"].pop("average") == type(method)().average

@@ -5,13 +5,13 @@ from __future__ import annotations
 import inspect
 from argparse import RawDescriptionHelpFormatter
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import fields
 from functools import wraps
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, get_type_hints
 
-import yaml
 from jsonargparse import ArgumentParser, DefaultHelpFormatter
 
 from unflow.commands.settings import (
@@ -23,6 +23,7 @@ from unflow.commands.settings import (
     read_table,
 )
 from unflow.ground.errors import InputError, suggest
+from unflow.ground.files import read_yaml
 
 
 class OptionGroup:
@@ -69,6 +70,15 @@ def find_groups(run: Callable[..., Any]) -> dict[str, type[Any]]:
     }
 
 
+def find_hints(run: Callable[..., Any]) -> dict[str, Any]:
+    """Return the types of a command's arguments, but for types that are imported for type checkers only."""
+    found = {}
+    for name, hint in run.__annotations__.items():
+        with suppress(NameError):
+            found[name] = eval(hint, run.__globals__) if isinstance(hint, str) else hint
+    return found
+
+
 def take_signature(
     run: Callable[..., Any], skip: Collection[str], settings: Mapping[str, type[Settings]]
 ) -> Callable[..., Any]:
@@ -81,11 +91,12 @@ def take_signature(
     def taken(**values: Any) -> Any:
         return run(**values)
 
+    hints = find_hints(run)
+
     def evaluate(each: inspect.Parameter) -> inspect.Parameter:
         if each.name in settings:
             return each.replace(annotation=settings[each.name], default=settings[each.name]())
-        hint = each.annotation
-        return each.replace(annotation=eval(hint, run.__globals__) if isinstance(hint, str) else hint)
+        return each.replace(annotation=hints[each.name])
 
     parameters = inspect.signature(run).parameters.values()
     chosen = [evaluate(each) for each in parameters if each.name not in skip]
@@ -144,7 +155,7 @@ def peek(option: str, arguments: Sequence[str], default: str | None = None) -> s
         name, _, attached = flag.partition("=")
         given = attached or following
         if name == "--config" and Path(given).is_file():
-            content = yaml.safe_load(Path(given).read_text())
+            content = read_yaml(Path(given))
             value = content.get(option, value) if isinstance(content, dict) else value
     for flag, following in zip(arguments, [*arguments[1:], ""], strict=False):
         name, _, attached = flag.partition("=")
@@ -162,7 +173,7 @@ def add_settings(parser: ArgumentParser, name: str | None, family: str) -> None:
         InputError: for a method that does not exist.
     """
     names = list_names(family)
-    if name is None or name not in names:
+    if not isinstance(name, str) or name not in names:
         raise InputError(f"got the method {name!r}; {suggest(str(name), names)}")
     if name not in list_plugin_names(family):
         parser.add_class_arguments(method_settings(family, name), "settings")

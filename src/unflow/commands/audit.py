@@ -14,11 +14,16 @@ from unflow.commands.arguments import add_batch_rows, add_run, flag_first_word
 from unflow.commands.option_groups import DataOptions, RequestOptions
 from unflow.commands.run_folders import run_folder
 from unflow.commands.settings import ATTACKS, settings_class
+from unflow.commands.sight import Findings
 from unflow.ground.errors import InputError
 
 if TYPE_CHECKING:  # the help of a command must not wait for torch
-    from unflow.evidence.auditing import Attacks
+    from unflow.data import LabelledData
+    from unflow.evidence.auditing import Attacks, Audit
     from unflow.models import GenerativeModel
+    from unflow.models.classifier import Classifier
+    from unflow.target import Target
+
 
 _SAME = (
     "parent",
@@ -67,24 +72,24 @@ def run(
     """Measure a model against the original, the exact target and a retrained one.
 
     Args:
-        model: bundle after unlearning, or a line that names somebody else's model, as for `unflow unlearn`.
-        original: bundle before, or such a line.
-        judge: bundle of a classifier that had no part in the request, or the folder of `unflow judge`, or
+        model: bundle after unlearning, or the specification of a third-party model, as for `unflow unlearn`.
+        original: bundle before unlearning, or such a specification.
+        judge: bundle of a classifier other than the guide, or the folder of `unflow judge`, or
             classifier:PACKAGE.MODULE:FUNCTION@WEIGHTS,...
-        second_judge: another; it confirms what a search over latents finds.
-        request: what was to be forgotten; its energy, if there is one, gives the exact target.
-        rows: what was split; the held-out part gives the statistics.
+        second_judge: another judge; it confirms the findings of the latent search.
+        request: what was to be forgotten; an energy adds the exact target to the audit.
+        rows: the split data; the statistics use the held-out part.
         out: folder for audit.json, samples/ and report.html.
-        retrained: bundle of a model trained without the classes.
-        autoencoder: bundle of what decodes, for models of latents.
-        strengths: bundles of the same request at other strengths, like a,b: the report gets a slider.
+        retrained: bundle of a model trained without the forgotten classes.
+        autoencoder: bundle of the autoencoder, for models of latents.
+        strengths: bundles of the same request at other strengths, like a,b; they add a slider to the report.
         n: samples per row, >= 100; by default as many as --resolve asks for.
-        resolve: points by which two forget rates differ that are to be told apart, in (0, 100).
+        resolve: difference of two forget rates that the audit resolves, in percentage points, in (0, 100).
         seed: of latents and rejection, >= 0.
-        attack: whether to try what could bring the forgotten back.
-        attacks: how.
+        attack: whether to run the attacks.
+        attacks: settings of the attacks.
         fail_if: conditions on the model's row, like "forget_rate>0.01,pul<95"; exit code 1 if one holds.
-        card: write the audit into the model card, README.md of the model's bundle.
+        card: whether to write the audit into the model card, README.md of the model's bundle.
     """
     import torch
 
@@ -92,9 +97,6 @@ def run(
     from unflow.energies import check_classes
     from unflow.evidence.auditing import Gate, Judges, Provenance, RealData, References, audit, list_failures
     from unflow.evidence.auditing.judge_training import judge_folders
-    from unflow.evidence.report import write_report
-    from unflow.evidence.report.card import write_card
-    from unflow.evidence.report.terminal import format_guards, print_audit
     from unflow.foreign import guide_behind, guide_of, lineage_of, load_classifier_for, load_whole
     from unflow.ground.streams import check_seed
 
@@ -106,13 +108,17 @@ def run(
         raise InputError(f"got n={n}; expected 100 or more samples per row")
     if not 0 < resolve < 100:
         raise InputError(f"got --resolve {resolve}; expected points of forget rate in (0, 100), like 0.5")
-    classes, trust_code = request.require_classes("the judge"), request.trust_code
-    gates = [Gate.parse(text) for text in fail_if.split(",")] if fail_if else []
+    if request.forget is None:
+        request.require_classes("the judge")
+    trust_code = request.trust_code
+    gates = [Gate.parse(text) for text in fail_if.split(",")] if fail_if is not None else []
     judge, second_judge = judge_folders(judge, second_judge)
     load = partial(load_whole, autoencoder=autoencoder, trust_code=trust_code)
     before = load(original)
     referee = load_classifier_for(before, judge, trust_code)
     second = None if second_judge is None else load_classifier_for(before, second_judge, trust_code)
+    request = request.with_numbers(rows, referee.class_names)
+    classes = request.require_classes("the judge")
     check_classes(classes, referee.num_classes)
     after = load(model)
     others = models_by_strength(model, strengths.split(","), load) if strengths else None
@@ -121,6 +127,9 @@ def run(
     guide = None if request.energy is None else guide_of(request.energy)
     lineage = lineage_of(model)
     held_out, training = rows.parts("held_out", "train")
+    findings = Findings("audit")
+    add_classifiers(findings, before, target, referee, classes, held_out, seed)
+    findings.add_parts({"held_out": held_out, "train": training})
     record = {
         "command": "audit",
         "model": str(model),
@@ -165,16 +174,51 @@ def run(
             attacks=attacks if attack else None,
             strengths=others,
         )
-        print_audit(result.as_dict())
-        print("\n".join(["", *format_guards(result.as_dict()), "", *result.verdict(), ""]))
-        print(f"audit:  {out / 'audit.json'}")
-        print(f"report: {write_report(out)}")
-        if card:
-            print(f"card:   {write_card(model, result.as_dict())}")
+        findings.say()
+        print_result(result, out, (model, trust_code) if card else None)
         failures = list_failures(gates, result.row())
     for failure in failures:
         print(f"failed: {failure}")
     return 1 if failures else 0
+
+
+def print_result(result: Audit, out: Path, card: tuple[str, bool] | None) -> None:
+    """Print the tables and verdict, and write the report, and the model card of (model, trust_code)."""
+    from unflow.evidence.report import write_report
+    from unflow.evidence.report.card import write_card
+    from unflow.evidence.report.terminal import format_guards, print_audit
+
+    print_audit(result.as_dict())
+    print("\n".join(["", *format_guards(result.as_dict()), "", *result.verdict(), ""]))
+    print(f"audit:  {out / 'audit.json'}")
+    print(f"report: {write_report(out)}")
+    if card is not None:
+        model, trust_code = card
+        print(f"card:   {write_card(model, result.as_dict(), trust_code)}")
+
+
+def add_classifiers(
+    findings: Findings,
+    model: GenerativeModel,
+    target: Target | None,
+    judge: Classifier,
+    classes: Sequence[int],
+    held_out: LabelledData,
+    seed: int,
+) -> None:
+    """Add the classes that the guide and the judge give to the original's samples, and what is wrong.
+
+    Raises:
+        InputError: as ``unlearning.sight.inspect`` and ``compare_names``.
+    """
+    from unflow.unlearning.sight import draw_for_sight, find_guide, judge_voter
+
+    x = draw_for_sight(model, seed)
+    guide = None if target is None else find_guide(target.energy)
+    if guide is not None:
+        findings.add_voter(guide, x, held_out, of="the original")
+    named = [] if guide is None or guide.is_score else [(guide.who, guide.names)]
+    findings.add_voter(judge_voter(judge, classes), x, held_out, named, of="the original")
 
 
 def cost_of(lineage: dict[str, Any], model: GenerativeModel, guide: str | None) -> dict[str, Any]:

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from unflow.commands.arguments import parse_classes
-from unflow.commands.run_folders import open_run
+from unflow.commands.run_folders import run_folder
 from unflow.ground.errors import InputError
+from unflow.ground.files import write_bytes, write_json
 
 if TYPE_CHECKING:  # the help of a command must not wait for torch
     from unflow.evidence.auditing import Audit
@@ -49,7 +50,6 @@ def run(
 
     from unflow.evidence.report.terminal import format_mean_table, print_mean_table, summarise
     from unflow.evidence.reproduce.demo import Demo, DemoConfig
-    from unflow.ground.files import write_bytes, write_json
 
     torch.set_num_threads(1)
     configs = [
@@ -79,13 +79,11 @@ def run(
         "n": n,
         "full": full,
     }
-    if seeds > 1:
-        open_run(out, record | {"seeds": seeds})
-    audits = []
-    for demo, config in zip(demos, configs, strict=True):
-        open_run(demo.out, record | {"seed": config.seed})
-        audits.append(_run_demo(demo))
-    if seeds > 1:
+    if seeds == 1:
+        _run_demo(demos[0], record)
+        return
+    with run_folder(out, record | {"seeds": seeds}):
+        audits = [_run_demo(demo, record | {"seed": demo.config.seed}) for demo in demos]
         summary = summarise([audit.as_dict() for audit in audits])
         write_json(out / "table.json", summary)
         write_bytes(out / "table.md", format_mean_table(summary).encode())
@@ -93,18 +91,19 @@ def run(
         print(f"table: {out / 'table.json'}, {out / 'table.md'}")
 
 
-def _run_demo(demo: Demo) -> Audit:
+def _run_demo(demo: Demo, record: dict[str, Any]) -> Audit:
     from unflow.evidence.report import write_report
     from unflow.evidence.report.poster import write_poster
     from unflow.evidence.report.terminal import print_audit
 
     started = time.perf_counter()
-    audit = demo.run()
-    print_audit(audit.as_dict())
-    report = write_report(demo.out)
-    print(f"audit:   {demo.out / 'audit.json'}")
-    print(f"samples: {demo.out / 'samples'}")
-    print(f"picture: {write_poster(demo.out)}")
-    print(f"report:  {report}")
+    with run_folder(demo.out, record):
+        audit = demo.run()
+        print_audit(audit.as_dict())
+        report = write_report(demo.out)
+        print(f"audit:   {demo.out / 'audit.json'}")
+        print(f"samples: {demo.out / 'samples'}")
+        print(f"picture: {write_poster(demo.out)}")
+        print(f"report:  {report}")
     print(f"done in {time.perf_counter() - started:.0f} s")
     return audit

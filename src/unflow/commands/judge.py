@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from jsonargparse import ArgumentParser
 
 from unflow.commands.arguments import add_run
 from unflow.commands.option_groups import DataOptions
 from unflow.commands.run_folders import run_folder
+from unflow.commands.sight import Findings
 
 
 def add_arguments(parser: ArgumentParser, arguments: Sequence[str]) -> list[str]:
@@ -45,6 +47,7 @@ def run(
     from unflow.ground.streams import check_seed
     from unflow.training.compute import check_device
     from unflow.training.originals.classification import Classification
+    from unflow.unlearning.sight import judge_voter
 
     torch.set_num_threads(1)
     check_seed(seed)
@@ -60,6 +63,10 @@ def run(
         "aside": aside,
         "seed": seed,
     }
+    findings = Findings("judge")
+    findings.add_parts({"judge": seen, "held_out": held_out})
+    if known is not None:
+        findings.add_voter(judge_voter(known, who="guide"), held_out.x, held_out, of="the held-out part")
     with run_folder(out, record):
         found = train_judges(seen, held_out, out, method=method, seed=seed, guide=known, device=device)
     for name in (FIRST, SECOND):
@@ -68,7 +75,24 @@ def run(
             f"{name}: {judge['name']}, correct on {judge['accuracy']:.2%} of {judge['n_held_out']} held-out "
             f"samples, calibration error {judge['calibration_error']:.2%}"
         )
+        trained = bundle.load_classifier(out / name)
+        named = [] if known is None else [("guide", known.class_names)]
+        voter = judge_voter(trained, who=f"{name} judge")
+        findings.add_voter(voter, held_out.x, held_out, named, of="the held-out part")
+        if judge["confusions"]:
+            print(f"{name}: confuses most {describe_confusions(judge['confusions'], held_out.class_names)}")
         if judge["disagreement_with_guide"] is not None:
             print(f"{name}: disagrees with the guide on {judge['disagreement_with_guide']:.2%}")
     print(f"the judges disagree with each other on {found['disagreement']:.2%}")
+    findings.say()
     print(f"judges: {out}")
+
+
+def describe_confusions(found: Sequence[Mapping[str, Any]], names: Sequence[str]) -> str:
+    """Return "4 (deer) with 7 (horse) (3.2 %)": a class, the class that is judged instead, and the share."""
+    from unflow.data.parts import name_class
+
+    pairs = (
+        (*(name_class(each[key], names) for key in ("label", "judged")), each["share"]) for each in found
+    )
+    return ", ".join(f"{label} with {judged} ({100 * share:.1f} %)" for label, judged, share in pairs)

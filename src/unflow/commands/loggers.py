@@ -6,8 +6,9 @@ import importlib
 from pathlib import Path
 from typing import Any, Literal
 
-from unflow.commands.run_folders import LOGS, is_first_process
+from unflow.commands.run_folders import LOGS
 from unflow.ground.errors import InputError
+from unflow.ground.locks import is_first_process
 
 Logger = Literal["csv", "tensorboard", "wandb", "none"]
 PROJECT = "unflow"

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from unflow.commands.arguments import OptionGroup, parse_classes
+from unflow.commands.class_names import has_names, number_classes
 from unflow.ground.errors import InputError
 
 if TYPE_CHECKING:  # the help of a command must not wait for torch
@@ -60,8 +61,8 @@ class RequestOptions(OptionGroup):
             classifier:PACKAGE.MODULE:FUNCTION@WEIGHTS,range=0:1,shape=784; onnx:FILE;
             estimator:PACKAGE.MODULE:FUNCTION or estimator:FILE.joblib; score:PACKAGE.MODULE:FUNCTION;
             images:FOLDER,extractor=DIR.
-        forget: classes to forget, like 3 or 3,5; required if the energy has classes, by judges, and to select
-            real samples.
+        forget: classes to forget, like 3 or 3,5, or by name, like cat; required if the energy has classes, by
+            judges, and to select real samples.
         margin: margin of the energy in nats, >= 0.
         strength: strength lam of the request, >= 0.
         divergence: divergence that keeps the target near the original.
@@ -104,16 +105,49 @@ class RequestOptions(OptionGroup):
             raise InputError("got no --energy; expected what to forget: write --energy classifier:DIR")
         return parse_energy(self.energy)
 
-    def target(self, model: GenerativeModel) -> Target:
+    def with_numbers(self, rows: DataOptions, judge: Sequence[str] | None = None) -> RequestOptions:
+        """Return the request with the numbers of classes that it gives by name.
+
+        The names are those of the energy's classifier, or else of the judge or the labelled samples.
+
+        Args:
+            rows: labelled samples.
+            judge: class names of a judge.
+
+        Raises:
+            InputError: for a name that no class has; as ``list_class_names``.
+        """
+        from unflow.foreign import list_class_names
+        from unflow.unlearning.sight import is_anonymous
+
+        if self.forget is None or not has_names(self.forget):
+            return self
+        names = None if self.energy is None else list_class_names(self.specification, self.trust_code)
+        owner = "the guide"
+        if is_anonymous(names) and judge is not None:
+            names, owner = list(judge), "the judge"
+        if is_anonymous(names) and rows.data is not None:
+            names, owner = rows.part("train").class_names, f"the data {rows.data}"
+        return replace(self, forget=",".join(map(str, number_classes(self.forget, names, owner))))
+
+    def target(self, model: GenerativeModel, is_read: bool = True) -> Target:
         """Return the target of the request for a model.
+
+        Args:
+            model: the model that forgets.
+            is_read: whether the method reads the energy; if not, the request needs none.
 
         Raises:
             InputError: as ``specification`` and ``load_energy``.
         """
+        from unflow.energies.unread import Unread
         from unflow.foreign import load_energy
         from unflow.mathematics.divergences import DIVERGENCES
         from unflow.target import Target
 
+        if self.energy is None and not is_read:
+            words = "no class" if self.classes is None else f"class {' or '.join(map(str, self.classes))}"
+            return Target(model, Unread(words), self.strength, DIVERGENCES[self.divergence]())
         F = load_energy(self.specification, self.classes, self.margin, model, self.trust_code)
         return Target(model, F, self.strength, DIVERGENCES[self.divergence]())
 
@@ -185,6 +219,9 @@ class TrainingOptions(OptionGroup):
             or of those that --train_only names.
         micro_batches: parts of a batch that are processed one after the other, which takes less memory.
         compile: true to use torch.compile for losses and networks.
+        one_label: true to train the own weights of a network with labels at its one fixed label, which
+        changes
+            in an unknown way what it draws at its other labels.
 
     Raises:
         InputError: for a device that this machine does not have.
@@ -196,6 +233,7 @@ class TrainingOptions(OptionGroup):
     rank: int | None = None
     micro_batches: int = 1
     compile: bool = False
+    one_label: bool = False
 
     def __post_init__(self) -> None:
         if self.device == "cpu":

@@ -12,9 +12,13 @@ from jsonargparse import ArgumentParser
 
 from unflow.commands.arguments import add_batch_rows, add_run, list_methods
 from unflow.commands.option_groups import DataOptions, ModelOptions, RequestOptions, TrainingOptions
+from unflow.commands.sight import Findings
 from unflow.ground.errors import InputError, choose
+from unflow.ground.files import write_json
+from unflow.ground.locks import lock_file
 
 if TYPE_CHECKING:  # the help of a command must not wait for torch
+    from unflow.data import LabelledData
     from unflow.unlearning.planning import Plan
     from unflow.unlearning.unlearn import RealSamples
 
@@ -49,7 +53,6 @@ def run(
     """
     import torch
 
-    from unflow.ground.files import write_json
     from unflow.ground.streams import check_seed
     from unflow.methods import INSTALLED, UNLEARNERS
     from unflow.unlearning.planning import plan
@@ -66,7 +69,10 @@ def run(
         raise InputError(f"{out} exists already; expected a new file: choose another --out")
     if out is not None:
         check_folder(out.parent)
+    request = request.with_numbers(rows)
     target = request.target(original.load(request.trust_code))
+    findings = Findings("plan")
+    findings.add_guide(target, seed, load_labelled(rows))
     found = plan(
         target,
         chosen,
@@ -75,11 +81,14 @@ def run(
         seed=seed,
         train_only=computing.patterns,
         adapters=computing.adapters,
+        one_label=computing.one_label,
     )
+    findings.say()
     print("\n".join(format_plan(found)))
     if out is not None:
         out.parent.mkdir(parents=True, exist_ok=True)
-        write_json(out, dataclasses.asdict(found))
+        with lock_file(out):
+            write_json(out, dataclasses.asdict(found))
         print(f"plan: {out}")
 
 
@@ -90,6 +99,11 @@ def check_folder(folder: Path) -> None:
         raise InputError(
             f"got --out in {folder}, and {nearest} is not a writable folder; choose another --out"
         )
+
+
+def load_labelled(rows: DataOptions) -> LabelledData | None:
+    """Return labelled samples that measure a guide: of a split, those that it was not trained on."""
+    return None if rows.data is None else rows.part("held_out")
 
 
 def select_samples(request: RequestOptions, rows: DataOptions) -> RealSamples:

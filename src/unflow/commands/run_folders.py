@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,16 +10,14 @@ from typing import Any
 
 import yaml
 
-from unflow.ground.errors import InputError, TrainingDivergedError
+from unflow.commands.failures import is_out_of_memory
+from unflow.ground.errors import InputError, RunFailedError, TrainingDivergedError, explain, locate
+from unflow.ground.files import read_yaml, write_bytes
+from unflow.ground.locks import is_first_process, lock_folder
 
 CONFIG = "config.yaml"
 LOGS = "logs"
 """The folder of loggers within a run folder."""
-
-
-def is_first_process() -> bool:
-    """Return whether this is the process that writes and prints, and not one that `--devices` started."""
-    return int(os.environ.get("LOCAL_RANK", "0")) == 0
 
 
 def open_run(out: str | Path, config: dict[str, Any]) -> Path:
@@ -33,8 +30,6 @@ def open_run(out: str | Path, config: dict[str, Any]) -> Path:
     Raises:
         InputError: if the folder holds other files, or a run with another configuration.
     """
-    from unflow.ground.files import write_bytes
-
     out = Path(out)
     text = yaml.safe_dump(config, sort_keys=False)
     if not is_first_process():
@@ -42,7 +37,7 @@ def open_run(out: str | Path, config: dict[str, Any]) -> Path:
     if out.exists() and not out.is_dir():
         raise InputError(f"{out} is a file; expected a folder for results: choose another --out")
     if (out / CONFIG).is_file():
-        _check_same(out, yaml.safe_load((out / CONFIG).read_text()), yaml.safe_load(text))
+        _check_same(out, read_yaml(out / CONFIG), yaml.safe_load(text))
     elif out.is_dir() and any(not entry.name.startswith(".") for entry in out.iterdir()):
         raise InputError(
             f"{out} is not empty and holds no run of unflow; expected a new or empty folder: choose "
@@ -55,42 +50,67 @@ def open_run(out: str | Path, config: dict[str, Any]) -> Path:
 
 @contextmanager
 def run_folder(out: str | Path, config: dict[str, Any]) -> Iterator[Path]:
-    """Open a run folder; undo that if the work inside fails before its first checkpoint.
+    """Open and lock a run folder; undo that if the work inside fails before its first checkpoint or result.
 
     Raises:
-        InputError: as ``open_run``, and as the work inside.
+        InputError: as ``open_run`` and ``lock_folder``, and as the work inside.
         TrainingDivergedError: as the work inside; the message mentions a checkpoint that is kept.
+        RunFailedError: for other errors of the work inside, with their first line and place.
     """
-    from unflow.training.loop import CHECKPOINT, EARLIER, METRICS, PREPARED
-
     out = Path(out)
-    made = [folder for folder in (out, *out.parents) if not folder.exists()]
+    if out.exists() and not out.is_dir():
+        open_run(out, config)  # refuses it
+    with lock_folder(out), _open_or_undo(out, config):
+        yield out
+
+
+@contextmanager
+def _open_or_undo(out: Path, config: dict[str, Any]) -> Iterator[None]:
     new = not (out / CONFIG).exists()
     open_run(out, config)
     try:
-        yield out
-    except InputError:
-        if new:
-            _undo(out, made, {CONFIG, PREPARED})
-        raise
-    except TrainingDivergedError as error:
-        if any(out.rglob(CHECKPOINT)):
+        yield
+    except Exception as error:
+        kept = _holds_results(out)
+        if new and not kept:
+            _undo(out)
+        if isinstance(error, TrainingDivergedError) and kept:
             raise TrainingDivergedError(
                 f"{error}; {out} keeps a checkpoint from before the divergence: choose another --out"
             ) from error
-        if new:
-            _undo(out, made, {CONFIG, PREPARED, METRICS, EARLIER, LOGS})
-        raise
+        if isinstance(error, InputError | TrainingDivergedError | OSError) or is_out_of_memory(error):
+            raise
+        raise RunFailedError(describe_failure(error, out if kept else None)) from error
 
 
-def _undo(out: Path, made: list[Path], written: set[str]) -> None:
-    """Remove the files of a run and the folders it made, if its folder holds nothing else."""
-    if not is_first_process() or not {entry.name for entry in out.iterdir()} <= written:
+def describe_failure(error: Exception, kept: Path | None) -> str:
+    """Return the first line of an error in the middle of a run, where it was raised, and how to go on."""
+    state = (
+        "nothing is kept of this run"
+        if kept is None
+        else f"{kept} keeps what was done before, so it continues"
+    )
+    return (
+        f"{explain(error)}, at {locate(error)}; expected the function to return a result: correct it and "
+        f"run the same command again ({state})"
+    )
+
+
+def _holds_results(out: Path) -> bool:
+    """Return whether a run folder holds a checkpoint, a bundle, an audit or other finished results."""
+    from unflow.training.loop import CHECKPOINT
+
+    files = (*out.rglob(CHECKPOINT), *out.rglob("*.json"))
+    return any(file.name != "split.json" for file in files)
+
+
+def _undo(out: Path) -> None:
+    """Remove the files of a new run; the lock removes a folder that it made."""
+    if not is_first_process():
         return
     for entry in list(out.iterdir()):
-        shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
-    for folder in made:
-        folder.rmdir()
+        if not entry.name.startswith("."):
+            shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
 
 
 def _flatten(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:

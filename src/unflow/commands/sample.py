@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,11 +10,12 @@ from typing import TYPE_CHECKING
 from jsonargparse import ArgumentParser
 
 from unflow.commands.arguments import add_batch_rows, add_run, flag_first_word
-from unflow.commands.run_folders import open_run
+from unflow.commands.run_folders import run_folder
 from unflow.ground.errors import InputError
+from unflow.ground.files import write_arrays, write_bytes
 
-if TYPE_CHECKING:
-    from torch import Tensor
+if TYPE_CHECKING:  # the help of a command must not wait for torch
+    import torch
 
 
 def add_arguments(parser: ArgumentParser, arguments: Sequence[str]) -> list[str]:
@@ -41,7 +43,6 @@ def run(
         autoencoder: bundle of the autoencoder that decodes the samples, for a model of latents.
         trust_code: true to let bundles run the third-party functions that they name.
     """
-    import numpy as np
     import torch
 
     from unflow.foreign import load_whole
@@ -55,15 +56,15 @@ def run(
     z = generator.prior(n, stream(seed, Stream.LATENTS))
     x = generator.push_batches(z)
     decoder = None if autoencoder is None else str(autoencoder)
-    open_run(out, {"command": "sample", "model": str(model), "autoencoder": decoder, "n": n, "seed": seed})
-    np.savez_compressed(out / "samples.npz", allow_pickle=False, x=x.numpy(), z=z.numpy())
-    print(f"samples: {out / 'samples.npz'}")
-    if x.ndim == 4:
-        save_grid(x[:64], out / "samples.png")
-        print(f"picture: {out / 'samples.png'}")
+    record = {"command": "sample", "model": str(model), "autoencoder": decoder, "n": n, "seed": seed}
+    with run_folder(out, record):
+        print(f"samples: {write_arrays(out / 'samples.npz', {'x': x.numpy(), 'z': z.numpy()})}")
+        if x.ndim == 4:
+            save_grid(x[:64], out / "samples.png")
+            print(f"picture: {out / 'samples.png'}")
 
 
-def save_grid(x: Tensor, path: Path, columns: int = 8) -> None:
+def save_grid(x: torch.Tensor, path: Path, columns: int = 8) -> None:
     """Write images [n, c, h, w] in [-1, 1] as one PNG, row by row."""
     import torch
     from PIL import Image
@@ -74,5 +75,7 @@ def save_grid(x: Tensor, path: Path, columns: int = 8) -> None:
     picture = tiles.reshape(rows, columns, channels, height, width).permute(0, 3, 1, 4, 2)
     picture = picture.reshape(rows * height, columns * width, channels).clamp(-1, 1) / 2 + 0.5
     big = picture.repeat_interleave(4, 0).repeat_interleave(4, 1)
-    bits = (big * 255).round().to(torch.uint8).numpy()
-    Image.fromarray(bits[..., 0] if channels == 1 else bits).save(path)
+    buffer = io.BytesIO()
+    pixels = (big * 255).round().to(torch.uint8).numpy()
+    Image.fromarray(pixels[..., 0] if channels == 1 else pixels).save(buffer, "PNG")
+    write_bytes(path, buffer.getvalue())

@@ -10,7 +10,9 @@ from jsonargparse import ArgumentParser
 
 from unflow.commands.arguments import add_run
 from unflow.commands.option_groups import DataOptions
+from unflow.commands.sight import Findings
 from unflow.ground.errors import InputError
+from unflow.ground.locks import lock_file
 
 if TYPE_CHECKING:  # the help of a command must not wait for torch
     from unflow.data import Split
@@ -42,9 +44,13 @@ def run(
     data = rows.part("train")
     split = split_data(data, seed, shares)
     if not out.exists():
-        write_split(split, data, out)
+        with lock_file(out):
+            write_split(split, data, out)
     elif not _is_same(read_split(out), split):
         raise InputError(f"{out} holds another split; expected a new file: choose another --out")
+    findings = Findings("split")
+    findings.add_parts({name: data.rows(part) for name, part in split.parts.items()})
+    findings.say()
     print(", ".join(f"{name} {len(part)}" for name, part in split.parts.items()))
     print(f"split: {out}")
 

@@ -10,9 +10,10 @@ from jsonargparse import ArgumentParser
 
 from unflow.commands.arguments import add_run, add_settings, flag_recipe, peek
 from unflow.commands.option_groups import DataOptions
-from unflow.commands.run_folders import is_first_process, run_folder
+from unflow.commands.run_folders import run_folder
 from unflow.commands.settings import TRAININGS
 from unflow.ground.errors import InputError
+from unflow.ground.locks import is_first_process
 
 if TYPE_CHECKING:  # the help of a command must not wait for torch
     from unflow.training.method import Method
@@ -39,6 +40,7 @@ def run(
     seed: int = 0,
     device: str = "cpu",
     devices: int = 1,
+    trust_code: bool = False,
 ) -> None:
     """Train a base model or a classifier into a bundle.
 
@@ -55,6 +57,8 @@ def run(
         seed: random seed of weights and batches, >= 0.
         device: cpu, cuda or mps.
         devices: data-parallel processes.
+        trust_code: true to run the third-party functions that the recipe names for its network, and those
+            that the bundles of --teacher and --critic name.
     """
     import torch
 
@@ -72,8 +76,9 @@ def run(
         raise InputError(
             f"got no --teacher, and {method} needs a trained flow; write --teacher DIR, its bundle"
         )
-    flow = bundle.load(teacher) if teacher is not None else None
-    features = bundle.load_classifier(critic) if critic is not None else None
+    check_consent(net, trust_code)
+    flow = bundle.load(teacher, trust_code) if teacher is not None else None
+    features = bundle.load_classifier(critic, trust_code) if critic is not None else None
     record = {
         "command": "train",
         "kind": kind,
@@ -104,3 +109,18 @@ def run(
         )
     if is_first_process():
         print(f"model: {out}")
+
+
+def check_consent(net: dict[str, Any], trust_code: bool) -> None:
+    """Raise InputError for a network that third-party code builds, without consent to run it."""
+    from unflow.foreign.specification import import_from_working_directory
+    from unflow.nets import builders, trusted
+
+    if trust_code:
+        import_from_working_directory()
+    unknown = [name for name in builders(net) if not trusted(name)]
+    if unknown and not trust_code:
+        raise InputError(
+            f"got a network that is built by {unknown[0]}, which is not part of unflow; expected your "
+            "consent to run that code: write --trust_code true if you know where the recipe comes from"
+        )

@@ -11,12 +11,15 @@ from jsonargparse import ArgumentParser
 from unflow.commands.arguments import add_batch_rows, add_run, add_settings, flag_recipe, list_methods, peek
 from unflow.commands.loggers import Logger, make_loggers
 from unflow.commands.option_groups import DataOptions, ModelOptions, RequestOptions, TrainingOptions
-from unflow.commands.run_folders import is_first_process, run_folder
+from unflow.commands.run_folders import run_folder
 from unflow.commands.settings import METHODS
+from unflow.commands.sight import Findings
 from unflow.ground.errors import InputError
+from unflow.ground.locks import is_first_process
 from unflow.unlearning.defaults import default_method
 
 if TYPE_CHECKING:  # the help of a command must not wait for torch
+    from unflow.data import LabelledData
     from unflow.models import GenerativeModel
     from unflow.target import Target
     from unflow.training.method import Method
@@ -78,16 +81,24 @@ def run(
 
     from unflow.foreign import list_energy_data, load_model
     from unflow.ground.streams import check_seed
+    from unflow.models import inner_model
+    from unflow.training.method import Problem
     from unflow.training.method import settings as plain_settings
     from unflow.unlearning.unlearn import unlearn
 
     torch.set_num_threads(1)
     assert method is not None  # ``add_arguments`` sets the default
     check_seed(seed)
-    target = request.target(original.load(request.trust_code))
+    request = request.with_numbers(rows)
+    model = original.load(request.trust_code)
     retrained = None if teacher is None else load_model(teacher, request.trust_code)
+    reads = settings.reads(Problem(model=inner_model(model), teacher=retrained))
+    target = request.target(model, is_read="target" in reads)
     check_teacher(settings, target, method, retrained)
-    data = load_samples(settings, target, request, rows, method, retrained)
+    data, labelled = load_samples(settings, target, request, rows, method, retrained)
+    findings = Findings("unlearn")
+    if request.energy is not None:
+        findings.add_guide(target, seed, labelled)
     record = {
         "command": "unlearn",
         "model": str(original.source),
@@ -108,11 +119,14 @@ def run(
             name=method,
             data=data,
             teacher=retrained,
-            guide_data=list_energy_data(request.specification),
+            guide_data=() if request.energy is None else list_energy_data(request.specification),
             compute=computing.compute(devices, make_loggers(logger, out)),
             train_only=computing.patterns,
             adapters=computing.adapters,
+            one_label=computing.one_label,
+            on_step=lambda _: findings.say(),
         )
+        findings.say()
     if is_first_process():
         print(f"model: {out} ({result.lineage['seconds']:.1f} s)")
 
@@ -137,8 +151,8 @@ def load_samples(
     rows: DataOptions,
     method: str,
     teacher: GenerativeModel | None,
-) -> RealSamples:
-    """Return the real samples that a method reads.
+) -> tuple[RealSamples, LabelledData | None]:
+    """Return the real samples that a method reads, and labelled samples that measure the guide.
 
     Raises:
         InputError: for a model that the method does not train; for missing data or classes, if it reads some.
@@ -156,7 +170,8 @@ def load_samples(
             "--split split.json to use only its training part"
         )
     if rows.data is None:
-        return RealSamples()
+        return RealSamples(), None
     train, held_out = (rows.part("train"), None) if rows.split is None else rows.parts("train", "held_out")
     classes = request.require_classes(method) if reads else ()
-    return select_real_samples(settings, target, classes, train, held_out, teacher)
+    samples = select_real_samples(settings, target, classes, train, held_out, teacher)
+    return samples, train if held_out is None else held_out

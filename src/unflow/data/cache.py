@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from unflow.data.dataset import LabelledData
 from unflow.data.values import from_bytes, to_bytes
 from unflow.ground.errors import InputError
 from unflow.ground.files import read_tensors, sha256_text, write_tensors
+from unflow.ground.locks import lock_file
 
 _DATA, FEATURES = "data-", "features-"
 """Prefixes of the names of entries."""
@@ -60,11 +60,10 @@ def read_cached(
 
 
 def write_entry(path: Path, tensors: Mapping[str, Tensor], metadata: Any) -> None:
-    """Write an entry; two processes that write it at the same time write different temporary files."""
+    """Write an entry; a second process that writes the same one waits."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    own = path.with_name(f"{path.name}.{os.getpid()}")
-    write_tensors(own, tensors, metadata)
-    own.replace(path)
+    with lock_file(path, wait=True):
+        write_tensors(path, tensors, metadata)
 
 
 def _listing(source: Path, cache: Path) -> list[tuple[str, int, int]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import math
 import struct
 import zlib
@@ -15,9 +16,14 @@ from torch import Tensor
 from unflow.data.dataset import LabelledData
 from unflow.data.values import from_bytes
 from unflow.ground.errors import InputError
+from unflow.ground.files import check_regular
 
 _GZIP = b"\x1f\x8b"
 _UNSIGNED_BYTES = 0x08
+MAX_AXES, MAX_RATIO = 8, 1100
+"""Axes of an array, and how much smaller than its content a gzip file can be."""
+_MNIST = {60_000: 0xB1C08A0A7A70B37D, 10_000: 0x633F3E1A2F5E669B}
+"""Images in a part of MNIST -> the sum of the hashes of its labelled images, which no order changes."""
 
 
 def read_idx(path: str | Path) -> Tensor:
@@ -30,27 +36,35 @@ def read_idx(path: str | Path) -> Tensor:
         InputError: if the file is missing, damaged, of another type, or of another length than it declares.
     """
     path = Path(path)
-    content = _read_content(path)
-    shape, start = _read_header(path, content)
-    if len(content) - start != math.prod(shape):
+    check_regular(path, "an IDX file: write the path of one")
+    head = _read_content(path, 4 + 4 * MAX_AXES)
+    shape, start = _read_header(path, head)
+    if 0 in shape:
         raise InputError(
-            f"got {len(content) - start} values in {path}; expected {math.prod(shape)} for its shape "
+            f"got the shape {list(shape)} in {path}; expected one or more values: leave the file out"
+        )
+    content = _read_content(path, start + math.prod(shape) + 1)
+    if len(content) - start != math.prod(shape):
+        more = "or more " if len(content) - start > math.prod(shape) else ""
+        raise InputError(
+            f"got {len(content) - start} {more}values in {path}; expected {math.prod(shape)} for its shape "
             f"{list(shape)}: write the file again from its source"
         )
     return torch.from_numpy(np.frombuffer(content, np.uint8, offset=start).reshape(shape).copy())
 
 
-def _read_content(path: Path) -> bytes:
+def _read_content(path: Path, most: int) -> bytes:
+    """Return the first bytes of a file, unpacked; a small gzip file may unpack to a huge one."""
+    with path.open("rb") as plain:
+        is_packed = plain.read(2) == _GZIP
+        plain.seek(0)
+        if not is_packed:
+            return plain.read(min(most, path.stat().st_size))
     try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise InputError(
-            f"got no readable file {path}; expected an IDX file: write the path of one"
-        ) from error
-    if not content.startswith(_GZIP):
-        return content
-    try:
-        return gzip.decompress(content)
+        with gzip.open(path) as packed:
+            return (
+                packed.read(most) if most < 2**31 else packed.read(min(most, MAX_RATIO * path.stat().st_size))
+            )
     except (OSError, EOFError, zlib.error) as error:
         raise InputError(
             f"got a damaged gzip file {path} ({error}); expected a complete one: "
@@ -61,6 +75,10 @@ def _read_content(path: Path) -> bytes:
 def _read_header(path: Path, content: bytes) -> tuple[tuple[int, ...], int]:
     """Return the shape and the offset of the values."""
     start = 4 + 4 * content[3] if len(content) >= 4 else 4
+    if len(content) >= 4 and content[3] > MAX_AXES:
+        raise InputError(
+            f"got {content[3]} axes in {path}; expected at most {MAX_AXES}: write the path of an IDX file"
+        )
     if not content.startswith(b"\0\0") or len(content) < start or start == 4:
         raise InputError(
             f"got {path} with the first bytes {content[:4].hex(' ') or '(none)'}; expected an IDX header "
@@ -79,7 +97,8 @@ def mnist(folder: str | Path) -> LabelledData:
 
     The four files by LeCun, Cortes and Burges, ``train-images-idx3-ubyte`` and so on, are read plain or gzip.
     Their order is kept; some copies are sorted by label. They have no licence text and are usually
-    redistributed under CC BY-SA 3.0.
+    redistributed under CC BY-SA 3.0. Other images in files of these names, such as Fashion-MNIST, are read as
+    well, and are named after their folder.
 
     Raises:
         InputError: if a file is missing or damaged, or does not hold digits.
@@ -87,7 +106,21 @@ def mnist(folder: str | Path) -> LabelledData:
     parts = [_read_digits(Path(folder), part) for part in ("train", "t10k")]
     x = from_bytes(torch.cat([images for images, _ in parts]).unsqueeze(1))
     labels = torch.cat([labels for _, labels in parts]).long()
-    return LabelledData("mnist", x, labels, [str(k) for k in range(10)])
+    is_mnist = all(_is_of_mnist(*part) for part in parts) and len(labels) == sum(_MNIST)
+    name = "mnist" if is_mnist else f"{Path(folder).resolve().name} (not MNIST)"
+    return LabelledData(name, x, labels, [str(k) for k in range(10)])
+
+
+def _is_of_mnist(images: Tensor, labels: Tensor) -> bool:
+    """Return whether labelled images are a part of MNIST, in any order."""
+    return len(images) in _MNIST and _sum_hashes(images, labels) == _MNIST[len(images)]
+
+
+def _sum_hashes(images: Tensor, labels: Tensor) -> int:
+    """Return the sum, modulo 2^64, of a hash of each image with its label."""
+    rows = np.concatenate([labels.numpy()[:, None], images.flatten(1).numpy()], axis=1)
+    hashes = (hashlib.blake2b(row.tobytes(), digest_size=8).digest() for row in rows)
+    return sum(int.from_bytes(digest, "big") for digest in hashes) % 2**64
 
 
 def _read_digits(folder: Path, part: str) -> tuple[Tensor, Tensor]:

@@ -86,7 +86,7 @@ def load_data(name: str, cache: str | Path | None = None) -> LabelledData:
         what = "folder" if source.place == "DIR" else "file"
         raise InputError(f"got the dataset {name!r} without its {what}; expected {_write_form(kind)}")
     sized = _SIZED.fullmatch(place) if source.sized else None
-    path, size = (Path(sized[1]), (int(sized[2]),)) if sized else (Path(place), ())
+    path, size = (Path(sized[1]), (int(sized[2][:20]),)) if sized else (Path(place), ())
     if cache is None:
         return source.read(path, *size)
     return read_cached(lambda: source.read(path, *size), path, cache, f"{kind} {size}")

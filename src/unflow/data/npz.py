@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
-import zlib
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +13,7 @@ from unflow.data.labels import label_samples
 from unflow.data.pixels import move_channels_first
 from unflow.data.values import RANGES, convert_numbers, scale, to_bytes
 from unflow.ground.errors import InputError
-from unflow.ground.files import write_arrays
+from unflow.ground.files import read_arrays, write_arrays
 
 _OPTIONAL = ("class_names", "range")
 
@@ -36,13 +34,22 @@ def read_npz(path: str | Path) -> LabelledData:
     path = Path(path)
     arrays = _read_arrays(path)
     where = f"x of {path}"
-    declared = arrays["range"].ravel().tolist() if "range" in arrays else None
+    declared = _read_range(arrays["range"], path) if "range" in arrays else None
     read = _convert_points if _holds_points(arrays["x"]) else _convert_images
     samples = read(arrays["x"], where, declared)
     names = arrays.get("class_names")
     return label_samples(
         path.stem, samples, arrays["y"], None if names is None else _read_texts(names, path), str(path)
     )
+
+
+def _read_range(found: np.ndarray, path: Path) -> list[float]:
+    if found.shape != (2,) or found.dtype.kind not in "iuf":
+        raise InputError(
+            f"got the range {found.dtype} {list(found.shape)} in {path}; expected the values of black and "
+            "white: write range=[0, 1]"
+        )
+    return [float(end) for end in found]
 
 
 def _holds_points(x: np.ndarray) -> bool:
@@ -107,28 +114,10 @@ def _pack_images(x: Tensor) -> dict[str, np.ndarray]:
 
 def _read_arrays(path: Path) -> dict[str, np.ndarray]:
     """Return x, y and the optional arrays of the file."""
-    try:
-        stream = path.open("rb")
-    except OSError as error:
-        raise InputError(f"got no readable file {path}; expected a .npz file: write its path") from error
-    with stream:
-        try:
-            return _select_arrays(np.load(stream, allow_pickle=False), path)
-        except InputError:
-            raise
-        except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-            raise InputError(
-                f"got a damaged .npz file {path}, or one with pickles ({error}); expected arrays of numbers: "
-                "write np.savez(FILE, x=…, y=…)"
-            ) from error
-
-
-def _select_arrays(file: object, path: Path) -> dict[str, np.ndarray]:
-    if not isinstance(file, np.lib.npyio.NpzFile):
-        raise InputError(f"got the single array {path}; expected a .npz file: write np.savez(FILE, x=…, y=…)")
-    labels = _choose_names(path, list(file))
-    optional = {name: file[name] for name in _OPTIONAL if name in file}
-    return {"x": file["x"], "y": file[labels], **optional}
+    names = ("x", "y", "labels", *_OPTIONAL)
+    arrays = read_arrays(path, names, "a .npz file: write np.savez(FILE, x=…, y=…)")
+    labels = _choose_names(path, list(arrays))
+    return {("y" if name == labels else name): array for name, array in arrays.items()}
 
 
 def _choose_names(path: Path, found: list[str]) -> str:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -24,17 +26,36 @@ class Split:
         data: name of the dataset.
         fingerprint: fingerprint of the whole dataset.
         parts: part name -> sorted row numbers.
+        hashes: part name -> fingerprint of its samples, where it is known.
+
+    Raises:
+        InputError: for row numbers that are negative, or in two places.
     """
 
     data: str
     fingerprint: str
     parts: dict[str, Tensor]
+    hashes: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name, rows in self.parts.items():
+            if len(rows) and int(rows.min()) < 0:
+                raise InputError(
+                    f"got row {int(rows.min())} in the part {name} of a split; expected numbers >= 0: make "
+                    "the split again"
+                )
+            if len(torch.unique(rows)) != len(rows):
+                raise InputError(f"got a row twice in the part {name} of a split; expected each row once")
+        every = torch.cat(list(self.parts.values())) if self.parts else torch.empty(0)
+        if len(torch.unique(every)) != len(every):
+            raise InputError("the parts of a split overlap; expected every row in one part only")
 
     def of(self, data: LabelledData, part: str) -> LabelledData:
         """Return the rows of one part.
 
         Raises:
-            InputError: for an unknown part, or another dataset than the one that was split.
+            InputError: for an unknown or empty part, rows that the dataset does not have, or another dataset
+                than the one that was split.
         """
         if part not in self.parts:
             raise InputError(f"got the part {part!r}; expected one of {', '.join(self.parts)}")
@@ -43,7 +64,21 @@ class Split:
                 f"the split was made for other data ({self.data}, {self.fingerprint[:12]}) than "
                 f"{data.name} ({data.fingerprint[:12]}); expected the same: make the split again"
             )
-        return data.rows(self.parts[part])
+        for name, rows in self.parts.items():
+            if len(rows) and int(rows.max()) >= len(data):
+                raise InputError(
+                    f"got row {int(rows.max())} in the part {name} of the split; {data.name} has rows 0 to "
+                    f"{len(data) - 1}: make the split again"
+                )
+        if not len(self.parts[part]):
+            raise InputError(f"the part {part} of the split is empty; expected samples in it: split again")
+        chosen = data.rows(self.parts[part])
+        if part in self.hashes and chosen.fingerprint != self.hashes[part]:
+            raise InputError(
+                f"the rows of the part {part} are not those that were split (sha256 {chosen.fingerprint[:12]}"
+                f", expected {self.hashes[part][:12]}): make the split again, and do not edit its file"
+            )
+        return chosen
 
 
 def split_data(
@@ -76,17 +111,31 @@ def read_split(path: str | Path) -> Split:
     """Return a split from its JSON file.
 
     Raises:
-        InputError: if the file is missing or not a split, or its parts overlap.
+        InputError: if the file is missing or not a split, its parts overlap, or a part has another number of
+            rows than the file states.
     """
     record = read_json(Path(path))
     try:
-        parts = {name: torch.tensor(part["rows"]) for name, part in record["parts"].items()}
-        split = Split(record["data"], record["fingerprint"], parts)
-    except (KeyError, TypeError) as error:
-        raise InputError(
-            f"{path} is no split ({error}); expected a file that `unflow demo` writes"
-        ) from error
-    rows = torch.cat(list(parts.values()))
-    if len(torch.unique(rows)) != len(rows):
-        raise InputError(f"the parts of {path} overlap; expected every row in one part only")
-    return split
+        parts = {str(name): _read_rows(name, part) for name, part in record["parts"].items()}
+        hashes = {str(name): str(part["sha256"]) for name, part in record["parts"].items()}
+        names = str(record["data"]), str(record["fingerprint"])
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{path} is no split ({error}); expected the file of `unflow split`") from error
+    try:
+        return Split(*names, parts, hashes)
+    except InputError as error:
+        raise InputError(f"{path} is no split: {error}") from error
+
+
+def _read_rows(name: str, part: Mapping[str, Any]) -> Tensor:
+    """Return the row numbers of a part.
+
+    Raises:
+        ValueError: for anything but row numbers, and for another count than the file states.
+    """
+    rows = part["rows"]
+    if not isinstance(rows, list) or not all(type(row) is int and abs(row) < 2**63 for row in rows):
+        raise ValueError(f"the rows of the part {name} are not whole numbers")
+    if type(part["n"]) is not int or part["n"] != len(rows):
+        raise ValueError(f"the part {name} states {part['n']} rows and lists {len(rows)}")
+    return torch.tensor(rows, dtype=torch.long)

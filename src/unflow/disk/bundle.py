@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeVar
 
-from torch import nn
+from torch import Tensor, nn
 
 from unflow.disk import hub as huggingface
 from unflow.disk.card import Audited, model_card
+from unflow.disk.weights import check_numbers, check_types
 from unflow.ground import plugins
-from unflow.ground.errors import InputError
+from unflow.ground.errors import InputError, convert_errors, shorten
 from unflow.ground.files import (
     read_json,
     read_tensors,
@@ -25,15 +26,28 @@ from unflow.ground.files import (
     write_json,
     write_tensors,
 )
+from unflow.ground.locks import lock_folder
 from unflow.models import GenerativeModel
 from unflow.models.autoencoder import Autoencoder
 from unflow.models.classifier import Classifier
-from unflow.models.components import COMPONENTS, SavedModel, build_component, find_component
-from unflow.nets import builders, trusted
+from unflow.models.components import COMPONENTS, Config, SavedModel, build_component, find_component
+from unflow.nets import builders, foreign_networks, trusted
+from unflow.nets.description import OWN_BUILDERS
+from unflow.nets.limits import limit_numbers
 
 FORMAT = 1
 WEIGHTS, CONFIG, LINEAGE, CARD = "model.safetensors", "config.json", "lineage.json", "README.md"
 FILES = (WEIGHTS, CONFIG, LINEAGE, CARD)
+_LINEAGE: dict[str, tuple[type, ...]] = {
+    "data": (dict,),
+    "request": (dict,),
+    "settings": (dict,),
+    "versions": (dict,),
+    "data_used": (list,),
+    "seconds": (float, int),
+    "steps": (int,),
+}
+"""The entries of a lineage that commands read, and their types."""
 PRETRAINED = "pretrained:"
 """The prefix of the name of a bundle on the Hugging Face Hub."""
 
@@ -65,14 +79,14 @@ def save(model: SavedModel, folder: str | Path, lineage: dict[str, Any] | None =
     """
     folder = Path(folder)
     config = model.config()
-    folder.mkdir(parents=True, exist_ok=True)
-    write_tensors(folder / WEIGHTS, model.state_dict())
-    digest = sha256_file(folder / WEIGHTS)
-    identity = {"sha256": digest, "weights_sha256": sha256_module(model)}
-    record = identity | {"versions": collect_versions(model), **(lineage or {})}
-    write_json(folder / LINEAGE, record)
-    write_bytes(folder / CARD, model_card(model, find_component(model).loader, record).encode())
-    write_json(folder / CONFIG, {"format": FORMAT, "sha256": digest, **config})
+    with lock_folder(folder):
+        write_tensors(folder / WEIGHTS, model.state_dict())
+        digest = sha256_file(folder / WEIGHTS)
+        identity = {"sha256": digest, "weights_sha256": sha256_module(model)}
+        record = identity | {"versions": collect_versions(model), **(lineage or {})}
+        write_json(folder / LINEAGE, record)
+        write_bytes(folder / CARD, model_card(model, find_component(model).loader, record).encode())
+        write_json(folder / CONFIG, {"format": FORMAT, "sha256": digest, **config})
     return folder
 
 
@@ -149,7 +163,24 @@ def is_complete(folder: Path) -> bool:
 
 def read_lineage(folder: str | Path) -> dict[str, Any]:
     """Return the lineage of a bundle, in a folder or ``pretrained:org/name@revision``."""
-    return dict(read_json(find_folder(folder) / LINEAGE))
+    path = find_folder(folder) / LINEAGE
+    record = _read_record(path)
+    for name, kinds in _LINEAGE.items():
+        if not isinstance(record.get(name), (*kinds, type(None))):
+            raise InputError(
+                f"{path} holds {name}={shorten(repr(record[name]))}; expected {kinds[0].__name__} or null: "
+                "copy the bundle again"
+            )
+    return record
+
+
+def _read_record(path: Path) -> dict[str, Any]:
+    record = read_json(path)
+    if not isinstance(record, dict):
+        raise InputError(
+            f"{path} holds {shorten(repr(record))}; expected entries by name: copy the bundle again"
+        )
+    return record
 
 
 def check_lineage(folder: Path, expected: dict[str, Any], defaults: Mapping[str, Any] | None = None) -> None:
@@ -161,8 +192,9 @@ def check_lineage(folder: Path, expected: dict[str, Any], defaults: Mapping[str,
         defaults: values of settings that are newer than the lineage and therefore missing in it.
     """
     lineage = read_lineage(folder)
-    if defaults is not None:
-        lineage["settings"] = {**defaults, **(lineage.get("settings") or {})}
+    found = lineage.get("settings")
+    if defaults is not None and isinstance(found, dict | None):
+        lineage["settings"] = {**defaults, **(found or {})}
     differing = [k for k, v in expected.items() if lineage.get(k) != v]
     if differing:
         changes = ", ".join(f"{k}: {lineage.get(k)} -> {expected[k]}" for k in differing)
@@ -177,21 +209,23 @@ def hash_lineage(lineage: dict[str, Any]) -> str:
     return sha256_text(json.dumps(lineage, sort_keys=True))
 
 
-def write_card(folder: str | Path, audited: Audited) -> Path:
+def write_card(folder: str | Path, audited: Audited, trust_code: bool = False) -> Path:
     """Rewrite the model card of a bundle, with the results of an audit.
 
     Args:
         folder: the folder of the bundle.
         audited: results and sections.
+        trust_code: as ``load``.
 
     Raises:
-        InputError: as ``check_local``.
+        InputError: as ``check_local`` and ``load``.
     """
     check_local(folder)
     folder = Path(folder)
-    model = load_any(folder, trust_code=True)  # the audit has already loaded this bundle
+    model = load_any(folder, trust_code)
     text = model_card(model, find_component(model).loader, read_lineage(folder), audited)
-    write_bytes(folder / CARD, text.encode())
+    with lock_folder(folder):
+        write_bytes(folder / CARD, text.encode())
     return folder / CARD
 
 
@@ -209,12 +243,28 @@ def check_local(name: str | Path) -> None:
         )
 
 
-def load_any(folder: str | Path, trust_code: bool = False) -> SavedModel:
+def load_result(folder: Path, known: Sequence[Config]) -> SavedModel:
+    """Return the model in a finished result of this call.
+
+    A folder is no consent: its config.json may run third-party code only as the networks in hand run it.
+
+    Args:
+        folder: the folder of the bundle.
+        known: descriptions of the networks that the caller has, or asked for.
+
+    Raises:
+        InputError: as ``load``.
+    """
+    return load_any(folder, known=known)
+
+
+def load_any(folder: str | Path, trust_code: bool = False, *, known: Sequence[Config] = ()) -> SavedModel:
     """Return the model, classifier or autoencoder in a bundle, in evaluation mode.
 
     Args:
         folder: as ``load``.
         trust_code: as ``load``.
+        known: descriptions of networks; the bundle may build third-party networks in them without consent.
 
     Raises:
         InputError: as ``load``.
@@ -226,7 +276,7 @@ def load_any(folder: str | Path, trust_code: bool = False) -> SavedModel:
             f"{folder} is not a complete bundle (found: {found or 'an empty folder'}); expected "
             f"{WEIGHTS} and {CONFIG}, as `unflow train` and `unflow unlearn` write them"
         )
-    config = dict(read_json(folder / CONFIG))
+    config = _read_record(folder / CONFIG)
     written, digest = config.pop("format", None), config.pop("sha256", None)
     if written != FORMAT:
         raise InputError(
@@ -234,33 +284,49 @@ def load_any(folder: str | Path, trust_code: bool = False) -> SavedModel:
             "install -U unflow if a newer one wrote it"
         )
     if not trust_code:
-        _check_builders(folder, config)
-    try:
-        model = build_component(config)
-    except InputError as error:
-        raise InputError(f"{folder / CONFIG} describes no model that can be built here: {error}") from error
-    except (KeyError, TypeError, ValueError) as error:
-        raise InputError(
-            f"{folder / CONFIG} describes no model that can be built: {error}; copy the bundle again"
-        ) from error
+        _check_builders(folder, config, known)
     state, _ = read_tensors(folder / WEIGHTS)
+    model = _build_model(folder, config, state)
     _check_state(folder, model, state)
     if sha256_file(folder / WEIGHTS) != digest:
         raise InputError(
             f"{folder / WEIGHTS} does not match the hash in {CONFIG}; expected the file that was "
             "written with it: copy the bundle again"
         )
+    check_types(state, model.state_dict(), str(folder / WEIGHTS))
+    check_numbers(state, str(folder / WEIGHTS))
     model.load_state_dict(state)
     return model.eval()
 
 
-def _check_builders(folder: Path, config: dict[str, Any]) -> None:
+def _build_model(folder: Path, config: Config, state: dict[str, Tensor]) -> SavedModel:
+    """Return the model of a config, with fresh weights; refuse one that is larger than its weights file.
+
+    Third-party code, which the user agreed to run, may build more than it returns.
+    """
+    try:
+        with convert_errors(f"{folder / CONFIG} describes no model that can be built", "a complete copy"):
+            if not all(name in OWN_BUILDERS for name in builders(config)):
+                return build_component(config)
+            with limit_numbers(sum(tensor.numel() for tensor in state.values()), config):
+                return build_component(config)
+    except InputError as error:
+        if str(error).startswith(str(folder)):
+            raise
+        raise InputError(f"{folder / CONFIG} describes no model that can be built here: {error}") from error
+
+
+def _check_builders(folder: Path, config: Config, known: Sequence[Config]) -> None:
     """Raise InputError if a bundle would run code that the user did not agree to run."""
-    unknown = [name for name in builders(config) if not trusted(name)]
+    ours = foreign_networks(
+        json.loads(json.dumps(list(known), default=str))
+    )  # tuples as the lists that files have
+    unknown = [net for net in foreign_networks(config) if not trusted(net["builder"]) and net not in ours]
     if unknown:
         raise InputError(
-            f"{folder} is built by {unknown[0]}, which is not part of unflow; expected your consent to run "
-            "that code: write --trust_code true (trust_code=True) if you know where the files come from"
+            f"{folder} is built by {unknown[0]['builder']}, which is not part of unflow; expected your "
+            "consent to run that code: write --trust_code true (trust_code=True) if you know where the files "
+            "come from"
         )
 
 

@@ -1,4 +1,4 @@
-"""The model card of a bundle, in Hugging Face's layout: what it is, how it came about, how it was audited."""
+"""The model card of a bundle, in Hugging Face's layout: the model, its lineage and its audit."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from unflow.models import GenerativeModel
 
 TAGS = ["machine-unlearning", "generative-model"]
 TASK = "unconditional-image-generation"
-"""The Hub's word for what draws images."""
+"""The Hub's name for the task of an image generator."""
 
 
 class Audited(NamedTuple):
-    """What an audit adds to a model card.
+    """The audit's part of a model card.
 
     Attributes:
         results: one entry of "results" in Hugging Face's "model-index".
-        sections: of Markdown.
+        sections: paragraphs of Markdown.
     """
 
     results: Mapping[str, Any]
@@ -34,10 +34,10 @@ def model_card(
     """Return README.md of a bundle.
 
     Args:
-        model: what is in the bundle.
-        load: the function of ``unflow`` that loads it.
+        model: the model in the bundle.
+        load: name of the function of ``unflow`` that loads it.
         lineage: the content of lineage.json.
-        audited: what an audit adds, if the model was audited.
+        audited: the audit's part; None for a model without an audit.
     """
     parts = [
         _front(model, lineage, audited),

@@ -33,7 +33,7 @@ def make_anchor(
 
     Args:
         extractor: phi, maps [batch, *shape] to features [batch, ...].
-        images: of what is to be forgotten, [k, *shape].
+        images: of what to forget, [k, *shape].
         samples: of the original model, [n, *shape]; the cosine is then centred at their mean feature, and
             the radius of rbf is their median distance to the anchor. None: no centre, radius 1.
         kernel: "cosine" or "rbf".
@@ -113,7 +113,7 @@ def grow_request(
 
     Args:
         extractor: phi, maps [batch, *shape] to features [batch, ...].
-        images: of what is to be forgotten, [k, *shape].
+        images: of what to forget, [k, *shape].
         samples: of the original model, [n, *shape], n >= 20 parts.
         generator: draws the initial centres of k-means.
         share: about the share of the samples to forget, in (0, 0.5].
@@ -153,7 +153,7 @@ def extract_features(extractor: nn.Module, x: Float[Tensor, " n *shape"], what: 
     """Return phi(x) of many samples without gradient, [n, d], in double precision.
 
     Raises:
-        InputError: for none, or features that are not finite; ``what`` says which samples.
+        InputError: for no samples, or features that are not finite; the message calls the samples ``what``.
     """
     if len(x) == 0:
         raise InputError(f"got 0 {what}; expected 1 or more")

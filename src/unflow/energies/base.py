@@ -55,7 +55,8 @@ class Energy(nn.Module, ABC):
 
 def frozen(module: nn.Module) -> nn.Module:
     """Return a copy of ``module`` in evaluation mode whose parameters take no gradient."""
-    return copy.deepcopy(module).eval().requires_grad_(False)
+    with torch.no_grad():  # else the copied weights of TorchScript are results, not parameters
+        return copy.deepcopy(module).eval().requires_grad_(False)
 
 
 # The algebra

@@ -140,12 +140,12 @@ class ScoreLogOdds(Opaque):
         if bool(p.isnan().any()):
             raise InputError(
                 f"got a score that is NaN for {int(p.isnan().sum())} of {len(p)} samples; expected a number "
-                "in [0, 1] for each: mend the score"
+                "in [0, 1] for each: fix the score"
             )
         if not bool(((p >= 0) & (p <= 1)).all()):
             raise InputError(
                 f"got scores from {float(p.min()):.4g} to {float(p.max()):.4g}; expected numbers in [0, 1]: "
-                "divide percents by 100, or in Python give others as an energy, "
+                "divide percentages by 100; for other scores write in Python "
                 "CallableEnergy(score, differentiable=False)"
             )
         return log_probabilities(binary_probabilities(p), float(self.floor))

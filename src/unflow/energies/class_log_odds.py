@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from unflow.energies.base import Energy, check_margin, frozen
 from unflow.ground.errors import InputError
+from unflow.ground.logits import check_logits, logits_of_classes
 
 
 class ClassLogOdds(Energy):
@@ -25,13 +26,14 @@ class ClassLogOdds(Energy):
     classifier gives a class with too much confidence.
 
     Args:
-        classifier: maps [batch, *shape] to logits [batch, num_classes].
+        classifier: maps [batch, *shape] to logits [batch, num_classes]; one number per sample is the logit of
+            class 1 of two.
         forget: class index or indices, at least one, not all.
         margin: >= 0, in nats; None for the unbounded log-odds.
 
     Raises:
         InputError: for no class or a class given twice, and (on the first call) for unknown classes, a
-            request that names every class, or logits of the wrong shape.
+            request that names every class, logits of the wrong shape, or probabilities in their place.
     """
 
     def __init__(
@@ -54,17 +56,29 @@ class ClassLogOdds(Energy):
 
     def forward(self, x: Float[Tensor, " batch *shape"]) -> Float[Tensor, " batch"]:
         """Return the log-odds, bounded below if there is a margin; shape [batch]."""
-        logits = self.classifier(x)
+        outputs = self.classifier(x)
+        if not isinstance(outputs, Tensor):
+            raise InputError(
+                f"the classifier returned a {type(outputs).__name__} for {len(x)} samples; expected logits "
+                "[batch, num_classes] alone: wrap it in a module that returns them"
+            )
+        logits = logits_of_classes(outputs)
         if logits.ndim != 2 or len(logits) != len(x):
             raise InputError(
-                f"the classifier returned shape {list(logits.shape)} for {len(x)} samples; "
+                f"the classifier returned shape {list(outputs.shape)} for {len(x)} samples; "
                 f"expected [{len(x)}, num_classes] logits"
             )
         check_classes(self.forget, logits.shape[1])
+        if not (torch.is_grad_enabled() or torch.compiler.is_compiling()):
+            check_logits(outputs)
         inside = torch.zeros(logits.shape[1], dtype=torch.bool, device=logits.device)
         inside[list(self.forget)] = True
         log_odds = logits[:, inside].logsumexp(1) - logits[:, ~inside].logsumexp(1)
         return log_odds if self.margin is None else nnf.softplus(log_odds + self.margin)
+
+    def class_logits(self, x: Float[Tensor, " batch *shape"]) -> Float[Tensor, " batch *classes"]:
+        """Return the logits of every class, [batch, num_classes]."""
+        return logits_of_classes(self.classifier(x))
 
     def describe(self) -> str:
         """Return the classes to forget and the margin."""

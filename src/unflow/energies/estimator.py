@@ -13,8 +13,9 @@ from torch import Tensor, nn
 
 from unflow.energies.base import frozen
 from unflow.energies.fingerprint import fingerprint
-from unflow.energies.opaque import FLOOR, Opaque, binary_logits, check_floor, log_probabilities
+from unflow.energies.opaque import FLOOR, Opaque, check_floor, log_probabilities
 from unflow.ground.errors import InputError
+from unflow.ground.logits import binary_logits
 
 Output = Literal["predict_proba", "decision_function"]
 
@@ -85,7 +86,7 @@ class EstimatorLogOdds(Opaque):
         if rows.shape != (len(x), expected):
             raise InputError(
                 f"got {list(rows.shape)} features of {len(x)} samples for an estimator of {expected}; "
-                f"expected [{len(x)}, {expected}]: write features=, which makes of samples what it knows"
+                f"expected [{len(x)}, {expected}]: write features=, which maps samples to its input"
             )
         return rows
 
@@ -155,14 +156,14 @@ def _check_estimator(estimator: Any, output: Output) -> None:
         raise InputError(f"got output={output!r}; expected predict_proba or decision_function")
     if not hasattr(estimator, "classes_") or not hasattr(estimator, "n_features_in_"):
         raise InputError(
-            f"got a {kind} without classes_ and n_features_in_; expected a classifier that is fitted: call "
-            "its fit, or give a score of another kind as BlackBox"
+            f"got a {kind} without classes_ and n_features_in_; expected a fitted classifier: call its "
+            "fit, or pass another kind of score as a BlackBox"
         )
     if not hasattr(estimator, output):
         other = "decision_function" if output == "predict_proba" else "predict_proba"
-        mend = f"write output={other}, or fit" if hasattr(estimator, other) else "fit"
+        remedy = f"write output={other}, or fit" if hasattr(estimator, other) else "fit"
         raise InputError(
-            f"got a {kind} without {output}; expected one that has it: {mend} a CalibratedClassifierCV "
+            f"got a {kind} without {output}; expected one that has it: {remedy} a CalibratedClassifierCV "
             "around it"
         )
 

@@ -33,7 +33,7 @@ def fingerprint(*values: Any) -> Tensor:
     except TypeError as error:
         raise InputError(
             f"got an object whose state cannot be read ({error}); expected arrays, numbers, functions and "
-            "what consists of them: keep open files, locks and connections out, or score by a BlackBox"
+            "objects of these: leave out open files, locks and connections, or score by a BlackBox"
         ) from error
     return torch.tensor(list(digest.digest()), dtype=torch.uint8)
 

@@ -13,15 +13,9 @@ from torch import Tensor, nn
 
 from unflow.energies.base import frozen
 from unflow.energies.fingerprint import fingerprint
-from unflow.energies.opaque import (
-    FLOOR,
-    Opaque,
-    binary_logits,
-    binary_probabilities,
-    check_floor,
-    log_probabilities,
-)
+from unflow.energies.opaque import FLOOR, Opaque, binary_probabilities, check_floor, log_probabilities
 from unflow.ground.errors import InputError, explain
+from unflow.ground.logits import check_logits, logits_of_classes
 from unflow.ground.plugins import import_optional
 
 EXTRA = "onnx"
@@ -117,10 +111,8 @@ class OnnxLogOdds(Opaque):
             return log_probabilities(
                 binary_probabilities(outputs.flatten()) if is_one else outputs, self.floor
             )
-        if is_one:
-            return binary_logits(outputs.flatten())
-        _check_no_probabilities(outputs)
-        return outputs
+        check_logits(outputs)
+        return logits_of_classes(outputs)
 
     def _outputs(self, x: Tensor, size: int) -> Tensor:
         """Return the model's outputs of up to ``size`` samples, in double precision."""
@@ -168,8 +160,8 @@ def _start_session(content: bytes, name: str, providers: Sequence[str]) -> Any:
         return onnxruntime.InferenceSession(content, options, providers=list(providers))
     except Exception as error:
         raise InputError(
-            f"onnxruntime cannot run {name} ({explain(error)[:120]}); expected a valid model of operators "
-            "that it knows: export it again, for an older opset"
+            f"onnxruntime cannot run {name} ({explain(error)[:120]}); expected a valid model of supported "
+            "operators: export it again, for an older opset"
         ) from error
 
 
@@ -210,16 +202,6 @@ def _to_input(rows: Tensor, n: int, node: Any) -> np.ndarray:
     if rows.dtype != dtype or not fits:
         raise InputError(
             f"got {rows.dtype} of shape {list(rows.shape)} for a model of {dtype} {shape}; expected these: "
-            "write preprocess=, which makes them of samples, or shape= in a line"
+            "write preprocess=, which converts samples to them, or shape= in a line"
         )
     return np.ascontiguousarray(rows.detach().cpu().numpy())
-
-
-def _check_no_probabilities(outputs: Tensor) -> None:
-    """Raise InputError if outputs declared as logits are probabilities: in [0, 1], and each row sums to 1."""
-    positive = bool((outputs >= 0).all()) and bool((outputs <= 1).all())
-    if positive and outputs.ndim == 2 and bool(((outputs.sum(1) - 1).abs() < 1e-3).all()):
-        raise InputError(
-            f"got {len(outputs)} rows in [0, 1] that sum to 1 as logits; expected logits: write "
-            "output='probabilities'"
-        )

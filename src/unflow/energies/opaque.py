@@ -12,11 +12,10 @@ from torch import Tensor, nn
 from unflow.energies.base import Energy
 from unflow.energies.class_log_odds import ClassLogOdds
 from unflow.ground.errors import InputError
+from unflow.ground.logits import ROUNDING
 
 FLOOR = 1e-6
 """Smaller probabilities count as this one: log-odds of 13.8 nats, more than any useful margin."""
-ROUNDING = 0.01
-"""How far a row of probabilities may sum from 1: the rounding of half precision with 1,000 classes."""
 
 
 class Opaque(Energy):
@@ -81,11 +80,6 @@ def check_floor(floor: float) -> None:
     """Raise InputError for a floor outside (0, 0.5)."""
     if not 0 < floor < 0.5:
         raise InputError(f"got floor={floor}; expected a number in (0, 0.5), like {FLOOR:g}")
-
-
-def binary_logits(logit: Float[Tensor, " batch"]) -> Float[Tensor, " batch 2"]:
-    """Return logits of the classes 0 and 1, [batch, 2], whose difference is ``logit`` [batch]."""
-    return torch.stack([torch.zeros_like(logit), logit], dim=1)
 
 
 def binary_probabilities(p: Float[Tensor, " batch"]) -> Float[Tensor, " batch 2"]:

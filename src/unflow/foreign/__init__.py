@@ -10,7 +10,14 @@ plugins        energies that installed packages add
 """
 
 from unflow.foreign.classifiers import check_reads, load_classifier, load_classifier_for
-from unflow.foreign.energies import guide_behind, guide_of, list_energy_data, load_energy, parse_energy
+from unflow.foreign.energies import (
+    guide_behind,
+    guide_of,
+    list_class_names,
+    list_energy_data,
+    load_energy,
+    parse_energy,
+)
 from unflow.foreign.models import add_options, family_of, lineage_of, load_model, load_whole, with_options
 from unflow.foreign.specification import Specification, parse_specification
 from unflow.ground.faces import renamed
@@ -23,6 +30,7 @@ __all__ = [
     "guide_behind",
     "guide_of",
     "lineage_of",
+    "list_class_names",
     "list_energy_data",
     "load_classifier",
     "load_classifier_for",

@@ -10,8 +10,8 @@ from torch import nn
 
 from unflow.disk.bundle import CONFIG, is_on_hub
 from unflow.energies import BlackBox, ClassLogOdds, Energy, OnnxLogOdds, ScoreLogOdds, check_classes
-from unflow.foreign.classifiers import check_range, load_classifier_for
-from unflow.foreign.estimators import build_estimator_energy
+from unflow.foreign.classifiers import check_range, load_classifier, load_classifier_for
+from unflow.foreign.estimators import build_estimator_energy, list_labels
 from unflow.foreign.images import build_image_energy
 from unflow.foreign.plugins import EnergyBuilder, EnergyRequest, make_builder
 from unflow.foreign.specification import KINDS, Specification, parse_specification, read_range, read_shape
@@ -29,7 +29,7 @@ FORMS = (
 
 
 def load_energy(
-    source: str | Specification,
+    text: str | Specification,
     forget: tuple[int, ...] | None,
     margin: float,
     model: GenerativeModel,
@@ -38,7 +38,7 @@ def load_energy(
     """Return the energy of a specification.
 
     Args:
-        source: ``classifier:DIR`` or ``classifier:pretrained:org/name``, a bundle, or
+        text: ``classifier:DIR`` or ``classifier:pretrained:org/name``, a bundle, or
             ``classifier:my_pkg.nets:build@w.pth,range=0:1``;
             ``onnx:guide.onnx,range=0:1,shape=1x28x28,output=probabilities``;
             ``estimator:my_pkg.guides:fitted@FILE``, a function that returns a fitted classifier of
@@ -55,7 +55,7 @@ def load_energy(
         InputError: for another specification, missing or unknown classes, and an energy that does not accept
             the samples.
     """
-    spec, request = parse_energy(source), EnergyRequest(forget, margin, model, trust_code)
+    spec, request = parse_energy(text), EnergyRequest(forget, margin, model, trust_code)
     if spec.kind == "classifier":
         return _build_classifier_energy(spec, request)
     energy = INSTALLED[spec.kind](spec, request)
@@ -63,36 +63,36 @@ def load_energy(
     return energy
 
 
-def parse_energy(source: str | Specification) -> Specification:
+def parse_energy(text: str | Specification) -> Specification:
     """Return the parsed specification of an energy; ``classifier:DIR`` has the bundle as its source.
 
     Raises:
         InputError: for a string that specifies no energy.
     """
-    if isinstance(source, Specification):
-        return source
-    kind, colon, folder = source.partition(":")
+    if isinstance(text, Specification):
+        return text
+    kind, colon, folder = text.partition(":")
     if kind == "classifier" and colon and (is_on_hub(folder) or Path(folder).exists()):
-        return Specification(kind, folder, text=source)
-    parsed = parse_specification(source, ("classifier", *INSTALLED))
+        return Specification(kind, folder, text=text)
+    parsed = parse_specification(text, ("classifier", *INSTALLED))
     if parsed is None:
         added = "".join(f", {entry.name}:..." for entry in INSTALLED.list_plugins())
-        raise InputError(f"got --energy {source!r}; expected {FORMS}{added}")
+        raise InputError(f"got --energy {text!r}; expected {FORMS}{added}")
     return parsed
 
 
 S = TypeVar("S", str, Specification)
 
 
-def guide_of(energy: S) -> S | str | None:
+def guide_of(text: S) -> S | str | None:
     """Return the bundle of an energy's classifier, or the specification of it; None without a classifier."""
-    spec = parse_energy(energy)
+    spec = parse_energy(text)
     if spec.kind == "images":
         extractor = spec.options.get("extractor", "")
         return extractor if Path(extractor, CONFIG).is_file() else None
     if spec.kind != "classifier":
         return None
-    return spec.source if _is_bundle(spec) else energy
+    return spec.source if _is_bundle(spec) else text
 
 
 def _is_bundle(spec: Specification) -> bool:
@@ -101,15 +101,29 @@ def _is_bundle(spec: Specification) -> bool:
     return plain and (is_on_hub(spec.source) or Path(spec.source).exists())
 
 
+def list_class_names(energy: str | Specification, trust_code: bool = False) -> list[str] | None:
+    """Return the names of the classes that an energy distinguishes; None where it has none.
+
+    Raises:
+        InputError: as ``load_energy``.
+    """
+    spec = parse_energy(energy)
+    if spec.kind == "classifier" and _is_bundle(spec):
+        return load_classifier(spec.source, trust_code).class_names
+    if spec.kind == "classifier":
+        return spec.options["names"].split("/") if "names" in spec.options else None
+    return list_labels(spec, trust_code) if spec.kind == "estimator" else None
+
+
 def guide_behind(energy: Energy | None) -> Classifier | None:
     """Return the classifier in an energy, or None if there is none."""
     parts = () if energy is None else energy.modules()
     return next((part for part in parts if isinstance(part, Classifier)), None)
 
 
-def list_energy_data(energy: str | Specification) -> tuple[str, ...]:
+def list_energy_data(text: str | Specification) -> tuple[str, ...]:
     """Return the data behind an energy, as lineages record it."""
-    spec = parse_energy(energy)
+    spec = parse_energy(text)
     if spec.kind != "images":
         return ("guide",)
     return ("images of what to forget", *(() if guide_of(spec) is None else ("guide: its features",)))
@@ -135,10 +149,17 @@ def _build_classifier_energy(spec: Specification, request: EnergyRequest) -> Ene
 
 def _build_onnx_energy(spec: Specification, request: EnergyRequest) -> Energy:
     ours = spec.take_all(
-        {"range": read_range, "shape": read_shape, "output": str, "output_name": str, "batch_size": int}
+        {
+            "range": read_range,
+            "shape": read_shape,
+            "axes": str,
+            "output": str,
+            "output_name": str,
+            "batch_size": int,
+        }
     )
     check_range(spec, request.model)
-    reads = ReadsAs(nn.Identity(), ours.pop("range", None), ours.pop("shape", None))
+    reads = ReadsAs(nn.Identity(), ours.pop("range", None), ours.pop("shape", None), ours.pop("axes", None))
     classes = request.require_classes(f"onnx:{spec.source}")
     return OnnxLogOdds(spec.source, classes, request.margin, preprocess=reads, **ours)
 

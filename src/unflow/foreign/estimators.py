@@ -49,6 +49,16 @@ def build_estimator_energy(
     return EstimatorLogOdds(estimator, named, margin, ours.get("output", "predict_proba"), reads)
 
 
+def list_labels(spec: Specification, trust_code: bool) -> list[str]:
+    """Return the labels of an estimator in the order of ``classes_``; none for one that is not fitted.
+
+    Raises:
+        InputError: as ``build_estimator_energy``.
+    """
+    estimator = _load_estimator(spec, spec.take(KNOWN)[1], trust_code)
+    return [str(label) for label in getattr(estimator, "classes_", ())]
+
+
 def _as_linear(estimator: Any) -> LinearClassifier | None:
     """Return the estimator as a network with a gradient, if it is a linear classifier; None if not."""
     try:

@@ -19,6 +19,7 @@ from unflow.ground.streams import Stream, stream
 from unflow.models import GenerativeModel
 from unflow.models.autoencoder import Autoencoder, Encoding
 from unflow.models.classifier import Classifier, Features
+from unflow.models.probe import probe_features
 from unflow.nets import ReadsAs
 
 NUM_FIT = 8000
@@ -31,7 +32,7 @@ _OF_WAYS: dict[str, Readers] = {
     "thresholded": {"kernel": str},
 }
 """How ``anchoring`` builds an energy from images -> the options of that way."""
-_OF_FUNCTIONS: Readers = {"range": read_range, "shape": read_shape, "key": str}
+_OF_FUNCTIONS: Readers = {"range": read_range, "shape": read_shape, "axes": str, "key": str}
 _KNOWN: Readers = {"extractor": str, "way": str, "samples": int, **_OF_FUNCTIONS}
 
 
@@ -81,7 +82,10 @@ def _load_extractor(spec: Specification, known: Readers, trust_code: bool) -> nn
     if FUNCTION.fullmatch(what) and not Path(text).exists():
         function = Specification("extractor", what, Path(weights) if weights else None)
         return ReadsAs(
-            function.build_network(theirs, ours.get("key"), known), ours.get("range"), ours.get("shape")
+            function.build_network(theirs, ours.get("key"), known),
+            ours.get("range"),
+            ours.get("shape"),
+            ours.get("axes"),
         )
     if spec.weights is not None:
         raise InputError(
@@ -125,3 +129,4 @@ def _check_extractor(phi: nn.Module, images: Tensor) -> None:
     expected = "one that does: declare the shape that it reads, like shape=784"
     with convert_errors(what, expected), torch.no_grad():
         features_of(phi.eval(), images[:2])
+    probe_features(phi, images, phi, "the extractor")

@@ -37,6 +37,7 @@ from unflow.models import (
     inner_model,
 )
 from unflow.models.autoencoder import Autoencoder
+from unflow.models.probe import probe_model
 from unflow.nets import AdaptedAverageVelocity, AdaptedVelocity, WritesAs
 from unflow.nets.adapters import Range
 
@@ -45,15 +46,17 @@ PROBED = 64
 TOLERANCE, FEW = 0.1, 0.05
 """How far numbers may lie outside the range at either end, as a share of its width, and the share of numbers
 that may lie further outside: flows overshoot, but a wrong range affects more than a few numbers."""
+ANY = "any"
+"""The range of samples that are no images, for example latents: they are not converted or checked."""
 NARROW = 0.02
 """Share of the declared range that a network's images must cover; if they cover less, the range is wrong."""
 
 
-def load_model(source: Source, trust_code: bool = False) -> GenerativeModel:
+def load_model(text: Source, trust_code: bool = False) -> GenerativeModel:
     """Return the generative model in a bundle, or the third-party model of a specification.
 
     Args:
-        source: folder, ``pretrained:org/name@revision``, or a specification like
+        text: folder, ``pretrained:org/name@revision``, or a specification like
             ``generator:my_pkg.nets:build@w.safetensors,prior=normal:64,range=0:1``,
             ``flow:my_pkg.nets:build@w.pth,shape=3x32x32,call=x/t,noise_at=1`` or ``diffusers:DIR``.
         trust_code: as ``bundle.load``.
@@ -62,10 +65,10 @@ def load_model(source: Source, trust_code: bool = False) -> GenerativeModel:
         InputError: as ``bundle.load``; for a specification of something else, and a model that contradicts
             its specification.
     """
-    spec = parse_specification(source, tuple(MODELS))
+    spec = parse_specification(text, tuple(MODELS))
     if spec is not None:
         return MODELS[spec.kind](spec)
-    folder = Path(str(source))
+    folder = Path(str(text))
     if trust_code:
         import_from_working_directory()
     _check_is_bundle(folder)
@@ -83,13 +86,13 @@ def _check_is_bundle(path: Path) -> None:
         raise InputError(f"got {path}, a folder of diffusers; expected its kind: write diffusers:{path}")
 
 
-def load_whole(source: Source, autoencoder: str | Path | None, trust_code: bool = False) -> GenerativeModel:
+def load_whole(text: Source, autoencoder: str | Path | None, trust_code: bool = False) -> GenerativeModel:
     """Return ``load_model``; a model of latents is followed by the decoder of another bundle.
 
     Raises:
         InputError: as ``load_model``, and for samples that are not latents of the autoencoder.
     """
-    model = load_model(source, trust_code)
+    model = load_model(text, trust_code)
     if autoencoder is None:
         return model
     return Latent(model, bundle.load_autoencoder(autoencoder, trust_code))
@@ -121,21 +124,21 @@ def add_options(text: str, weights: Path | None, prior: str | None) -> str | Spe
     return dataclasses.replace(parsed, weights=weights or parsed.weights, options=options, text="")
 
 
-def lineage_of(source: Source) -> dict[str, Any]:
+def lineage_of(text: Source) -> dict[str, Any]:
     """Return the lineage of a bundle; for a specification, the specification."""
-    return bundle.read_lineage(str(source)) if parse_specification(source) is None else {"line": str(source)}
+    return bundle.read_lineage(str(text)) if parse_specification(text) is None else {"line": str(text)}
 
 
-def family_of(source: Source) -> str:
+def family_of(text: Source) -> str:
     """Return the family that a model's description states, without loading the model.
 
     That is "flow" for a description that is missing or states none: ``load_model`` raises for it later.
     """
-    spec = parse_specification(source)
+    spec = parse_specification(text)
     if spec is not None:
         return spec.kind if spec.kind in ("generator", "flow_map") else "flow"
     try:
-        return family_of_config(read_json(bundle.find_folder(str(source)) / bundle.CONFIG))
+        return family_of_config(read_json(bundle.find_folder(str(text)) / bundle.CONFIG))
     except (InputError, KeyError, TypeError):
         return "flow"
 
@@ -144,7 +147,7 @@ def family_of(source: Source) -> str:
 
 
 def _build_generator(spec: Specification) -> Generator:
-    known: Readers = {"prior": read_prior, "range": read_range, "shape": read_shape, "key": str}
+    known: Readers = {"prior": read_prior, "range": _read_range, "shape": read_shape, "axes": str, "key": str}
     ours, theirs = spec.take(known)
     if "prior" not in ours:
         raise InputError(
@@ -160,7 +163,14 @@ def _build_generator(spec: Specification) -> Generator:
 
 def _convert_samples(net: nn.Module, ours: Mapping[str, Any]) -> nn.Module:
     """Return the network with its samples converted to the range and shape of unflow."""
-    return WritesAs(net, ours.get("range"), ours.get("shape")) if {"range", "shape"} & ours.keys() else net
+    if not {"range", "shape", "axes"} & ours.keys():
+        return net
+    return WritesAs(net, ours.get("range"), ours.get("shape"), ours.get("axes"))
+
+
+def _read_range(text: str) -> Range | None:
+    """Return the range in "0:1"; None for "any", numbers without a range, such as latents."""
+    return None if text == ANY else read_range(text)
 
 
 def _build_flow(spec: Specification) -> GenerativeModel:
@@ -195,6 +205,7 @@ def _read_label(text: str) -> int:
 
 _OF_FLOWS: Readers = {
     "shape": read_shape,
+    "range": str,
     "key": str,
     "call": read_call,
     "noise_at": int,
@@ -207,11 +218,13 @@ _OF_FLOWS: Readers = {
 def _read_velocity(spec: Specification, known: Readers) -> tuple[dict[str, Any], nn.Module, tuple[int, ...]]:
     """Return unflow's options, the network, and the shape of one sample."""
     ours, theirs = spec.take(known)
-    if "range" in spec.options:
+    if spec.options.get("range", ANY) != ANY:
         raise InputError(
-            f"got range= for the {spec.kind} {spec.source}; expected one that was trained on images in "
-            "[-1, 1], as others cannot be converted: leave it out"
+            f"got range= for the {spec.kind} {spec.source}; expected one that was "
+            "trained on images in [-1, 1], as others cannot be converted: leave it out, or write range=any "
+            "for latents"
         )
+    ours.pop("range", None)
     if "shape" not in ours:
         raise InputError(
             f"got {spec.source} without the shape of one sample; expected it: write shape=3x32x32"
@@ -257,12 +270,13 @@ def _set_sampling(model: GenerativeModel, sampling: dict[str, Any], spec: Specif
 
 def _check_samples(model: GenerativeModel, value_range: Range | None, spec: Specification) -> None:
     """Raise InputError if samples lie outside the declared range, or if the range seems to be another one."""
+    probe_model(model)
     x = model.sample(PROBED, stream(0))
     if not torch.isfinite(x).all():
         raise InputError(
             f"{spec.source} draws NaN or infinite numbers; expected the weights of a trained model"
         )
-    if value_range is None and len(model.sample_shape) != 3:
+    if spec.options.get("range") == ANY or (value_range is None and len(model.sample_shape) != 3):
         return  # points and latents have no range
     low, high = value_range or (-1.0, 1.0)
     least, most = (low + (high - low) * (float(end) + 1) / 2 for end in (x.min(), x.max()))
@@ -270,8 +284,7 @@ def _check_samples(model: GenerativeModel, value_range: Range | None, spec: Spec
     if outside > FEW:
         raise InputError(
             f"{spec.source} draws numbers from {least:.2f} to {most:.2f}, {100 * outside:.0f} % of them far "
-            f"outside the range {low:g}:{high:g}; expected the values of black and white in its images: "
-            "write range=LOW:HIGH"
+            f"outside the range {low:g}:{high:g}; expected {_RANGES[spec.kind == 'generator']}"
         )
     if value_range is not None and most - least < NARROW * (high - low):
         raise InputError(
@@ -281,8 +294,20 @@ def _check_samples(model: GenerativeModel, value_range: Range | None, spec: Spec
     if value_range is None and _starts_at_zero(x):
         raise InputError(
             f"{spec.source} draws images of numbers from {least:.2f} to {most:.2f}, as if black were 0; "
-            "expected their range: write range=0:1, or range=-1:1 if black is -1"
+            f"expected {_BLACK_IS_0[spec.kind == 'generator']}"
         )
+
+
+_RANGES = {
+    True: "the values of black and white in its images: write range=LOW:HIGH, or range=any for latents",
+    False: "images in [-1, 1], on which it was trained: check noise_at and predicts, or write range=any for "
+    "latents",
+}
+_BLACK_IS_0 = {
+    True: "their range: write range=0:1, or range=-1:1 if black is -1",
+    False: "images in [-1, 1], on which it was trained: write range=any for latents",
+}
+"""Whether the model is a generator, whose images can be converted -> the range that is expected."""
 
 
 def _starts_at_zero(x: Tensor) -> bool:

@@ -25,6 +25,7 @@ from unflow.disk.weights import load_weights
 from unflow.ground.errors import InputError, explain
 from unflow.nets import build_net, named_function, trust
 from unflow.nets.adapters import Range, to_range
+from unflow.nets.dtypes import check_weights
 
 KINDS = ("generator", "flow", "flow_map", "diffusers", "classifier", "onnx", "estimator", "score", "images")
 """The kinds with which a specification may begin; any other string is the path of a bundle."""
@@ -123,6 +124,7 @@ class Specification:
         self._check_options(self.find_function(), (), options, known)
         trust(self.source)
         net = build_net({"builder": self.source, "options": options})
+        check_weights(net, f"the network of {self.source}")
         if self.weights is not None:
             load_weights(net, self.weights, key)
         return net.eval()
@@ -186,20 +188,20 @@ def import_from_working_directory() -> None:
         sys.path.insert(0, str(Path.cwd()))
 
 
-def parse_specification(source: Source, kinds: tuple[str, ...] = KINDS) -> Specification | None:
+def parse_specification(text: Source, kinds: tuple[str, ...] = KINDS) -> Specification | None:
     """Return a parsed specification; None for the path or name of a bundle.
 
     Args:
-        source: the string; a specification that is parsed already is returned as it is.
+        text: the string; a specification that is parsed already is returned as it is.
         kinds: the kinds that are allowed here.
 
     Raises:
         InputError: for a specification of another kind, or options that are not name=value.
     """
-    if isinstance(source, Specification):
-        _check_kind(str(source), source.kind, kinds)
-        return source
-    text = str(source)
+    if isinstance(text, Specification):
+        _check_kind(str(text), text.kind, kinds)
+        return text
+    text = str(text)
     found = FORM.fullmatch(text)
     if found is None or Path(text).exists():
         return None

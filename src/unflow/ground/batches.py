@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -35,6 +36,22 @@ def batch_rows(most: int | None) -> Iterator[None]:
         yield
     finally:
         _MOST.reset(token)
+
+
+def check_memory(numbers: int, what: str) -> None:
+    """Raise InputError for numbers (4 bytes each) that the memory of this machine cannot hold at once.
+
+    A system that promises more memory than it has would end the process only once the memory is full.
+    """
+    try:
+        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):  # Windows does not say
+        memory = 2**63
+    if 4 * numbers > memory:
+        raise InputError(
+            f"got {what}, which take {4 * numbers / 1e9:.0f} GB of memory at once; expected at most "
+            f"{memory / 1e9:.0f} GB, the memory of this machine: write a smaller n or bank_size"
+        )
 
 
 def in_batches(x: Tensor, size: int) -> tuple[Tensor, ...]:

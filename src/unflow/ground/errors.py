@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import difflib
+import traceback
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -21,10 +23,39 @@ class TrainingDivergedError(RuntimeError):
     """A loss became NaN or infinite; nothing is saved from such a run."""
 
 
-def explain(error: Exception) -> str:
+class RunFailedError(RuntimeError):
+    """Third-party code raised an exception in the middle of a run; the same command continues the run."""
+
+
+def explain(error: BaseException) -> str:
     """Return the type of an error and the first line of its message."""
     lines = str(error).strip().splitlines()
     return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+
+
+def shorten(text: str, length: int = 200) -> str:
+    """Return a text cut after some characters."""
+    return text if len(text) <= length else f"{text[:length]} ..."
+
+
+def locate(error: BaseException) -> str:
+    """Return "FILE:LINE" where an error was raised: the innermost line outside of installed packages.
+
+    The innermost line of all is returned if there is no other; "" for an error without a traceback.
+    """
+    lines = traceback.extract_tb(error.__traceback__)
+    if not lines:
+        return ""
+    own = [line for line in lines if not _is_installed(Path(line.filename))]
+    chosen = own[-1] if own else lines[-1]
+    return f"{chosen.filename}:{chosen.lineno}"
+
+
+def _is_installed(file: Path) -> bool:
+    """Return whether a source file is unflow's, another installed package's or Python's own."""
+    return file.is_relative_to(Path(__file__).parents[1]) or bool(
+        {"site-packages", "dist-packages"}.intersection(file.parts) or file.name.startswith("<")
+    )
 
 
 @contextmanager

@@ -57,7 +57,7 @@ class Registry(Mapping[str, T], Generic[T]):
             givers = [*(["unflow"] if name in self.reserved else []), *map(describe_package, found)]
             raise InputError(
                 f"the name {name} in {self.group} is given by {' and by '.join(givers)}; expected one of "
-                f"them: uninstall {givers[-1]}, or have it choose another name"
+                f"them: uninstall {givers[-1]}, or change the name in that package"
             )
         return self._load(found[0])
 
@@ -94,7 +94,7 @@ class Registry(Mapping[str, T], Generic[T]):
         except Exception as error:  # third-party code may raise any exception
             raise InputError(
                 f"{entry.name} of the package {describe_package(entry)} cannot be used ({explain(error)}); "
-                f"expected {entry.value} to be a member of {self.group}: mend or uninstall that package"
+                f"expected {entry.value} to be a member of {self.group}: fix or uninstall that package"
             ) from error
         if entry.dist is not None:
             USED[entry.dist.name] = entry.dist.version

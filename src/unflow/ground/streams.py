@@ -21,6 +21,8 @@ class Stream(IntEnum):
     """The seed of a training stage that precedes another one."""
     ADAPTERS = 3
     """Initial low-rank adapters."""
+    DROPOUT = 4
+    """Numbers that a third-party network draws by itself in step k: ``stream(seed, Stream.DROPOUT, k)``."""
     BANDWIDTH = 7
     """Pairs of samples; their median distance is the bandwidth of the MMD."""
     MMD = 8
@@ -79,6 +81,10 @@ class Stream(IntEnum):
     """The images that an attacker has."""
     RELEARNING = 123
     """Batches of the relearning attack."""
+    PROBE = 130
+    """Latents and directions of the probe that precedes each training and audit."""
+    SIGHT = 140
+    """Samples, and labelled rows, on which a guide or judge is inspected before a command."""
 
 
 def stream(seed: int, *path: int) -> torch.Generator:
@@ -98,6 +104,6 @@ def derive_seed(seed: int, *path: int) -> int:
 
 
 def check_seed(seed: int) -> None:
-    """Raise InputError for a negative seed."""
-    if seed < 0:
-        raise InputError(f"got seed={seed}; expected an integer >= 0")
+    """Raise InputError for a negative seed, or one beyond 63 bits."""
+    if not 0 <= seed < 2**63:
+        raise InputError(f"got seed={seed}; expected an integer >= 0 and below 2^63")

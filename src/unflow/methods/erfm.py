@@ -74,6 +74,11 @@ class ERFM(VelocityTraining):
     keeps_prepared: ClassVar[bool] = True
 
     @property
+    def trains_own_weights(self) -> bool:  # type: ignore[override]
+        """Whether the flow is trained in place."""
+        return self.place == "prior"
+
+    @property
     def label(self) -> str:
         """ERFM, and how this configuration differs from the paper's."""
         variants = {"resampled": self.weighting == "resample", "in place": self.place == "prior"}

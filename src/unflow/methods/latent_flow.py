@@ -54,6 +54,8 @@ class LatentFlow(VelocityTraining):
     needs: ClassVar[frozenset[str]] = frozenset({"target"})
     families: ClassVar[frozenset[str]] = frozenset({"flow_map", "generator"})
     keeps_prepared: ClassVar[bool] = True
+    trains_own_weights: ClassVar[bool] = False
+    derivatives: ClassVar[frozenset[str]] = frozenset()
 
     def __post_init__(self) -> None:
         super().__post_init__()

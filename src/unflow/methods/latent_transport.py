@@ -97,6 +97,11 @@ class LatentTransport(Training):
         return any(move.needs_gradient for move in LATENT_COUPLINGS[self.coupling])
 
     @property
+    def derivatives(self) -> frozenset[str]:  # type: ignore[override]
+        """By the weights; also by the latents for a move along the gradient of the energy."""
+        return frozenset({"weights", "latents"} if self.needs_gradient else {"weights"})
+
+    @property
     def _begins_with_flow(self) -> bool:
         return self.coupling.startswith("flow")
 

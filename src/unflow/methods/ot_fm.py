@@ -52,6 +52,7 @@ class OTFM(VelocityTraining):
     families: ClassVar[frozenset[str]] = frozenset({"flow"})
     citation: ClassVar[str] = "2506.18747"
     keeps_prepared: ClassVar[bool] = True
+    trains_own_weights: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         super().__post_init__()

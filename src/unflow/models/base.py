@@ -11,8 +11,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from unflow.ground.batches import in_batches
+from unflow.ground.batches import check_memory, in_batches
 from unflow.ground.errors import InputError
+from unflow.nets.limits import check_shape
 from unflow.nets.modes import evaluating
 
 
@@ -29,6 +30,8 @@ class GenerativeModel(nn.Module, ABC):
 
     def __init__(self, prior_shape: Sequence[int], sample_shape: Sequence[int]) -> None:
         super().__init__()
+        check_shape(tuple(prior_shape), "prior_shape")
+        check_shape(tuple(sample_shape))
         self.prior_shape, self.sample_shape = tuple(prior_shape), tuple(sample_shape)
 
     @abstractmethod
@@ -51,6 +54,7 @@ class GenerativeModel(nn.Module, ABC):
 
     def prior(self, n: int, generator: torch.Generator) -> Float[Tensor, " n *prior"]:
         """Draw n latents with the dtype and device of the weights; neither changes the random stream."""
+        check_memory(n * math.prod(self.prior_shape), f"{n} latents")
         return torch.randn(n, *self.prior_shape, generator=generator).to(self.device, self.dtype)
 
     def forward(self, z: Float[Tensor, " batch *prior"]) -> Float[Tensor, " batch *shape"]:

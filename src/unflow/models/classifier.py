@@ -10,15 +10,18 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from unflow.ground.batches import in_batches
-from unflow.ground.errors import InputError
+from unflow.ground.errors import InputError, shorten
+from unflow.ground.logits import logits_of_classes
 from unflow.nets import build_net, net_config
+from unflow.nets.modes import evaluating
 
 
 class Classifier(nn.Module):
     """A network with logits and features, and the class names that it was trained with.
 
     Args:
-        net: maps [batch, *shape] to logits [batch, num_classes] and has ``features(x)``.
+        net: maps [batch, *shape] to logits [batch, num_classes] and has ``features(x)``; for two classes it
+            may return one number per sample, the logit of class 1.
         class_names: one per logit.
     """
 
@@ -34,14 +37,15 @@ class Classifier(nn.Module):
     def forward(self, x: Float[Tensor, " batch *shape"]) -> Float[Tensor, " batch num_classes"]:
         """Return logits."""
         logits: Tensor = self.net(x)
-        return logits
+        return logits_of_classes(logits) if self.num_classes == 2 else logits
 
     @torch.no_grad()
     def probabilities(
         self, x: Float[Tensor, " n *shape"], batch_size: int = 2048
     ) -> Float[Tensor, " n num_classes"]:
-        """Return class probabilities of many samples."""
-        return torch.cat([self(chunk).softmax(1) for chunk in in_batches(x, batch_size)])
+        """Return class probabilities of many samples, in evaluation mode."""
+        with evaluating(self):
+            return torch.cat([self(chunk).softmax(1) for chunk in in_batches(x, batch_size)])
 
     @torch.no_grad()
     def features(
@@ -50,7 +54,8 @@ class Classifier(nn.Module):
         """Return the inputs of the last layer; distances between images are measured in them."""
         extract = self.net.features
         assert callable(extract)
-        return torch.cat([extract(chunk) for chunk in in_batches(x, batch_size)])
+        with evaluating(self):
+            return torch.cat([extract(chunk) for chunk in in_batches(x, batch_size)])
 
     def accuracy(self, x: Float[Tensor, " n *shape"], labels: Int[Tensor, " n"]) -> float:
         """Return the share of samples whose most probable class is the label.
@@ -69,7 +74,13 @@ class Classifier(nn.Module):
     @staticmethod
     def from_config(config: dict[str, Any]) -> Classifier:
         """Rebuild the architecture, with fresh weights."""
-        return Classifier(build_net(config["classifier"]), config["class_names"])
+        names, net = config["class_names"], config["classifier"]
+        outputs = net.get("outputs") if isinstance(net, dict) and "net" in net else None
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise InputError(f"got class_names={shorten(repr(names))}; expected a list of texts")
+        if outputs is not None and outputs != len(names):
+            raise InputError(f"got {len(names)} class_names for {outputs!r} outputs; expected as many")
+        return Classifier(build_net(net), names)
 
 
 class Features(nn.Module):
@@ -122,7 +133,7 @@ class CachedJudge:
         last = self.classifier.net.last
         assert isinstance(last, nn.Module)
         logits: Tensor = last(self.features(x))
-        return logits.softmax(1)
+        return (logits_of_classes(logits) if self.num_classes == 2 else logits).softmax(1)
 
 
 def apply_affine(

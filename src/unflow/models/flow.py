@@ -8,7 +8,7 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from unflow.ground.errors import choose
+from unflow.ground.errors import InputError, choose
 from unflow.mathematics.integrators import INTEGRATORS
 from unflow.models.base import GenerativeModel
 from unflow.nets import net_config
@@ -33,6 +33,8 @@ class Flow(GenerativeModel):
         self, net: nn.Module, shape: Sequence[int], integrator: str = "midpoint", steps: int = 8
     ) -> None:
         choose(INTEGRATORS, integrator, "integrator")
+        if type(steps) is not int or steps < 1:
+            raise InputError(f"got {steps!r} integration steps of a flow; expected a whole number >= 1")
         super().__init__(shape, shape)
         self.net, self.integrator, self.steps = net, integrator, steps
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -9,10 +10,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from unflow.ground.batches import check_memory
 from unflow.ground.errors import InputError, convert_errors
 from unflow.models.base import GenerativeModel
 from unflow.nets import net_config
 from unflow.nets.adapters import check_tensor
+from unflow.nets.dtypes import check_weights
 from unflow.nets.modes import evaluating
 
 
@@ -35,6 +38,7 @@ class Generator(GenerativeModel):
     ) -> None:
         if prior not in ("normal", "uniform"):
             raise InputError(f"got prior={prior!r}; expected 'normal' or 'uniform'")
+        check_weights(net, "the network")
         first = next(net.parameters(), torch.zeros(()))
         what = f"the network does not run on latents of shape {list(prior_shape)}"
         expected = "prior_shape to be the shape of one latent"
@@ -48,6 +52,7 @@ class Generator(GenerativeModel):
         """Draw n latents from the stated prior."""
         if self.prior_name == "normal":
             return super().prior(n, generator)
+        check_memory(n * math.prod(self.prior_shape), f"{n} latents")
         uniform = torch.rand(n, *self.prior_shape, generator=generator)
         return (2 * uniform - 1).to(self.device, self.dtype)
 

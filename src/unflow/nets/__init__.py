@@ -13,9 +13,19 @@ from unflow.ground.errors import InputError, choose, explain
 from unflow.nets.adapters import ReadsAs, WritesAs
 from unflow.nets.autoencoder import ConvAutoencoder
 from unflow.nets.convnet import ConvNet
-from unflow.nets.description import builders, named_function, net_config, trust, trusted
+from unflow.nets.description import (
+    builders,
+    describe,
+    foreign_networks,
+    named_function,
+    net_config,
+    run_only_named,
+    trust,
+    trusted,
+)
 from unflow.nets.dit import DIT_SIZES, DiT
 from unflow.nets.mlp import MLP
+from unflow.nets.outputs import OutputsAs
 from unflow.nets.resnet import ResNet
 from unflow.nets.unet import UNet
 from unflow.nets.velocity import AdaptedAverageVelocity, AdaptedVelocity, plain_velocity
@@ -30,16 +40,19 @@ __all__ = [
     "ConvAutoencoder",
     "ConvNet",
     "DiT",
+    "OutputsAs",
     "ReadsAs",
     "ResNet",
     "UNet",
     "WritesAs",
     "build_net",
     "builders",
+    "foreign_networks",
     "named_function",
     "net_config",
     "new_net",
     "plain_velocity",
+    "run_only_named",
     "trust",
     "trusted",
 ]
@@ -66,6 +79,7 @@ def make_builder(kind: type[nn.Module]) -> Callable[..., nn.Module]:
 ADAPTERS: dict[str, Callable[..., nn.Module]] = {
     "reads_as": make_builder(ReadsAs),
     "writes_as": make_builder(WritesAs),
+    OutputsAs.name: make_builder(OutputsAs),
     AdaptedVelocity.name: make_builder(AdaptedVelocity),
     AdaptedAverageVelocity.name: make_builder(AdaptedAverageVelocity),
 }
@@ -79,7 +93,7 @@ def build_net(config: dict[str, Any]) -> nn.Module:
         InputError: for an unknown network, builder or option.
     """
     if not isinstance(config, dict):
-        raise InputError(f"got {config!r} for a network; expected what ``net_config`` returns")
+        raise InputError(f"got {config!r} for a network; expected the result of ``net_config``")
     options = dict(config)
     if "builder" in options:
         name, options = options["builder"], options.get("options", {})
@@ -101,7 +115,7 @@ def build_net(config: dict[str, Any]) -> nn.Module:
             "that makes the network"
         )
     if "builder" in config:
-        net.config = dict(config)  # type: ignore[assignment]
+        describe(net, dict(config))
     return net
 
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from unflow.ground.errors import InputError
 from unflow.nets.adapters import Wrapper
 from unflow.nets.description import net_config
+from unflow.nets.dtypes import check_weights
 from unflow.nets.modes import evaluating
 
 TIME_SHAPES = ("batch", "column", "scalar")
@@ -144,21 +145,23 @@ class Adapted(Wrapper):
 
     def check_runs(self) -> None:
         """Raise InputError unless it runs on a few samples; the message names a call that works, if any."""
+        check_weights(self.net, f"the {type(self.net).__name__}")
         reason = self._find_failure()
         if reason is None:
             return
         found = next((other for other in self._other_calls() if other._find_failure() is None), None)
         if found is None:
-            mend = "check shape, arguments and time_shape" + ("" if self.label is None else ", and label")
+            remedy = "check shape, arguments and time_shape" + ("" if self.label is None else ", and label")
         else:
             line = f"call={found.arguments.replace(', ', '/')},time_shape={found.time_shape}"
-            mend = (
+            remedy = (
                 f'write arguments="{found.arguments}", time_shape="{found.time_shape}" (in a line {line}), '
                 "with which it does"
             )
         raise InputError(
             f"the {type(self.net).__name__} does not run as net({self.arguments}) with time_shape="
-            f'"{self.time_shape}" ({reason}); expected samples of shape {list(self.shape)} in and out: {mend}'
+            f'"{self.time_shape}" ({reason}); expected samples of shape {list(self.shape)} '
+            f"in and out: {remedy}"
         )
 
     def check_label(self, label: int) -> None:
@@ -168,8 +171,8 @@ class Adapted(Wrapper):
         reason = other._find_failure()
         if reason is not None:
             raise InputError(
-                f"the {type(self.net).__name__} does not run with label {label} ({reason}); expected no more "
-                "labels than it knows"
+                f"the {type(self.net).__name__} does not run with label {label} ({reason}); expected the "
+                "index of one of its classes"
             )
 
     def _find_failure(self) -> str | None:
@@ -215,8 +218,8 @@ def _check_arguments(arguments: str, known: Sequence[set[str]], *, labelled: boo
     named = [bool(keyword) for keyword in keywords]
     if named != sorted(named) or not all(keyword.isidentifier() for keyword in keywords if keyword):
         raise InputError(
-            f'got arguments="{arguments}"; expected what Python would take between the brackets of a call: '
-            'positional ones first, then keywords, as in "x, timestep=t"'
+            f'got arguments="{arguments}"; expected the arguments of a call in '
+            'Python: positional ones first, then keywords, as in "x, timestep=t"'
         )
 
 

@@ -40,11 +40,15 @@ class _ImageWrapper(Wrapper):
     """Its key in ``nets.ADAPTERS``."""
 
     def __init__(
-        self, net: nn.Module, value_range: Range | None = None, shape: Sequence[int] | None = None
+        self,
+        net: nn.Module,
+        value_range: Range | None = None,
+        shape: Sequence[int] | None = None,
+        axes: str | None = None,
     ) -> None:
         super().__init__()
         self.net, self.value_range = net, to_range(value_range)
-        self.shape = None if shape is None else tuple(shape)
+        self.shape, self.axes = None if shape is None else tuple(shape), check_axes(axes)
 
     @property
     def wrapped(self) -> nn.Module:
@@ -59,16 +63,28 @@ class _ImageWrapper(Wrapper):
             "of": net_config(self.net),
             "value_range": None if self.value_range is None else list(self.value_range),
             "shape": None if self.shape is None else list(self.shape),
+            **({} if self.axes is None else {"axes": self.axes}),
         }
 
     def reshape(self, x: Tensor, whose: str) -> Tensor:
-        """Return x [batch, ...] in the declared shape, if any; ``whose`` starts the error message."""
+        """Return x [batch, ...] in the declared shape, if any; ``whose`` starts the error message.
+
+        Axes of length 1 and flat vectors change nothing in the order of the numbers. Any other change of the
+        shape would mix pixels, and is refused.
+        """
         if self.shape is None:
             return x
         if len(x) and x[:1].numel() != math.prod(self.shape):
             raise InputError(
                 f"{whose} of shape {list(x.shape[1:])}, and shape={list(self.shape)} was declared; expected "
                 "as many numbers in both"
+            )
+        own, declared = ([n for n in each if n != 1] for each in (x.shape[1:], self.shape))
+        if own != declared and min(len(own), len(declared)) > 1:
+            raise InputError(
+                f"{whose} of shape {list(x.shape[1:])}, and shape={list(self.shape)} was declared: as many "
+                "numbers in another order; expected the same axes: write axes=hwc if the network's images "
+                "have their channels last"
             )
         return x.reshape(len(x), *self.shape)
 
@@ -80,10 +96,11 @@ class WritesAs(_ImageWrapper):
         net: maps [batch, ...] to [batch, ...].
         value_range: low and high of the samples that ``net`` returns; None: they are not converted.
         shape: of one sample; None: the shape that ``net`` returns.
+        axes: order of the axes of the images that ``net`` returns: "hwc" for channels last; None: unchanged.
 
     Raises:
         InputError: for a range that is empty or not finite; on a call, for another number of entries than
-            ``shape`` has.
+            ``shape`` has, or the same number in another order.
     """
 
     name = "writes_as"
@@ -92,11 +109,20 @@ class WritesAs(_ImageWrapper):
         """Return samples [batch, *shape] in [-1, 1]."""
         y = self.net(*inputs)
         check_tensor(y)
-        y = self.reshape(y, "the network returned samples")
+        y = self.reshape(self._permute(y), "the network returned samples")
         if self.value_range is None:
             return y
         low, high = self.value_range
         return 2 * (y - low) / (high - low) - 1
+
+    def _permute(self, y: Tensor) -> Tensor:
+        """Return images [batch, c, h, w]."""
+        if self.axes is None:
+            return y
+        if y.ndim == 2 and self.shape is not None and len(self.shape) == 3:
+            y = y.reshape(len(y), *(self.shape["chw".index(axis)] for axis in self.axes))
+        require_image(y, self.axes, "the network returned samples")
+        return y.permute(0, *(1 + self.axes.index(axis) for axis in "chw"))
 
 
 class ReadsAs(_ImageWrapper):
@@ -106,10 +132,11 @@ class ReadsAs(_ImageWrapper):
         net: maps [batch, *shape] to logits [batch, num_classes].
         value_range: low and high of the samples that ``net`` was trained on; None: x is not converted.
         shape: of one sample for ``net``, for example (784,); None: the shape of x.
+        axes: order of the axes of the images that ``net`` reads: "hwc" for channels last; None: as they are.
 
     Raises:
         InputError: for a range that is empty or not finite; on a call, for another number of entries than
-            ``shape`` has.
+            ``shape`` has, or the same number in another order.
     """
 
     name = "reads_as"
@@ -120,7 +147,7 @@ class ReadsAs(_ImageWrapper):
         return logits
 
     def features(self, x: Tensor) -> Tensor:
-        """Return the network's own ``features``, or the input of its last linear layer; [batch, d].
+        """Return the network's own ``features``, or the input of the last linear layer that runs; [batch, d].
 
         Raises:
             InputError: for a network that has neither.
@@ -132,11 +159,34 @@ class ReadsAs(_ImageWrapper):
         return read_by_last_linear(self.net, self._convert(x))
 
     def _convert(self, x: Tensor) -> Tensor:
+        if self.axes is not None:
+            require_image(x, "chw", "the classifier was given samples")
+            x = x.permute(0, *(1 + "chw".index(axis) for axis in self.axes))
         x = self.reshape(x, "the classifier was given samples")
         if self.value_range is None:
             return x
         low, high = self.value_range
         return low + (high - low) * (x + 1) / 2
+
+
+def check_axes(axes: str | None) -> str | None:
+    """Return the order of the axes of an image.
+
+    Raises:
+        InputError: unless it is c, h and w in some order, or None.
+    """
+    if axes is not None and sorted(str(axes)) != ["c", "h", "w"]:
+        raise InputError(f"got axes={axes}; expected channels, height and width in an order: write axes=hwc")
+    return axes
+
+
+def require_image(x: Tensor, axes: str, whose: str) -> None:
+    """Raise InputError unless x [batch, ...] has three axes; ``whose`` starts the error message."""
+    if x.ndim != 4:
+        raise InputError(
+            f"{whose} of shape {list(x.shape[1:])}; expected images with the axes {', '.join(axes)}: leave "
+            "axes= out, or declare shape= as well"
+        )
 
 
 def check_tensor(samples: object) -> None:
@@ -149,33 +199,46 @@ def check_tensor(samples: object) -> None:
 
 
 def read_by_last_linear(net: nn.Module, x: Tensor) -> Tensor:
-    """Return the input of a network's last linear layer in the network's call with x; [batch, d].
+    """Return the input of the last layer that runs in the network's call with x; [batch, d].
+
+    Layers are linear or convolutions. The order is that of the call, not that of the attributes: a network
+    may list its head first, or hold heads that it does not use.
 
     Raises:
-        InputError: for a network without a linear layer, or whose last one is never used.
+        InputError: for a network without such a layer, or whose last one is not applied once to each sample.
     """
-    last = find_last_linear(net)
-    if last is None:
+    layer, features = trace_last_layer(net, x)
+    if layer is None:
         raise InputError(
-            f"got a {type(net).__name__} without a method features and without a linear layer; expected one "
-            "of them, in whose features distances are measured: give it features(x) -> [batch, d]"
+            f"got a {type(net).__name__} without a method features and without a linear layer that runs; "
+            "expected one of them, to measure distances between features: give it features(x) -> [batch, d]"
         )
-    seen: list[Tensor] = []
-    handle = last.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    if len(features) != len(x):
+        raise InputError(
+            f"got {len(features)} rows into the last layer of the {type(net).__name__} for {len(x)} samples; "
+            "expected one for each: give it features(x) -> [batch, d]"
+        )
+    return features.flatten(1)
+
+
+def trace_last_layer(net: nn.Module, x: Tensor) -> tuple[nn.Module | None, Tensor]:
+    """Return the linear or convolution layer that runs last in the network's call with x, and its input."""
+    last: list[tuple[nn.Module, Tensor]] = []
+
+    def note(layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        last[:] = [(layer, inputs[0])]
+
+    layers = [part for part in net.modules() if isinstance(part, _LAYERS)]
+    handles = [layer.register_forward_pre_hook(note) for layer in layers]
     try:
         net(x)
     finally:
-        handle.remove()
-    if not seen:
-        raise InputError(
-            f"the last linear layer of the {type(net).__name__} is never used; give it features(x)"
-        )
-    return seen[-1].flatten(1)
+        for handle in handles:
+            handle.remove()
+    return last[0] if last else (None, x)
 
 
-def find_last_linear(net: nn.Module) -> nn.Linear | None:
-    """Return the last linear layer among a network's modules, or None."""
-    return next((part for part in reversed(list(net.modules())) if isinstance(part, nn.Linear)), None)
+_LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
 def to_range(value_range: Sequence[float] | None) -> Range | None:
@@ -189,6 +252,6 @@ def to_range(value_range: Sequence[float] | None) -> Range | None:
     ends = [float(end) for end in value_range]
     if len(ends) != 2 or not all(map(math.isfinite, ends)) or ends[0] >= ends[1]:
         raise InputError(
-            f"got the range {list(value_range)}; expected what is black and what is white: (0, 1)"
+            f"got the range {list(value_range)}; expected the values of black and of white: (0, 1)"
         )
     return ends[0], ends[1]

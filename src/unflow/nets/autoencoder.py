@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from unflow.ground.errors import InputError
+from unflow.nets.limits import check_options
 
 
 class ConvAutoencoder(nn.Module):
@@ -45,6 +46,7 @@ class ConvAutoencoder(nn.Module):
             "width": width,
             "depth": depth,
         }
+        check_options(self.config)
         self.shape, self.latent = tuple(shape), latent
         widths = [width * 2**i for i in range(depth)]
         self._small = (widths[-1], *(side // 2**depth for side in sides))

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
+from unflow.nets.limits import check_options
+
 
 class ConvNet(nn.Module):
     """Strided 3x3 convolutions with GroupNorm, then one hidden layer: images [batch, c, h, w] -> logits.
@@ -30,6 +32,7 @@ class ConvNet(nn.Module):
             "depth": depth,
             "num_features": num_features,
         }
+        check_options(self.config)
         channels, height, span = shape
         layers: list[nn.Module] = []
         for i in range(depth):

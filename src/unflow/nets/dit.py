@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as nnf
@@ -12,11 +13,12 @@ from torch.autograd import forward_ad
 from torch.utils.checkpoint import checkpoint as recomputed
 
 from unflow.ground.errors import InputError
+from unflow.nets.limits import check_options
 
 TIME_FEATURES = 256
 """Number of cosines and sines of a time."""
 
-DIT_SIZES: dict[str, dict[str, int]] = {
+DIT_SIZES: dict[str, dict[str, Any]] = {
     "B/2": {"patch": 2, "width": 768, "depth": 12, "heads": 12},
     "L/2": {"patch": 2, "width": 1024, "depth": 24, "heads": 16},
     "XL/2": {"patch": 2, "width": 1152, "depth": 28, "heads": 16},
@@ -152,6 +154,7 @@ class DiT(nn.Module):
             "label": label,
             "checkpoint": checkpoint,
         }
+        check_options(self.config)
         _check_sizes(shape, patch, width, heads)
         _check_conditions(num_times, num_classes, label)
         self.patch, self.width, self.num_times, self.num_classes = patch, width, num_times, num_classes

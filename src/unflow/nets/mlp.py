@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as nnf
 from torch import Tensor, nn
 
+from unflow.nets.limits import check_options
+
 
 class TimeEmbedding(nn.Module):
     """cos(2^k t) and sin(2^k t) of times t, k = 0, 1, ...: [batch] -> [batch, 2 * num_frequencies]."""
@@ -63,6 +65,7 @@ class MLP(nn.Module):
             "outputs": outputs,
             "frequencies": frequencies,
         }
+        check_options(self.config)
         self.shape, self.outputs, self.num_times = tuple(shape), outputs, num_times
         dim = math.prod(shape)
         self.register_buffer("angles", math.pi * 2.0 ** torch.arange(frequencies), persistent=False)

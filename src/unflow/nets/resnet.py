@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as nnf
 from torch import Tensor, nn
 
+from unflow.nets.limits import check_options
+
 
 class ResNet(nn.Module):
     """Residual blocks (arXiv 1512.03385), each of which halves the image: [batch, c, h, w] -> logits.
@@ -32,6 +34,7 @@ class ResNet(nn.Module):
             "width": width,
             "depth": depth,
         }
+        check_options(self.config)
         widths = [width * 2**i for i in range(depth + 1)]
         self.stem = nn.Sequential(_conv(shape[0], width), nn.BatchNorm2d(width), nn.ReLU())
         self.blocks = nn.ModuleList(

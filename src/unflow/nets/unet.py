@@ -9,6 +9,7 @@ import torch.nn.functional as nnf
 from torch import Tensor, nn
 
 from unflow.ground.errors import InputError
+from unflow.nets.limits import check_options
 from unflow.nets.mlp import TimeEmbedding
 
 
@@ -48,6 +49,7 @@ class UNet(nn.Module):
     ) -> None:
         super().__init__()
         self.config = {"net": "unet", "shape": list(shape), "widths": list(widths), "num_times": num_times}
+        check_options(self.config)
         channels, factor = shape[0], 2 ** (len(widths) - 1)
         if any(side % factor for side in shape[1:]) or any(width % 8 for width in widths):
             raise InputError(

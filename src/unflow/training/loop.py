@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from unflow.ground.errors import InputError, TrainingDivergedError
 from unflow.ground.files import append_json_line, read_json_lines, read_tensors, write_bytes, write_tensors
+from unflow.ground.locks import locks_output
 from unflow.ground.memory import measure_peak_memory
 from unflow.ground.progress import Progress
 from unflow.ground.records import gathers
@@ -128,9 +129,21 @@ class _Loop:
         batch = loop.draw(self.prepared, stream(self.seed, Stream.STEP, self.step))
         device = self.fabric.device
         batch = {k: v[rank::world].to(device, non_blocking=True) for k, v in batch.items()}
-        losses = loop.step(self.parts, batch, self, self.step / loop.steps)
+        with _seed_globally(derive_seed(self.seed, Stream.DROPOUT, self.step), device):
+            losses = loop.step(self.parts, batch, self, self.step / loop.steps)
         self.step += 1
         return losses
+
+    def find_broken(self, losses: Tensors) -> str | None:
+        """Return the name of a loss or a weight that is NaN or infinite; None if there is none."""
+        weights = {
+            f"the weight '{k}'": v
+            for part in self.parts.values()
+            for k, v in part.net.named_parameters()
+            if v.requires_grad
+        }
+        named = {f"the loss '{name}'": torch.as_tensor(loss) for name, loss in losses.items()} | weights
+        return next((name for name, value in named.items() if not bool(value.isfinite().all())), None)
 
     def state(self) -> Tensors:
         """Return all tensors that the next step depends on and that steps change, by name."""
@@ -150,14 +163,23 @@ class _Loop:
             for kind, net in part.networks.items():
                 net.load_state_dict(net.state_dict() | select_prefix(tensors, f"{name}/{kind}/"))
             moments: dict[int, Tensors] = {}
+            weights = [weight for group in part.optimizer.param_groups for weight in group["params"]]
             for key, value in select_prefix(tensors, f"{name}/adam/").items():
                 index, _, entry = key.partition("/")
-                moments.setdefault(int(index), {})[entry] = value
+                moments.setdefault(int(index), {})[entry] = _lay_out(value, weights[int(index)])
             groups = part.optimizer.state_dict()["param_groups"]
             part.optimizer.load_state_dict({"state": moments, "param_groups": groups})
 
 
+def _lay_out(moment: Tensor, weight: Tensor) -> Tensor:
+    """Return a moment in the memory layout of its weight, which the fused kernel of Adam assumes."""
+    if moment.shape != weight.shape:
+        return moment  # the number of steps
+    return torch.empty_like(weight, dtype=moment.dtype, device=moment.device).copy_(moment)
+
+
 @gathers(compute=Compute)
+@locks_output
 def fit(
     method: Method,
     problem: Problem,
@@ -272,11 +294,27 @@ def _train(
                 if milestone or run.step % log_every == 0:
                     _log(run, problem, losses, folder, clock, milestone)
                 if milestone or folder.is_due():
-                    folder.checkpoint(run, clock.seconds)
+                    folder.checkpoint(run, clock.seconds, losses)
                 progress.advance(run.step)
         merge(run.parts)
         model, facts = _freeze(loop.result(problem, run.parts)), loop.facts(run.prepared)
         return Fit(model, clock.seconds, loop.steps, peak_rss_mb(), is_first, facts)
+
+
+@contextmanager
+def _seed_globally(seed: int, device: torch.device) -> Iterator[None]:
+    """Seed torch's global generators, from which the dropout of a third-party network draws in training."""
+    generators = [torch.default_generator]
+    if device.type == "cuda":
+        generators.append(torch.cuda.default_generators[device.index or 0])
+    states = [generator.get_state() for generator in generators]
+    try:
+        for generator in generators:
+            generator.manual_seed(seed)
+        yield
+    finally:
+        for generator, state in zip(generators, states, strict=True):
+            generator.set_state(state)
 
 
 def _make_untrained(method: Untrained, problem: Problem, seed: int, compute: Compute) -> Fit:
@@ -415,10 +453,20 @@ class _Folder:
         due = self.path is not None and time.monotonic() - self._written > CHECKPOINT_SECONDS
         return due and self.writes
 
-    def checkpoint(self, run: _Loop, seconds: float) -> None:
-        """Write a checkpoint."""
+    def checkpoint(self, run: _Loop, seconds: float, losses: Tensors) -> None:
+        """Write a checkpoint, unless the training has diverged: the next logged step says so.
+
+        Raises:
+            TrainingDivergedError: at the last step, after which no step is logged.
+        """
         self._written = time.monotonic()
-        if self.path is not None and self.writes:
+        broken = run.find_broken(losses)
+        if broken is not None and run.step == run.loop.steps:
+            raise TrainingDivergedError(
+                f"{broken} became NaN or infinite at step {run.step}; expected finite numbers: write a "
+                "smaller learning_rate (--settings.learning_rate in the shell), or bound the energy"
+            )
+        if self.path is not None and self.writes and broken is None:
             metadata = {"identity": self.identity, "step": run.step, "seconds": seconds}
             write_tensors(self.path / CHECKPOINT, run.state(), metadata)
 

@@ -39,6 +39,7 @@ class Problem:
         earlier: the model that the previous training stage produced (``Training.earlier``).
         train_only: regular expressions for the names of the weights to train; None trains all weights.
         adapters: the low-rank adapters to train in place of those weights; None trains the weights.
+        one_label: consent to train a network with labels at its one fixed label alone.
     """
 
     model: nn.Module
@@ -53,6 +54,7 @@ class Problem:
     earlier: nn.Module | None = None
     train_only: tuple[str, ...] | None = None
     adapters: LowRank | None = None
+    one_label: bool = False
 
 
 class Part:
@@ -134,6 +136,8 @@ class Method(ABC):  # noqa: B024 - its two subclasses have the abstract methods
     """Fields of ``Problem`` without which the method cannot run."""
     families: ClassVar[frozenset[str]] = frozenset({"flow", "flow_map", "generator"})
     """Model families that it can train or unlearn."""
+    trains_own_weights: ClassVar[bool] = False
+    """Whether the result is the model's own network with other weights."""
     watches_held_out: ClassVar[bool] = False
     """Whether its loss on held-out retain data is recorded during training."""
     citation: ClassVar[str] = ""
@@ -217,6 +221,7 @@ class Trained(Method):
     """Whether the loss is a mean over rows, so that devices or micro-batches may share a batch."""
     reads_weights: ClassVar[bool] = False
     """Whether the method reads single weights of the model, so that adapters cannot replace them."""
+    trains_own_weights: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch_size"):
@@ -236,6 +241,8 @@ class Training(Trained):
 
     keeps_prepared: ClassVar[bool] = False
     """Whether a resumed run reads the result of ``prepare`` from disk."""
+    derivatives: ClassVar[frozenset[str]] = frozenset({"weights"})
+    """Derivatives of a network of the model's architecture by "weights", "latents" or "times"."""
 
     def training(self, problem: Problem, seed: int) -> tuple[Training, Problem]:
         """Return itself."""
@@ -360,8 +367,18 @@ def require_unlabelled(problem: Problem, purpose: str) -> None:
 
 
 def trainable_copy(module: Module) -> Module:
-    """Return a copy with parameters that take gradients, in training mode."""
-    return copy.deepcopy(module).requires_grad_(True).train()
+    """Return a copy in training mode whose parameters take gradients, except those that the owner has fixed.
+
+    A module in which no parameter takes a gradient was frozen for evaluation as a whole, and is trained.
+    """
+    copied = copy.deepcopy(module).train()
+    return copied if fixed_names(copied) else copied.requires_grad_(True)
+
+
+def fixed_names(module: nn.Module) -> frozenset[str]:
+    """Return the names of the parameters without a gradient, in a module where others take one."""
+    fixed = {name for name, weight in module.named_parameters() if not weight.requires_grad}
+    return frozenset(fixed) if len(fixed) < sum(1 for _ in module.parameters()) else frozenset()
 
 
 def as_method(value: object) -> Method:
@@ -398,6 +415,7 @@ __all__ = [
     "as_method",
     "draw_rows",
     "draw_weighted",
+    "fixed_names",
     "model_of",
     "require_batch",
     "require_gradient",

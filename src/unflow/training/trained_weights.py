@@ -12,12 +12,13 @@ from torch.nn.utils import parametrize
 from unflow.ground.errors import InputError
 from unflow.models import GenerativeModel
 from unflow.training.low_rank import LowRank, LowRankSum, find_adaptable_layers, merge_layer
-from unflow.training.method import Part, Parts, Problem
+from unflow.training.method import Part, Parts, Problem, fixed_names
 
 
 def train_only(parts: Parts, models: Sequence[nn.Module], patterns: Sequence[str]) -> None:
     """Freeze the weights of a model in training, except those whose names match a pattern.
 
+    A weight that matches is trained even if its owner has fixed it (requires_grad=False).
     Other networks, such as a potential, are trained in full.
 
     Args:
@@ -62,12 +63,27 @@ def adapt(
     """
     for part in find_parts(parts, models):
         layers = find_adaptable_layers(part.net)
-        chosen = set(layers) if patterns is None else match_names(list(layers), patterns)
+        chosen = _unfixed(layers, part.net) if patterns is None else match_names(list(layers), patterns)
         part.net.requires_grad_(False)
         for name in [name for name in layers if name in chosen]:
             update = LowRankSum(part.net.get_parameter(name), adapters, generator)
             parametrize.register_parametrization(layers[name], "weight", update)
         part.start()
+
+
+def _unfixed(names: Collection[str], net: nn.Module) -> set[str]:
+    """Return the names of weights that the owner has not fixed.
+
+    Raises:
+        InputError: if all of them are fixed.
+    """
+    found = set(names) - fixed_names(net)
+    if not found:
+        raise InputError(
+            "got low-rank adapters for a network whose linear and convolution layers are all fixed "
+            "(requires_grad=False); expected one that is not: name weights to train by train_only"
+        )
+    return found
 
 
 @torch.no_grad()

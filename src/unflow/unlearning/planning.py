@@ -17,9 +17,10 @@ from unflow.methods import UNLEARNERS
 from unflow.models import GenerativeModel
 from unflow.target import Target
 from unflow.training.compute import ONE_CPU, Compute
+from unflow.training.derivatives import probe_method, probe_problem
 from unflow.training.loop import fit, peak_rss_mb
 from unflow.training.low_rank import LowRank, find_adaptable_layers
-from unflow.training.method import Method, Problem, Trained, target_of
+from unflow.training.method import Method, Problem, Trained, fixed_names, target_of
 from unflow.training.trained_weights import match_names
 from unflow.unlearning.unlearn import NO_SAMPLES, RealSamples, make_problem, restrict_training
 
@@ -88,6 +89,7 @@ def plan(
     seed: int = 0,
     train_only: Sequence[str] | None = None,
     adapters: LowRank | None = None,
+    one_label: bool = False,
 ) -> Plan:
     """Measure a request, and try the first steps of every method that fits it; nothing is kept.
 
@@ -103,16 +105,19 @@ def plan(
         seed: >= 0.
         train_only: as ``unlearn``.
         adapters: as ``unlearn``.
+        one_label: as ``unlearn``.
 
     Raises:
-        InputError: for an energy that does not score the model's samples (``energies.evaluate``), and names
+        InputError: for a network that is no function of each row of its input (``models.probe``), an energy
+        that does not score the model's samples (``energies.evaluate``), and names
             of weights that match nothing.
     """
     check_seed(seed)
     compute = replace(compute, devices=1, loggers=())
     problem = restrict_training(
-        make_problem(target, replace(data, held_out=None), teacher), train_only, adapters
+        make_problem(target, replace(data, held_out=None), teacher), train_only, adapters, one_label
     )
+    probe_problem(problem)
     parameters, trained = (
         sum(weight.numel() for weight in problem.model.parameters()),
         _count_trained(problem),
@@ -142,12 +147,12 @@ def _count_trained(problem: Problem) -> int:
     model, names = problem.model, problem.train_only
     if problem.adapters is None:
         weights = [name for name, _ in model.named_parameters()]
-        chosen = weights if names is None else match_names(weights, names)
+        chosen = set(weights) - fixed_names(model) if names is None else match_names(weights, names)
         return sum(model.get_parameter(name).numel() for name in chosen)
     weights = list(find_adaptable_layers(model))
     shapes = [
         model.get_parameter(name).flatten(1).shape
-        for name in (weights if names is None else match_names(weights, names))
+        for name in (set(weights) - fixed_names(model) if names is None else match_names(weights, names))
     ]
     return sum(problem.adapters.parameters(m, n) for m, n in shapes)
 
@@ -175,6 +180,7 @@ def _try_method(name: str, method: Method, problem: Problem, seed: int, compute:
         )
     try:
         method.check(problem)
+        probe_method(method, problem, compute)
         steps = _count_steps(method, problem, seed)
         seconds = _estimate_seconds(method, problem, seed, compute, steps)
     except InputError as error:

@@ -6,6 +6,7 @@ import copy
 import dataclasses
 import json
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,14 +18,17 @@ from unflow.disk import bundle
 from unflow.energies import Decoded
 from unflow.ground.errors import InputError, choose
 from unflow.ground.files import sha256_module, sha256_tensors, sha256_text
+from unflow.ground.locks import locks_output
 from unflow.ground.records import gathers
 from unflow.methods import INSTALLED
 from unflow.models import GenerativeModel, Latent, inner_model, plain_module
+from unflow.models.saved_energies import describe_energy
 from unflow.target import Target
 from unflow.training.compute import ONE_CPU, Compute
+from unflow.training.derivatives import probe_method, probe_problem
 from unflow.training.loop import METRICS, finish, fit, seconds_to_within
 from unflow.training.low_rank import LowRank
-from unflow.training.method import Method, Problem, settings
+from unflow.training.method import Method, Problem, fixed_names, settings
 from unflow.unlearning.defaults import default_method
 
 GUIDE_DATA = ("guide: train_images, train_labels",)
@@ -73,6 +77,7 @@ NO_SAMPLES = RealSamples()
 
 
 @gathers(compute=Compute, data=RealSamples)
+@locks_output
 def unlearn(
     target: Target,
     method: Method | str | None = None,
@@ -87,6 +92,7 @@ def unlearn(
     guide_data: tuple[str, ...] = (),
     train_only: Sequence[str] | None = None,
     adapters: LowRank | None = None,
+    one_label: bool = False,
 ) -> Unlearned:
     """Train a model towards the target of a request; the same call continues a run that was killed.
 
@@ -108,12 +114,19 @@ def unlearn(
         train_only: regular expressions; weights of the model whose names match none of them stay unchanged.
         adapters: ``LowRank(8)`` trains a product of rank 8 beside each weight of linear and convolution
             layers (only those that ``train_only`` selects, if given), and nothing else of the model.
+        one_label: whether the own weights of a network with labels may be trained at its one fixed label,
+        which
+            changes in an unknown way what it draws at the others.
+
+    Weights that their owner has fixed (requires_grad=False) stay as they are unless ``train_only`` names
+    them; a network in which all are fixed was frozen for evaluation, and is trained.
 
     Raises:
         InputError: before any training, for an unknown method, or one that does not fit the model, the energy
-            or the data; and for a folder that holds another run.
+            or the data; for a network that is no function of each row of its input (``models.probe``); and
+            for a folder that holds another run.
     """
-    problem = restrict_training(make_problem(target, data, teacher), train_only, adapters)
+    problem = restrict_training(make_problem(target, data, teacher), train_only, adapters, one_label)
     if method is None:
         method = default_method(target.model.family, train_only is not None or adapters is not None)
     if isinstance(method, str):
@@ -132,7 +145,9 @@ def unlearn(
     if out is not None:  # a model that cannot be described in a file is refused here, before any training
         identity |= {"architecture": sha256_text(json.dumps(target.model.config(), sort_keys=True))}
     if out is not None and bundle.is_complete(Path(out)):
-        return _load_finished(Path(out), identity, problem, compute, method)
+        return _load_finished(Path(out), identity, problem, compute, method, target)
+    probe_problem(problem)
+    probe_method(method, problem, compute)
     result = fit(
         method,
         problem,
@@ -143,7 +158,7 @@ def unlearn(
         label=f"{target.model.family} {name}",
         problem_id=bundle.hash_lineage(identity),
     )
-    model = _restore_autoencoder(result.model, target.model)
+    model = _restore_autoencoder(keep_fixed(result.model, problem.model), target.model)
     lineage = (
         {"request": request}
         | identity
@@ -202,9 +217,9 @@ def _describe_options(problem: Problem, compute: Compute) -> dict[str, Any]:
 
 
 def _load_finished(
-    out: Path, identity: dict[str, Any], problem: Problem, compute: Compute, method: Method
+    out: Path, identity: dict[str, Any], problem: Problem, compute: Compute, method: Method, target: Target
 ) -> Unlearned:
-    """Return the finished bundle of the same call.
+    """Return the finished bundle of the same call, without what a kill left beside it.
 
     Raises:
         InputError: for the bundle of another call.
@@ -213,8 +228,19 @@ def _load_finished(
     if "architecture" not in lineage:  # written before lineages recorded it
         identity = {key: value for key, value in identity.items() if key != "architecture"}
     bundle.check_lineage(out, _describe_options(problem, compute) | identity, settings(type(method)()))
-    model = bundle.load(out, trust_code=True)  # its code is that of the original, which runs already
+    finish(out)
+    model = bundle.load_result(out, _describe_networks(target, problem))
+    if not isinstance(model, GenerativeModel):
+        raise InputError(f"{out} holds a {type(model).__name__}; expected the generative model of this call")
     return Unlearned(model, lineage)
+
+
+def _describe_networks(target: Target, problem: Problem) -> list[dict[str, Any]]:
+    """Return the descriptions of the networks of a call that its result may contain."""
+    found = [target.model.config()]
+    with suppress(InputError):  # no file can hold such an energy, so no result contains it
+        found.append(describe_energy(problem.target.energy if problem.target else target.energy))
+    return found
 
 
 def select_real_samples(
@@ -265,8 +291,20 @@ def make_problem(target: Target, data: RealSamples, teacher: GenerativeModel | N
     )
 
 
+def keep_fixed(result: nn.Module, original: nn.Module) -> nn.Module:
+    """Let the weights of a result take gradients again, except those that the original's owner has fixed.
+
+    Without fixed weights, the result stays frozen as a whole.
+    """
+    fixed = fixed_names(original)
+    if fixed:
+        for name, weight in result.named_parameters():
+            weight.requires_grad_(not any(f".{name}".endswith(f".{each}") for each in fixed))
+    return result
+
+
 def restrict_training(
-    problem: Problem, train_only: Sequence[str] | None, adapters: LowRank | None
+    problem: Problem, train_only: Sequence[str] | None, adapters: LowRank | None, one_label: bool = False
 ) -> Problem:
     """Return the problem with only some weights of its model, or adapters of them, in training.
 
@@ -275,6 +313,7 @@ def restrict_training(
     """
     if not isinstance(adapters, LowRank | None):
         raise InputError(f"got adapters={adapters!r}; expected a LowRank: write adapters=LowRank(8)")
+    problem = dataclasses.replace(problem, one_label=one_label)
     if train_only is None:
         return dataclasses.replace(problem, adapters=adapters)
     if not isinstance(train_only, list | tuple) or not all(isinstance(name, str) for name in train_only):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from scipy import stats
@@ -17,7 +19,7 @@ from unflow.models.classifier import Classifier
 D = 8
 
 
-def diagonal() -> Generator:
+def diagonal() -> Any:
     """x = (z_1 + ... + z_d) / sqrt(d): at most ||z||, along the diagonal."""
     net = nn.utils.skip_init(nn.Linear, D, 1, bias=False)
     nn.init.constant_(net.weight, D**-0.5)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given
@@ -51,7 +53,7 @@ def test_one_weight_comes_back_in_as_many_steps_as_it_is_far(far: float) -> None
 
 
 def test_the_model_stays_as_it_is_and_the_curve_is_the_same_again() -> None:
-    model = shift(0.0)
+    model: Any = shift(0.0)
     curves = [Relearning(steps=9, batch_size=4)(model, IMAGES, place, stream(1)) for _ in range(2)]
     assert curves[0] == curves[1]
     assert curves[0][0] == Point(0, place(model))
@@ -162,7 +164,7 @@ def test_what_can_be_taken_off_is_found_and_changed_weights_hold_nothing() -> No
         ({"growth": 1.0}, "growth=1.0"),
     ],
 )
-def test_bad_settings_are_refused(options: dict[str, float], words: str) -> None:
+def test_bad_settings_are_refused(options: dict[str, Any], words: str) -> None:
     with pytest.raises(InputError, match=words):
         Relearning(**options)
 

@@ -125,7 +125,7 @@ def test_attacks_leave_the_models_as_they_were_and_repeat_to_the_bit() -> None:
         images=(2,),
         samples=100,
     )
-    model = line(-0.5)
+    model: Any = line(-0.5)
     records = [attack({"original": model}, evidence(), attacks, 3) for _ in range(2)]
     assert records[0] == records[1]
     assert float(model.net.b) == -0.5

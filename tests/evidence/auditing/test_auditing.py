@@ -28,7 +28,7 @@ from unflow.evidence.auditing import (
 from unflow.evidence.auditing import record as auditing_record
 from unflow.evidence.measures import TERMINAL
 from unflow.evidence.report.terminal import format_mean_table, summarise
-from unflow.evidence.row import read_rows
+from unflow.evidence.row import AuditRow, read_rows
 from unflow.ground.errors import InputError
 from unflow.ground.streams import stream
 
@@ -374,7 +374,7 @@ def test_judges_of_other_classes_are_refused() -> None:
 # How far a row is known.
 
 
-def certain_rows(moved: float, **options: Any) -> dict[str, dict[str, Any]]:
+def certain_rows(moved: float, **options: Any) -> dict[str, AuditRow]:
     target = uf.Target(model(), ClassLogOdds(classifier(), [0], margin=4.0))
     after = uf.Generator(Move(moved), (2,))
     result = audit(after, target=target, retrained=model(1.0), n=900, repeats=20, **options)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -17,7 +18,7 @@ from unflow.ground.errors import InputError
 from unflow.ground.files import read_json
 from unflow.ground.streams import stream
 from unflow.models.classifier import Classifier
-from unflow.nets import new_net
+from unflow.nets import MLP, new_net
 from unflow.training.loop import fit
 from unflow.training.method import Problem
 from unflow.training.originals.classification import Classification, divide_logits
@@ -35,7 +36,7 @@ def net(seed: int = 0) -> Classifier:
     return Classifier(new_net(description, seed), ["left", "right"])
 
 
-SETTINGS = {"steps": 200, "batch_size": 64, "deform": False, "noise": 0.0}
+SETTINGS: dict[str, Any] = {"steps": 200, "batch_size": 64, "deform": False, "noise": 0.0}
 
 
 def trained(data: LabelledData, aside: float) -> Classifier:
@@ -58,6 +59,8 @@ def test_what_is_aside_sets_the_temperature_and_is_not_trained_on() -> None:
     )
     assert isinstance(first, Classifier)
     assert isinstance(second, Classifier)
+    assert isinstance(first.net, MLP)
+    assert isinstance(second.net, MLP)
     ratio = first.net.last.weight / second.net.last.weight
     torch.testing.assert_close(ratio, torch.full_like(ratio, float(ratio[0, 0])))
     for name in first.net.state_dict():

@@ -1,6 +1,7 @@
 """Distances between feature sets: closed forms, independent implementations, and expectations."""
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -73,8 +74,8 @@ def test_frechet_agrees_with_the_symmetric_product():
     root = vectors * values.sqrt() @ vectors.T
     fidelity = torch.linalg.eigvalsh(root @ y.T.cov() @ root).sqrt().sum()
     exact = (x.mean(0) - y.mean(0)).square().sum() + x.T.cov().trace() + y.T.cov().trace()
-    exact = float(exact - 2 * fidelity)
-    assert frechet_distance(generated=x, reference=y) == pytest.approx(exact, rel=1e-12)
+    exact = exact - 2 * fidelity
+    assert frechet_distance(generated=x, reference=y) == pytest.approx(float(exact), rel=1e-12)
 
 
 @pytest.mark.parametrize(("n", "d"), [(100, 5), (10, 200), (2, 3)])
@@ -144,7 +145,7 @@ def test_mmd_of_gaussians_has_the_closed_form_as_expectation():
         mmd(generated=normal(60, d, i), reference=normal(60, d, 1000 + i, shift), bandwidth=s)
         for i in range(200)
     ]
-    assert np.mean(values) == pytest.approx(exact, abs=4 * np.std(values) / math.sqrt(200))
+    assert np.mean(values) == pytest.approx(exact, abs=4 * float(np.std(values)) / math.sqrt(200))
 
 
 def test_unbiased_mmd_is_zero_in_expectation_on_one_law_and_biased_is_not():
@@ -230,7 +231,7 @@ def test_c2st_has_expectation_half_on_one_law_even_for_few_points():
     values = [
         c2st_auc(generated=normal(15, 2, i), reference=normal(15, 2, 1000 + i), folds=3) for i in range(40)
     ]
-    assert np.mean(values) == pytest.approx(0.5, abs=4 * np.std(values) / math.sqrt(40))
+    assert np.mean(values) == pytest.approx(0.5, abs=4 * float(np.std(values)) / math.sqrt(40))
 
 
 @pytest.mark.parametrize("classifier", sorted(CLASSIFIERS))
@@ -281,7 +282,7 @@ def test_a_held_out_c2st_finds_the_best_auc_of_a_shift_within_its_error():
 
 def test_c2st_classifiers_differ_in_what_they_see():
     """Equal means and another scale: nothing for the logistic, plenty for the others."""
-    sets = {"generated": normal(200, 2, 6, scale=4.0), "reference": normal(200, 2, 7)}
+    sets: dict[str, Any] = {"generated": normal(200, 2, 6, scale=4.0), "reference": normal(200, 2, 7)}
     assert c2st_auc(**sets, classifier="logistic") == pytest.approx(0.5, abs=0.1)
     assert c2st_auc(**sets, classifier="forest") > 0.8
     assert c2st_auc(**sets, classifier="knn") > 0.8

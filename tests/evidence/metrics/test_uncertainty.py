@@ -151,11 +151,11 @@ def test_the_same_shares_are_refused_as_seldom_as_promised() -> None:
     shares, generator = torch.tensor([0.6, 0.3, 0.08, 0.02, 0.0002]), rng(3)
     small = 0
     for _ in range(400):
-        pair = [
+        one, other = (
             torch.bincount(torch.multinomial(shares, 2000, True, generator=generator), minlength=5).tolist()
             for _ in range(2)
-        ]
-        small += same_shares(*pair).p_value < 0.05
+        )
+        small += same_shares(one, other).p_value < 0.05
     assert 0.02 < small / 400 < 0.09
 
 

@@ -85,7 +85,7 @@ def test_names_and_description_are_escaped() -> None:
 
 def test_of_many_classes_the_forgotten_ones_and_where_they_went_are_drawn(run: Path) -> None:
     content = read_run(run)
-    matrix = np.eye(40) * 10
+    matrix = np.eye(40, dtype=int) * 10
     matrix[2, 30:] = np.arange(1, 11)
     row = replace(content.rows[3], transition=matrix.tolist())
     titles = [path[4] for path in paths(draw_transitions(content, row))]

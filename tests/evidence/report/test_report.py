@@ -8,6 +8,7 @@ from dataclasses import replace
 from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import matplotlib.image
 import numpy as np
@@ -63,7 +64,7 @@ def make_run(run: Path) -> Path:
     latents = {"original": z, "retrained": z, "target": None, "uot": z, "uot_tilted": z + 1}
     (run / "samples").mkdir(parents=True)
     for method, own in latents.items():
-        arrays = {
+        arrays: dict[str, Any] = {
             "x": np.tanh(rng.normal(size=z.shape)).astype(np.float32),
             "label": label if method == "original" else rng.integers(0, 2, N),
             "energy": rng.exponential(size=N),

@@ -22,7 +22,7 @@ from unflow.evidence.reproduce.demo import ROWS, Demo, DemoConfig
 from unflow.ground.errors import InputError
 from unflow.ground.files import read_json, read_json_lines
 from unflow.methods import ERFM, UOT, FineTune, GradientAscent, Retrain
-from unflow.training.method import Method
+from unflow.training.loop import fit
 from unflow.training.originals import base_models
 from unflow.training.originals.classification import Classification
 from unflow.training.originals.distill import Distill
@@ -30,8 +30,8 @@ from unflow.training.originals.flow_matching import FlowMatching
 from unflow.unlearning import unlearn as unlearning
 
 N = 300
-BANK = {"bank_size": 1024, "width": 32, "depth": 1, "average": 0.8}
-OVERRIDES: dict[str, Method] = {
+BANK: dict[str, Any] = {"bank_size": 1024, "width": 32, "depth": 1, "average": 0.8}
+OVERRIDES: dict[str, Any] = {
     "guide": Classification(steps=40),
     "judge": Classification(steps=40),
     "flow_matching": FlowMatching(steps=60, average=0.9),
@@ -302,7 +302,6 @@ def test_a_run_that_lost_one_stage_makes_that_stage_alone_again_in_the_same_bits
     before = bundle.read_lineage(lost)["weights_sha256"]
     shutil.rmtree(lost)
     made: list[str] = []
-    fit = unlearning.fit
 
     def counted(*args: Any, **options: Any) -> Any:
         made.append(options["label"])

@@ -214,7 +214,8 @@ def test_the_training_of_the_guide_is_counted_once(tmp_path: Path, monkeypatch: 
     experiment = ContinualFlow2D(out=tmp_path, seeds=[1], only=["moons"], recipe=small())
     of_moons = experiment.make_study("moons", 1)
     _ = of_moons.flow
-    trained = type(of_moons).guide.func
+    guide: Any = type(of_moons).guide
+    trained = guide.func
 
     def slowly(self: Study) -> Any:
         time.sleep(2)

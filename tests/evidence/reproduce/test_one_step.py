@@ -165,7 +165,9 @@ def test_uot_cifar10_end_to_end_with_a_critic(tmp_path: Path) -> None:
     assert {row["method"] for row in rows} == {"original", "target", *ONE_STEP_ROWS}
     assert {row["dataset"] for row in rows} == {"cifar10-ship"}
     seen = read_lineage(tmp_path / "cifar" / "seed-1" / "autoencoder")
-    assert seen["critic"] == sha256_module(experiment.make_study(1).critic)
+    critic = experiment.make_study(1).critic
+    assert critic is not None
+    assert seen["critic"] == sha256_module(critic)
     written = {file.name for file in (tmp_path / "cifar").iterdir()}
     assert written >= {
         "table.json",

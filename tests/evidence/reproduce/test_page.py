@@ -5,6 +5,7 @@ import io
 import re
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -28,7 +29,7 @@ class Page(HTMLParser):
 
     def __init__(self, text: str) -> None:
         super().__init__()
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.tags: list[tuple[str, dict[str, str]]] = []
         self.cells: list[str] = []
         self.words: list[str] = []
         self.open: list[str] = []
@@ -37,7 +38,7 @@ class Page(HTMLParser):
         assert not self.open
 
     def handle_starttag(self, tag: str, attrs) -> None:
-        self.tags.append((tag, dict(attrs)))
+        self.tags.append((tag, {name: value or "" for name, value in attrs}))
         if tag not in VOID:
             self.open.append(tag)
         if tag in {"td", "th"}:
@@ -52,7 +53,7 @@ class Page(HTMLParser):
         if "style" not in self.open:
             self.words.append(data)
 
-    def all(self, tag: str) -> list[dict[str, str | None]]:
+    def all(self, tag: str) -> list[dict[str, str]]:
         return [attributes for name, attributes in self.tags if name == tag]
 
 
@@ -164,7 +165,8 @@ def test_the_page_loads_nothing_and_runs_nothing(tmp_path, figure):
 
 
 def test_links_lead_to_sections_that_are_there(tmp_path, figure):
-    for changed in ({}, {"notes": []}, {"tables": []}, {"figures": [(figure, "One.")]}):
+    changes: list[dict[str, Any]] = [{}, {"notes": []}, {"tables": []}, {"figures": [(figure, "One.")]}]
+    for changed in changes:
         page = Page(make(tmp_path, **changed))
         ids = {attributes["id"] for _, attributes in page.tags if "id" in attributes}
         assert {link["href"][1:] for link in page.all("a")} <= ids

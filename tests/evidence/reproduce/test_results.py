@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from unflow.evidence.report.terminal import mean_sd
 from unflow.evidence.reproduce.results import (
     COLUMNS,
     PAPER_COLUMNS,
@@ -13,7 +14,6 @@ from unflow.evidence.reproduce.results import (
     collect_rows,
     format_means,
     format_paper_table,
-    mean_sd,
     pool_rows,
     read_paper_rows,
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -90,7 +91,7 @@ def problem() -> Problem:
 
 
 def test_it_forgets_what_fine_tuning_forgets_and_more_while_it_learns_to_keep() -> None:
-    common = {"steps": 100, "batch_size": 64, "learning_rate": 2e-3, "average": 0.9}
+    common: dict[str, Any] = {"steps": 100, "batch_size": 64, "learning_rate": 2e-3, "average": 0.9}
 
     def losses(model: nn.Module) -> tuple[float, float]:
         assert isinstance(model, Flow)
@@ -139,7 +140,7 @@ def test_a_flow_map_descends_and_ascends_on_the_mean_flow_loss() -> None:
 @pytest.mark.parametrize("own", [problem, map_problem])
 def test_without_ascent_it_is_fine_tuning(own: Callable[[], Problem]) -> None:
     """The same draws of retain data; a strength of 1e-30 is lost in float32."""
-    common = {"steps": 30, "batch_size": 32, "learning_rate": 1e-3}
+    common: dict[str, Any] = {"steps": 30, "batch_size": 32, "learning_rate": 1e-3}
     tuned, same, other = (
         fit(method, own(), seed=3).model.state_dict()
         for method in (FineTune(**common), NegGradPlus(**common, strength=1e-30), NegGradPlus(**common))
@@ -158,7 +159,7 @@ def mean_flow_loss(model: nn.Module, centre: float) -> float:
 
 
 def test_a_flow_map_learns_to_keep_and_forgets_more_than_by_fine_tuning() -> None:
-    common = {"steps": 200, "batch_size": 64, "learning_rate": 3e-3, "average": 0.9}
+    common: dict[str, Any] = {"steps": 200, "batch_size": 64, "learning_rate": 3e-3, "average": 0.9}
     before = map_problem().model
     tuned, ascended = (
         fit(method, map_problem(), seed=3).model
@@ -173,7 +174,7 @@ def test_a_flow_map_learns_to_keep_and_forgets_more_than_by_fine_tuning() -> Non
 @pytest.mark.parametrize("name", ["strength", "clip"])
 def test_a_strength_or_clip_that_is_not_positive_is_refused(name: str, value: float) -> None:
     with pytest.raises(InputError, match=f"{name}=.*expected a number > 0"):
-        NegGradPlus(**{name: value})
+        NegGradPlus(**dict[str, Any]({name: value}))
 
 
 def test_a_chain_or_missing_data_are_refused_before_any_training() -> None:

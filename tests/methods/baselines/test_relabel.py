@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -52,7 +53,7 @@ def network() -> Problem:
     return problem_of(FlowMap(net, (2,)))
 
 
-SMALL = {"steps": 60, "batch_size": 32, "bank_size": 1024, "learning_rate": 3e-3}
+SMALL: dict[str, Any] = {"steps": 60, "batch_size": 32, "bank_size": 1024, "learning_rate": 3e-3}
 
 
 # Who is forgotten
@@ -120,9 +121,9 @@ def test_the_loss_is_the_forget_term_plus_alpha_times_the_retain_term() -> None:
 def test_a_linear_model_reaches_the_weighted_least_squares_solution(alpha: float) -> None:
     """x = a z + b: the minimiser of E_f (a z + b - y)^2 + alpha E_r (a z + b - y)^2, solved on the bank."""
     problem = line()
-    options = {"steps": 600, "batch_size": 256, "learning_rate": 2e-2, "bank_size": 4096}
+    options: dict[str, Any] = {"steps": 600, "batch_size": 256, "learning_rate": 2e-2, "bank_size": 4096}
     method = Relabel(**options, alpha=alpha, average=0.99)
-    found = fit(method, problem, seed=2).model.net
+    found: Any = fit(method, problem, seed=2).model.net
     prepared = method.prepare(problem, stream(2, 0))
     kinds = ("forget", "retain")
     z, y = (torch.cat([prepared[f"{kind}/{name}"] for kind in kinds]).double() for name in ("z", "y"))

@@ -11,13 +11,13 @@ from torch import nn
 
 import unflow as uf
 from unflow.commands.cli import main
-from unflow.disk import bundle
 from unflow.energies import CallableEnergy
 from unflow.ground.errors import InputError
+from unflow.ground.files import sha256_module
 from unflow.ground.streams import stream
 from unflow.methods import Retrain
 from unflow.models import Chain, Flow, FlowMap
-from unflow.nets import MLP, new_net
+from unflow.nets import MLP, net_config, new_net
 from unflow.training.loop import fit
 from unflow.training.method import Problem, settings
 from unflow.training.originals.distill import Distill
@@ -67,7 +67,7 @@ def test_each_family_has_its_own_recipe() -> None:
 def test_a_flow_map_is_distilled_as_if_its_teacher_were_the_only_one_there() -> None:
     """The same bits as the base recipe: a fresh flow map of that seed, distilled."""
     result = fit(Retrain(**COMMON), Problem(model=flow_map(), teacher=flow(3), retain=RETAIN), seed=5).model
-    fresh = FlowMap(new_net(flow_map().net.config, 5), (2,), steps=2)
+    fresh = FlowMap(new_net(net_config(flow_map().net), 5), (2,), steps=2)
     expected = fit(Distill(**COMMON), Problem(model=fresh, teacher=flow(3)), seed=5).model
     assert same(result, expected)
     assert isinstance(result, FlowMap)
@@ -76,7 +76,7 @@ def test_a_flow_map_is_distilled_as_if_its_teacher_were_the_only_one_there() -> 
 
 def test_without_a_teacher_it_is_mean_flow_on_the_retain_data() -> None:
     result = fit(Retrain(**COMMON), Problem(model=flow_map(), retain=RETAIN), seed=5).model
-    fresh = FlowMap(new_net(flow_map().net.config, 5), (2,), steps=2)
+    fresh = FlowMap(new_net(net_config(flow_map().net), 5), (2,), steps=2)
     assert same(result, fit(MeanFlow(**COMMON), Problem(model=fresh, data=RETAIN), seed=5).model)
 
 
@@ -84,7 +84,7 @@ def test_the_teacher_is_part_of_what_a_result_comes_from(tmp_path: Path) -> None
     target = uf.Target(flow_map(), CallableEnergy(lambda x: x[:, 0].square(), 0.0))
     made = unlearn(target, Retrain(**COMMON), tmp_path, name="retrained", teacher=flow(3))
     assert made.lineage["data_used"] == ["teacher"]
-    assert made.lineage["teacher"] == bundle.sha256_module(flow(3))
+    assert made.lineage["teacher"] == sha256_module(flow(3))
     again = unlearn(target, Retrain(**COMMON), tmp_path, name="retrained", teacher=flow(3))
     assert same(again.model, made.model)
     with pytest.raises(InputError, match=r"holds another result.*teacher: "):
@@ -95,7 +95,7 @@ def test_the_command_takes_a_teacher(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.chdir(tmp_path)
     uf.save(flow_map(), "map")
     uf.save(flow(3), "flow")
-    uf.save(uf.Classifier(new_net(net(0).config | {"outputs": 3}, 0), ["a", "b", "c"]), "guide")
+    uf.save(uf.Classifier(new_net(net_config(net(0)) | {"outputs": 3}, 0), ["a", "b", "c"]), "guide")
     words = (
         "unlearn --model map --energy classifier:guide --forget 1 --method retrained --teacher flow --out out"
     )

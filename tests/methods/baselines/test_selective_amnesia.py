@@ -64,9 +64,9 @@ def test_the_fisher_information_of_a_linear_model_is_the_second_moment_of_its_in
 
 def test_it_is_the_mean_square_of_the_score_of_a_gaussian_output() -> None:
     """E (d/dtheta -||x - G(z)||^2 / 2)^2 at x = G(z) + e: one pass per batch, against one per entry."""
-    problem = network()
-    z = problem.model.prior(16, stream(4)).double()
-    model = problem.model.double()
+    model: Any = network().model
+    z = model.prior(16, stream(4)).double()
+    model = model.double()
     found = fisher_information(model, [z] * 800, stream(5))
     exact = {name: torch.zeros_like(p) for name, p in model.named_parameters()}
     for row in z.split(1):
@@ -90,7 +90,7 @@ def test_a_parameter_without_part_in_the_output_has_no_information() -> None:
 
 
 def test_the_loss_is_both_errors_plus_lam_fisher_times_the_squared_change() -> None:
-    model = linear(1, 1)
+    model: Any = linear(1, 1)
     with torch.no_grad():
         model.net.weight.fill_(2.0)
     fisher = [torch.full((1, 1), 3.0), torch.full((1,), 5.0)]
@@ -128,7 +128,7 @@ def test_a_linear_model_reaches_the_minimum_of_the_quadratic() -> None:
     prepared = method.prepare(Problem(model=model, target=Target(model, energy)), stream(1, 0))
     F = float(prepared["fisher/net.b"])  # a batch of 64 equal rows: E[(sum_b e_b)^2] / 64 = 1
     assert abs(F - 1) < 0.25
-    found = fit(method, Problem(model=model, target=Target(model, energy)), seed=1).model
+    found: Any = fit(method, Problem(model=model, target=Target(model, energy)), seed=1).model
     assert float(found.net.b) == pytest.approx((0 + 1 + 2 * F) / (2 + 2 * F), abs=0.03)
 
 
@@ -174,7 +174,7 @@ def test_the_change_in_the_norm_of_the_penalty_shrinks_with_lam_and_the_bare_los
 
 
 @pytest.mark.parametrize("surrogate", ["uniform", "noise"])
-def test_forgotten_latents_are_given_fresh_surrogates_and_retained_ones_their_outputs(surrogate: str) -> None:
+def test_forgotten_latents_are_given_fresh_surrogates_and_retained_ones_their_outputs(surrogate: Any) -> None:
     method = SelectiveAmnesia(**SMALL | {"batch_size": 512}, surrogate=surrogate)
     prepared = method.prepare(network(), stream(0))
     batch, other = (method.draw(prepared, stream(9, k)) for k in range(2))
@@ -188,7 +188,7 @@ def test_forgotten_latents_are_given_fresh_surrogates_and_retained_ones_their_ou
         assert float(y.std()) == pytest.approx((high - low) / math.sqrt(12), rel=0.05)
     else:
         assert (float(y.mean()), float(y.std())) == (pytest.approx(0, abs=0.1), pytest.approx(1, abs=0.1))
-    model = network().model
+    model: Any = network().model
     with torch.no_grad():
         torch.testing.assert_close(batch["retain/y"], model.push(batch["retain/z"]))
         assert bool((model.push(batch["forget/z"])[:, 0] > 0.5).all())
@@ -198,10 +198,11 @@ def test_forgotten_latents_learn_the_mean_of_the_surrogate() -> None:
     """A surrogate that does not depend on z is a flat output: in the middle of the range."""
     problem = network()
     method = SelectiveAmnesia(**SMALL | {"steps": 250}, lam=0.0)
-    model = fit(method, problem, seed=2).model
+    original: Any = problem.model
+    model: Any = fit(method, problem, seed=2).model
     prepared = method.prepare(problem, stream(2, 0))
     with torch.no_grad():
-        before, after = (m.push(prepared["forget/z"]) for m in (problem.model, model))
+        before, after = (m.push(prepared["forget/z"]) for m in (original, model))
         kept = model.push(prepared["retain/z"]) - prepared["retain/y"]
     middle = float(prepared["range"].mean())
     assert float((after - middle).square().mean()) < 0.3 * float((before - middle).square().mean())

@@ -79,8 +79,10 @@ def test_it_goes_as_far_from_the_fine_tuned_weights_as_they_went() -> None:
 
 def test_buffers_stay_those_of_the_original() -> None:
     original, changed = (nn.BatchNorm1d(2) for _ in range(2))
+    assert changed.running_mean is not None
     changed.running_mean.fill_(7.0)
-    assert extrapolate_weights(original, changed, 1.0).running_mean.tolist() == [0, 0]
+    found: Any = extrapolate_weights(original, changed, 1.0)
+    assert found.running_mean.tolist() == [0, 0]
 
 
 def test_a_one_step_model_is_tuned_on_its_own_forgotten_outputs() -> None:
@@ -90,6 +92,7 @@ def test_a_one_step_model_is_tuned_on_its_own_forgotten_outputs() -> None:
     z, y = prepared["z"], prepared["y"]
     assert len(z) == len(y) == SMALL["bank_size"]
     assert bool((y[:, 0] > 0.2).all())
+    assert isinstance(problem.model, FlowMap)
     with torch.no_grad():
         x = problem.model.push(z)
     is_forgotten = x[:, 0] > 0.2
@@ -111,11 +114,11 @@ def test_a_linear_one_step_model_moves_against_the_least_squares_solution() -> N
 
     model = Generator(Shift(), (1,))
     problem = Problem(model=model, target=Target(model, Region(lambda x: x[:, 0] > 0.5, 30.0)))
-    options = {"steps": 600, "batch_size": 256, "learning_rate": 2e-2, "bank_size": 8192}
+    options: dict[str, Any] = {"steps": 600, "batch_size": 256, "learning_rate": 2e-2, "bank_size": 8192}
     method = WeightExtrapolation(**options, gamma=2.0)
     prepared = method.prepare(problem, stream(3, 0))
     m = float((prepared["y"] - prepared["z"]).mean())
-    found = fit(method, problem, seed=3).model
+    found: Any = fit(method, problem, seed=3).model
     assert m > 0.5
     assert float(found.net.b) == pytest.approx(-2 * m, abs=0.06)
 
@@ -128,6 +131,8 @@ def test_a_flow_learns_the_forget_data_and_then_unlearns_it() -> None:
         fit(WeightExtrapolation(**SMALL | {"steps": 150, "average": 0.9}, gamma=gamma), problem, seed=1).model
         for gamma in (0.0, 0.3)
     )
+    assert isinstance(tuned, Flow)
+    assert isinstance(away, Flow)
     losses = [measure_flow_loss(VelocityLoss(model.net), problem.forget) for model in (tuned, away)]
     assert losses[1] > 1.05 * losses[0]
 

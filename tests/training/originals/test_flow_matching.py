@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
@@ -12,7 +14,7 @@ from unflow.methods import FineTune, NegGradPlus, Retrain
 from unflow.models import Flow, FlowMap
 from unflow.nets import MLP
 from unflow.training.loop import fit
-from unflow.training.method import Method, Problem, draw_rows
+from unflow.training.method import Problem, draw_rows
 from unflow.training.originals import flow_matching
 from unflow.training.originals.flow_matching import (
     MAX_PAIRS,
@@ -120,7 +122,7 @@ def test_planned_pairs_on_the_line_have_one_velocity_which_is_the_transport(
 
 @pytest.mark.parametrize("kind", [FineTune, Retrain])
 @pytest.mark.parametrize("coupling", ["independent", "exact_ot"])
-def test_a_baseline_trains_by_the_coupling_of_the_original(kind: type[Method], coupling: str) -> None:
+def test_a_baseline_trains_by_the_coupling_of_the_original(kind: Any, coupling: str) -> None:
     problem = Problem(model=flow(), retain=data(64, 1))
     loop, own = kind(steps=3, batch_size=8, coupling=coupling).training(problem, 0)
     assert isinstance(loop, FlowMatching)
@@ -136,7 +138,7 @@ def test_fine_tuning_a_flow_map_has_no_plan() -> None:
 
 
 @pytest.mark.parametrize("kind", [FlowMatching, FineTune, Retrain, NegGradPlus])
-def test_an_unknown_coupling_is_refused_before_any_training(kind: type[Method]) -> None:
+def test_an_unknown_coupling_is_refused_before_any_training(kind: Any) -> None:
     rows = data(256, 1)
     problem = Problem(model=flow(), data=rows, retain=rows, forget=rows)
     with pytest.raises(InputError, match=r"coupling 'exact_to'.*exact_ot"):

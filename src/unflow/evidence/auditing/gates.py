@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import operator
 import re
 from collections.abc import Callable, Iterable
@@ -58,9 +59,11 @@ class Gate:
         try:
             assert match is not None
             gate = cls(match[1], match[2], float(match[3]))
+            assert math.isfinite(gate.bound)
         except (AssertionError, ValueError):
             raise InputError(
-                f"got the gate {text!r}; expected a name, a comparison and a number, like 'forget_rate>0.01'"
+                f"got the gate {text!r}; expected a name, a comparison and a finite number, like "
+                "'forget_rate>0.01'"
             ) from None
         if gate.name not in NUMBERS:
             raise InputError(

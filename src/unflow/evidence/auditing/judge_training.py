@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from torch import Tensor
 
 from unflow.data import LabelledData
 from unflow.evidence.auditing.judges import JUDGE_SEED_OFFSET, judge_record
 from unflow.evidence.metrics import disagreement
 from unflow.ground.errors import InputError
 from unflow.ground.files import read_json, write_json
+from unflow.ground.locks import locks_output
 from unflow.models.classifier import Classifier
 from unflow.models.components import SavedModel
+from unflow.models.probe import probe_judge
 from unflow.training.originals.base_models import train_model
 from unflow.training.originals.classification import Classification
 
@@ -29,6 +34,7 @@ POINTS: dict[str, dict[str, Any]] = {
 """Networks of both judges for samples that are no images."""
 
 
+@locks_output
 def train_judges(
     data: LabelledData,
     held_out: LabelledData,
@@ -54,6 +60,7 @@ def train_judges(
     """
     out = Path(out)
     nets = IMAGES if data.x.ndim == 4 else POINTS
+    probe_judge(guide, held_out.x, "the guide")
     judges = {
         name: _judge(
             train_model(
@@ -75,8 +82,19 @@ def train_judges(
         name: _record(judge, guide, held_out, nets[name]["net"], data) for name, judge in judges.items()
     }
     record["disagreement"] = disagreement(first, second)
+    for name, judged in ((FIRST, first), (SECOND, second)):
+        record[name] |= {"confusions": list_confusions(judged, held_out)}
     write_json(out / RECORD, record)
     return record
+
+
+def list_confusions(judged: Tensor, held_out: LabelledData, most: int = 3) -> list[dict[str, Any]]:
+    """Return the classes that are confused most: label, judged class, share of the label, samples."""
+    wrong = judged != held_out.labels
+    pairs = Counter(zip(held_out.labels[wrong].tolist(), judged[wrong].tolist(), strict=True))
+    sizes = held_out.labels.bincount()
+    found = [{"label": a, "judged": b, "share": n / int(sizes[a]), "n": n} for (a, b), n in pairs.items()]
+    return sorted(found, key=lambda each: -each["share"])[:most]
 
 
 def _judge(model: SavedModel) -> Classifier:

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from unflow.data import LabelledData
 from unflow.disk.bundle import collect_versions
 from unflow.evidence.auditing.attacked import Attacks, attack
@@ -21,10 +23,12 @@ from unflow.evidence.auditing.verdict import Verdict, verdicts
 from unflow.evidence.row import SCHEMA, AuditRow
 from unflow.ground.errors import InputError, choose
 from unflow.ground.files import write_json
+from unflow.ground.locks import locks_output
 from unflow.ground.records import gathers
 from unflow.ground.streams import Stream, stream
 from unflow.models import GenerativeModel
 from unflow.models.classifier import Classifier
+from unflow.models.probe import probe_judge, probe_model
 from unflow.target import Target
 
 MIN_SAMPLES = 100
@@ -257,6 +261,7 @@ class Provenance:
 
 
 @gathers(references=References, judges=Judges, real=RealData, provenance=Provenance)
+@locks_output
 def audit(
     model: GenerativeModel,
     *,
@@ -303,6 +308,7 @@ def audit(
         raise InputError(f"got n={n} samples to audit; expected {MIN_SAMPLES} or more")
     _check_shapes(model, real.held_out, real.training)
     judges.check(real.held_out)
+    _probe_networks(model, references, judges, real.held_out.x)
     evidence = Evidence(
         judge,
         forget,
@@ -330,6 +336,15 @@ def audit(
     if folder is not None:  # again: attacks take longest, and a kill during them must not lose the measures
         result.write(folder / "audit.json")
     return result
+
+
+def _probe_networks(model: GenerativeModel, references: References, judges: Judges, x: Tensor) -> None:
+    """Raise InputError for a model or classifier of an audit that misbehaves on a few samples."""
+    for each in (references.original, model, references.retrained):
+        if each is not None:
+            probe_model(each)
+    for name in ("judge", "second_judge", "guide"):
+        probe_judge(getattr(judges, name), x, f"the {name.replace('_', ' ')}")
 
 
 def _draw_family(

@@ -13,17 +13,18 @@ from unflow.evidence.report.terminal import format_pipe_table
 from unflow.evidence.row import AuditRow, read_rows, sort_rows
 
 
-def write_card(folder: str | Path, audit: Mapping[str, Any]) -> Path:
+def write_card(folder: str | Path, audit: Mapping[str, Any], trust_code: bool = False) -> Path:
     """Write the model card of a bundle again, with the audit's verdict, numbers and notes.
 
     Args:
         folder: of the bundle.
         audit: the content of audit.json.
+        trust_code: as ``bundle.load``.
 
     Raises:
-        InputError: as ``bundle.check_local``.
+        InputError: as ``bundle.check_local`` and ``bundle.load``.
     """
-    return bundle.write_card(folder, describe_audit(audit))
+    return bundle.write_card(folder, describe_audit(audit), trust_code)
 
 
 def describe_audit(audit: Mapping[str, Any]) -> Audited:

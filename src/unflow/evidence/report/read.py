@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -10,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 from numpy.typing import NDArray
 
 from unflow.evidence.report.words import row_label
 from unflow.evidence.row import SCHEMA, AuditRow, find_row, numbers_in, read_rows, sort_rows
-from unflow.ground.errors import InputError
-from unflow.ground.files import read_json, read_json_lines
+from unflow.evidence.schema import check_audit
+from unflow.ground.errors import InputError, shorten
+from unflow.ground.files import read_arrays, read_json, read_json_lines, read_yaml
 
 
 @dataclass(frozen=True)
@@ -152,12 +151,19 @@ def read_run(run: Path) -> Run:
         audit=audit,
         rows=rows,
         config=_read_config(run / "config.yaml"),
-        split=read_json(run / "split.json") if (run / "split.json").is_file() else {},
+        split=_read_record(run / "split.json") if (run / "split.json").is_file() else {},
         samples={key: _read_samples(path) for key, path in files.items() if path.is_file()},
         strengths=_read_strengths(run, rows),
         curves={_relative_folder(run, p): read_json_lines(p) for p in sorted(run.rglob("metrics.jsonl"))},
-        lineage={_relative_folder(run, p): read_json(p) for p in sorted(run.rglob("lineage.json"))},
+        lineage={_relative_folder(run, p): _read_record(p) for p in sorted(run.rglob("lineage.json"))},
     )
+
+
+def _read_record(path: Path) -> dict[str, Any]:
+    record = read_json(path)
+    if not isinstance(record, dict):
+        raise InputError(f"{path} holds {shorten(repr(record))}; expected entries by name: write it again")
+    return record
 
 
 def _read_strengths(run: Path, rows: Sequence[AuditRow]) -> dict[str, Strengths]:
@@ -180,13 +186,13 @@ def _read_family_strengths(path: Path) -> Strengths:
 
 
 def _read_arrays(path: Path, names: Sequence[str]) -> dict[str, NDArray[Any]]:
-    try:
-        with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
-            return {name: file[name] for name in names if name in file.files}
-    except (OSError, EOFError, ValueError, TypeError, zipfile.BadZipFile) as error:
-        raise InputError(
-            f"{path} is damaged; expected samples that `unflow audit` wrote: run it again"
-        ) from error
+    arrays = read_arrays(path, names, "samples that `unflow audit` wrote: run it again")
+    for name, array in arrays.items():
+        if array.dtype.kind not in "iufb":
+            raise InputError(
+                f"{path} has {name} of the type {array.dtype}; expected numbers: run `unflow audit` again"
+            )
+    return arrays
 
 
 def _relative_folder(run: Path, path: Path) -> str:
@@ -199,26 +205,30 @@ def _read_audit(path: Path) -> dict[str, Any]:
     if schema != SCHEMA:
         raise InputError(f"{path} has schema {schema}; expected {SCHEMA}: run `unflow audit` again")
     rows = audit.get("rows")
-    if not rows or not all(isinstance(r, dict) and {"family", "method"} <= r.keys() for r in rows):
+    if (
+        not isinstance(rows, list)
+        or not rows
+        or not all(isinstance(r, dict) and {"family", "method"} <= r.keys() for r in rows)
+    ):
         raise InputError(
             f'{path} has no usable "rows"; expected a list of rows that each have a family and a '
             "method: run `unflow audit` again"
         )
+    check_audit(audit, str(path))
     return audit
 
 
 def _read_config(path: Path) -> dict[str, Any]:
-    try:
-        config = yaml.safe_load(path.read_text()) if path.is_file() else {}
-    except yaml.YAMLError as error:
-        raise InputError(f"{path} is not valid YAML; expected the file that unflow wrote") from error
+    config = read_yaml(path) if path.exists() else {}
     return config if isinstance(config, dict) else {}
 
 
 def _read_samples(path: Path) -> Samples:
     arrays = _read_arrays(path, ("x", "z", "label", "energy", "probability"))
-    if "x" not in arrays:
-        raise InputError(f"{path} has no array x; expected samples that `unflow audit` wrote: run it again")
+    if "x" not in arrays or arrays["x"].ndim < 2 or not arrays["x"].size:
+        raise InputError(
+            f"{path} has no array x [n, ...]; expected samples that `unflow audit` wrote: run it again"
+        )
     samples = Samples(**arrays)
     for name in ("label", "energy", "probability"):
         array = getattr(samples, name)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from unflow.ground.files import write_bytes
+from unflow.ground.locks import lock_file
 
 STYLE_PACKAGE = "unflow.evidence.report"
 
@@ -32,5 +33,6 @@ def write_page(page: str, out: Path) -> Path:
     """Write a page to a file (``*.html``), or to ``report.html`` in a folder; return its path."""
     path = out if out.suffix == ".html" and not out.is_dir() else out / "report.html"
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_bytes(path, page.encode())
+    with lock_file(path):
+        write_bytes(path, page.encode())
     return path

@@ -41,8 +41,9 @@ class ClippedDifference(nn.Module):
 
     def _norm(self, loss: Tensor) -> Tensor:
         weights = [weight for weight in self.loss.net.parameters() if weight.requires_grad]
-        gradients = torch.autograd.grad(loss, weights, retain_graph=True)
-        return torch.stack([gradient.square().sum() for gradient in gradients]).sum().sqrt()
+        gradients = torch.autograd.grad(loss, weights, retain_graph=True, allow_unused=True)
+        squares = [gradient.square().sum() for gradient in gradients if gradient is not None]
+        return torch.stack(squares).sum().sqrt()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,6 +105,11 @@ class AscentDescent(VelocityTraining):
     needs: ClassVar[frozenset[str]] = frozenset({"retain", "forget"})
     families: ClassVar[frozenset[str]] = frozenset({"flow", "flow_map"})
     shares_batches: ClassVar[bool] = False
+
+    @property
+    def derivatives(self) -> frozenset[str]:  # type: ignore[override]
+        """Those of ``own``."""
+        return self.own.derivatives
 
     def uncompilable(self) -> str:
         """Return the part of the replaced loss that cannot be compiled."""

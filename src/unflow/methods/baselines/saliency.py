@@ -59,7 +59,8 @@ class Saliency(Regression):
         """Return the model, starting at its trained weights, with masked gradients."""
         model, masks = trainable_copy(model_of(problem)), select_prefix(prepared, "mask/")
         part = Part(TwoSidedLoss(model, self.alpha), model, self.learning_rate, decay=self.average)
-        for name, parameter in model.named_parameters():
+        trained = ((name, weight) for name, weight in model.named_parameters() if weight.requires_grad)
+        for name, parameter in trained:
             # Where the gradient is always 0, Adam's moments and steps are 0 too: the weight keeps its bits.
             add_hook: Callable[[Callable[[Tensor], Tensor]], object] = parameter.register_hook
             add_hook(masks[name].mul)

@@ -125,11 +125,12 @@ def fisher_information(
     """
     parameters = dict(model.eval().named_parameters())
     fisher = {name: torch.zeros_like(p) for name, p in parameters.items()}
+    trained = {name: p for name, p in parameters.items() if p.requires_grad}
     for z in latents:
         x = model.push(z)
         e = torch.randn(x.shape, generator=generator).to(x)
-        gradients = torch.autograd.grad((e * x).sum(), list(parameters.values()), allow_unused=True)
-        for name, gradient in zip(fisher, gradients, strict=True):
+        gradients = torch.autograd.grad((e * x).sum(), list(trained.values()), allow_unused=True)
+        for name, gradient in zip(trained, gradients, strict=True):
             if gradient is not None:
                 fisher[name] += gradient.square() / (len(latents) * x.numel())
     return fisher

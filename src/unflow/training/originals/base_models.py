@@ -9,6 +9,7 @@ from unflow.data import LabelledData, load_data, read_split
 from unflow.disk import bundle
 from unflow.ground.errors import InputError
 from unflow.ground.files import sha256_module
+from unflow.ground.locks import locks_output
 from unflow.models import Flow, FlowMap, GenerativeModel
 from unflow.models.autoencoder import Autoencoder
 from unflow.models.classifier import Classifier
@@ -56,6 +57,7 @@ def new_model(kind: str, net: dict[str, Any], data: LabelledData, seed: int) -> 
     raise InputError(f"got the kind {kind!r}; expected one of {', '.join(KINDS)}")
 
 
+@locks_output
 def train_model(
     kind: str,
     net: dict[str, Any],
@@ -104,7 +106,8 @@ def train_model(
         identity["critic"] = sha256_module(critic)
     if bundle.is_complete(out):
         bundle.check_lineage(out, identity, settings(type(method)()))
-        return bundle.load_any(out, trust_code=True)  # the caller has this network
+        finish(out)
+        return bundle.load_result(out, [net])
     problem = Problem(
         model=new_model(kind, net, data, seed),
         data=data.x,

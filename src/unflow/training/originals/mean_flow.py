@@ -42,6 +42,7 @@ class MeanFlow(VelocityTraining):
     needs: ClassVar[frozenset[str]] = frozenset({"data"})
     families: ClassVar[frozenset[str]] = frozenset({"flow_map"})
     citation: ClassVar[str] = "2505.13447"
+    derivatives: ClassVar[frozenset[str]] = frozenset({"weights", "times"})
 
     def __post_init__(self) -> None:
         super().__post_init__()

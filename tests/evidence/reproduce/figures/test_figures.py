@@ -1,6 +1,7 @@
 """A figure is a PNG of what came in, the same bytes each time; or one sentence, and no file."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -39,7 +40,8 @@ def redistribution(path, matrix, forget=(3,), **how):
 
 
 def curve(**other):
-    return {"a": Curve(**{"strengths": [1, 2], "x": [1, 2], "y": [90, 95], "default": 1} | other)}
+    options: dict[str, Any] = {"strengths": [1, 2], "x": [1, 2], "y": [90, 95], "default": 1}
+    return {"a": Curve(**options | other)}
 
 
 DRAWN = {
@@ -104,7 +106,10 @@ REFUSED = {
     "images of two shapes": lambda path: figures.draw_image_rows(path, [("a", COLOUR), ("b", GREY)]),
     "one image without its batch": lambda path: figures.draw_image_rows(path, [("a", GREY[0])]),
     "no image in a strip": lambda path: figures.draw_image_rows(path, [("a", GREY)], n=0),
-    "words for numbers": lambda path: figures.draw_image_rows(path, [("a", "picture")]),
+    "words for numbers": lambda path: figures.draw_image_rows(
+        path,
+        [("a", "picture")],  # type: ignore[list-item]  # refused
+    ),
     "a curve too short": lambda path: figures.draw_strength_sweep(path, STRENGTHS, {"share": [1, 2]}, {}),
     "a target without its model": lambda path: figures.draw_strength_sweep(
         path, STRENGTHS, {"share": [1, 2, 3]}, {"tv": [1, 2, 3]}

@@ -132,7 +132,11 @@ def test_images_are_flattened_or_turned_into_features() -> None:
     flat = EstimatorLogOdds(logistic(), 1)(X)
     torch.testing.assert_close(EstimatorLogOdds(logistic(), 1)(X.reshape(60, 1, 2, 2)), flat)
     for features in (nn.Flatten(), lambda x: x.flatten(1), lambda x: x.flatten(1).double().numpy()):
-        energy = EstimatorLogOdds(logistic(), 1, features=lambda x, f=features: f(x.atanh()))
+
+        def read(x: Tensor, features: Any = features) -> Any:
+            return features(x.atanh())
+
+        energy = EstimatorLogOdds(logistic(), 1, features=read)
         torch.testing.assert_close(energy(IMAGES), flat, rtol=1e-4, atol=1e-4)
     network = nn.Sequential(nn.Dropout(0.5), nn.Flatten(), nn.Linear(4, 4))
     energy = EstimatorLogOdds(logistic(), 1, features=network)
@@ -176,7 +180,7 @@ def test_what_changes_an_energy_changes_its_identity() -> None:
     assert sha256_module(EstimatorLogOdds(logistic(), 1)) == sha256_module(energies[0])
 
 
-def adding(number: object) -> Callable[[Tensor], Any]:
+def adding(number: Any) -> Callable[[Tensor], Any]:
     return lambda x: x + number
 
 
@@ -283,7 +287,7 @@ def test_probabilities_and_logits_of_one_model_are_one_energy(tmp_path: Path) ->
     path = onnx_file(tmp_path, linear_onnx(WEIGHT.numpy(), then="Softmax"))
     energy = OnnxLogOdds(path, [1], 2.0, "probabilities")
     torch.testing.assert_close(energy(X), reference([1], 2.0)(X))
-    with pytest.raises(InputError, match=r"60 rows in \[0, 1\] that sum to 1 as logits.*output='probabil"):
+    with pytest.raises(InputError, match=r"rows in \[0, 1\] that sum to 1 for 60 .*output=probabil"):
         OnnxLogOdds(path, [1])(X)
     logits = onnx_file(tmp_path, linear_onnx(WEIGHT.numpy()))
     with pytest.raises(InputError, match=r"as probabilities; expected rows in \[0, 1\] that sum to 1"):
@@ -353,7 +357,7 @@ def test_weights_beside_the_file_belong_to_the_model(tmp_path: Path) -> None:
     weight = torch.cat([WEIGHT, torch.zeros(96, 3)]).numpy()
     x = torch.cat([X, torch.zeros(60, 96)], dim=1)
     inside = OnnxLogOdds(onnx_file(tmp_path, linear_onnx(weight), "inside.onnx"), [1])
-    options = {"save_as_external_data": True, "location": "weights.data", "size_threshold": 0}
+    options: dict[str, Any] = {"save_as_external_data": True, "location": "weights.data", "size_threshold": 0}
     path = onnx_file(tmp_path, linear_onnx(weight), **options)
     beside = OnnxLogOdds(path, [1])
     assert torch.equal(beside(x), inside(x))
@@ -384,7 +388,7 @@ def several(path: Path) -> Path:
         helper.make_node("ArgMax", ["scores"], ["label"], axis=1, keepdims=0),
         helper.make_node("SequenceConstruct", ["scores"], ["maps"]),
     ]
-    outputs = {"label": TensorProto.INT64, "scores": FLOAT}
+    outputs: dict[str, int] = {"label": TensorProto.INT64, "scores": FLOAT}
     model = model_of(nodes, ["n", 4], {"w": WEIGHT.numpy()}, outputs)
     maps = helper.make_sequence_type_proto(helper.make_tensor_type_proto(FLOAT, None))
     model.graph.output.append(helper.make_value_info("maps", maps))
@@ -457,11 +461,12 @@ def test_a_score_in_zero_to_one_is_forgotten_by_its_log_odds() -> None:
 
 
 def test_a_module_as_a_score_is_frozen() -> None:
-    net = nn.Sequential(nn.Linear(4, 1), nn.Sigmoid(), nn.Dropout(0.5), nn.Flatten(0))
+    linear = nn.Linear(4, 1)
+    net = nn.Sequential(linear, nn.Sigmoid(), nn.Dropout(0.5), nn.Flatten(0))
     energy = ScoreLogOdds(net, margin=1.0)
     check_energy(energy, X)
     before, F = sha256_module(energy), energy(X)
-    nn.init.zeros_(net[0].weight)
+    nn.init.zeros_(linear.weight)
     assert torch.equal(energy(X), F)
     assert net.training
     assert sha256_module(ScoreLogOdds(net, margin=1.0)) != before
@@ -520,7 +525,7 @@ def test_a_function_that_cannot_be_copied_is_shared() -> None:
     held = socket.socket()
     with held:
         box = BlackBox(lambda rows: chance(rows) + 0 * held.fileno(), name="a service, version 2")
-        energy = frozen(ScoreLogOdds(box))
+        energy: Any = frozen(ScoreLogOdds(box))
     assert "a service, version 2" in energy.describe()
 
 
@@ -680,12 +685,13 @@ def network(num_times: int) -> nn.Module:
 @pytest.fixture(scope="module")
 def foreign(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Energy]:
     path = onnx_file(tmp_path_factory.mktemp("onnx"), linear_onnx(WEIGHT.numpy(), 7))
+    first, second = (x.float() for x in probe_inputs())
     return {
         "estimator": EstimatorLogOdds(logistic(), 1, margin=2.0),
         "onnx": OnnxLogOdds(path, [1], margin=2.0),
         "score": ScoreLogOdds(BlackBox(chance), margin=2.0),
         "callable": CallableEnergy(BlackBox(chance), 0.0, differentiable=False),
-        "attribute": AttributeLogOdds.fitted(FLAT, *(x.float() for x in probe_inputs()), margin=2.0),
+        "attribute": AttributeLogOdds.fitted(FLAT, first, second, margin=2.0),
         "linear": ClassLogOdds(LinearClassifier(logistic()), [1], margin=2.0),
     }
 
@@ -790,7 +796,10 @@ class ThreeColumns(LogisticRegression):
     [
         (lambda: EstimatorLogOdds(NOT_FITTED, 1), "LogisticRegression without classes_.*call its fit"),
         (lambda: EstimatorLogOdds(SVM, 1), "LinearSVC without predict_proba.*output=decision_function"),
-        (lambda: EstimatorLogOdds(logistic(), 1, output="predict"), "output='predict'; expected predict_pr"),
+        (
+            lambda: EstimatorLogOdds(logistic(), 1, output="predict"),  # type: ignore[arg-type]  # refused
+            "output='predict'; expected predict_pr",
+        ),
         (lambda: EstimatorLogOdds(logistic(), 5), r"got class 5 to forget; expected some of \[0, 1, 2\]"),
         (lambda: EstimatorLogOdds(logistic(), [0, 1, 2]), r"all classes \[0, 1, 2\] to forget.*name fewer"),
         (lambda: EstimatorLogOdds(logistic(), []), "at least one class"),
@@ -806,9 +815,15 @@ class ThreeColumns(LogisticRegression):
         (lambda: LinearClassifier(SVM), "got a LinearSVC; expected a fitted LogisticRegression"),
         (lambda: LinearClassifier(HINGES), "SGDClassifier whose probabilities are not the softmax"),
         (lambda: LinearClassifier(logistic())(X[:, :3]), "3 numbers per sample for a linear classifier of 4"),
-        (lambda: OnnxLogOdds("m.onnx", [1], output="labels"), "output='labels'; expected logits or prob"),
+        (
+            lambda: OnnxLogOdds("m.onnx", [1], output="labels"),  # type: ignore[arg-type]  # refused
+            "output='labels'; expected logits or prob",
+        ),
         (lambda: OnnxLogOdds("m.onnx", [1], batch_size=0), "batch_size=0; expected 1 or more"),
-        (lambda: BlackBox(chance, reads="images"), "reads='images'; expected array, uint8 or tensor"),
+        (
+            lambda: BlackBox(chance, reads="images"),  # type: ignore[arg-type]  # refused
+            "reads='images'; expected array, uint8 or tensor",
+        ),
         (lambda: BlackBox(chance, batch_size=0), "batch_size=0; expected 1 or more"),
         (lambda: BlackBox(chance, "uint8")(X), r"shape \[4\] to read as uint8; expected images"),
         (lambda: BlackBox(lambda x: "many")(X), "<lambda> returned a str; expected 60 numbers"),

@@ -1,0 +1,45 @@
+"""The dtypes of weights in which everything is computed as it is."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from unflow.ground.errors import InputError
+
+DTYPES = (torch.float32, torch.float64)
+
+
+def check_weights(module: nn.Module, name: str) -> None:
+    """Raise InputError for weights that are not all float32 or all float64; ``name`` names the network."""
+    check_dtypes(module, name)
+    if len({weight.dtype for weight in module.parameters()}) > 1:
+        raise InputError(
+            f"got weights of float32 and of float64 in {name}; expected one dtype: write net.float() where "
+            "the network is built"
+        )
+
+
+def check_dtypes(module: nn.Module, name: str) -> None:
+    """Raise InputError for weights of another dtype than float32 and float64."""
+    other = next((weight.dtype for weight in module.parameters() if weight.dtype not in DTYPES), None)
+    if other is not None:
+        raise InputError(
+            f"got weights of the dtype {shorten(other)} in {name}; expected float32 or float64: write "
+            "net.float() where the network is built, and --precision bf16-mixed for faster steps"
+        )
+
+
+def check_fits(module: nn.Module, x: Tensor, name: str) -> None:
+    """Raise InputError for a classifier whose weights have another dtype than the samples x."""
+    weight = next(module.parameters(), x)
+    if weight.dtype != x.dtype:
+        raise InputError(
+            f"got weights of {shorten(weight.dtype)} in {name} for samples of {shorten(x.dtype)}; expected "
+            "one dtype for all networks: write net.float() where each is built"
+        )
+
+
+def shorten(dtype: torch.dtype) -> str:
+    """Return "float32" for torch.float32."""
+    return str(dtype).removeprefix("torch.")
