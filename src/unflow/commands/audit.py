@@ -38,6 +38,7 @@ from unflow.ground.errors import InputError
 from unflow.ground.streams import check_seed
 from unflow.models import GenerativeModel
 from unflow.models.classifier import Classifier
+from unflow.models.probe import probe_energy, probe_judge, probe_model
 from unflow.target import Target
 from unflow.unlearning.sight import draw_for_sight, find_guide, judge_voter
 
@@ -208,7 +209,11 @@ def add_classifiers(
     Raises:
         InputError: as ``unlearning.sight.inspect`` and ``compare_names``.
     """
+    probe_model(model)
     x = draw_for_sight(model, seed)
+    if target is not None:
+        probe_energy(target.energy, x)
+    probe_judge(judge, x, "the judge")
     guide = None if target is None else find_guide(target.energy)
     if guide is not None:
         findings.add_voter(guide, x, held_out, of="the original")

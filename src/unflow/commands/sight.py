@@ -13,7 +13,9 @@ from unflow.energies import Energy
 from unflow.energies.base import evaluate
 from unflow.ground.locks import is_first_process
 from unflow.target import Target
+from unflow.training.derivatives import probe_problem
 from unflow.unlearning.sight import Voter, compare_names, draw_for_sight, find_guide, inspect
+from unflow.unlearning.unlearn import NO_SAMPLES, make_problem
 
 
 class Findings:
@@ -41,8 +43,9 @@ class Findings:
         """Add the classes that the guide of a request gives to the model's samples, and its faults.
 
         Raises:
-            InputError: as ``inspect`` and ``compare_names``.
+            InputError: as ``probe_problem``, ``inspect`` and ``compare_names``.
         """
+        probe_problem(make_problem(target, NO_SAMPLES, None))
         x = draw_for_sight(target.model, seed)
         guide = find_guide(target.energy)
         if guide is None:
