@@ -276,7 +276,7 @@ def test_a_refused_command_says_what_to_write_and_writes_nothing(
         ("forgett: 3\n", ("forgett", "did you mean forget?")),
         ("n: many\n", ("n many", "int")),
         ("forget: [3\n", ("mine.yaml is not valid YAML", "line 2")),
-        ("- 3\n", ("config",)),
+        ("- 3\n", ("mine.yaml", "options of the command")),
     ],
 )
 def test_a_bad_yaml_file_is_refused(

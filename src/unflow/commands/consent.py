@@ -15,6 +15,7 @@ import jsonargparse
 
 from unflow.ground.errors import InputError
 from unflow.ground.files import read_yaml
+from unflow.ground.values import expand_home, is_file
 from unflow.nets import run_only_named
 
 FLAG = "trust_code"
@@ -45,7 +46,7 @@ def _list_files(arguments: Sequence[str]) -> list[Path]:
         for value, before in zip(arguments, after, strict=False)
         if before == "--config" or value.startswith("--config=") or Path(value).suffix in CONFIGS
     ]
-    return [Path(value) for value in values if value and Path(value).is_file()]
+    return [Path(expand_home(value)) for value in values if value and is_file(expand_home(value))]
 
 
 def _read(file: Path) -> Any:
@@ -72,7 +73,7 @@ def _imports(value: Any, seen: set[int | str]) -> bool:
         return any(_imports(each, seen) for each in value)
     if not isinstance(value, str):
         return False
-    is_file = Path(value).suffix in CONFIGS and Path(value).is_file()
+    is_file = Path(value).suffix in CONFIGS and is_file(value)
     return IMPORTS in value or (is_file and _imports(_read(Path(value)), seen))
 
 

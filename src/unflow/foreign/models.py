@@ -26,6 +26,7 @@ from unflow.foreign.specification import (
 from unflow.ground.errors import InputError
 from unflow.ground.files import read_json
 from unflow.ground.streams import stream
+from unflow.ground.values import expand_home, is_file
 from unflow.models import (
     Flow,
     FlowMap,
@@ -68,7 +69,7 @@ def load_model(text: Source, trust_code: bool = False) -> GenerativeModel:
     spec = parse_specification(text, tuple(MODELS))
     if spec is not None:
         return MODELS[spec.kind](spec)
-    folder = Path(str(text))
+    folder = Path(expand_home(str(text)))
     if trust_code:
         import_from_working_directory()
     _check_is_bundle(folder)
@@ -77,12 +78,12 @@ def load_model(text: Source, trust_code: bool = False) -> GenerativeModel:
 
 def _check_is_bundle(path: Path) -> None:
     """Raise InputError for a file or a folder of diffusers, with its specification."""
-    if path.is_file():
+    if is_file(path):
         raise InputError(
             f"got the file {path}; expected the folder of a bundle, or the function that makes the network: "
             f"write generator:PACKAGE.MODULE:FUNCTION@{path},prior=normal:64"
         )
-    if (path / "model_index.json").is_file():
+    if is_file(path / "model_index.json"):
         raise InputError(f"got {path}, a folder of diffusers; expected its kind: write diffusers:{path}")
 
 

@@ -15,6 +15,7 @@ import pytest
 from test_report import Page, make_run
 
 from unflow.evidence.report.gallery import build_galleries
+from unflow.evidence.report.pictures import build_album
 from unflow.evidence.report.read import read_run
 from unflow.evidence.report.ribbons import BARS, draw_ribbons
 from unflow.evidence.report.summary import write_sentences
@@ -165,6 +166,22 @@ def test_a_class_that_a_row_does_not_draw_has_no_picture(run: Path) -> None:
     left = dict(build_galleries(read_run(run), "flow_map"))["UOT"][0]
     assert left.forgotten
     assert (left.src, left.count) == (None, "none")
+
+
+@pytest.mark.parametrize("channels", [2, 4])
+def test_the_channels_of_other_images_stand_side_by_side(run: Path, channels: int) -> None:
+    content = read_run(run)
+    samples = {
+        key: replace(each, x=np.concatenate([each.x] * (channels - 1) + [-each.x], axis=1))
+        for key, each in content.samples.items()
+    }
+    many = replace(content, samples=samples)
+    src = dict(build_galleries(many, "flow_map"))["original"][1].src
+    assert src is not None
+    pixels = matplotlib.image.imread(io.BytesIO(base64.b64decode(src.removeprefix("data:image/png;base64,"))))
+    x = samples["flow_map-original"].x[np.flatnonzero(samples["flow_map-original"].label == 0)[0]]
+    assert pixels[:, : 8 * channels] == pytest.approx((np.concatenate(list(x), axis=1) + 1) / 2, abs=0.01)
+    assert len(build_album(many, "flow_map").paired) == len(build_album(content, "flow_map").paired)
 
 
 def test_points_have_no_gallery(run: Path) -> None:
