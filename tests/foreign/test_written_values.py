@@ -250,8 +250,9 @@ def test_a_runs_own_configuration_repeats_and_continues_it(
     done(f"unlearn {REQUEST} --method latent_transport {SMALL} --forget 3 --out a", capsys)
     config = Path("mine.yaml")
     config.write_text(start + Path("a/config.yaml").read_text(encoding="utf-8"), encoding="utf-8")
-    done("unlearn --config mine.yaml --out b", capsys)
-    done("unlearn --config a/config.yaml --out a", capsys)
+    assert "expected your consent" in refused("unlearn --config mine.yaml --out b", capsys)
+    done("unlearn --config mine.yaml --trust_code true --out b", capsys)
+    done("unlearn --config a/config.yaml --trust_code true --out a", capsys)
     hashes = {json.loads(Path(run, "lineage.json").read_text())["sha256"] for run in "ab"}
     assert len(hashes) == 1
     assert Path("a/config.yaml").read_text() == Path("b/config.yaml").read_text()
@@ -269,7 +270,7 @@ def test_an_audits_and_a_trainings_own_configuration_repeat_them(capsys: pytest.
     request = f"--original {LOADED} --judge guide --forget 3 --split split.json --n 100"
     for attack in ("false", "true --attacks.relearning.steps 1 --attacks.images [20] --attacks.samples 50"):
         done(f"audit {LOADED} {request} --attack {attack} --out {attack[:4]}", capsys)
-        done(f"audit --config {attack[:4]}/config.yaml --out {attack[:4]}", capsys)
+        done(f"audit --config {attack[:4]}/config.yaml --trust_code true --out {attack[:4]}", capsys)
 
 
 @pytest.mark.parametrize("content", ["seed: 3".encode("utf-16"), "out: Zoë".encode("latin-1")])
@@ -277,6 +278,14 @@ def test_a_recipe_in_another_encoding_is_refused(content: bytes, capsys: pytest.
     Path("recipe.yaml").write_bytes(content)
     for line in ("train recipe.yaml --out o", f"sample {GAN} --config recipe.yaml --out o"):
         assert "not UTF-8" in refused(line, capsys)
+
+
+def test_a_file_in_the_home_folder_is_no_consent(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("writers.nets:Decoder.yaml").write_text("net: {net: mlp, class_path: os.system}\n")
+    for word in ("--config=~/writers.nets:Decoder.yaml", "--config ~/writers.nets:Decoder.yaml"):
+        assert "class_path" in refused(f"train {word} --out o", capsys)
+    Path("writers.nets:Decoder.yaml").write_text("kind: flow\nnet: {builder: 'writers.nets:Decoder'}\n")
+    assert "trust_code" in refused("train ~/writers.nets:Decoder.yaml --out o", capsys)
 
 
 def test_numbers_in_a_recipe_are_decimal() -> None:

@@ -73,8 +73,8 @@ def _imports(value: Any, seen: set[int | str]) -> bool:
         return any(_imports(each, seen) for each in value)
     if not isinstance(value, str):
         return False
-    is_file = Path(value).suffix in CONFIGS and is_file(value)
-    return IMPORTS in value or (is_file and _imports(_read(Path(value)), seen))
+    names_file = Path(value).suffix in CONFIGS and is_file(value)
+    return IMPORTS in value or (names_file and _imports(_read(Path(value)), seen))
 
 
 @contextmanager
@@ -118,4 +118,8 @@ def _reads_true(arguments: Sequence[str]) -> bool:
 def _list_words(arguments: Sequence[str]) -> list[str]:
     """Return the words of the command without names of files of options."""
     files = {str(file) for file in _list_files(arguments)}
-    return [word for word in arguments if word not in files and word.partition("=")[2] not in files]
+    return [
+        word
+        for word in arguments
+        if expand_home(word) not in files and expand_home(word.partition("=")[2]) not in files
+    ]
