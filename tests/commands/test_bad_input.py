@@ -88,7 +88,7 @@ EVERY = "0,1,2,3,4,5,6,7,8,9"
 LINES: dict[str, tuple[str, tuple[str, ...]]] = {
     # commands, recipes, methods, options: the nearest name
     "unknown command": ("dmo", ("'dmo'", "did you mean demo?")),
-    "unlike any command": ("frobnicate", ("expected one of demo, split, train",)),
+    "unlike any command": ("frobnicate", ("expected one of demo, split, encode, train",)),
     "unknown recipe": ("train digits-gide --out out", ("'digits-gide'", "did you mean digits-guide?")),
     "unlike any recipe": ("train zzz --out out", ("expected a YAML file or one of", "digits-flow")),
     "unknown method": (f"{UNLEARN} --forget 3 --method erm", ("'erm'", "did you mean erfm?")),
