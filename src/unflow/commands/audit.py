@@ -36,6 +36,7 @@ from unflow.evidence.report.terminal import format_guards, print_audit
 from unflow.foreign import guide_behind, guide_of, lineage_of, load_classifier_for, load_whole
 from unflow.ground.errors import InputError
 from unflow.ground.streams import check_seed
+from unflow.ground.values import split_outside, unquote
 from unflow.models import GenerativeModel
 from unflow.models.classifier import Classifier
 from unflow.models.probe import probe_energy, probe_judge, probe_model
@@ -129,7 +130,11 @@ def run(
     classes = request.require_classes("the judge")
     check_classes(classes, referee.num_classes)
     after = load(model)
-    others = models_by_strength(model, strengths.split(","), load) if strengths else None
+    others = (
+        models_by_strength(model, [unquote(each) for each in split_outside(strengths)], load)
+        if strengths
+        else None
+    )
     again = None if retrained is None else load(retrained)
     target = None if request.energy is None else request.target(before)
     guide = None if request.energy is None else guide_of(request.energy)
