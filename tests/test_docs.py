@@ -14,6 +14,8 @@ from headline import cut_picture, format_table
 from PIL import Image, ImageChops
 
 import unflow
+from unflow.evidence.reproduce.demo import ROWS
+from unflow.methods import UNLEARNERS
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -104,6 +106,25 @@ def test_the_terms_of_the_glossary_stand_in_alphabetical_order_and_once() -> Non
         for t in re.findall(r"^## (.+)$", (DOCS / "glossary.md").read_text(), re.MULTILINE)
     ]
     assert terms == sorted(set(terms))
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/index.md"])
+def test_the_python_of_the_front_page_uses_the_method_of_its_shell(page: str) -> None:
+    """The name alone could be another configuration: `uot_tilted` is more than ``UOT(pool="tilted")``."""
+    used = re.findall(
+        r'^method = uf\.methods\.UNLEARNERS\["(\w+)"\]', (ROOT / page).read_text(), re.MULTILINE
+    )
+    shell = re.findall(r"unlearn --model runs/.* --method (\w+)", (DOCS / "index.md").read_text())
+    assert used == shell
+    assert used[0] in UNLEARNERS
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/index.md", "docs/results/demo.md"])
+def test_the_pages_say_how_many_methods_the_demo_runs(page: str) -> None:
+    numbers = {len([m for m in methods if m != "retrained"]) for methods in ROWS.values()}
+    words = re.findall(r"with\s+(every|four)\s+methods?\b", (ROOT / page).read_text())
+    assert numbers == {4}
+    assert words == ["four"]
 
 
 # The numbers

@@ -88,7 +88,7 @@ EVERY = "0,1,2,3,4,5,6,7,8,9"
 LINES: dict[str, tuple[str, tuple[str, ...]]] = {
     # commands, recipes, methods, options: the nearest name
     "unknown command": ("dmo", ("'dmo'", "did you mean demo?")),
-    "unlike any command": ("frobnicate", ("expected one of demo, split, train",)),
+    "unlike any command": ("frobnicate", ("expected one of demo, split, encode, train",)),
     "unknown recipe": ("train digits-gide --out out", ("'digits-gide'", "did you mean digits-guide?")),
     "unlike any recipe": ("train zzz --out out", ("expected a YAML file or one of", "digits-flow")),
     "unknown method": (f"{UNLEARN} --forget 3 --method erm", ("'erm'", "did you mean erfm?")),
@@ -276,7 +276,7 @@ def test_a_refused_command_says_what_to_write_and_writes_nothing(
         ("forgett: 3\n", ("forgett", "did you mean forget?")),
         ("n: many\n", ("n many", "int")),
         ("forget: [3\n", ("mine.yaml is not valid YAML", "line 2")),
-        ("- 3\n", ("config",)),
+        ("- 3\n", ("mine.yaml", "options of the command")),
     ],
 )
 def test_a_bad_yaml_file_is_refused(

@@ -57,7 +57,9 @@ def test_every_command_that_reads_data_has_a_cache(name: str, capsys: pytest.Cap
         main([name, "--help"])
     text = capsys.readouterr().out
     assert ("--data DATA" in text) == ("--cache CACHE" in text)
-    assert ("--data DATA" in text) == (name in ("split", "train", "judge", "plan", "unlearn", "audit"))
+    assert ("--data DATA" in text) == (
+        name in ("split", "encode", "train", "judge", "plan", "unlearn", "audit")
+    )
 
 
 def test_a_cache_is_filled_once_and_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

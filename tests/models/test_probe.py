@@ -82,7 +82,7 @@ def test_an_energy_that_is_flat_at_the_samples_is_no_step_function() -> None:
     probe_method(uf.methods.UOT(), Problem(model=Generator(nn.Linear(2, 2), (2,)), target=target))
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", sorted(FAMILIES))
 def test_a_model_of_every_family_passes(family: str) -> None:
     nets: dict[str, GenerativeModel] = {
         "flow": make_flow("mlp"),

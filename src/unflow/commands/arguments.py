@@ -12,6 +12,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, get_type_hints
 
+import yaml
 from jsonargparse import ArgumentParser, DefaultHelpFormatter
 
 from unflow.commands.settings import (
@@ -24,6 +25,10 @@ from unflow.commands.settings import (
 )
 from unflow.ground.errors import InputError, suggest
 from unflow.ground.files import read_yaml
+from unflow.ground.values import PlainLoader, expand_home, is_file, quote
+
+LISTS = ("forget", "classes", "train_only", "methods", "strengths", "fail_if")
+"""Options with commas between their values; in a YAML file, they may also be one number or a list."""
 
 
 class OptionGroup:
@@ -127,8 +132,8 @@ def find_recipe(name: str) -> str:
     Raises:
         InputError: if there is neither.
     """
-    if Path(name).is_file():
-        return name
+    if is_file(expand_home(name)):
+        return expand_home(name)
     shipped = {
         entry.name.removesuffix(".yaml"): entry for entry in files("unflow.commands.recipes").iterdir()
     }
@@ -148,14 +153,66 @@ def flag_recipe(arguments: Sequence[str]) -> list[str]:
     return rest
 
 
+def inline_configs(arguments: Sequence[str], command: str) -> list[str]:
+    """Replace each file after `--config` by its options, as text in the form that the parser reads.
+
+    Args:
+        arguments: the words of the command.
+        command: its name.
+
+    Raises:
+        InputError: for a file that is not YAML in UTF-8, and for the config.yaml of another command's run.
+    """
+    words, before = [], ""
+    for word in arguments:
+        attached = word.startswith("--config=")
+        path = expand_home(word.partition("=")[2] if attached else word)
+        if (attached or before == "--config") and is_file(path):
+            text = yaml.safe_dump(_read_config(Path(path), command), sort_keys=False, width=10**6)
+            words.append(f"--config={text}" if attached else text)
+        else:
+            words.append(word)
+        before = word
+    return words
+
+
+def _read_config(path: Path, command: str) -> dict[str, Any]:
+    """Return the options in a YAML file, which may be the config.yaml of a run."""
+    found = read_yaml(path, PlainLoader)
+    if found is None:
+        return {}
+    if not isinstance(found, dict):
+        raise InputError(
+            f"{path} holds {found!r}; expected options of the command: write lines like `seed: 3`"
+        )
+    found |= {name: _join(found[name]) for name in LISTS if name in found}
+    if "command" not in found:
+        return found
+    if found["command"] != command:
+        raise InputError(
+            f"got {path}, which records a run of `unflow {found['command']}`; expected options of `unflow "
+            f"{command}`: write --config with a file of this command"
+        )
+    if "attacks" not in found and "attack" in found and not isinstance(found["attack"], bool):
+        found |= {"attacks": found["attack"], "attack": found["attack"] is not None}
+    return {name: value for name, value in found.items() if name != "command" and value is not None}
+
+
+def _join(value: Any) -> Any:
+    """Return a number or a list as the text that a comma-separated option takes; another value as it is."""
+    if isinstance(value, list) and all(isinstance(each, str | int) for each in value):
+        return ",".join(quote(str(each)) for each in value)
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
 def peek(option: str, arguments: Sequence[str], default: str | None = None) -> str | None:
     """Return an option's value before parsing, from the flags or else from the configuration files."""
     value = default
     for flag, following in zip(arguments, [*arguments[1:], ""], strict=False):
         name, _, attached = flag.partition("=")
         given = attached or following
-        if name == "--config" and Path(given).is_file():
-            content = read_yaml(Path(given))
+        if name == "--config" and is_file(expand_home(given)):
+            content = read_yaml(Path(expand_home(given)))
             value = content.get(option, value) if isinstance(content, dict) else value
     for flag, following in zip(arguments, [*arguments[1:], ""], strict=False):
         name, _, attached = flag.partition("=")
@@ -216,14 +273,15 @@ def name_families(names: Sequence[str]) -> str:
 
 
 def parse_classes(text: str | Sequence[int], option: str = "--forget") -> tuple[int, ...]:
-    """Return the classes in "3" or "3,5".
+    """Return the classes in "3", "3,5" or "[3, 5]".
 
     Raises:
         InputError: for anything but whole numbers separated by commas.
     """
     if not isinstance(text, str):
         return tuple(int(k) for k in text)
+    inner = text[1:-1] if text.startswith("[") and text.endswith("]") else text
     try:
-        return tuple(int(part) for part in text.split(","))
+        return tuple(int(part) for part in inner.split(","))
     except ValueError:
         raise InputError(f"got {option} {text!r}; expected classes like 3 or 3,5") from None

@@ -16,6 +16,7 @@ from unflow.commands.run_folders import run_folder
 from unflow.commands.settings import ATTACKS, settings_class
 from unflow.commands.sight import Findings
 from unflow.ground.errors import InputError
+from unflow.ground.values import split_outside, unquote
 
 if TYPE_CHECKING:  # the help of a command must not wait for torch
     from unflow.data import LabelledData
@@ -121,7 +122,11 @@ def run(
     classes = request.require_classes("the judge")
     check_classes(classes, referee.num_classes)
     after = load(model)
-    others = models_by_strength(model, strengths.split(","), load) if strengths else None
+    others = (
+        models_by_strength(model, [unquote(each) for each in split_outside(strengths)], load)
+        if strengths
+        else None
+    )
     again = None if retrained is None else load(retrained)
     target = None if request.energy is None else request.target(before)
     guide = None if request.energy is None else guide_of(request.energy)
@@ -211,9 +216,14 @@ def add_classifiers(
     Raises:
         InputError: as ``unlearning.sight.inspect`` and ``compare_names``.
     """
+    from unflow.models.probe import probe_energy, probe_judge, probe_model
     from unflow.unlearning.sight import draw_for_sight, find_guide, judge_voter
 
+    probe_model(model)
     x = draw_for_sight(model, seed)
+    if target is not None:
+        probe_energy(target.energy, x)
+    probe_judge(judge, x, "the judge")
     guide = None if target is None else find_guide(target.energy)
     if guide is not None:
         findings.add_voter(guide, x, held_out, of="the original")

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 COMMANDS = {
     "demo": "train, forget, audit and report on embedded digits, from start to end",
     "split": "split a dataset into samples that train, judge and measure",
+    "encode": "encode a dataset into the latents of an autoencoder",
     "train": "train a base model or a classifier from a recipe",
     "plan": "say what a request would keep, which methods fit, and what each would cost",
     "unlearn": "make a model forget classes",

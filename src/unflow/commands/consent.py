@@ -15,6 +15,7 @@ import jsonargparse
 
 from unflow.ground.errors import InputError
 from unflow.ground.files import read_yaml
+from unflow.ground.values import expand_home, is_file
 
 FLAG = "trust_code"
 CONFIGS = (".yaml", ".yml", ".json")
@@ -44,7 +45,7 @@ def _list_files(arguments: Sequence[str]) -> list[Path]:
         for value, before in zip(arguments, after, strict=False)
         if before == "--config" or value.startswith("--config=") or Path(value).suffix in CONFIGS
     ]
-    return [Path(value) for value in values if value and Path(value).is_file()]
+    return [Path(expand_home(value)) for value in values if value and is_file(expand_home(value))]
 
 
 def _read(file: Path) -> Any:
@@ -71,8 +72,8 @@ def _imports(value: Any, seen: set[int | str]) -> bool:
         return any(_imports(each, seen) for each in value)
     if not isinstance(value, str):
         return False
-    is_file = Path(value).suffix in CONFIGS and Path(value).is_file()
-    return IMPORTS in value or (is_file and _imports(_read(Path(value)), seen))
+    names_file = Path(value).suffix in CONFIGS and is_file(value)
+    return IMPORTS in value or (names_file and _imports(_read(Path(value)), seen))
 
 
 @contextmanager
@@ -118,4 +119,8 @@ def _reads_true(arguments: Sequence[str]) -> bool:
 def _list_words(arguments: Sequence[str]) -> list[str]:
     """Return the words of the command without names of files of options."""
     files = {str(file) for file in _list_files(arguments)}
-    return [word for word in arguments if word not in files and word.partition("=")[2] not in files]
+    return [
+        word
+        for word in arguments
+        if expand_home(word) not in files and expand_home(word.partition("=")[2]) not in files
+    ]

@@ -32,11 +32,14 @@ class ModelOptions(OptionGroup):
             flow:...,shape=3x32x32,call=x/t,noise_at=1; flow_map:...; diffusers:DIR.
         weights: weights of a third-party model, instead of @WEIGHTS in its specification.
         prior: prior of a third-party generator, like normal:64, instead of prior= in its specification.
+        autoencoder: bundle of the autoencoder that decodes the samples of a model of latents, instead of
+            decoder= in its specification.
     """
 
     model: str
     weights: Path | None = None
     prior: str | None = None
+    autoencoder: str | None = None
 
     @cached_property
     def source(self) -> str | Specification:
@@ -47,9 +50,14 @@ class ModelOptions(OptionGroup):
 
     def load(self, trust_code: bool) -> GenerativeModel:
         """Return the model."""
-        from unflow.foreign import load_model
+        from unflow.foreign import load_whole
 
-        return load_model(self.source, trust_code)
+        return load_whole(self.source, self.autoencoder, trust_code)
+
+    def record(self) -> dict[str, Any]:
+        """Return the options as config.yaml records them."""
+        decoder = {} if self.autoencoder is None else {"autoencoder": self.autoencoder}
+        return {"model": str(self.source), **decoder}
 
 
 @dataclass(frozen=True)
@@ -175,6 +183,12 @@ class DataOptions(OptionGroup):
     data: str | None = "digits"
     split: Path | None = None
     cache: Path | None = None
+
+    def all(self) -> LabelledData:
+        """Return all samples, whatever the split."""
+        from unflow.training.originals.base_models import load_rows
+
+        return load_rows(self._require_data(), None, "", self.cache)
 
     def part(self, name: str) -> LabelledData:
         """Return the samples in one part of the split; without a split, all samples."""

@@ -16,13 +16,14 @@ from typing import Any, get_args, get_type_hints
 
 from jsonargparse import ArgumentParser
 
-from unflow.commands.arguments import HelpFormatter, add_run, find_hints, gather_groups
+from unflow.commands.arguments import HelpFormatter, add_run, find_hints, gather_groups, inline_configs
 from unflow.commands.consent import check_files, consent
 from unflow.commands.failures import explain_failure
 from unflow.commands.settings import Settings
 from unflow.ground.batches import batch_rows
 from unflow.ground.errors import InputError, RunFailedError, TrainingDivergedError
 from unflow.ground.files import read_yaml
+from unflow.ground.values import expand_home, expand_homes
 
 MAX_INT = 2**63 - 1
 Runner = Callable[..., int | None]
@@ -40,7 +41,11 @@ def run_command(name: str, description: str, arguments: Sequence[str]) -> int:
     parser = ArgumentParser(
         prog=f"unflow {name}", description=description, exit_on_error=False, formatter_class=HelpFormatter
     )
-    parser.add_argument("--config", action="config", help="YAML file with any of these options")
+    parser.add_argument(
+        "--config",
+        action="config",
+        help="YAML file with any of these options, or config.yaml of an earlier run",
+    )
     parser.add_argument("--traceback", action="store_true", help="show where an unforeseen error was raised")
     warnings.showwarning = lambda message, *_: print(f"unflow {name}: warning: {message}", file=sys.stderr)
     try:
@@ -71,6 +76,7 @@ def run_command(name: str, description: str, arguments: Sequence[str]) -> int:
 
 def parse(parser: ArgumentParser, module: Any, arguments: Sequence[str]) -> dict[str, Any]:
     """Return the keyword arguments of a command's ``run``."""
+    command = module.__name__.rpartition(".")[2]
     add = getattr(module, "add_arguments", None)
     if add is None:
         add_run(parser, module.run)
@@ -79,12 +85,13 @@ def parse(parser: ArgumentParser, module: Any, arguments: Sequence[str]) -> dict
         rest = add(parser, list(arguments))
     words = normalise_spelling(parser, rest)
     for path in list_configs(words):
-        check_config(Path(path), parser)
-    namespace = parser.instantiate(parser.parse_args(words))
+        check_config(Path(expand_home(path)), parser)
+    inlined = inline_configs(words, command)
+    namespace = parser.instantiate(parser.parse_args(inlined))
     skipped = ("config", "traceback", "__default_config__")
     values = {k: v for k, v in vars(namespace).items() if k not in skipped}
     check_values(values)
-    gathered = gather_groups(module.run, values)
+    gathered = gather_groups(module.run, expand_homes(values))
     check_nulls(find_hints(module.run), gathered)
     return {name: each.make() if isinstance(each, Settings) else each for name, each in gathered.items()}
 

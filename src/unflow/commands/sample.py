@@ -65,10 +65,15 @@ def run(
 
 
 def save_grid(x: torch.Tensor, path: Path, columns: int = 8) -> None:
-    """Write images [n, c, h, w] in [-1, 1] as one PNG, row by row."""
+    """Write images [n, c, h, w] in [-1, 1] as one PNG, row by row.
+
+    The channels of an image that has neither 1 nor 3 are drawn side by side, as for latents.
+    """
     import torch
     from PIL import Image
 
+    if x.shape[1] not in (1, 3):
+        x = x.permute(0, 2, 1, 3).flatten(2).unsqueeze(1)
     blank = torch.full((-len(x) % columns, *x.shape[1:]), 1.0)
     tiles = torch.nn.functional.pad(torch.cat([x, blank]), (1, 1, 1, 1), value=1.0)
     rows, channels, height, width = len(tiles) // columns, *tiles.shape[1:]

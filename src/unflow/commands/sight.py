@@ -42,10 +42,13 @@ class Findings:
         """Add the classes that the guide of a request gives to the model's samples, and its faults.
 
         Raises:
-            InputError: as ``inspect`` and ``compare_names``.
+            InputError: as ``probe_problem``, ``inspect`` and ``compare_names``.
         """
+        from unflow.training.derivatives import probe_problem
         from unflow.unlearning.sight import draw_for_sight, find_guide
+        from unflow.unlearning.unlearn import NO_SAMPLES, make_problem
 
+        probe_problem(make_problem(target, NO_SAMPLES, None))
         x = draw_for_sight(target.model, seed)
         guide = find_guide(target.energy)
         if guide is None:

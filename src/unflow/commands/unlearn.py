@@ -101,7 +101,7 @@ def run(
         findings.add_guide(target, seed, labelled)
     record = {
         "command": "unlearn",
-        "model": str(original.source),
+        **original.record(),
         **request.record(),
         "method": method,
         "settings": plain_settings(settings),

@@ -18,8 +18,9 @@ from unflow.data.idx_pairs import idx_pairs
 from unflow.data.image_folder import image_folder
 from unflow.data.npz import read_npz
 from unflow.ground.errors import InputError
+from unflow.ground.values import QUOTED, is_folder, unquote
 
-_SIZED = re.compile(r"(.+)@(\d+)")
+_SIZED = re.compile(rf"({QUOTED}|.+)@(\d+)")
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,8 @@ def load_data(name: str, cache: str | Path | None = None) -> LabelledData:
 
     Args:
         name: an embedded dataset ("digits"), or a kind and its path: "mnist:DIR", "folder:DIR",
-            "folder:DIR@32" (resized; the last @ counts), "npz:FILE"; ``list_forms()`` returns all forms.
+            "folder:DIR@32" (resized; the last @ counts), "npz:FILE"; ``list_forms()`` returns all forms. A
+            path may begin with ``~/``; one that ends like a size stands in quotes: 'folder:"scans@2"'.
         cache: cache folder for data that is read from a path, see ``read_cached``; no cache if omitted.
 
     Raises:
@@ -86,7 +88,8 @@ def load_data(name: str, cache: str | Path | None = None) -> LabelledData:
         what = "folder" if source.place == "DIR" else "file"
         raise InputError(f"got the dataset {name!r} without its {what}; expected {_write_form(kind)}")
     sized = _SIZED.fullmatch(place) if source.sized else None
-    path, size = (Path(sized[1]), (int(sized[2][:20]),)) if sized else (Path(place), ())
+    written, size = (sized[1], (int(sized[2][:20]),)) if sized else (place, ())
+    path = Path(unquote(written))
     if cache is None:
         return source.read(path, *size)
     return read_cached(lambda: source.read(path, *size), path, cache, f"{kind} {size}")
@@ -100,7 +103,7 @@ def _write_form(kind: str) -> str:
 def _describe_unknown(name: str, kind: str) -> InputError:
     near = difflib.get_close_matches(kind, SOURCES, n=1)
     path = Path(name)
-    if path.is_dir():
+    if is_folder(path):
         hint = f": write folder:{name} for images, idx:{name} for IDX files"
     elif path.suffix == ".npz":
         hint = f": write npz:{name}"

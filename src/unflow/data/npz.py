@@ -15,7 +15,8 @@ from unflow.data.values import RANGES, convert_numbers, scale, to_bytes
 from unflow.ground.errors import InputError
 from unflow.ground.files import read_arrays, write_arrays
 
-_OPTIONAL = ("class_names", "range")
+_LATENTS = "are_latents"
+_OPTIONAL = ("class_names", "range", _LATENTS)
 
 
 def read_npz(path: str | Path) -> LabelledData:
@@ -24,7 +25,8 @@ def read_npz(path: str | Path) -> LabelledData:
     ``x`` holds images [n, h, w], [n, c, h, w] or [n, h, w, c] with 1 or 3 channels, or points [n, d]. Images
     are bytes 0…255 or floats in [0, 1] or [-1, 1], distinguished by their darkest value; points are any
     floats. ``y`` or ``labels`` holds class indices from 0, [n] or [n, 1]. Optional arrays are ``class_names``
-    and, for images, ``range``: the values of black and white, such as [0, 1]. Pickles are never read.
+    and, for images, ``range``: the values of black and white, such as [0, 1]. Beside an array
+    ``are_latents``, of any value, ``x`` holds latents [n, ...], any floats. Pickles are never read.
 
     Memory: that of x as it is stored, and 4 bytes per value, which remain.
 
@@ -35,7 +37,7 @@ def read_npz(path: str | Path) -> LabelledData:
     arrays = _read_arrays(path)
     where = f"x of {path}"
     declared = _read_range(arrays["range"], path) if "range" in arrays else None
-    read = _convert_points if _holds_points(arrays["x"]) else _convert_images
+    read = _convert_points if _LATENTS in arrays or _holds_points(arrays["x"]) else _convert_images
     samples = read(arrays["x"], where, declared)
     names = arrays.get("class_names")
     return label_samples(
@@ -57,7 +59,9 @@ def _holds_points(x: np.ndarray) -> bool:
 
 
 def _convert_points(x: np.ndarray, where: str, declared: list[float] | None) -> Tensor:
-    """Return points [n, d] as they are, float32."""
+    """Return points [n, d] or latents as they are, float32."""
+    if x.dtype.kind != "f" or not x.size:
+        raise InputError(f"got {list(x.shape)} {x.dtype} in {where}; expected latents [n, ...] of floats")
     if declared is not None:
         raise InputError(
             f"got points {list(x.shape)} in {where} with a range; expected none, as points are not scaled: "
@@ -89,6 +93,17 @@ def write_npz(data: LabelledData, path: str | Path) -> Path:
         InputError: for samples that are neither images in [-1, 1] nor points.
     """
     arrays = _pack_images(data.x) if data.x.ndim != 2 else _pack_points(data.x)
+    arrays |= {"y": data.labels.cpu().numpy(), "class_names": np.array(data.class_names, dtype=np.str_)}
+    return write_arrays(Path(path), arrays)
+
+
+def write_latents(data: LabelledData, path: str | Path) -> Path:
+    """Write latents of any shape to a .npz file that ``read_npz`` and ``npz:FILE`` read back bit for bit.
+
+    Raises:
+        InputError: for NaN, infinite values, or another type than float32.
+    """
+    arrays = _pack_points(data.x) | {_LATENTS: np.array(True)}
     arrays |= {"y": data.labels.cpu().numpy(), "class_names": np.array(data.class_names, dtype=np.str_)}
     return write_arrays(Path(path), arrays)
 

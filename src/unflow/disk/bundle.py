@@ -27,6 +27,7 @@ from unflow.ground.files import (
     write_tensors,
 )
 from unflow.ground.locks import lock_folder
+from unflow.ground.values import expand_home, is_file, is_folder
 from unflow.models import GenerativeModel
 from unflow.models.autoencoder import Autoencoder
 from unflow.models.classifier import Classifier
@@ -146,7 +147,7 @@ def find_folder(name: str | Path) -> Path:
         InputError: as ``huggingface.download``.
     """
     if not is_on_hub(name):
-        return Path(name)
+        return Path(expand_home(str(name)))
     repo_id, _, revision = str(name).removeprefix(PRETRAINED).partition("@")
     return huggingface.download(repo_id, revision or None, FILES)
 
@@ -158,7 +159,7 @@ def is_on_hub(name: str | Path) -> bool:
 
 def is_complete(folder: Path) -> bool:
     """Return whether a folder holds a bundle that was written completely."""
-    return (folder / CONFIG).is_file()
+    return is_file(folder / CONFIG)
 
 
 def read_lineage(folder: str | Path) -> dict[str, Any]:
@@ -271,7 +272,7 @@ def load_any(folder: str | Path, trust_code: bool = False, *, known: Sequence[Co
     """
     folder = find_folder(folder)
     if not is_complete(folder):
-        found = ", ".join(sorted(p.name for p in folder.iterdir())) if folder.is_dir() else "nothing"
+        found = ", ".join(sorted(p.name for p in folder.iterdir())) if is_folder(folder) else "nothing"
         raise InputError(
             f"{folder} is not a complete bundle (found: {found or 'an empty folder'}); expected "
             f"{WEIGHTS} and {CONFIG}, as `unflow train` and `unflow unlearn` write them"

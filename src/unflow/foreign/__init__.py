@@ -18,7 +18,15 @@ from unflow.foreign.energies import (
     load_energy,
     parse_energy,
 )
-from unflow.foreign.models import add_options, family_of, lineage_of, load_model, load_whole, with_options
+from unflow.foreign.models import (
+    add_options,
+    family_of,
+    lineage_of,
+    load_autoencoder,
+    load_model,
+    load_whole,
+    with_options,
+)
 from unflow.foreign.specification import Specification, parse_specification
 from unflow.ground.faces import renamed
 
@@ -32,6 +40,7 @@ __all__ = [
     "lineage_of",
     "list_class_names",
     "list_energy_data",
+    "load_autoencoder",
     "load_classifier",
     "load_classifier_for",
     "load_energy",

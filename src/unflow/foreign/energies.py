@@ -18,6 +18,7 @@ from unflow.foreign.specification import KINDS, Specification, parse_specificati
 from unflow.ground.errors import InputError, convert_errors
 from unflow.ground.plugins import Registry
 from unflow.ground.streams import stream
+from unflow.ground.values import exists, is_file, unquote
 from unflow.models import GenerativeModel
 from unflow.models.classifier import Classifier
 from unflow.nets import ReadsAs
@@ -72,8 +73,8 @@ def parse_energy(text: str | Specification) -> Specification:
     if isinstance(text, Specification):
         return text
     kind, colon, folder = text.partition(":")
-    if kind == "classifier" and colon and (is_on_hub(folder) or Path(folder).exists()):
-        return Specification(kind, folder, text=text)
+    if kind == "classifier" and colon and (is_on_hub(folder) or exists(unquote(folder))):
+        return Specification(kind, unquote(folder), text=text)
     parsed = parse_specification(text, ("classifier", *INSTALLED))
     if parsed is None:
         added = "".join(f", {entry.name}:..." for entry in INSTALLED.list_plugins())
@@ -88,8 +89,8 @@ def guide_of(text: S) -> S | str | None:
     """Return the bundle of an energy's classifier, or the specification of it; None without a classifier."""
     spec = parse_energy(text)
     if spec.kind == "images":
-        extractor = spec.options.get("extractor", "")
-        return extractor if Path(extractor, CONFIG).is_file() else None
+        extractor = unquote(spec.options.get("extractor", ""))
+        return extractor if is_file(Path(extractor, CONFIG)) else None
     if spec.kind != "classifier":
         return None
     return spec.source if _is_bundle(spec) else text
@@ -98,7 +99,7 @@ def guide_of(text: S) -> S | str | None:
 def _is_bundle(spec: Specification) -> bool:
     """Return whether a specification names the bundle of a classifier."""
     plain = not spec.options and spec.weights is None
-    return plain and (is_on_hub(spec.source) or Path(spec.source).exists())
+    return plain and (is_on_hub(spec.source) or exists(spec.source))
 
 
 def list_class_names(energy: str | Specification, trust_code: bool = False) -> list[str] | None:

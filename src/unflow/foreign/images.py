@@ -16,6 +16,7 @@ from unflow.foreign.classifiers import check_range
 from unflow.foreign.specification import FUNCTION, Readers, Specification, read_range, read_shape
 from unflow.ground.errors import InputError, convert_errors
 from unflow.ground.streams import Stream, stream
+from unflow.ground.values import exists, is_folder, unquote
 from unflow.models import GenerativeModel
 from unflow.models.autoencoder import Autoencoder, Encoding
 from unflow.models.classifier import Classifier, Features
@@ -73,14 +74,14 @@ def build_image_energy(
 def _load_extractor(spec: Specification, known: Readers, trust_code: bool) -> nn.Module:
     """Return the network that computes features of samples."""
     ours, theirs = spec.take(known)
-    text = ours.get("extractor")
+    text = spec.options.get("extractor")
     if text is None:
         raise InputError(
             f"got images:{spec.source} without a feature extractor; expected extractor=...: {EXTRACTORS}"
         )
     what, _, weights = text.partition("@")
-    if FUNCTION.fullmatch(what) and not Path(text).exists():
-        function = Specification("extractor", what, Path(weights) if weights else None)
+    if FUNCTION.fullmatch(what) and not exists(text):
+        function = Specification("extractor", what, Path(unquote(weights)) if weights else None)
         return ReadsAs(
             function.build_network(theirs, ours.get("key"), known),
             ours.get("range"),
@@ -105,7 +106,7 @@ def _load_extractor(spec: Specification, known: Readers, trust_code: bool) -> nn
             f"{', '.join(name for name in known if name not in _OF_FUNCTIONS)}, and any others only "
             "for extractor=PACKAGE.MODULE:FUNCTION"
         )
-    return _load_named_extractor(text, trust_code)
+    return _load_named_extractor(unquote(text), trust_code)
 
 
 def _load_named_extractor(name: str, trust_code: bool) -> nn.Module:
@@ -114,7 +115,7 @@ def _load_named_extractor(name: str, trust_code: bool) -> nn.Module:
         return nn.Flatten()
     if name == "imagenet":
         return Features(Classifier(ImageNetClassifier(), [str(k) for k in range(1000)]))
-    if not (bundle.is_on_hub(name) or Path(name).is_dir()):
+    if not (bundle.is_on_hub(name) or is_folder(name)):
         raise InputError(f"got extractor={name}; expected {EXTRACTORS}")
     found = bundle.load_any(name, trust_code)
     if isinstance(found, Classifier):

@@ -26,6 +26,7 @@ from unflow.foreign.specification import (
 from unflow.ground.errors import InputError
 from unflow.ground.files import read_json
 from unflow.ground.streams import stream
+from unflow.ground.values import expand_home, is_file, unquote
 from unflow.models import (
     Flow,
     FlowMap,
@@ -67,8 +68,8 @@ def load_model(text: Source, trust_code: bool = False) -> GenerativeModel:
     """
     spec = parse_specification(text, tuple(MODELS))
     if spec is not None:
-        return MODELS[spec.kind](spec)
-    folder = Path(str(text))
+        return _decode(MODELS[spec.kind](spec), spec, trust_code)
+    folder = Path(expand_home(str(text)))
     if trust_code:
         import_from_working_directory()
     _check_is_bundle(folder)
@@ -77,25 +78,49 @@ def load_model(text: Source, trust_code: bool = False) -> GenerativeModel:
 
 def _check_is_bundle(path: Path) -> None:
     """Raise InputError for a file or a folder of diffusers, with its specification."""
-    if path.is_file():
+    if is_file(path):
         raise InputError(
             f"got the file {path}; expected the folder of a bundle, or the function that makes the network: "
             f"write generator:PACKAGE.MODULE:FUNCTION@{path},prior=normal:64"
         )
-    if (path / "model_index.json").is_file():
+    if is_file(path / "model_index.json"):
         raise InputError(f"got {path}, a folder of diffusers; expected its kind: write diffusers:{path}")
 
 
 def load_whole(text: Source, autoencoder: str | Path | None, trust_code: bool = False) -> GenerativeModel:
-    """Return ``load_model``; a model of latents is followed by the decoder of another bundle.
+    """Return ``load_model``; a model of latents without a decoder is followed by that of another bundle.
 
     Raises:
         InputError: as ``load_model``, and for samples that are not latents of the autoencoder.
     """
     model = load_model(text, trust_code)
-    if autoencoder is None:
+    if autoencoder is None or isinstance(model, Latent):
         return model
-    return Latent(model, bundle.load_autoencoder(autoencoder, trust_code))
+    return Latent(model, load_autoencoder(autoencoder, trust_code)).eval()
+
+
+def load_autoencoder(text: str | Path, trust_code: bool = False) -> Autoencoder:
+    """Return the autoencoder in a bundle, or the AutoencoderKL in a folder of diffusers: ``diffusers:DIR``.
+
+    Raises:
+        InputError: as ``bundle.load_autoencoder``, and for a folder of diffusers that holds something else.
+    """
+    kind, _, folder = str(text).partition(":")
+    if kind != "diffusers":
+        return bundle.load_autoencoder(text, trust_code)
+    from unflow.disk.diffusers import load_diffusers
+
+    found = load_diffusers(unquote(folder))
+    if not isinstance(found, Autoencoder):
+        raise InputError(f"{folder} holds a generative model; expected a folder with an AutoencoderKL alone")
+    return found
+
+
+def _decode(model: GenerativeModel, spec: Specification, trust_code: bool) -> GenerativeModel:
+    """Return a model of latents followed by the decoder that its specification names, if it names one."""
+    if "decoder" not in spec.options:
+        return model
+    return Latent(model, load_autoencoder(unquote(spec.options["decoder"]), trust_code)).eval()
 
 
 def with_options(text: str, weights: Path | None, prior: str | None) -> str:
@@ -147,7 +172,14 @@ def family_of(text: Source) -> str:
 
 
 def _build_generator(spec: Specification) -> Generator:
-    known: Readers = {"prior": read_prior, "range": _read_range, "shape": read_shape, "axes": str, "key": str}
+    known: Readers = {
+        "prior": read_prior,
+        "range": _read_range,
+        "shape": read_shape,
+        "axes": str,
+        "key": str,
+        "decoder": str,
+    }
     ours, theirs = spec.take(known)
     if "prior" not in ours:
         raise InputError(
@@ -206,6 +238,7 @@ def _read_label(text: str) -> int:
 _OF_FLOWS: Readers = {
     "shape": read_shape,
     "range": str,
+    "decoder": str,
     "key": str,
     "call": read_call,
     "noise_at": int,
@@ -224,7 +257,8 @@ def _read_velocity(spec: Specification, known: Readers) -> tuple[dict[str, Any],
             "trained on images in [-1, 1], as others cannot be converted: leave it out, or write range=any "
             "for latents"
         )
-    ours.pop("range", None)
+    for name in ("range", "decoder"):  # read by ``_check_samples`` and ``_decode``
+        ours.pop(name, None)
     if "shape" not in ours:
         raise InputError(
             f"got {spec.source} without the shape of one sample; expected it: write shape=3x32x32"
@@ -276,7 +310,9 @@ def _check_samples(model: GenerativeModel, value_range: Range | None, spec: Spec
         raise InputError(
             f"{spec.source} draws NaN or infinite numbers; expected the weights of a trained model"
         )
-    if spec.options.get("range") == ANY or (value_range is None and len(model.sample_shape) != 3):
+    if {"decoder", ANY} & {*spec.options, spec.options.get("range")} or (
+        value_range is None and len(model.sample_shape) != 3
+    ):
         return  # points and latents have no range
     low, high = value_range or (-1.0, 1.0)
     least, most = (low + (high - low) * (float(end) + 1) / 2 for end in (x.min(), x.max()))

@@ -3,8 +3,9 @@
     KIND:SOURCE@WEIGHTS,name=value,...
 
 SOURCE is PACKAGE.MODULE:FUNCTION, a function that returns a network (a ``torch.nn.Module``), or the path of a
-file or folder. Options that unflow does not know for the kind are passed to the function. To name a function
-in a specification is to agree to run it.
+file or folder. A path may begin with ``~/``, and one with commas or an @ stands in quotes:
+``onnx:"runs/a,b.onnx"``. Options that unflow does not know for the kind are passed to the function. To name a
+function in a specification is to agree to run it.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from torch import nn
 
 from unflow.disk.weights import load_weights
 from unflow.ground.errors import InputError, explain
+from unflow.ground.values import QUOTED, exists, quote, read_value, split_outside, unquote
 from unflow.nets import build_net, named_function, trust
 from unflow.nets.adapters import Range, to_range
 from unflow.nets.dtypes import check_weights
@@ -31,7 +33,9 @@ KINDS = ("generator", "flow", "flow_map", "diffusers", "classifier", "onnx", "es
 """The kinds with which a specification may begin; any other string is the path of a bundle."""
 RETURNED = {"score": "one number for each sample", "extractor": "the network"}
 """Kind -> what its function returns, where that is neither a model nor a classifier."""
-FORM = re.compile(r"(?P<kind>[a-z_][a-z0-9_]*):(?P<source>[^,@]+)(@(?P<weights>[^,]+))?(,(?P<options>.*))?")
+FORM = re.compile(
+    rf"(?P<kind>[a-z_][a-z0-9_]*):(?P<source>{QUOTED}|[^,@]+)(@(?P<weights>{QUOTED}|[^,]+))?(,(?P<options>.*))?"
+)
 FUNCTION = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
 Readers = Mapping[str, Callable[[str], Any]]
@@ -46,7 +50,7 @@ class Specification:
         kind: one of ``KINDS``, or a kind that an installed package adds.
         source: package.module:function, or a path.
         weights: file of the network's weights; None: the network as the function returns it.
-        options: name -> value, those of unflow and those of the function.
+        options: name -> value as it is written, those of unflow and those of the function.
         text: the string that was parsed; empty for a specification that was built or changed in code.
     """
 
@@ -59,7 +63,8 @@ class Specification:
     def __str__(self) -> str:
         if self.text:
             return self.text
-        named = f"{self.kind}:{self.source}" + ("" if self.weights is None else f"@{self.weights}")
+        weights = "" if self.weights is None else f"@{quote(str(self.weights))}"
+        named = f"{self.kind}:{quote(self.source)}{weights}"
         return ",".join([named, *(f"{name}={value}" for name, value in self.options.items())])
 
     @property
@@ -68,17 +73,24 @@ class Specification:
         return self.source
 
     def take(self, known: Readers) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Return the options in ``known``, read by its functions, and the others, read as YAML.
+        """Return the options in ``known``, read by its functions, and the others, read by ``read_value``.
 
         Raises:
             InputError: for a value that cannot be read.
         """
-        ours = {name: self._read(name, known[name]) for name in self.options if name in known}
-        theirs = {name: self._read(name, yaml.safe_load) for name in self.options if name not in known}
+        ours = {
+            name: self._read(name, unquote(text), known[name])
+            for name, text in self.options.items()
+            if name in known
+        }
+        theirs = {
+            name: self._read(name, text, read_value)
+            for name, text in self.options.items()
+            if name not in known
+        }
         return ours, theirs
 
-    def _read(self, name: str, read: Callable[[str], Any]) -> Any:
-        text = self.options[name]
+    def _read(self, name: str, text: str, read: Callable[[str], Any]) -> Any:
         try:
             return read(text)
         except InputError:
@@ -203,16 +215,15 @@ def parse_specification(text: Source, kinds: tuple[str, ...] = KINDS) -> Specifi
         return text
     text = str(text)
     found = FORM.fullmatch(text)
-    if found is None or Path(text).exists():
+    if found is None or exists(text):
         return None
     if found["kind"] not in {*KINDS, *kinds}:
         _check_spelling(text, found["kind"])
         return None
     _check_kind(text, found["kind"], kinds)
-    weights = None if found["weights"] is None else Path(found["weights"])
-    return Specification(
-        found["kind"], found["source"], weights, _parse_options(found["options"], text), text
-    )
+    weights = None if found["weights"] is None else Path(unquote(found["weights"]))
+    options = _parse_options(found["options"], text)
+    return Specification(found["kind"], unquote(found["source"]), weights, options, text)
 
 
 def _parse_options(written: str | None, text: str) -> dict[str, str]:
@@ -228,15 +239,8 @@ def _parse_options(written: str | None, text: str) -> dict[str, str]:
 
 
 def split_options(text: str) -> list[str]:
-    """Split at commas outside of brackets: "dim=[1, 8, 8],depth=2" holds two options."""
-    parts, depth = [""], 0
-    for character in text:
-        depth += (character in "[({") - (character in "])}")
-        if character == "," and depth == 0:
-            parts.append("")
-        else:
-            parts[-1] += character
-    return parts
+    """Split at commas outside of brackets and quotes: "dim=[1, 8, 8],depth=2" holds two options."""
+    return split_outside(text)
 
 
 def _check_kind(text: str, kind: str, kinds: tuple[str, ...]) -> None:

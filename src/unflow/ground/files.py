@@ -73,8 +73,12 @@ def check_regular(path: Path, expected: str) -> None:
         raise InputError(f"{path} is {kind}; expected {expected}")
 
 
-def read_yaml(path: Path) -> Any:
+def read_yaml(path: Path, loader: type[yaml.SafeLoader] = yaml.SafeLoader) -> Any:
     """Return the plain data in a YAML file.
+
+    Args:
+        path: of the file, in UTF-8 with or without a byte order mark.
+        loader: of the values; ``values.PlainLoader`` for files that people write.
 
     Raises:
         InputError: if the file is missing, no UTF-8, not YAML, or larger than ``MAX_ENTRIES`` once aliases
@@ -86,7 +90,7 @@ def read_yaml(path: Path) -> Any:
     try:
         text = path.read_bytes().decode("utf-8-sig")
         _count_entries(yaml.compose(text, yaml.SafeLoader), {})
-        return yaml.safe_load(text)
+        return yaml.load(text, loader)
     except InputError as error:
         raise InputError(f"{path} {error}") from error
     except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
@@ -130,7 +134,7 @@ def read_json(path: Path) -> Any:
     """
     check_regular(path, "a file that unflow wrote")
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8-sig"))
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path} is not valid JSON ({error}); write it again") from error
 

@@ -37,7 +37,7 @@ class Classifier(nn.Module):
     def forward(self, x: Float[Tensor, " batch *shape"]) -> Float[Tensor, " batch num_classes"]:
         """Return logits."""
         logits: Tensor = self.net(x)
-        return logits_of_classes(logits) if self.num_classes == 2 else logits
+        return logits_of_classes(logits) if self.num_classes == 2 and isinstance(logits, Tensor) else logits
 
     @torch.no_grad()
     def probabilities(

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from unflow.energies import BlackBox, ClassLogOdds, Decoded, Energy
 from unflow.energies.base import Decoder
+from unflow.energies.unread import Unread
 from unflow.ground.errors import InputError, convert_errors
 from unflow.ground.streams import Stream, stream
 from unflow.models.base import GenerativeModel
@@ -81,6 +82,8 @@ def probe_energy(energy: Energy, x: Tensor) -> None:
     A ``BlackBox`` is left out: it copies its input and remembers its scores, and each call of it may cost
     money.
     """
+    if any(isinstance(part, Unread) for part in energy.modules()):
+        return  # the method reads no energy
     if isinstance(energy, Decoded):
         with undisturbed(energy):
             samples = cast(Decoder, energy.autoencoder).decode(x[:ROWS].clone())

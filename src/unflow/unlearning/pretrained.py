@@ -12,6 +12,7 @@ from unflow.disk import bundle
 from unflow.disk import hub as huggingface
 from unflow.disk.bundle import FILES
 from unflow.ground.errors import InputError
+from unflow.ground.values import expand_home, is_folder
 from unflow.models.components import SavedModel
 from unflow.unlearning.unlearn import Unlearned
 
@@ -33,7 +34,7 @@ def from_pretrained(name: str | Path, *, revision: str | None = None, trust_code
     Raises:
         InputError: as ``load``; for a repository that cannot be downloaded, and a revision of a folder.
     """
-    if not Path(name).is_dir():
+    if not is_folder(expand_home(str(name))):
         return bundle.load_any(huggingface.download(str(name), revision, FILES), trust_code)
     if revision is not None:
         raise InputError(

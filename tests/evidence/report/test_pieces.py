@@ -14,12 +14,15 @@ import numpy as np
 import pytest
 from test_report import Page, make_run
 
+from unflow.evidence.report.figures import draw_class_shares, draw_energies
 from unflow.evidence.report.gallery import build_galleries
+from unflow.evidence.report.pictures import build_album
 from unflow.evidence.report.read import read_run
 from unflow.evidence.report.ribbons import BARS, draw_ribbons
+from unflow.evidence.report.scales import find_limit
 from unflow.evidence.report.summary import write_sentences
 from unflow.evidence.report.tables import build_difference_table, draw_transitions
-from unflow.evidence.report.trade_off import draw_trade_off, spread
+from unflow.evidence.report.trade_off import draw_trade_off, make_spot, place_spots, spread
 from unflow.evidence.row import AuditRow, row_from_dict
 
 
@@ -167,6 +170,22 @@ def test_a_class_that_a_row_does_not_draw_has_no_picture(run: Path) -> None:
     assert (left.src, left.count) == (None, "none")
 
 
+@pytest.mark.parametrize("channels", [2, 4])
+def test_the_channels_of_other_images_stand_side_by_side(run: Path, channels: int) -> None:
+    content = read_run(run)
+    samples = {
+        key: replace(each, x=np.concatenate([each.x] * (channels - 1) + [-each.x], axis=1))
+        for key, each in content.samples.items()
+    }
+    many = replace(content, samples=samples)
+    src = dict(build_galleries(many, "flow_map"))["original"][1].src
+    assert src is not None
+    pixels = matplotlib.image.imread(io.BytesIO(base64.b64decode(src.removeprefix("data:image/png;base64,"))))
+    x = samples["flow_map-original"].x[np.flatnonzero(samples["flow_map-original"].label == 0)[0]]
+    assert pixels[:, : 8 * channels] == pytest.approx((np.concatenate(list(x), axis=1) + 1) / 2, abs=0.01)
+    assert len(build_album(many, "flow_map").paired) == len(build_album(content, "flow_map").paired)
+
+
 def test_points_have_no_gallery(run: Path) -> None:
     content = read_run(run)
     flat = {
@@ -211,3 +230,71 @@ def test_the_closest_row_is_said_with_those_that_may_be_as_close(run: Path) -> N
     assert "Closest to the exact target is UOT, at" in explain(0.1)
     assert "may be as close" not in explain(0.1)
     assert explain(0.5).endswith("; UOT (tilted pool) may be as close.")
+
+
+# Axes that a collapsed row must not set
+
+
+@pytest.mark.parametrize(
+    ("values", "limit"),
+    [
+        ([5.7, 2.4, 2.0, 1.7, 1.7, 1.4, 96.9], 5.7),
+        ([5.7, 2.4, 2.0, 1.7, 1.7, 90.0, 200.0], 5.7),
+        ([1.0, 2.0, 4.0, 8.0, 16.0], 16.0),
+        ([1.0, 100.0], 100.0),
+        ([1.0, 50.0, 60.0, 70.0], 70.0),
+    ],
+)
+def test_an_axis_ends_before_the_few_values_that_are_apart(values: list[float], limit: float) -> None:
+    assert find_limit([(value, False) for value in values]) == limit
+    assert find_limit([(value, True) for value in values]) == max(values)
+
+
+def test_a_collapsed_row_stands_at_the_end_of_the_axis_with_its_value() -> None:
+    rows = [
+        row("original", 0.11, 6.0),
+        row("target", 0.01, 1.6),
+        row("uot", 0.01, 2.0),
+        row("uot_tilted", 0.012, 1.9),
+        row("gradient_ascent", 0.0, 97.0),
+        row("random_labels", 0.95, 5.0),
+    ]
+    spots = place_spots([spot for r in rows if (spot := make_spot(r.method, r, 0, "fid_retain"))])
+    at = {spot.name: spot.at for spot in spots}
+    assert max(y for _, y in at.values()) < 10
+    assert max(x for x, _ in at.values()) < 25
+    assert at["uot"] == (1.0, 2.0)
+    assert {spot.name: (spot.marker, spot.words) for spot in spots if spot.marker != "o"} == {
+        "gradient_ascent": ("^", "gradient_ascent 97.0 ↑"),
+        "random_labels": (">", "random_labels 95 % →"),
+    }
+    found = draw_trade_off([(r.method, r, 0) for r in rows], "t")
+    assert found is not None
+    assert all(words in found[1] for words in ("97.0 ↑", "95 % →", "gradient_ascent 0.00 % at 97.00"))
+
+
+def test_a_collapsed_rows_share_and_energies_are_written_at_the_ends_of_their_axes(run: Path) -> None:
+    content = read_run(run)
+    rows = [
+        replace(r, class_counts=(11, 10, 10, 9)) for r in content.rows if r.class_counts or r.method == "uot"
+    ]
+    collapsed = replace(rows[-1], method="gradient_ascent", class_counts=(0, 40, 0, 0))
+    energies = {key: replace(s, energy=np.linspace(0, 10, 40)) for key, s in content.samples.items()}
+    energies["flow_map-gradient_ascent"] = replace(energies["flow_map-uot"], energy=np.linspace(0, 4000, 40))
+    whole = replace(content, rows=[*rows, collapsed], samples=energies)
+    assert "100 ↑" in draw_class_shares(whole, collapsed, "a")
+    assert "↑" not in draw_class_shares(whole, rows[0], "b")
+    assert "up to 4,000 →" in draw_energies(whole, collapsed, "c")
+    assert "→" not in draw_energies(whole, rows[0], "d")
+
+
+def test_long_names_are_whole() -> None:
+    names = ["golden retriever", "Cardigan Welsh corgi"]
+    svg = draw_ribbons(np.array([[3.0, 1.0], [0.0, 2.0]]), names, [1], "d")
+    words = re.findall(r"<tspan[^>]*>([^<]*)</tspan>", svg)
+    assert words == ["golden", "retriever", "Cardigan", "Welsh corgi"] * 2
+    rows = [row("original", 0.1, 4.0), row("uot", 0.01, 5.0)]
+    long = "a method whose name is longer than one line beside the plot"
+    found = draw_trade_off([(long, r, 0) for r in rows], "t")
+    assert found is not None
+    assert "".join(re.findall(r">([^<>]+)</text>", found[1])).count("longer") == 2

@@ -10,9 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unflow.evidence.report.read import Run
+from unflow.evidence.report.scales import find_limit
 from unflow.evidence.report.svg import FORGET, FOURTH, INK, KEEP, LINE, MUTED, THIRD, draw_chart
 from unflow.evidence.report.words import format_number, row_label
-from unflow.evidence.row import AuditRow
+from unflow.evidence.row import REFERENCES, AuditRow
 
 if TYPE_CHECKING:
     from markupsafe import Markup
@@ -29,7 +30,9 @@ def draw_class_shares(run: Run, row: AuditRow, name: str) -> Markup:
     assert after is not None
     names = [run.class_name(k) for k in range(len(after))]
     shown = ", ".join(f"{k} {format_number(v, 1)} %" for k, v in zip(names, after, strict=True))
-    with draw_chart(name, f"Class shares of {row_label(row.method)}: {shown}") as chart:
+    are_long = max(map(len, names)) > 2 and 4 < len(after) <= 30
+    size = (2.75, 1.75 + 0.062 * max(map(len, names)) * are_long)
+    with draw_chart(name, f"Class shares of {row_label(row.method)}: {shown}", size) as chart:
         axes = chart.axes
         colours = [FORGET if k in run.forget else KEEP for k in range(len(after))]
         x = np.arange(len(after))
@@ -39,9 +42,11 @@ def draw_class_shares(run: Run, row: AuditRow, name: str) -> Markup:
         if goal is not None and row is not target:
             axes.hlines(goal, x - 0.45, x + 0.45, color=INK, linewidth=1.3)
         if len(after) <= 30:
-            rotation = 90 if max(map(len, names)) > 2 and len(after) > 4 else 0
-            axes.set_xticks(x, names, rotation=rotation)
-        axes.set_ylim(0, 1.08 * _largest_share(run, row.family))
+            axes.set_xticks(x, names, rotation=90 if are_long else 0)
+        top = 1.08 * _largest_share(run, row.family)
+        axes.set_ylim(0, top)
+        for k in np.flatnonzero(after > top):
+            axes.text(x[k], top, f"{after[k]:.0f} ↑", ha="center", va="bottom", fontsize=7.5)
         axes.locator_params(axis="y", nbins=4)
         axes.set_ylabel("% of samples")
         axes.grid(axis="y")
@@ -60,22 +65,26 @@ def _shares(row: AuditRow) -> Array | None:
 
 
 def _largest_share(run: Run, family: str) -> float:
-    shares = (_shares(row) for row in run.rows_of(family))
-    return max((float(share.max()) for share in shares if share is not None), default=1.0)
+    """Return the largest share of a class in a family; a collapsed row, apart from all others, has no say."""
+    shares = ((_shares(row), row.is_reference) for row in run.rows_of(family))
+    known = [(float(share.max()), is_reference) for share, is_reference in shares if share is not None]
+    return find_limit(known) if known else 1.0
 
 
 def draw_energies(run: Run, row: AuditRow, name: str) -> Markup:
     """Draw the histogram of a row's energies, the original's as an outline, the target's dashed."""
     of_family = {r.method: _finite_energies(run, r) for r in run.rows_of(row.family)}
     known = {method: energy for method, energy in of_family.items() if energy is not None}
-    everything = np.concatenate(list(known.values()))
-    low, high = float(everything.min()), float(everything.max())
+    low, high = _find_energy_range(known)
+    beyond = float((known[row.method] > high).mean())
+    known = {method: np.minimum(energy, high) for method, energy in known.items()}
     edges = np.linspace(low, high if high > low else low + 1, 31)
     bottom = 50 / max(map(len, known.values()))
-    after = known[row.method]
+    after, whole = known[row.method], of_family[row.method]
+    assert whole is not None
     description = (
-        f"Energies of {row_label(row.method)}: median {format_number(float(np.median(after)))}, "
-        f"99th percentile {format_number(float(np.quantile(after, 0.99)))}"
+        f"Energies of {row_label(row.method)}: median {format_number(float(np.median(whole)))}, "
+        f"99th percentile {format_number(float(np.quantile(whole, 0.99)))}"
     )
     with draw_chart(name, description) as chart:
         axes = chart.axes
@@ -90,11 +99,21 @@ def draw_energies(run: Run, row: AuditRow, name: str) -> Markup:
         axes.set_yticks(ticks, [f"{t:g}" for t in ticks])
         axes.set_yticks([], minor=True)
         axes.locator_params(axis="x", nbins=6)
+        if beyond:
+            most = f"{format_number(100 * beyond, 1)} % up to {format_number(float(whole.max()), 0)} →"
+            axes.text(1, 1.01, most, transform=axes.transAxes, ha="right", va="bottom", fontsize=7.5)
         axes.set_xlabel("energy F(x), nats")
         axes.set_ylabel("% of samples")
         axes.grid(axis="y")
         axes.spines["left"].set_visible(False)
     return chart.svg
+
+
+def _find_energy_range(known: Mapping[str, Array]) -> tuple[float, float]:
+    """Return the ends of a family's energies; a row whose largest is apart from all others has no say."""
+    low = min(float(energy.min()) for energy in known.values())
+    reaches = [(float(energy.max()) - low, method in REFERENCES) for method, energy in known.items()]
+    return low, low + find_limit(reaches)
 
 
 def has_energies(run: Run, row: AuditRow) -> bool:

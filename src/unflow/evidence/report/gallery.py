@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from unflow.evidence.report.pictures import encode_image
+from unflow.evidence.report.pictures import encode_image, lay_out_channels
 from unflow.evidence.report.read import Run, Samples
 from unflow.evidence.report.tables import MAX_CLASSES
 
@@ -57,7 +57,9 @@ def _list_classes(run: Run) -> list[int]:
 def _build_shelf(run: Run, samples: Samples, k: int, many: int) -> Shelf:
     assert samples.label is not None
     found = np.flatnonzero(samples.label == k)
-    src = encode_image(_join_images(samples.x[found[:many]]), many) if len(found) else None
+    x = lay_out_channels(samples.x[found[:many]])
+    side_by_side = many * x.shape[3] // samples.x.shape[3]
+    src = encode_image(_join_images(x), side_by_side) if len(found) else None
     count = f"{len(found)} of {len(samples.x)}" if len(found) else "none"
     return Shelf(run.class_name(k), k in run.forget, src, count)
 

@@ -202,15 +202,28 @@ def encode_image(x: NDArray[Any], many: int = 1) -> str:
     """Return an image as the data URI of a PNG; NaN is black, large images are averaged down.
 
     Args:
-        x: one image or several side by side, [1 or 3, height, width], in [-1, 1].
+        x: one image or several side by side, [channels, height, width], in [-1, 1].
         many: number of images side by side; each is at most ``MAX_SIDE`` pixels wide.
     """
+    many = many if len(x) in (1, 3) else many * len(x)
+    x = lay_out_channels(x)
     step = -(-max(x.shape[1], x.shape[2] // many) // MAX_SIDE)
     pixels = np.nan_to_num(x.astype(np.float64), nan=-1.0, posinf=1.0, neginf=-1.0)
     height, width = (side - side % step for side in x.shape[1:])
     blocks = pixels[:, :height, :width].reshape(len(x), height // step, step, width // step, step)
     grey = np.clip(np.rint((blocks.mean((2, 4)) + 1) * 127.5), 0, 255).astype(np.uint8)
     return "data:image/png;base64," + base64.b64encode(_encode_png(np.moveaxis(grey, 0, 2))).decode()
+
+
+def lay_out_channels(x: NDArray[Any]) -> NDArray[Any]:
+    """Return images [..., channels, height, width] as they are, if they have 1 or 3 channels.
+
+    Of others, such as latents, the channels stand side by side: [..., 1, height, channels * width].
+    """
+    *rest, channels, height, width = x.shape
+    if channels in (1, 3):
+        return x
+    return np.moveaxis(x, -3, -2).reshape(*rest, 1, height, channels * width)
 
 
 def _encode_png(pixels: NDArray[np.uint8]) -> bytes:

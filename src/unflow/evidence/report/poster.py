@@ -8,7 +8,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from unflow.evidence.report.pictures import choose_latents
+from unflow.evidence.report.pictures import choose_latents, lay_out_channels
 from unflow.evidence.report.read import Run, read_run
 from unflow.evidence.report.words import family_name
 from unflow.ground.files import write_bytes
@@ -49,7 +49,7 @@ def write_poster(run: str | Path, out: str | Path | None = None) -> Path | None:
     for line, (family, method) in zip(axes, strips, strict=True):
         samples = content.samples[f"{family}-{method}"]
         for axis, i in zip(line, chosen[family][0], strict=True):
-            axis.imshow(samples.x[i, 0], cmap="gray", vmin=-1, vmax=1)
+            axis.imshow(lay_out_channels(samples.x[i])[0], cmap="gray", vmin=-1, vmax=1)
             axis.set_xticks([])
             axis.set_yticks([])
             is_forgotten = samples.label is not None and samples.label[i] in content.forget

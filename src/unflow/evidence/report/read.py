@@ -38,8 +38,8 @@ class Samples:
 
     @property
     def is_image(self) -> bool:
-        """Whether x is [n, 1 or 3, height, width]."""
-        return self.x.ndim == 4 and self.x.shape[1] in (1, 3)
+        """Whether x is [n, channels, height, width]."""
+        return self.x.ndim == 4
 
     def same_latents(self, other: Samples | None) -> bool:
         """Return whether both rows stored latents, and all of them are equal."""
@@ -66,8 +66,8 @@ class Strengths:
 
     @property
     def is_image(self) -> bool:
-        """Whether a sample is [1 or 3, height, width]."""
-        return self.x.ndim == 5 and self.x.shape[2] in (1, 3)
+        """Whether a sample is [channels, height, width]."""
+        return self.x.ndim == 5
 
 
 @dataclass(frozen=True)
