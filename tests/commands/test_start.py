@@ -80,7 +80,6 @@ def test_an_error_in_the_options_is_found_without_torch(tmp_path: Path) -> None:
         "unlearn --model here --forget 3 --out there --method uot --settings.steps many",
         "train digits-flo --out there",
         "audit here --out there",
-        "demo --seeds 0",
     )
     assert list_imported(lines, FOR_HELP, tmp_path) == set()
 
@@ -99,6 +98,7 @@ def test_a_refusal_waits_for_torch_alone(tmp_path: Path) -> None:
         "export here --out weights.pth",
         "reproduce uot --out there",
         "report here",
+        "demo --seeds 0",
     )
     assert list_imported(lines, HEAVY, tmp_path) == set()
     assert not list(tmp_path.iterdir())
