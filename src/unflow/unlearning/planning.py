@@ -5,12 +5,12 @@ from __future__ import annotations
 import statistics
 import time
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from unflow.ground.errors import InputError
-from unflow.ground.progress import hide_progress
+from unflow.ground.progress import Progress, hide_progress
 from unflow.ground.records import gathers
 from unflow.ground.streams import Stream, check_seed, stream
 from unflow.methods import UNLEARNERS
@@ -128,8 +128,20 @@ def plan(
         trained,
         _count_bytes(parameters, trained, problem) / 2**20,
         *_measure_request(target_of(problem), seed),
-        tuple(_try_method(name, method, problem, seed, compute) for name, method in methods.items()),
+        tuple(_try_methods(methods, problem, seed, compute)),
     )
+
+
+def _try_methods(
+    methods: Mapping[str, Method], problem: Problem, seed: int, compute: Compute
+) -> Iterator[Outlook]:
+    """Return the outlook of each method; the progress names the method that is tried."""
+    with Progress("plan", len(methods)) as progress:
+        for name, method in methods.items():
+            progress.label = f"plan, {name}"
+            progress.refresh()
+            yield _try_method(name, method, problem, seed, compute)
+            progress.advance(progress.done + 1)
 
 
 def _measure_request(target: Target, seed: int) -> tuple[float | None, float]:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from unflow.ground.errors import InputError
+from unflow.ground.progress import follow
 from unflow.methods.baselines.regression import Regression, TwoSidedLoss, check_weight, split_bank
 from unflow.models import GenerativeModel
 from unflow.training.method import Part, Parts, Problem, Tensors, model_of, select_prefix, trainable_copy
@@ -126,7 +127,7 @@ def fisher_information(
     parameters = dict(model.eval().named_parameters())
     fisher = {name: torch.zeros_like(p) for name, p in parameters.items()}
     trained = {name: p for name, p in parameters.items() if p.requires_grad}
-    for z in latents:
+    for z in follow(latents, "Fisher information"):
         x = model.push(z)
         e = torch.randn(x.shape, generator=generator).to(x)
         gradients = torch.autograd.grad((e * x).sum(), list(trained.values()), allow_unused=True)

@@ -42,14 +42,14 @@ def new_drawing(width: int, height: int, layout: Any = "constrained") -> Iterato
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    with matplotlib.rc_context(STYLE):  # type: ignore[arg-type]  # its stubs list every key
+    context: Any = matplotlib.rc_context  # its annotations differ between versions
+    with context(STYLE):
         size = ((width + 0.01) / DPI, (height + 0.01) / DPI)  # matplotlib cuts 1287.99 to 1287
         drawing = Drawing(Figure(figsize=size, dpi=DPI, layout=layout), width, height)
         yield drawing
-        canvas = FigureCanvasAgg(drawing.figure)
-        canvas.draw()  # type: ignore[no-untyped-call]  # matplotlib's canvas has no annotations
-        rgba = canvas.buffer_rgba()  # type: ignore[no-untyped-call]  # as above
-        drawing.pixels = np.array(rgba)[:, :, :3]
+        canvas: Any = FigureCanvasAgg(drawing.figure)  # some versions annotate it
+        canvas.draw()
+        drawing.pixels = np.array(canvas.buffer_rgba())[:, :, :3]
 
 
 def write_drawings(path: Path, *drawings: Drawing) -> Path:
