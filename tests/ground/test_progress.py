@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 import torch
 
 import unflow as uf
 from unflow.energies import Region
-from unflow.ground import progress as progress_module
 from unflow.ground.progress import Progress, follow, hide_progress
 from unflow.methods import UNLEARNERS, LatentTransport
 from unflow.models import FlowMap
@@ -21,7 +22,7 @@ from unflow.training.method import Problem
 def clock(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every reading of the clock is a second later, so that no test waits."""
     seconds = iter(range(10**6))
-    monkeypatch.setattr(progress_module.time, "monotonic", lambda: float(next(seconds)))
+    monkeypatch.setattr(time, "monotonic", lambda: float(next(seconds)))
 
 
 @pytest.mark.usefixtures("clock")
