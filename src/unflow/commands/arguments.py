@@ -10,6 +10,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+import yaml
 from jsonargparse import ArgumentParser, DefaultHelpFormatter
 
 from unflow.ground.errors import InputError, suggest
