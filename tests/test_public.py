@@ -165,7 +165,7 @@ ORDER = (
 )  # fmt: skip
 """All that stands in the source tree, the lowest first: each imports itself and what stands before it."""
 INSIDE = {
-    "evidence": ("metrics", "measures", "row", "attacks", "auditing", "report", "reproduce"),
+    "evidence": ("metrics", "measures", "row", "schema", "attacks", "auditing", "report", "reproduce"),
     "training": ("low_rank", "method", "losses", "trained_weights", "compute", "loop", "checks", "originals"),
 }
 """The same order within the packages that hold several."""
