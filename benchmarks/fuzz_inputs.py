@@ -459,7 +459,7 @@ def change_entry(value: Any, rng: random.Random) -> Any:
     for _ in range(rng.choice((1, 1, 2))):
         places = list_places(value)
         if not places:
-            return rng.choice(VALUES)
+            return copy.deepcopy(rng.choice(VALUES))
         *above, key = rng.choice(places)
         inner = value
         for each in above:
@@ -468,9 +468,9 @@ def change_entry(value: Any, rng: random.Random) -> Any:
         if action < 0.15:
             del inner[key]
         elif action < 0.25 and isinstance(inner, dict):
-            inner["extra"] = rng.choice(VALUES)
+            inner["extra"] = copy.deepcopy(rng.choice(VALUES))
         else:
-            inner[key] = rng.choice(VALUES)
+            inner[key] = copy.deepcopy(rng.choice(VALUES))
     return value
 
 

@@ -277,7 +277,7 @@ def test_an_audits_and_a_trainings_own_configuration_repeat_them(capsys: pytest.
 def test_a_recipe_in_another_encoding_is_refused(content: bytes, capsys: pytest.CaptureFixture[str]) -> None:
     Path("recipe.yaml").write_bytes(content)
     for line in ("train recipe.yaml --out o", f"sample {GAN} --config recipe.yaml --out o"):
-        assert "not UTF-8" in refused(line, capsys)
+        assert "not valid YAML in UTF-8" in refused(line, capsys)
 
 
 def test_a_file_in_the_home_folder_is_no_consent(capsys: pytest.CaptureFixture[str]) -> None:

@@ -185,7 +185,7 @@ def _read_config(path: Path, command: str) -> dict[str, Any]:
         raise InputError(
             f"{path} holds {found!r}; expected options of the command: write lines like `seed: 3`"
         )
-    found |= {name: _join(found[name]) for name in LISTS if name in found}
+    found |= {name: _join(found[name], name) for name in LISTS if name in found}
     if "command" not in found:
         return found
     if found["command"] != command:
@@ -198,10 +198,10 @@ def _read_config(path: Path, command: str) -> dict[str, Any]:
     return {name: value for name, value in found.items() if name != "command" and value is not None}
 
 
-def _join(value: Any) -> Any:
+def _join(value: Any, option: str) -> Any:
     """Return a number or a list as the text that a comma-separated option takes; another value as it is."""
     if isinstance(value, list) and all(isinstance(each, str | int) for each in value):
-        return ",".join(quote(str(each)) for each in value)
+        return ",".join(quote(str(each)) if option == "strengths" else str(each) for each in value)
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 

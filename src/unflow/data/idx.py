@@ -16,7 +16,6 @@ from torch import Tensor
 from unflow.data.dataset import LabelledData
 from unflow.data.values import from_bytes
 from unflow.ground.errors import InputError
-from unflow.ground.files import check_regular
 
 _GZIP = b"\x1f\x8b"
 _UNSIGNED_BYTES = 0x08
@@ -36,18 +35,15 @@ def read_idx(path: str | Path) -> Tensor:
         InputError: if the file is missing, damaged, of another type, or of another length than it declares.
     """
     path = Path(path)
-    check_regular(path, "an IDX file: write the path of one")
+    if not path.is_file():
+        raise InputError(f"got no readable file {path}; expected an IDX file: write the path of one")
     head = _read_content(path, 4 + 4 * MAX_AXES)
     shape, start = _read_header(path, head)
-    if 0 in shape:
-        raise InputError(
-            f"got the shape {list(shape)} in {path}; expected one or more values: leave the file out"
-        )
     content = _read_content(path, start + math.prod(shape) + 1)
     if len(content) - start != math.prod(shape):
-        more = "or more " if len(content) - start > math.prod(shape) else ""
+        more = ", or more," if len(content) - start > math.prod(shape) else ""
         raise InputError(
-            f"got {len(content) - start} {more}values in {path}; expected {math.prod(shape)} for its shape "
+            f"got {len(content) - start} values{more} in {path}; expected {math.prod(shape)} for its shape "
             f"{list(shape)}: write the file again from its source"
         )
     return torch.from_numpy(np.frombuffer(content, np.uint8, offset=start).reshape(shape).copy())
@@ -60,11 +56,14 @@ def _read_content(path: Path, most: int) -> bytes:
         plain.seek(0)
         if not is_packed:
             return plain.read(min(most, path.stat().st_size))
+    if most > MAX_RATIO * path.stat().st_size:
+        raise InputError(
+            f"got a gzip file {path} of {path.stat().st_size} bytes, which cannot hold {most} bytes as it "
+            "states; expected a complete one: write the file again from its source"
+        )
     try:
         with gzip.open(path) as packed:
-            return (
-                packed.read(most) if most < 2**31 else packed.read(min(most, MAX_RATIO * path.stat().st_size))
-            )
+            return packed.read(most)
     except (OSError, EOFError, zlib.error) as error:
         raise InputError(
             f"got a damaged gzip file {path} ({error}); expected a complete one: "
@@ -75,10 +74,6 @@ def _read_content(path: Path, most: int) -> bytes:
 def _read_header(path: Path, content: bytes) -> tuple[tuple[int, ...], int]:
     """Return the shape and the offset of the values."""
     start = 4 + 4 * content[3] if len(content) >= 4 else 4
-    if len(content) >= 4 and content[3] > MAX_AXES:
-        raise InputError(
-            f"got {content[3]} axes in {path}; expected at most {MAX_AXES}: write the path of an IDX file"
-        )
     if not content.startswith(b"\0\0") or len(content) < start or start == 4:
         raise InputError(
             f"got {path} with the first bytes {content[:4].hex(' ') or '(none)'}; expected an IDX header "
@@ -89,7 +84,13 @@ def _read_header(path: Path, content: bytes) -> tuple[tuple[int, ...], int]:
             f"got values of the type 0x{content[2]:02x} in {path}; expected 0x08, unsigned bytes: "
             "write the path of an IDX file of bytes"
         )
-    return struct.unpack(f">{content[3]}I", content[4:start]), start
+    shape = struct.unpack(f">{content[3]}I", content[4:start]) if content[3] <= MAX_AXES else ()
+    if not shape or math.prod(max(length, 1) for length in shape) >= 2**63:
+        raise InputError(
+            f"got {content[3]} axes {list(shape)} in {path}; expected at most {MAX_AXES}, with a product "
+            "below 2^63: write the path of an IDX file"
+        )
+    return shape, start
 
 
 def mnist(folder: str | Path) -> LabelledData:

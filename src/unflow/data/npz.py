@@ -13,7 +13,7 @@ from unflow.data.labels import label_samples
 from unflow.data.pixels import move_channels_first
 from unflow.data.values import RANGES, convert_numbers, scale, to_bytes
 from unflow.ground.errors import InputError
-from unflow.ground.files import read_arrays, write_arrays
+from unflow.ground.files import list_arrays, read_arrays, starts_as_array, write_arrays
 
 _LATENTS = "are_latents"
 _OPTIONAL = ("class_names", "range", _LATENTS)
@@ -51,7 +51,8 @@ def _read_range(found: np.ndarray, path: Path) -> list[float]:
             f"got the range {found.dtype} {list(found.shape)} in {path}; expected the values of black and "
             "white: write range=[0, 1]"
         )
-    return [float(end) for end in found]
+    ends: list[float] = found.tolist()
+    return ends
 
 
 def _holds_points(x: np.ndarray) -> bool:
@@ -129,9 +130,18 @@ def _pack_images(x: Tensor) -> dict[str, np.ndarray]:
 
 def _read_arrays(path: Path) -> dict[str, np.ndarray]:
     """Return x, y and the optional arrays of the file."""
-    names = ("x", "y", "labels", *_OPTIONAL)
-    arrays = read_arrays(path, names, "a .npz file: write np.savez(FILE, x=…, y=…)")
-    labels = _choose_names(path, list(arrays))
+    if not path.is_file():
+        raise InputError(f"got no readable file {path}; expected a .npz file: write its path")
+    if starts_as_array(path):
+        raise InputError(f"got the single array {path}; expected a .npz file: write np.savez(FILE, x=…, y=…)")
+    try:
+        found = list_arrays(path)
+        arrays = read_arrays(path, ("x", "y", "labels", *_OPTIONAL), "arrays of numbers")
+    except InputError as error:
+        raise InputError(
+            f"got a damaged .npz file {path}, or one with pickles ({error}): write np.savez(FILE, x=…, y=…)"
+        ) from error
+    labels = _choose_names(path, found)
     return {("y" if name == labels else name): array for name, array in arrays.items()}
 
 

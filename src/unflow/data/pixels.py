@@ -10,7 +10,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from unflow.data.values import convert_numbers
-from unflow.ground.errors import InputError, shorten
+from unflow.ground.errors import InputError
 
 _GREY = frozenset({"1", "L", "LA"})
 _COLOUR = frozenset({"RGB", "RGBA", "RGBX", "P", "PA", "CMYK", "YCbCr", "HSV"})
@@ -31,11 +31,10 @@ def broken_image(where: str, error: Exception) -> InputError:
 
 def check_size(size: int | None) -> None:
     """Raise InputError unless a size is None or a whole number of pixels >= 1."""
-    if size is not None and (type(size) is not int or not 1 <= size <= MAX_SIZE):
-        raise InputError(
-            f"got size={shorten(repr(size))}; expected a whole number of pixels from 1 to {MAX_SIZE}: "
-            "write size=32"
-        )
+    if size is not None and (not isinstance(size, int) or isinstance(size, bool) or size < 1):
+        raise InputError(f"got size={size!r}; expected a whole number of pixels >= 1: write size=32")
+    if size is not None and size > MAX_SIZE:
+        raise InputError(f"got size={size}; expected at most {MAX_SIZE} pixels: write size=32")
 
 
 def to_pixels(image: object, where: str, size: int | None = None) -> np.ndarray:

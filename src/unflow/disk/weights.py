@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from unflow.disk.averages import OPTIONAL, Reading, find_unread_average, list_readings
 from unflow.ground.errors import InputError, explain
-from unflow.ground.files import check_regular, read_tensors, write_bytes, write_tensors
+from unflow.ground.files import read_tensors, write_bytes, write_tensors
 from unflow.ground.locks import lock_file
 
 WRAPPERS = ("module.", "_orig_mod.")
@@ -45,7 +45,9 @@ def _read_content(path: Path) -> Any:
     if path.suffix == ".safetensors":
         return read_tensors(path)[0]
     if not path.is_file():
-        check_regular(path, "weights: write the path of a .safetensors or .pth file")
+        raise InputError(
+            f"got no file {path}; expected weights: write the path of a .safetensors or .pth file"
+        )
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except UnpicklingError as error:

@@ -115,11 +115,11 @@ def either(*checks: Check) -> Check:
     return run
 
 
-INTERVAL = each(number, 2)
+_INTERVAL = each(number, 2)
 _CLASSES = either(count, text, each(either(count, text)))
-_FLOATS = {measure.key: number for measure in MEASURES}
+_MEASURED = {measure.key: number for measure in MEASURES}
 
-ROW = record(
+_ROW = record(
     {"family": stem, "method": stem},
     {
         "seed": count,
@@ -131,32 +131,32 @@ ROW = record(
         "original_recoverable": flag,
         "data_used": each(text),
         "cost": named(maybe(number)),
-        "intervals": named(maybe(INTERVAL)),
-        "told_apart": named(maybe(record({}, {"auc": number, "interval": INTERVAL}))),
+        "intervals": named(maybe(_INTERVAL)),
+        "told_apart": named(maybe(record({}, {"auc": number, "interval": _INTERVAL}))),
         "redistribution": named(maybe(number)),
         "classes": each(named(maybe(number))),
-        **_FLOATS,
+        **_MEASURED,
     },
 )
-JUDGE = record(
+_JUDGE = record(
     {}, {"name": text, "sha256": text, "independent_of_guide": flag, "accuracy": number, "n_held_out": count}
 )
-DIFFERENCE = record(
+_DIFFERENCE = record(
     {
         "family": text,
         "method": text,
         "reference": text,
         "measure": text,
         "difference": maybe(number),
-        "interval": maybe(INTERVAL),
+        "interval": maybe(_INTERVAL),
         "resolved": maybe(flag),
     }
 )
 _CURVE = each(each(number, 2))
-ATTACKS = record(
+_ATTACKS = record(
     {
         "inside": named(maybe(record({"forget_rate": number}))),
-        "latent_search": named(maybe(record({"success_share": number, "interval": INTERVAL}))),
+        "latent_search": named(maybe(record({"success_share": number, "interval": _INTERVAL}))),
         "relearning": record(
             {
                 "half": number,
@@ -168,19 +168,19 @@ ATTACKS = record(
         ),
     }
 )
-AUDIT = record(
-    {"rows": each(ROW)},
+_AUDIT = record(
+    {"rows": each(_ROW)},
     {
-        "judge": JUDGE,
-        "second_judge": JUDGE,
+        "judge": _JUDGE,
+        "second_judge": _JUDGE,
         "floor": named(maybe(named(maybe(number)))),
         "request": record(
             {}, {"forget": _CLASSES, "words": text, "strength": number, "margin": number, "divergence": text}
         ),
         "class_names": each(either(text, count)),
-        "differences": each(DIFFERENCE),
+        "differences": each(_DIFFERENCE),
         "notes": each(text),
-        "attacks": ATTACKS,
+        "attacks": _ATTACKS,
         "versions": named(text),
         "guards": each(record({"holds": maybe(flag), "name": text, "words": text})),
         "verdicts": named(each(text)),
@@ -196,7 +196,7 @@ def check_audit(audit: Any, where: str) -> None:
         where: the file, for the message.
     """
     try:
-        AUDIT(audit, "")
+        _AUDIT(audit, "")
         _check_sizes(audit)
     except InputError as error:
         raise InputError(f"{where} {error}: run `unflow audit` again") from None

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from unflow.ground.errors import InputError, explain, shorten
+from unflow.ground.errors import InputError, convert_errors, explain, shorten
 
 if TYPE_CHECKING:  # the help of a command must not wait for torch
     import numpy as np
@@ -194,6 +194,22 @@ def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> Path:
     np.savez_compressed(buffer, allow_pickle=False, **arrays)
     write_bytes(path, buffer.getvalue())
     return path
+
+
+def starts_as_array(path: Path) -> bool:
+    """Return whether a file begins as NumPy's files of one array do."""
+    with path.open("rb") as file:
+        return file.read(len(np.lib.format.MAGIC_PREFIX)) == np.lib.format.MAGIC_PREFIX
+
+
+def list_arrays(path: Path) -> list[str]:
+    """Return the names of the members of a .npz file.
+
+    Raises:
+        InputError: if the file is damaged.
+    """
+    with convert_errors(f"{path} is no .npz file", "one that np.savez wrote"), zipfile.ZipFile(path) as file:
+        return [name.removesuffix(".npy") for name in file.namelist()]
 
 
 def read_arrays(path: Path, names: Collection[str], expected: str) -> dict[str, np.ndarray]:
