@@ -1,14 +1,15 @@
-# Two commands: `make demo` and `make test`. PYTHON, VENV and DOCS_VENV may be set.
+# Two commands: `make demo` and `make test`. PYTHON, VENV, DOCS_VENV and LOWEST_VENV may be set.
 PYTHON ?= python3
 VENV ?= .venv
 DOCS_VENV ?= .venv-docs
+LOWEST_VENV ?= .venv-lowest
 BIN := $(VENV)/bin
 export OMP_WAIT_POLICY := PASSIVE
 export OPENBLAS_NUM_THREADS := 1
 # Two processes and more, a file of tests each: what a module's tests share is made once.
 PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
-.PHONY: demo test test-slow lint settings docs install clean
+.PHONY: demo test test-slow test-lowest lint settings docs install clean
 
 install: $(VENV)/.installed
 
@@ -25,6 +26,20 @@ test: install
 
 test-slow: install
 	$(PYTEST)
+
+# The help, the chain of commands and the readers, with the lowest versions that pyproject.toml declares. Old
+# versions warn of what newer ones have changed, so a warning is no error here.
+LOWEST_TESTS := tests/commands/test_cli.py tests/commands/test_start.py tests/data/test_readers.py
+
+$(LOWEST_VENV)/.installed: pyproject.toml constraints/cpu.txt constraints/lowest.txt
+	$(PYTHON) -m venv $(LOWEST_VENV)
+	$(LOWEST_VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints/cpu.txt \
+		-c constraints/lowest.txt -e . 'pytest>=8.2'
+	touch $@
+
+test-lowest: $(LOWEST_VENV)/.installed
+	$(LOWEST_VENV)/bin/python -m pytest -W default -m "not slow" $(LOWEST_TESTS) \
+		-k "not within_its_limit and not two_devices and not killed"
 
 lint: install
 	$(BIN)/ruff format --check .
@@ -47,4 +62,4 @@ docs: $(DOCS_VENV)/.installed
 	NO_MKDOCS_2_WARNING=1 $(DOCS_VENV)/bin/python -m mkdocs build --strict
 
 clean:
-	rm -rf demo site $(VENV) $(DOCS_VENV)
+	rm -rf demo site $(VENV) $(DOCS_VENV) $(LOWEST_VENV)
