@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import shlex
 import sys
@@ -472,6 +473,7 @@ class HeadFirst(nn.Module):
 @pytest.fixture
 def strangers(third_party: Path) -> Path:
     (third_party / "third_party" / "strangers.py").write_text(STRANGERS)
+    importlib.invalidate_caches()  # the package is imported already
     return third_party
 
 
