@@ -107,7 +107,7 @@ def named_function(path: str) -> Any:
     """
     words = _WORDS[-1]
     pattern = re.compile(rf"(?<![\w.]){re.escape(path)}(?!\w)")
-    if path not in OWN_BUILDERS and words is not None and not any(map(pattern.search, words)):
+    if not trusted(path) and words is not None and not any(map(pattern.search, words)):
         raise InputError(
             f"got the function {path}, which a file names; expected your consent to run that code: write "
             "--trust_code true on the command line if you know where the file comes from"
