@@ -33,9 +33,8 @@ import torch
 
 from unflow.commands import audit, demo, judge, plan, reproduce, sample, train, unlearn  # noqa: F401
 from unflow.commands.cli import main
-from unflow.evidence.reproduce import EXPERIMENTS
+from unflow.evidence.reproduce import EXPERIMENTS, planar
 from unflow.evidence.reproduce import demo as stages
-from unflow.evidence.reproduce import planar
 from unflow.evidence.reproduce.figures import plane
 from unflow.evidence.reproduce.study import Recipe
 from unflow.training import loop
