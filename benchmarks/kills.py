@@ -33,9 +33,8 @@ import torch
 
 from unflow.commands import audit, demo, judge, plan, reproduce, sample, train, unlearn  # noqa: F401
 from unflow.commands.cli import main
-from unflow.evidence.reproduce import EXPERIMENTS, planar
+from unflow.evidence.reproduce import EXPERIMENTS, continualflow_2d, planar
 from unflow.evidence.reproduce import demo as stages
-from unflow.evidence.reproduce.figures import plane
 from unflow.evidence.reproduce.study import Recipe
 from unflow.training import loop
 
@@ -79,7 +78,7 @@ def shrink() -> None:
     find = Recipe.find_method
     Recipe.find_method = lambda self, *args: _small(find(self, *args))  # type: ignore[method-assign]
     planar.NUM_POINTS = {"train": 400, "judge": 200, "held_out": 400}
-    plane.TRANSPORT = 100
+    continualflow_2d.TRANSPORT = 100
     for kind in EXPERIMENTS.values():
         recipe = kind.default_recipe
         parts = {name: _small(getattr(recipe, name)) for name in ("flow", "guide", "judge")}

@@ -490,7 +490,7 @@ CASES: dict[str, Case] = {
     "through NumPy": Case(ThroughNumPy, "none arrives"),
     "inference mode": Case(Inference, "none arrives|has none"),
     "root of zero": Case(TakesRootOfZero, "NaN or infinite", GUIDE),
-    "NaN": Case(ReturnsNaN, "NaN or infinite"),
+    "not a number": Case(ReturnsNaN, "NaN or infinite"),
     "double output": Case(ReturnsDouble, "returned float64 for float32"),
     "bytes": Case(ReturnsBytes, "returned uint8 for float32"),
     "tuple": Case(ReturnsTuple, "returned a tuple"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import shlex
 import sys
@@ -470,22 +471,24 @@ class HeadFirst(nn.Module):
 
 
 @pytest.fixture
-def strangers(third_party: Path) -> Path:
-    (third_party / "third_party" / "strangers.py").write_text(STRANGERS)
-    return third_party
+def strangers(third_party: Path) -> Iterator[Path]:
+    (third_party / "unfamiliar.py").write_text(STRANGERS)
+    importlib.invalidate_caches()
+    yield third_party
+    sys.modules.pop("unfamiliar", None)
 
 
 @pytest.mark.parametrize("name", ["ReadsItsConfig", "OwnConfig"])
 def test_a_network_keeps_its_own_config_and_is_described_all_the_same(name: str, strangers: Path) -> None:
-    model = load_model(f"flow:third_party.strangers:{name},shape=2")
-    assert net_config(plain_module(model)) == {"builder": f"third_party.strangers:{name}", "options": {}}
+    model = load_model(f"flow:unfamiliar:{name},shape=2")
+    assert net_config(plain_module(model)) == {"builder": f"unfamiliar:{name}", "options": {}}
     uf.save(model, "bundle")
     again, z = uf.load("bundle", trust_code=True), model.prior(3, uf.stream(0))
     assert torch.equal(again.push_batches(z), model.push_batches(z))
 
 
 def test_a_flow_of_latents_declares_that_its_numbers_have_no_range(strangers: Path) -> None:
-    line = "flow:third_party.strangers:Latents,shape=4x4x4"
+    line = "flow:unfamiliar:Latents,shape=4x4x4"
     with pytest.raises(InputError, match=r"outside the range -1:1; .*range=any for latents") as refusal:
         load_model(line)
     assert "range=LOW" not in str(refusal.value)
@@ -495,7 +498,7 @@ def test_a_flow_of_latents_declares_that_its_numbers_have_no_range(strangers: Pa
 
 
 def test_features_and_classes_are_those_of_the_layer_that_runs_last(strangers: Path) -> None:
-    guide = load_classifier("classifier:third_party.strangers:HeadFirst,shape=2")
+    guide = load_classifier("classifier:unfamiliar:HeadFirst,shape=2")
     x = torch.randn(4, 2, generator=uf.stream(0))
     assert guide.num_classes == 3
     assert isinstance(guide.net, ReadsAs)

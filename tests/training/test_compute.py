@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -223,3 +227,38 @@ def test_a_compiled_training_ends_in_the_weights_of_one_that_is_not(name: str, f
     expected = forgotten(name, family).model.state_dict()
     for key, tensor in expected.items():
         torch.testing.assert_close(compiled[key], tensor, rtol=1e-3, atol=1e-4, msg=key)
+
+
+WAITS = """
+import os, subprocess, sys, time
+from unflow.training import compute
+if "LOCAL_RANK" not in os.environ:
+    compute._end_with_first_process()
+    words = [sys.executable, "-c", sys.argv[1], sys.argv[1]]
+    child = subprocess.Popen(words, env={**os.environ, "LOCAL_RANK": "1"})
+    print(child.pid, flush=True)
+    time.sleep(300)
+time.sleep(float(os.environ.get("LATE", 0)))
+compute._end_with_first_process()
+time.sleep(300)
+"""
+
+
+@pytest.mark.parametrize("late", [0.0, 3.0])
+def test_the_second_process_ends_when_the_first_is_killed_even_before_they_are_connected(late: float) -> None:
+    """The pipe of standard output closes when both have ended."""
+    with subprocess.Popen(
+        [sys.executable, "-c", WAITS, WAITS],
+        stdout=subprocess.PIPE,
+        text=True,
+        env=dict(os.environ) | {"LATE": str(late)},
+    ) as first:
+        assert first.stdout is not None
+        second = int(first.stdout.readline())
+        first.kill()
+        started = time.monotonic()
+        assert first.stdout.read() == ""
+        assert time.monotonic() - started < 120
+    time.sleep(2.0)
+    with pytest.raises(ProcessLookupError):
+        os.kill(second, 0)

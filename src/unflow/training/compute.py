@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import threading
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Literal, cast
@@ -10,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from unflow.ground.errors import InputError, choose
+from unflow.ground.locks import is_first_process
 from unflow.training.method import Training
 
 if TYPE_CHECKING:
@@ -17,6 +21,8 @@ if TYPE_CHECKING:
 
 Precision = Literal["32-true", "bf16-mixed"]
 PRECISIONS: dict[str, str] = {"32-true": "single", "bf16-mixed": "matrix products in bfloat16"}
+FIRST_PROCESS = "UNFLOW_FIRST_PROCESS"
+"""The variable with which the first process of several tells the others its number."""
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
 
@@ -75,6 +81,8 @@ class Compute:
         """Start the processes, which all trainings of one ``fit`` share."""
         from lightning_fabric import Fabric  # its import takes seconds
 
+        if self.devices > 1:
+            _end_with_first_process()
         fabric = Fabric(
             accelerator=self.device,
             devices=self.devices,
@@ -133,6 +141,24 @@ class Compute:
                 f"got compile=True, and torch.compile does not work on this machine ({reason}); expected a "
                 "C++ compiler for a CPU, Triton for CUDA: install it, or write compile=False"
             ) from error
+
+
+def _end_with_first_process() -> None:
+    """End every further process of a command soon after the first one, also if the first one is killed.
+
+    A process that waits for the first one to open a connection would otherwise wait for half an hour.
+    """
+    if is_first_process():
+        os.environ[FIRST_PROCESS] = str(os.getpid())
+        return
+    first = int(os.environ.get(FIRST_PROCESS, os.getppid()))
+
+    def watch() -> None:
+        while os.getppid() == first:
+            time.sleep(1.0)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 ONE_CPU = Compute()

@@ -21,7 +21,9 @@ from unflow.models import GenerativeModel
 from unflow.models.classifier import Classifier
 
 NUM_SAMPLES = 500
-"""Samples of the model that a classifier is inspected on."""
+"""Samples of a one-step model that a classifier is inspected on."""
+NUM_OF_FLOW = 250
+"""The same for a flow, whose samples take many evaluations of its network."""
 NUM_LABELLED = 2000
 """Labelled samples, at most, that measure its accuracy."""
 LISTED = 12
@@ -102,7 +104,8 @@ def find_guide(energy: Energy) -> Voter | None:
 
 def draw_for_sight(model: GenerativeModel, seed: int) -> Tensor:
     """Return the samples of a model for ``inspect``, from a random stream of their own."""
-    return model.sample(NUM_SAMPLES, stream(seed, Stream.SIGHT))
+    n = NUM_OF_FLOW if model.family == "flow" else NUM_SAMPLES
+    return model.sample(n, stream(seed, Stream.SIGHT))
 
 
 def inspect(voter: Voter, x: Tensor, labelled: LabelledData | None = None, of: str = "the model") -> Sight:
@@ -122,7 +125,7 @@ def inspect(voter: Voter, x: Tensor, labelled: LabelledData | None = None, of: s
     shares = p.argmax(1).bincount(minlength=p.shape[1]).double() / len(p)
     forget = ", ".join(name_class(k, voter.names) for k in voter.forget)
     line = f"the {voter.who} sees: {list_shares(shares.tolist(), voter)} in {len(x)} samples of {of}"
-    warnings = [*_find_numerals(voter), *_find_rare(voter, shares), *_find_unsure(voter, p)]
+    warnings = [*_find_numerals(voter), *_find_rare(voter, shares, len(p)), *_find_unsure(voter, p)]
     if forget and not voter.is_score:
         line += f"; to forget: {forget}"
     if labelled is not None and not voter.is_score and len(labelled) and labelled.x.shape[1:] == x.shape[1:]:
@@ -159,11 +162,11 @@ def _find_numerals(voter: Voter) -> list[str]:
     ]
 
 
-def _find_rare(voter: Voter, shares: Tensor) -> list[str]:
+def _find_rare(voter: Voter, shares: Tensor, n: int) -> list[str]:
     classes = len(shares)
-    checked = range(classes) if classes * MANY <= NUM_SAMPLES else voter.forget
+    checked = range(classes) if classes * MANY <= n else voter.forget
     limit = min(RARE, 0.1 / classes)
-    rare = [k for k in checked if classes * FEW <= NUM_SAMPLES and shares[k] < limit]
+    rare = [k for k in checked if classes * FEW <= n and shares[k] < limit]
     if not rare:
         return []
     named = ", ".join(f"{name_class(k, voter.names)} ({100 * shares[k]:.1f} %)" for k in rare[:FEW])
