@@ -198,6 +198,8 @@ def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> Path:
 
 def starts_as_array(path: Path) -> bool:
     """Return whether a file begins as NumPy's files of one array do."""
+    import numpy as np
+
     with path.open("rb") as file:
         return file.read(len(np.lib.format.MAGIC_PREFIX)) == np.lib.format.MAGIC_PREFIX
 
