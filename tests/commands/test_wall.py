@@ -69,7 +69,7 @@ def test_the_traceback_is_shown_if_it_is_asked_for(saved: Path, monkeypatch: pyt
     def fail(*_: object) -> None:
         raise ZeroDivisionError("unforeseen")
 
-    monkeypatch.setattr("unflow.commands.sample.load_whole", fail)
+    monkeypatch.setattr("unflow.foreign.load_whole", fail)
     assert main(shlex.split("sample flow --n 2 --out out")) == 2
     with pytest.raises(ZeroDivisionError, match="unforeseen"):
         main(shlex.split("sample flow --n 2 --out out --traceback"))
