@@ -425,7 +425,7 @@ def test_an_unknown_integrator_is_refused_at_once() -> None:
 def test_less_than_one_step_is_refused() -> None:
     with pytest.raises(InputError, match="0 steps of a flow map; expected 1 or more"):
         FlowMap(MLP([2], width=8, num_times=2), (2,), steps=0)
-    with pytest.raises(InputError, match="0 integration steps; expected 1 or more"):
+    with pytest.raises(InputError, match="0 integration steps of a flow; expected a whole number >= 1"):
         Flow(MLP([2], width=8), (2,), steps=0).push(torch.zeros(1, 2))
 
 

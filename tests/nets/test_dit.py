@@ -693,7 +693,7 @@ def unlearn(bundles: Path, model: str, how: str = "") -> FlowMap:
     words = (
         f"unlearn uot-imagenet256 --model {bundles / model} --energy classifier:{bundles / 'guide'} "
         f"--out {out} --device cpu --settings.steps 4 --settings.batch_size 16 --settings.bank_size 64 "
-        f"--settings.learning_rate 1e-3 {how}"
+        f"--settings.learning_rate 1e-3 --one_label true {how}"
     )
     assert main(words.split()) == 0
     changed = bundle.load(out)

@@ -397,9 +397,9 @@ class SmallBatch(FlowMatching):
 class GlobalRandomness(FlowMatching):
     """Flow matching."""
 
-    def step(self, parts: Any, batch: dict[str, Tensor], descend: Any, progress: float) -> dict[str, Tensor]:
-        batch["t"] = torch.rand_like(batch["t"])
-        return super().step(parts, batch, descend, progress)
+    def draw(self, prepared: dict[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
+        batch = super().draw(prepared, generator)
+        return batch | {"t": torch.rand_like(batch["t"])}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -59,7 +59,7 @@ def _check_entries(config: Any, most: int) -> None:
     if not isinstance(config, dict):
         return
     for name, value in config.items():
-        if name.endswith("shape") and value is not None:
+        if name.endswith("shape") and not isinstance(value, str | None):
             check_shape(value, name)
         elif "net" in config and isinstance(value, int) and abs(value) > most:
             raise InputError(f"got {name}={shorten(str(value))}, and its weights hold at most {most} numbers")
