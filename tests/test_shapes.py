@@ -22,6 +22,7 @@ CALLERS = {
     "energies/test_calibration.py": ["test_the_guide_is_read_in_evaluation_mode_and_left_alone"],
     "energies/test_energies.py": [
         "test_no_energy_falls_under_its_lower_bound",
+        "test_the_log_odds_of_a_class_follow_from_the_logits_of_all_classes",
         "test_the_bounded_inverse_is_the_complementary_weight",
     ],
     "mathematics/test_couplings.py": ["test_a_pairing_is_a_permutation", "test_blocks_are_paired_one_by_one"],

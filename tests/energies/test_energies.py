@@ -68,6 +68,14 @@ def test_the_bounded_energy_gives_weights_between_zero_and_one(s: float, margin:
 # Requests for classes
 
 
+def test_the_log_odds_of_a_class_follow_from_the_logits_of_all_classes() -> None:
+    net = classifier().eval()
+    energy = ClassLogOdds(net, [0], margin=None)
+    logits = energy.class_logits(X)
+    assert torch.equal(logits, net(X))
+    torch.testing.assert_close(energy(X), logits[:, 0] - logits[:, 1:].logsumexp(1))
+
+
 def test_one_class_is_forgotten_by_its_log_odds() -> None:
     net = classifier().eval()
     p = net(X).softmax(1)[:, 2]

@@ -38,7 +38,8 @@ class AuditRow:
         measures: key -> number, for every line of ``MEASURES``, in its unit before ``scale``.
         extractor: name of the features in which distances are measured.
         class_counts: samples per judged class.
-        transition: [class before][class after] -> count over the same latents; None where latents differ.
+        transition: counts over the same latents, a row per class before and a column per class after; None
+            where latents differ.
         original_recoverable: whether the original still sits inside: suppression, not removal.
         data_used: real data that the method has seen, directly or through the guide.
         cost: key of ``COSTS`` without "cost." -> number.

@@ -109,8 +109,8 @@ def plan(
 
     Raises:
         InputError: for a network that is no function of each row of its input (``models.probe``), an energy
-        that does not score the model's samples (``energies.evaluate``), and names
-            of weights that match nothing.
+            that does not score the model's samples (``energies.evaluate``), and names of weights that match
+            nothing.
     """
     check_seed(seed)
     compute = replace(compute, devices=1, loggers=())

@@ -114,9 +114,8 @@ def unlearn(
         train_only: regular expressions; weights of the model whose names match none of them stay unchanged.
         adapters: ``LowRank(8)`` trains a product of rank 8 beside each weight of linear and convolution
             layers (only those that ``train_only`` selects, if given), and nothing else of the model.
-        one_label: whether the own weights of a network with labels may be trained at its one fixed label,
-        which
-            changes in an unknown way what it draws at the others.
+        one_label: whether a network with labels may be trained at its one fixed label; this also changes its
+            samples at the other labels.
 
     Weights that their owner has fixed (requires_grad=False) stay as they are unless ``train_only`` names
     them; a network in which all are fixed was frozen for evaluation, and is trained.
