@@ -117,31 +117,31 @@ def plan(
     problem = restrict_training(
         make_problem(target, replace(data, held_out=None), teacher), train_only, adapters, one_label
     )
-    probe_problem(problem)
     parameters, trained = (
         sum(weight.numel() for weight in problem.model.parameters()),
         _count_trained(problem),
     )
-    return Plan(
-        target.energy.describe(),
-        parameters,
-        trained,
-        _count_bytes(parameters, trained, problem) / 2**20,
-        *_measure_request(target_of(problem), seed),
-        tuple(_try_methods(methods, problem, seed, compute)),
-    )
+    with Progress("plan", len(methods)) as progress:
+        probe_problem(problem)
+        return Plan(
+            target.energy.describe(),
+            parameters,
+            trained,
+            _count_bytes(parameters, trained, problem) / 2**20,
+            *_measure_request(target_of(problem), seed),
+            tuple(_try_methods(methods, problem, seed, compute, progress)),
+        )
 
 
 def _try_methods(
-    methods: Mapping[str, Method], problem: Problem, seed: int, compute: Compute
+    methods: Mapping[str, Method], problem: Problem, seed: int, compute: Compute, progress: Progress
 ) -> Iterator[Outlook]:
     """Return the outlook of each method; the progress names the method that is tried."""
-    with Progress("plan", len(methods)) as progress:
-        for name, method in methods.items():
-            progress.label = f"plan, {name}"
-            progress.refresh()
-            yield _try_method(name, method, problem, seed, compute)
-            progress.advance(progress.done + 1)
+    for name, method in methods.items():
+        progress.label = f"plan, {name}"
+        progress.refresh()
+        yield _try_method(name, method, problem, seed, compute)
+        progress.advance(progress.done + 1)
 
 
 def _measure_request(target: Target, seed: int) -> tuple[float | None, float]:
