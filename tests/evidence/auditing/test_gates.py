@@ -96,3 +96,9 @@ def test_numbers_are_found_inwards_and_flags_are_none() -> None:
 def test_failed_gates_are_named_with_their_values() -> None:
     gates = [Gate.parse("forget_rate>0.01"), Gate.parse("pul<50"), Gate.parse("pul<90")]
     assert list_failures(gates, ROW) == ["forget_rate>0.01: it is 0.02", "pul<90: it is 80"]
+
+
+@pytest.mark.parametrize("text", ["forget_rate>1e999", "forget_rate<-1e999"])
+def test_a_gate_that_never_or_always_fails_is_refused(text: str) -> None:
+    with pytest.raises(InputError, match="whose number is infinite"):
+        Gate.parse(text)
