@@ -61,7 +61,7 @@ def run_command(name: str, description: str, arguments: Sequence[str]) -> int:
     except (TrainingDivergedError, RunFailedError) as error:
         if "--traceback" in arguments:
             raise
-        print(f"unflow {name}: {error}", file=sys.stderr)
+        print(f"unflow {name}: {to_line(str(error))}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print(f"unflow {name}: interrupted; run the same command again to continue", file=sys.stderr)
