@@ -202,3 +202,11 @@ def test_a_pipe_or_a_device_is_never_read(tmp_path: Path) -> None:
             read_yaml(tmp_path / name)
         with pytest.raises(InputError, match="a pipe, a device or a socket"):
             read_arrays(tmp_path / name, ["x"], "arrays")
+
+
+def test_brackets_and_aliases_on_the_command_line_are_limited(
+    saved: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for value in ("[" * 3000, "&a [*a]"):
+        code, sentence = run(f"sample flow --n 2 --out '--seed={value}'", capsys)
+        assert (code, "has " in sentence or "aliases" in sentence) == (2, True), sentence

@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
+import yaml
 from jsonargparse import ArgumentParser
 
 from unflow.commands.arguments import HelpFormatter, add_run, find_hints, gather_groups, inline_configs
@@ -22,7 +23,7 @@ from unflow.commands.failures import explain_failure
 from unflow.commands.settings import Settings
 from unflow.ground.batches import batch_rows
 from unflow.ground.errors import InputError, RunFailedError, TrainingDivergedError
-from unflow.ground.files import read_yaml
+from unflow.ground.files import check_nesting, read_yaml
 from unflow.ground.values import expand_home, expand_homes
 
 MAX_INT = 2**63 - 1
@@ -50,6 +51,7 @@ def run_command(name: str, description: str, arguments: Sequence[str]) -> int:
     warnings.showwarning = lambda message, *_: print(f"unflow {name}: warning: {message}", file=sys.stderr)
     try:
         words = [word for word in arguments if word != "--traceback"]
+        check_words(words)
         check_files(words)
         values = parse(parser, module, words)
         with batch_rows(values.pop("batch_rows", None)), consent(values, words):
@@ -60,7 +62,7 @@ def run_command(name: str, description: str, arguments: Sequence[str]) -> int:
     except (TrainingDivergedError, RunFailedError) as error:
         if "--traceback" in arguments:
             raise
-        print(f"unflow {name}: {error}", file=sys.stderr)
+        print(f"unflow {name}: {to_line(str(error))}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print(f"unflow {name}: interrupted; run the same command again to continue", file=sys.stderr)
@@ -101,6 +103,18 @@ def list_configs(arguments: Sequence[str]) -> list[str]:
     pairs = zip(arguments, [*arguments[1:], ""], strict=False)
     named = [(flag.partition("="), following) for flag, following in pairs]
     return [value if equals else after for (flag, equals, value), after in named if flag == "--config"]
+
+
+def check_words(words: Sequence[str]) -> None:
+    """Raise InputError for a value on the command line whose brackets or aliases grow without bounds."""
+    for word in words:
+        option, equals, value = word.partition("=") if word.startswith("--") else ("a value", "=", word)
+        try:
+            check_nesting(value if equals else "")
+        except InputError as error:
+            raise InputError(f"got {option}, which {error}") from error
+        except (yaml.YAMLError, ValueError, TypeError, RecursionError):
+            continue  # a text, or the parser says what is wrong with it
 
 
 def check_config(path: Path, parser: ArgumentParser) -> None:

@@ -11,6 +11,7 @@ import stat
 import zipfile
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,8 +25,8 @@ if TYPE_CHECKING:  # the help of a command must not wait for torch
     from torch import Tensor
 
 
-MAX_YAML, MAX_ENTRIES = 1_000_000, 100_000
-"""Bytes of a YAML file, and its entries once aliases are expanded."""
+MAX_YAML, MAX_ENTRIES, MAX_NESTED = 1_000_000, 100_000, 100
+"""Bytes of a YAML file, its entries once aliases are expanded, and its nested brackets."""
 MAX_UNPACKED, MAX_BYTES = 500, 500_000_000
 """How much larger than packed a member of an archive may be, if it has more than so many bytes."""
 
@@ -89,7 +90,7 @@ def read_yaml(path: Path, loader: type[yaml.SafeLoader] = yaml.SafeLoader) -> An
         raise InputError(f"{path} has {path.stat().st_size} bytes; expected at most {MAX_YAML} of YAML")
     try:
         text = path.read_bytes().decode("utf-8-sig")
-        _count_entries(yaml.compose(text, yaml.SafeLoader), {})
+        check_nesting(text)
         return yaml.load(text, loader)
     except InputError as error:
         raise InputError(f"{path} {error}") from error
@@ -98,6 +99,21 @@ def read_yaml(path: Path, loader: type[yaml.SafeLoader] = yaml.SafeLoader) -> An
         raise InputError(
             f"{path} is not valid YAML in UTF-8 ({reason}); expected lines like `seed: 3`: indent by spaces"
         ) from error
+
+
+def check_nesting(text: str) -> None:
+    """Raise InputError for YAML with brackets or aliases that would take minutes or fill the memory.
+
+    Raises:
+        YAMLError: for a text that is not YAML.
+    """
+    steps = accumulate((bracket in "[{") - (bracket in "]}") for bracket in text if bracket in "[{]}")
+    if max(steps, default=0) > MAX_NESTED:
+        raise InputError(
+            f"has more than {MAX_NESTED} brackets within each other; expected the options of a command: "
+            "write them without brackets"
+        )
+    _count_entries(yaml.compose(text, yaml.SafeLoader), {})
 
 
 def _find_mark(error: Exception) -> list[str]:

@@ -16,6 +16,7 @@ SLACK = 1_000_000
 """Numbers that a network may have beyond twice those of its file, such as buffers that are not stored."""
 MAX_DEPTH, MAX_WIDTH = 10_000, 10_000_000
 """Largest number of layers, and largest other number among the options of a network."""
+_SHAPES = frozenset({"shape", "prior_shape", "sample_shape", "latent_shape"})
 MAX_SAMPLE = 100_000_000
 """Numbers of one sample or latent."""
 
@@ -59,7 +60,7 @@ def _check_entries(config: Any, most: int) -> None:
     if not isinstance(config, dict):
         return
     for name, value in config.items():
-        if name.endswith("shape") and not isinstance(value, str | None):
+        if name in _SHAPES and value is not None:
             check_shape(value, name)
         elif "net" in config and isinstance(value, int) and abs(value) > most:
             raise InputError(f"got {name}={shorten(str(value))}, and its weights hold at most {most} numbers")

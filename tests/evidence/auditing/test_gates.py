@@ -51,7 +51,7 @@ def test_a_gate_is_what_it_is_written_as(sign: str, bound: float, name: str) -> 
 @pytest.mark.parametrize("text", ["", "forget_rate", "forget_rate>", ">0.1", "pul=3", "pul>1.2.3", "pul>1;x"])
 def test_what_is_no_gate_is_refused(text: str) -> None:
     with pytest.raises(
-        InputError, match=r"expected a name, a comparison and a finite number, like 'forget_rate>0.01'"
+        InputError, match=r"expected a name, a comparison and a number, like 'forget_rate>0.01'"
     ):
         Gate.parse(text)
 
@@ -96,3 +96,9 @@ def test_numbers_are_found_inwards_and_flags_are_none() -> None:
 def test_failed_gates_are_named_with_their_values() -> None:
     gates = [Gate.parse("forget_rate>0.01"), Gate.parse("pul<50"), Gate.parse("pul<90")]
     assert list_failures(gates, ROW) == ["forget_rate>0.01: it is 0.02", "pul<90: it is 80"]
+
+
+@pytest.mark.parametrize("text", ["forget_rate>1e999", "forget_rate<-1e999"])
+def test_a_gate_that_never_or_always_fails_is_refused(text: str) -> None:
+    with pytest.raises(InputError, match="whose number is infinite"):
+        Gate.parse(text)

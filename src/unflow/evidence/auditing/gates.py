@@ -59,12 +59,15 @@ class Gate:
         try:
             assert match is not None
             gate = cls(match[1], match[2], float(match[3]))
-            assert math.isfinite(gate.bound)
         except (AssertionError, ValueError):
             raise InputError(
-                f"got the gate {text!r}; expected a name, a comparison and a finite number, like "
-                "'forget_rate>0.01'"
+                f"got the gate {text!r}; expected a name, a comparison and a number, like 'forget_rate>0.01'"
             ) from None
+        if not math.isfinite(gate.bound):
+            raise InputError(
+                f"got the gate {text!r}, whose number is infinite, so that it says nothing; expected a "
+                "finite number, like 'forget_rate>0.01'"
+            )
         if gate.name not in NUMBERS:
             raise InputError(
                 f"got a gate on {gate.name}, which no audit measures; {suggest(gate.name, NUMBERS)}"
