@@ -28,6 +28,14 @@ def pytest_sessionfinish() -> None:
         Path(UNCALLED).write_text("\n".join(shapes.uncalled()))
 
 
+@pytest.fixture(autouse=True)
+def no_consent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Forget after a test the functions that it has allowed to run: consent holds for a process."""
+    from unflow.nets import description  # not before ``shapes.install``
+
+    monkeypatch.setattr(description, "_TRUSTED", set(description.OWN_BUILDERS))
+
+
 @pytest.fixture
 def generator() -> torch.Generator:
     return torch.Generator().manual_seed(0)

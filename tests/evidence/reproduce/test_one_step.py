@@ -260,7 +260,7 @@ def test_forgotten_latents_come_first_in_the_pictures(request_of_moons: OneStepR
     [
         (["uot-mnist", "--classes", "3,10"], "got class 10"),
         (["uot-mnist", "--classes", "three"], "--classes 'three'"),
-        (["uot-mnist", "--classes", "3", "--dataset", "mnist-3"], "expected one of them"),
+        (["uot-mnist", "--classes", "3", "--dataset", "mnist-3"], "expected only one of them"),
         (["continualflow-2d", "--classes", "1"], "expected --dataset"),
         (["uot-mnist"], "--data DIR"),
         (["uot-2d", "--attack", "true"], "got --attack for uot-2d"),
