@@ -24,8 +24,8 @@ from unflow.training.method import (
     Training,
     draw_rows,
     draw_weighted,
-    model_of,
     require_batch,
+    start_of,
     target_of,
     trainable_copy,
 )
@@ -267,14 +267,6 @@ class UOT(Training):
     def result(self, problem: Problem, parts: Parts) -> nn.Module:
         """Return the averaged generator."""
         return parts["generator"].average
-
-
-def start_of(problem: Problem) -> GenerativeModel:
-    """Return the model that G starts at: the original, or the result of the earlier stage."""
-    if problem.earlier is None:
-        return model_of(problem)
-    assert isinstance(problem.earlier, GenerativeModel)
-    return problem.earlier
 
 
 __all__ = ["UOT", "GeneratorLoss", "PotentialLoss", "TransportCost"]

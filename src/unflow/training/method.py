@@ -324,6 +324,14 @@ def model_of(problem: Problem) -> GenerativeModel:
     return problem.model
 
 
+def start_of(problem: Problem) -> GenerativeModel:
+    """Return the model that G starts at: the original, or the result of the earlier stage."""
+    if problem.earlier is None:
+        return model_of(problem)
+    assert isinstance(problem.earlier, GenerativeModel)
+    return problem.earlier
+
+
 KNOWN: dict[str, Method] = {}
 """Row name -> method, for suggestions in error messages; ``unflow.methods`` adds ``UNLEARNERS``."""
 
@@ -422,6 +430,7 @@ __all__ = [
     "require_unlabelled",
     "select_prefix",
     "settings",
+    "start_of",
     "target_of",
     "trainable_copy",
 ]

@@ -1,0 +1,66 @@
+"""Critics: networks that tell samples of two laws apart, chosen by the shape of a sample."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from unflow.nets import MLP, initial_weights
+
+SMALLEST_IMAGE = 8
+"""Height and width from which a sample of shape [channels, height, width] is read by convolutions."""
+LAST_SIDE = 4
+"""The strided convolutions halve an image until its longer side is this or less; a shorter side stays."""
+
+
+class ConvCritic(nn.Module):
+    """D(x) by strided convolutions and one hidden layer: images [batch, c, h, w] -> [batch, 1].
+
+    There is no normalisation: a critic must see the contrast of an image.
+
+    Args:
+        shape: (channels, height, width) of one image.
+        width: channels of the first layer; doubled at the first two further halvings.
+    """
+
+    def __init__(self, shape: Sequence[int], width: int = 16) -> None:
+        super().__init__()
+        channels, *sides = shape
+        layers: list[nn.Module] = []
+        out = width
+        while max(sides) > LAST_SIDE:
+            longer = [side > LAST_SIDE for side in sides]
+            kernel, stride = [4 if each else 3 for each in longer], [2 if each else 1 for each in longer]
+            layers += [nn.Conv2d(channels, out, kernel, stride, padding=1), nn.LeakyReLU(0.2)]
+            channels, out = out, min(2 * out, 4 * width)
+            sides = [side // by for side, by in zip(sides, stride, strict=True)]
+        size = channels * math.prod(sides)
+        head = nn.Linear(size, 8 * width), nn.LeakyReLU(0.2), nn.Linear(8 * width, 1)
+        self.body = nn.Sequential(*layers, nn.Flatten(), *head)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return D(x), [batch, 1]."""
+        value: Tensor = self.body(x)
+        return value
+
+
+def is_image(shape: Sequence[int]) -> bool:
+    """Return whether samples of this shape are images to a critic, rather than points or small latents."""
+    return len(shape) == 3 and min(shape[1:]) >= SMALLEST_IMAGE
+
+
+def make_critic(shape: Sequence[int], seed: int, width: int = 16, frequencies: int = 0) -> nn.Module:
+    """Return a critic with fresh weights: convolutional for images, an MLP for points and small latents.
+
+    Args:
+        shape: of one sample.
+        seed: of the weights.
+        width: channels of the first convolution; an MLP is 16 times as wide.
+        frequencies: Fourier frequencies of the MLP's input.
+    """
+    with initial_weights(seed):
+        if is_image(shape):
+            return ConvCritic(shape, width)
+        return MLP(shape, outputs=1, width=16 * width, depth=2, num_times=0, frequencies=frequencies)

@@ -1,0 +1,241 @@
+"""Residual matching (ours): kept latents keep their outputs, a critic matches the others to the residual."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+import torch.nn.functional as nnf
+from torch import Tensor, nn
+
+from unflow.ground.errors import InputError
+from unflow.methods.critics import make_critic
+from unflow.methods.latent_couplings import LatentLaw
+from unflow.methods.latent_transport import LatentTransport
+from unflow.models import GenerativeModel
+from unflow.nets.modes import evaluating
+from unflow.training.method import (
+    Descend,
+    Part,
+    Parts,
+    Problem,
+    Tensors,
+    Training,
+    draw_rows,
+    draw_weighted,
+    require_batch,
+    start_of,
+    target_of,
+    trainable_copy,
+)
+
+PENALISED = 4
+"""One in this many rows of the residual enters the gradient penalty, whose second derivative is the dearest
+part of a step."""
+PILOT = 1024
+"""Latents that measure the share that moves."""
+MAX_GROWTH = 8
+"""The largest bank of a request that moves few latents, in multiples of ``bank_size``."""
+
+
+class CriticLoss(nn.Module):
+    """E[softplus(-D(y))] + E[softplus(D(x))] + r1/2 E||grad D(y)||^2 (arXiv 1801.04406, Eq. 1 and 9)."""
+
+    def __init__(self, critic: nn.Module) -> None:
+        super().__init__()
+        self.critic = critic
+
+    def forward(self, moved: Tensor, residual: Tensor, r1: float) -> Tensor:
+        """Return the loss for outputs x of moved latents and samples y of the residual, [batch, *shape]."""
+        value: Tensor = nnf.softplus(-self.critic(residual)).mean() + nnf.softplus(self.critic(moved)).mean()
+        if r1 > 0:
+            rows = residual[: max(1, len(residual) // PENALISED)].detach().requires_grad_(True)
+            (slope,) = torch.autograd.grad(self.critic(rows).sum(), rows, create_graph=True)
+            value = value + r1 / 2 * slope.square().flatten(1).sum(1).mean()
+        return value
+
+
+class HeldLoss(nn.Module):
+    """E[softplus(-D(G(z)))] over moved latents + hold E||G(z) - G0(z)||^2 / s^2 over kept ones.
+
+    The critic is not trained, and so not registered here. G is in evaluation mode: a batch of moved latents
+    has not the statistics of the prior that a batch normalisation would learn.
+    """
+
+    def __init__(self, model: GenerativeModel, critic: nn.Module, hold: float, scale: float) -> None:
+        super().__init__()
+        self.model, self.hold, self.scale = model, hold, scale
+        self._read = (critic,)
+
+    def forward(self, moved: Tensor, kept: Tensor, origin: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the loss, and the outputs of the moved latents without gradient, for the critic's step."""
+        (critic,) = self._read
+        with evaluating(self.model):
+            x = self.model.push(torch.cat([moved, kept]))
+        critic.requires_grad_(False)
+        loss = nnf.softplus(-critic(x[: len(moved)])).mean()
+        critic.requires_grad_(True)
+        error = (x[len(moved) :] - origin).square().flatten(1).sum(1).mean()
+        return loss + self.hold * error / self.scale, x[: len(moved)].detach()
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResidualMatching(Training):
+    r"""Hold the outputs of kept latents, and let a critic match those of the moved latents to the residual.
+
+        p r = p min(1, r) + p (r - 1)+,    r(z) = (q*/q0)(G0(z)),    q* = law of G0(z), z ~ p r
+        L(D) = E_nu[softplus(-D(y))] + E_mu[softplus(D(G(z)))] + r1/2 E_nu||grad D(y)||^2
+        L(G) = E_mu[softplus(-D(G(z)))] + hold E_kept||G(z) - G0(z)||^2 / s^2,    s^2 = E||G0(z) - G0(z')||^2
+
+    A latent is kept with probability min(1, r(z)); mu ∝ p (1 - r)+ is the law of the others, and nu that of
+    the residual's outputs, G0(z) with z ~ p (r - 1)+. For r1 = 0 the law of G is q* where both losses are
+    stationary: kept latents have their outputs, and the critic cannot tell the moved ones from the residual.
+    The method reads no real data and no gradient of the energy, and the result does not contain the
+    original. Squared error to outputs of moved latents blurs wherever neighbours go to different places; a
+    critic does not. Adversarial loss: arXiv 1406.2661; gradient penalty: arXiv 1801.04406.
+
+    Attributes:
+        learning_rate: of G; None: ``find_rate`` of the weights of G.
+        start: the model that G starts at: "latent_transport", the result of a short ``LatentTransport``, or
+            the "original".
+        start_steps: of that ``LatentTransport``.
+        hold: > 0, weight of the squared distance between outputs of kept latents and the original's.
+        r1: >= 0, gradient penalty of the critic.
+        critic_rate: learning rate of the critic.
+        width: of the critic (``make_critic``): channels of its first convolution; an MLP is 16 times as wide.
+        bank_size: latents to draw and score; up to 8 times as many if fewer than an eighth of them move.
+        average: decay of the weight average that becomes the model.
+    """
+
+    steps: int = 600
+    batch_size: int = 64
+    learning_rate: float | None = None  # type: ignore[assignment]
+    start: Literal["latent_transport", "original"] = "latent_transport"
+    start_steps: int = 300
+    hold: float = 5.0
+    r1: float = 0.4
+    critic_rate: float = 1e-3
+    width: int = 16
+    bank_size: int = 16384
+    average: float = 0.995
+
+    label: ClassVar[str] = "residual matching"
+    summary: ClassVar[str] = "kept latents keep their outputs; a critic matches the others to the residual"
+    needs: ClassVar[frozenset[str]] = frozenset({"target"})
+    families: ClassVar[frozenset[str]] = frozenset({"flow_map", "generator"})
+    keeps_prepared: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not (self.hold > 0 and math.isfinite(self.hold)):
+            raise InputError(f"got hold={self.hold}; expected a number > 0")
+        if not self.r1 >= 0:
+            raise InputError(f"got r1={self.r1}; expected a number >= 0")
+        if self.start not in ("original", "latent_transport"):
+            raise InputError(f"got start={self.start!r}; expected 'original' or 'latent_transport'")
+        require_batch(self.bank_size, self.batch_size, "latents (bank_size)")
+
+    def check(self, problem: Problem) -> None:
+        """Raise InputError for a problem that this or the earlier stage cannot take."""
+        super().check(problem)
+        first = self.earlier(problem)
+        if first is not None:
+            first.check(problem)
+
+    def uncompilable(self) -> str:
+        """Return the name of the gradient penalty's derivative, if there is a penalty."""
+        return "the second derivative of a gradient penalty (r1 > 0)" if self.r1 > 0 else ""
+
+    def earlier(self, problem: Problem) -> LatentTransport | None:
+        """Return the latent transport whose result the generator starts at, if it does."""
+        if self.start == "original":
+            return None
+        return LatentTransport(steps=self.start_steps, bank_size=max(self.bank_size, 256))
+
+    def prepare(self, problem: Problem, generator: torch.Generator) -> Tensors:
+        """Return the moved latents, the kept ones with their outputs, samples of the residual, and s^2."""
+        law = draw_law(problem, self.bank_size, generator)
+        kept = law.keep(generator)
+        if not (~kept).any():
+            raise InputError(
+                f"the target keeps all of {len(kept)} latents; expected a request that moves some: raise the "
+                "strength, or name a class that the model draws"
+            )
+        bank = law.bank
+        return {
+            "moved": bank.z[~kept],
+            "kept": bank.z[kept],
+            "origin": bank.x[kept],
+            "residual": draw_weighted(bank.x, law.residual, self.bank_size, generator),
+            "scale": (2 * bank.x.flatten(1).var(0).sum()).reshape(1),
+        }
+
+    def facts(self, prepared: Tensors) -> dict[str, float | None]:
+        """Return the share of latents that move."""
+        moved, kept = len(prepared["moved"]), len(prepared["kept"])
+        return {"moved_share": moved / (moved + kept)}
+
+    def init(self, problem: Problem, prepared: Tensors, seed: int) -> Parts:
+        """Return the critic, and the generator, which starts at ``start``."""
+        model = start_of(problem)
+        critic = trainable_copy(make_critic(model.sample_shape, seed, self.width))
+        generator = trainable_copy(model)
+        loss = HeldLoss(generator, critic, self.hold, float(prepared["scale"]))
+        rate = self.learning_rate or find_rate(generator)
+        return {
+            "critic": Part(CriticLoss(critic), critic, self.critic_rate, betas=(0.0, 0.99)),
+            "generator": Part(loss, generator, rate, betas=(0.0, 0.99), decay=self.average),
+        }
+
+    def draw(self, prepared: Tensors, generator: torch.Generator) -> Tensors:
+        """Draw moved latents, samples of the residual, and kept latents with their original outputs."""
+        moved, kept, residual = (
+            draw_rows(len(prepared[name]), self.batch_size, generator)
+            for name in ("moved", "kept", "residual")
+        )
+        return {
+            "moved": prepared["moved"][moved],
+            "kept": prepared["kept"][kept],
+            "origin": prepared["origin"][kept],
+            "residual": prepared["residual"][residual],
+        }
+
+    def step(self, parts: Parts, batch: Tensors, descend: Descend, progress: float) -> Tensors:
+        """Take one step on the generator, then one on the critic at the same outputs."""
+        held = batch["moved"], batch["kept"], batch["origin"]
+        generator, moved = descend.with_outputs("generator", *held)
+        critic = descend("critic", moved, batch["residual"], self.r1)
+        return {"generator": generator, "critic": critic}
+
+    def result(self, problem: Problem, parts: Parts) -> nn.Module:
+        """Return the averaged generator."""
+        return parts["generator"].average
+
+
+def draw_law(problem: Problem, bank_size: int, generator: torch.Generator) -> LatentLaw:
+    """Return the law of latents with a bank in which at least an eighth of ``bank_size`` latents move.
+
+    The bank has at most ``MAX_GROWTH`` times ``bank_size`` latents, however few of them move.
+    """
+    target = target_of(problem)
+    pilot = target.density_ratio(target.bank(min(PILOT, bank_size), generator).energy)
+    moving = float((1 - pilot).clamp(min=0).mean())
+    growth = min(max(1.0, 1 / max(MAX_GROWTH * moving, 1e-6)), MAX_GROWTH)
+    return LatentLaw.draw(target, int(growth * bank_size), generator)
+
+
+def find_rate(net: nn.Module, share: float = 0.01) -> float:
+    """Return the learning rate of Adam that changes a typical weight by ``share`` of its size in a step.
+
+    The size is the median, over the weight matrices and kernels that are trained, of the root mean square of
+    their entries: about 0.02-0.05, hence a rate of 2e-4 to 5e-4.
+    """
+    sizes = [
+        weight.detach().square().mean().sqrt()
+        for weight in net.parameters()
+        if weight.ndim > 1 and weight.requires_grad
+    ]
+    found = share * float(torch.stack(sizes).median()) if sizes else 0.0
+    return found if found > 0 else 1e-3
