@@ -55,7 +55,7 @@ class ERFM(VelocityTraining):
 
     steps: int = 1200
     batch_size: int = 256
-    learning_rate: float = 1e-2
+    learning_rate: float | None = None
     place: Literal["chain", "prior"] = "chain"
     weighting: Literal["importance", "resample"] = "importance"
     coupling: Literal["independent", "exact_ot"] = "independent"

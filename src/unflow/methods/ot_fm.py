@@ -35,7 +35,7 @@ class OTFM(VelocityTraining):
 
     steps: int = 1200
     batch_size: int = 256
-    learning_rate: float = 1e-2
+    learning_rate: float | None = None
     coupling: str = "exact_ot"
     block_size: int = 128
     bank_size: int = 16384
