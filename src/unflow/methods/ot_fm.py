@@ -29,7 +29,8 @@ class OTFM(VelocityTraining):
         block_size: rows of one plan.
         bank_size: samples of the original model, and draws of the retain data.
         integration_steps: of the appended flow.
-        width, depth: of the appended MLP; None: the original's width, half its depth.
+        width, depth: of the appended MLP; None: at most a quarter of the original's parameters
+            (``appended.new_appended_net``).
         average: decay of the weight average that becomes the model.
     """
 

@@ -137,9 +137,12 @@ class _Loop:
         Each rate takes the same first batches, at a constant rate; the mean loss over the second half of
         these steps decides. It is the mean over all devices, which therefore decide alike.
         """
-        steps = count_trial_steps(self.loop.steps)
-        self.watch.rate = pick_rate([self._try_rate(rate, steps) for rate in RATES]) if steps else UNTRIED
-        self.start_again()
+        steps, rate = count_trial_steps(self.loop.steps), UNTRIED
+        if steps:
+            start, *losses = [self._try_rate(each, steps) for each in (0.0, *RATES)]
+            rate = pick_rate(start, losses)
+            self.start_again()
+        self.watch.rate = rate
 
     def _try_rate(self, rate: float, steps: int) -> float:
         self.start_again()

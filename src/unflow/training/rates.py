@@ -8,8 +8,10 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-RATES = tuple(3e-2 / 10 ** (k / 2) for k in range(6))
-"""The rates that a range test compares, largest first: two in a decade, 3e-2 to 1e-4."""
+RATES = (3e-2, 1e-2, 3e-3, 1e-3, 3e-4)
+"""The rates that a range test compares."""
+PROGRESS = 0.5
+"""Share of the best rate's progress in the range test that the chosen rate must make."""
 UNTRIED = 1e-3
 """The rate of a training that is too short for a range test."""
 TRIED = 0.05
@@ -21,17 +23,26 @@ LOWER, MAX_RESTARTS = 3.0, 4
 
 
 def count_trial_steps(steps: int) -> int:
-    """Return the steps of the range test for each of ``RATES``; 0 if a training is too short for a test."""
-    return int(TRIED * steps) // len(RATES)
+    """Return the steps of a range test for each rate, and for rate 0; 0 if a training is too short for it."""
+    return int(TRIED * steps) // (len(RATES) + 1)
 
 
-def pick_rate(scores: Sequence[float]) -> float:
-    """Return the rate of ``RATES`` with the lowest score, a loss; NaN counts as infinite.
+def pick_rate(start: float, losses: Sequence[float]) -> float:
+    """Return the highest rate whose trial loss falls at least half as much as that of the best rate.
 
-    If no score is finite, it is the lowest rate.
+    A few steps favour low rates, a long training with a falling schedule the highest stable one.
+
+    Args:
+        start: the loss on the batches of the trial without training (rate 0).
+        losses: of the trial with each of ``RATES``; NaN or infinite for one that diverges.
+
+    Returns:
+        the rate; the lowest one if the loss falls with none.
     """
-    finite = [score if math.isfinite(score) else math.inf for score in scores]
-    return RATES[finite.index(min(finite))] if min(finite) < math.inf else RATES[-1]
+    falls = [start - loss if math.isfinite(loss) else -math.inf for loss in losses]
+    if max(falls) <= 0:
+        return RATES[-1]
+    return next(rate for rate, fall in zip(RATES, falls, strict=True) if fall >= PROGRESS * max(falls))
 
 
 @dataclass
