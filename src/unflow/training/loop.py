@@ -38,7 +38,16 @@ from unflow.training.method import (
     select_prefix,
     settings,
 )
-from unflow.training.rates import MAX_RESTARTS, RATES, RISE, UNTRIED, Watch, count_trial_steps, pick_rate
+from unflow.training.rates import (
+    MAX_RESTARTS,
+    MIN_START,
+    RATES,
+    RISE,
+    UNTRIED,
+    Watch,
+    count_trial_steps,
+    pick_rate,
+)
 from unflow.training.trained_weights import adapt, is_partial, merge, require_own_weights, train_only
 
 if TYPE_CHECKING:
@@ -137,18 +146,20 @@ class _Loop:
         Each rate takes the same first batches, at a constant rate; the mean loss over the second half of
         these steps decides. It is the mean over all devices, which therefore decide alike.
         """
-        steps, rate = count_trial_steps(self.loop.steps), UNTRIED
-        if steps:
-            start, *losses = [self._try_rate(each, steps) for each in (0.0, *RATES)]
-            rate = pick_rate(start, losses)
-            self.start_again()
-        self.watch.rate = rate
+        steps = count_trial_steps(self.loop.steps)
+        still = self._try_rate(0.0, max(MIN_START, steps))
+        tried = [self._try_rate(rate, steps) for rate in RATES] if steps else []
+        self.start_again()
+        self.watch.start = sum(still) / len(still)
+        late = slice(steps // 2, steps)
+        start, *losses = [sum(each[late]) for each in (still, *tried)]
+        self.watch.rate = pick_rate(start, losses) if steps else UNTRIED
 
-    def _try_rate(self, rate: float, steps: int) -> float:
+    def _try_rate(self, rate: float, steps: int) -> list[float]:
+        """Return the losses of the first steps at a constant rate, each before its step."""
         self.start_again()
         self.watch.rate = rate
-        losses = [float(self.falling_loss(self.advance(1.0))) for _ in range(steps)]
-        return sum(losses[steps // 2 :]) / (steps - steps // 2)
+        return [float(self.falling_loss(self.advance(1.0))) for _ in range(steps)]
 
     def falling_loss(self, losses: Tensors) -> Tensor:
         """Return the mean over all devices of the loss that a sound training lowers."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 from torch import Tensor
 
@@ -16,8 +17,10 @@ UNTRIED = 1e-3
 """The rate of a training that is too short for a range test."""
 TRIED = 0.05
 """Largest share of the training's steps that the range test takes, over all rates."""
-RISE = 1.5
-"""A training has diverged when a window's mean loss is more than this times that of the first window."""
+RISE = 2.0
+"""A training has diverged when a window's mean loss is more than this times the loss before training."""
+MIN_START = 5
+"""Fewest batches on which the loss before training is measured."""
 LOWER, MAX_RESTARTS = 3.0, 4
 """A diverged run starts again at the rate divided by LOWER, at most MAX_RESTARTS times."""
 
@@ -54,7 +57,9 @@ class Watch:
         rate: peak learning rate of the parts that name none; None before it is chosen.
         restarts: number of restarts so far.
         said: whether the user has read that the loss rises.
-        first: mean loss of the first window; None before its end.
+        start: the loss before training, as measured with rate 0. None where a rate is given: the first loss,
+            or the mean of the first ``MIN_START`` ones if that is lower, takes its place.
+        first: those losses so far.
         total: sum of the losses of the present window.
         count: steps of the present window so far.
     """
@@ -63,7 +68,8 @@ class Watch:
     rate: float | None = None
     restarts: int = 0
     said: bool = False
-    first: float | None = None
+    start: float | None = None
+    first: list[float] = field(default_factory=list)
     total: float | Tensor = 0.0
     count: int = 0
 
@@ -72,20 +78,26 @@ class Watch:
 
         Only the end of a window waits for the device.
         """
+        if self.start is None:
+            self._add_first(float(loss))
         self.total, self.count = self.total + loss, self.count + 1
         if self.count < self.window:
             return False
         mean, self.total, self.count = float(self.total) / self.count, 0.0, 0
-        if self.first is None:
-            self.first = mean
-        return not mean <= RISE * max(self.first, 0.0)
+        most = math.inf if self.start is None else RISE * max(self.start, 0.0)
+        return not math.isfinite(mean) or mean > most
+
+    def _add_first(self, loss: float) -> None:
+        self.first = [*self.first, loss]
+        if len(self.first) == MIN_START:
+            self.start = min(self.first[0], sum(self.first) / MIN_START)
 
     def restart(self) -> None:
         """Lower the rate, and forget the losses."""
         assert self.rate is not None
         self.rate, self.restarts = self.rate / LOWER, self.restarts + 1
-        self.first, self.total, self.count = None, 0.0, 0
+        self.total, self.count = 0.0, 0
 
-    def state(self) -> dict[str, float | bool | None]:
+    def state(self) -> dict[str, Any]:
         """Return the fields as plain data."""
         return vars(self) | {"total": float(self.total)}
