@@ -211,8 +211,9 @@ class Trained(Method):
         steps: optimizer steps, >= 1.
         batch_size: samples per step, summed over all devices, >= 1.
         learning_rate: peak learning rate, > 0; it rises over the first 5 % of the steps and then falls as
-            a cosine to 0. None: a range test chooses it for this network (``training.rates``), and a run
-            whose loss rises well above its start begins again at a third of the rate.
+            a cosine to 0. None (methods whose default is None, flow matching, distillation): a range test
+            of 5 % of the steps chooses it for this network, and a run whose loss rises to twice its start
+            begins again at a third of the rate.
     """
 
     steps: int = 1000

@@ -54,7 +54,7 @@ class FlowMatching(VelocityTraining):
     """
 
     steps: int = 5000
-    learning_rate: float = 2e-3
+    learning_rate: float | None = 2e-3
     path: str = "linear"
     coupling: str = "independent"
     average: float = 0.999
