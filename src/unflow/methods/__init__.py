@@ -16,6 +16,7 @@ from unflow.methods.erfm import ERFM
 from unflow.methods.latent_flow import LatentFlow
 from unflow.methods.latent_transport import LatentTransport
 from unflow.methods.ot_fm import OTFM
+from unflow.methods.residual_matching import ResidualMatching
 from unflow.methods.uot import UOT
 from unflow.training.low_rank import LowRank
 from unflow.training.method import KNOWN, Method, Problem, Trained, Training, Untrained, as_method, settings
@@ -43,6 +44,7 @@ __all__ = [
     "Problem",
     "Reject",
     "Relabel",
+    "ResidualMatching",
     "Retrain",
     "Saliency",
     "SelectiveAmnesia",
@@ -66,6 +68,7 @@ UNLEARNERS: dict[str, Method] = {
     "latent_transport": LatentTransport(),
     "latent_transport_chain": LatentFlow(),
     "latent_transport_uot": UOT(start="latent_transport", pool="tilted", share=0.3, tau=10.0, steps=300),
+    "residual_matching": ResidualMatching(),
     "gradient_ascent": GradientAscent(),
     "neg_grad_plus": NegGradPlus(),
     "fine_tune": FineTune(),

@@ -30,6 +30,7 @@ from unflow.training.method import (
     target_of,
     trainable_copy,
 )
+from unflow.training.rates import scale_rate
 
 PENALISED = 4
 """One in this many rows of the residual enters the gradient penalty, whose second derivative is the dearest
@@ -97,7 +98,7 @@ class ResidualMatching(Training):
     critic does not. Adversarial loss: arXiv 1406.2661; gradient penalty: arXiv 1801.04406.
 
     Attributes:
-        learning_rate: of G; None: ``find_rate`` of the weights of G.
+        learning_rate: of G; None: ``scale_rate`` of G, a hundredth of its weights.
         start: the model that G starts at: "latent_transport", the result of a short ``LatentTransport``, or
             the "original".
         start_steps: of that ``LatentTransport``.
@@ -111,7 +112,7 @@ class ResidualMatching(Training):
 
     steps: int = 600
     batch_size: int = 64
-    learning_rate: float | None = None  # type: ignore[assignment]
+    learning_rate: float | None = None
     start: Literal["latent_transport", "original"] = "latent_transport"
     start_steps: int = 300
     hold: float = 5.0
@@ -126,6 +127,7 @@ class ResidualMatching(Training):
     needs: ClassVar[frozenset[str]] = frozenset({"target"})
     families: ClassVar[frozenset[str]] = frozenset({"flow_map", "generator"})
     keeps_prepared: ClassVar[bool] = True
+    scales_rate: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -183,7 +185,7 @@ class ResidualMatching(Training):
         critic = trainable_copy(make_critic(model.sample_shape, seed, self.width))
         generator = trainable_copy(model)
         loss = HeldLoss(generator, critic, self.hold, float(prepared["scale"]))
-        rate = self.learning_rate or find_rate(generator)
+        rate = self.learning_rate or scale_rate(generator, 0.01)
         return {
             "critic": Part(CriticLoss(critic), critic, self.critic_rate, betas=(0.0, 0.99)),
             "generator": Part(loss, generator, rate, betas=(0.0, 0.99), decay=self.average),
@@ -224,18 +226,3 @@ def draw_law(problem: Problem, bank_size: int, generator: torch.Generator) -> La
     moving = float((1 - pilot).clamp(min=0).mean())
     growth = min(max(1.0, 1 / max(MAX_GROWTH * moving, 1e-6)), MAX_GROWTH)
     return LatentLaw.draw(target, int(growth * bank_size), generator)
-
-
-def find_rate(net: nn.Module, share: float = 0.01) -> float:
-    """Return the learning rate of Adam that changes a typical weight by ``share`` of its size in a step.
-
-    The size is the median, over the weight matrices and kernels that are trained, of the root mean square of
-    their entries: about 0.02-0.05, hence a rate of 2e-4 to 5e-4.
-    """
-    sizes = [
-        weight.detach().square().mean().sqrt()
-        for weight in net.parameters()
-        if weight.ndim > 1 and weight.requires_grad
-    ]
-    found = share * float(torch.stack(sizes).median()) if sizes else 0.0
-    return found if found > 0 else 1e-3

@@ -231,7 +231,7 @@ class Trained(Method):
             if getattr(self, name) < 1:
                 raise InputError(f"got {name}={getattr(self, name)}; expected 1 or more")
         rate = self.learning_rate
-        if rate is None and isinstance(self, Training) and not self.falling_loss:
+        if rate is None and isinstance(self, Training) and not (self.falling_loss or self.scales_rate):
             raise InputError(
                 f"got learning_rate=None for {type(self).__name__}, whose losses do not rank rates; expected "
                 "a number > 0"
@@ -253,6 +253,8 @@ class Training(Trained):
     falling_loss: ClassVar[str] = ""
     """The loss that a sound training lowers: a range test compares rates by it, and a rise means divergence.
     "" for a training without such a loss, like that of two adversaries; it needs a learning rate."""
+    scales_rate: ClassVar[bool] = False
+    """Whether the method takes a missing learning rate from the size of the weights (``scale_rate``)."""
     derivatives: ClassVar[frozenset[str]] = frozenset({"weights"})
     """Derivatives of a network of the model's architecture by "weights", "latents" or "times"."""
 

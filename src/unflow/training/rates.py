@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 RATES = (3e-2, 1e-2, 3e-3, 1e-3, 3e-4)
 """The rates that a range test compares."""
@@ -101,3 +102,18 @@ class Watch:
     def state(self) -> dict[str, Any]:
         """Return the fields as plain data."""
         return vars(self) | {"total": float(self.total)}
+
+
+def scale_rate(net: nn.Module, share: float) -> float:
+    """Return the learning rate of Adam that changes a typical weight by ``share`` of its size in a step.
+
+    The size is the median, over the weight matrices and kernels that are trained, of the root mean square of
+    their entries: 0.02 to 0.05 in common networks.
+    """
+    sizes = [
+        weight.detach().square().mean().sqrt()
+        for weight in net.parameters()
+        if weight.ndim > 1 and weight.requires_grad
+    ]
+    found = share * float(torch.stack(sizes).median()) if sizes else 0.0
+    return found if found > 0 else UNTRIED

@@ -1,0 +1,160 @@
+"""Residual matching: the stationary point of its losses, critics by shape, rates by weights, its law."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from unflow.energies import CallableEnergy
+from unflow.ground.errors import InputError
+from unflow.ground.streams import stream
+from unflow.methods import ResidualMatching
+from unflow.methods.critics import ConvCritic, make_critic
+from unflow.methods.residual_matching import CriticLoss, HeldLoss, draw_law
+from unflow.models import FlowMap
+from unflow.nets import MLP
+from unflow.target import Target
+from unflow.training.checks import check_method
+from unflow.training.loop import fit
+from unflow.training.method import Problem
+from unflow.training.rates import scale_rate
+
+SMALL: dict[str, Any] = {"steps": 12, "batch_size": 16, "bank_size": 256, "start_steps": 6, "width": 1}
+
+
+def right(x: Tensor) -> Tensor:
+    return nn.functional.softplus(6 * x[:, 0])
+
+
+def far_right(x: Tensor) -> Tensor:
+    return nn.functional.softplus(6 * (x[:, 0] - 2))
+
+
+def problem(energy: Any = right, strength: float = 1.0) -> Problem:
+    """x = z + a little, on the plane."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        net = MLP((2,), 64, 2, num_times=2)
+        nn.init.normal_(net.last.weight, std=0.02)
+    model = FlowMap(net, (2,)).eval().requires_grad_(False)
+    return Problem(model=model, target=Target(model, CallableEnergy(energy, 0.0, False), strength))
+
+
+@pytest.mark.parametrize("start", ["latent_transport", "original"])
+def test_it_obeys_the_laws_of_methods(start: Any, tmp_path: Path) -> None:
+    """Among them: stopped in every stage and resumed, it ends in the same bits."""
+    check_method(ResidualMatching(**SMALL, start=start), problem(), tmp_path)
+
+
+# The stationary point
+
+
+def test_a_critic_of_equal_laws_that_says_nothing_has_no_gradient() -> None:
+    critic = make_critic((2,), seed=0)
+    assert not critic(torch.randn(8, 2)).any()  # its last layer starts at 0
+    x = torch.randn(64, 2, generator=torch.Generator().manual_seed(0))
+    loss = CriticLoss(critic)(x, x.flip(0), 0.0)
+    assert loss.item() == pytest.approx(2 * math.log(2))
+    loss.backward()
+    assert all(weight.grad is None or weight.grad.abs().max() < 1e-7 for weight in critic.parameters())
+
+
+def test_a_generator_before_that_critic_has_no_gradient() -> None:
+    model = FlowMap(MLP((2,), 8, 1, num_times=2), (2,))
+    z = torch.randn(64, 2, generator=torch.Generator().manual_seed(0))
+    loss, moved = HeldLoss(model, make_critic((2,), seed=0), hold=5.0, scale=1.0)(z, z, z)
+    assert torch.equal(moved, z)
+    loss.backward()
+    assert all(weight.grad is None or not weight.grad.any() for weight in model.parameters())
+
+
+@pytest.mark.parametrize("r1", [0.5, 2.0])
+def test_the_penalty_is_half_the_squared_slope(r1: float) -> None:
+    critic = nn.Linear(3, 1, bias=False)
+    x = torch.zeros(8, 3)
+    value = CriticLoss(critic)(x, x, r1)
+    assert value.item() == pytest.approx(2 * math.log(2) + r1 / 2 * critic.weight.square().sum().item())
+
+
+# Sizes
+
+
+@pytest.mark.parametrize("shape", [(1, 8, 8), (3, 32, 32), (1, 28, 28), (4, 9, 30), (1, 64, 8)])
+def test_images_have_a_convolutional_critic(shape: tuple[int, ...]) -> None:
+    critic = make_critic(shape, seed=0)
+    assert isinstance(critic, ConvCritic)
+    assert critic(torch.randn(2, *shape)).shape == (2, 1)
+
+
+@pytest.mark.parametrize("shape", [(2,), (16,), (4, 4, 4), (784,)])
+def test_points_and_small_latents_have_an_mlp(shape: tuple[int, ...]) -> None:
+    critic = make_critic(shape, seed=0)
+    assert isinstance(critic, MLP)
+    assert critic(torch.randn(2, *shape)).shape == (2, 1)
+
+
+def test_critics_of_one_seed_are_equal() -> None:
+    one, other = (make_critic((1, 8, 8), seed=3).state_dict() for _ in range(2))
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+@pytest.mark.parametrize("size", [0.5, 2.0])
+def test_the_rate_is_proportional_to_the_weights(size: float) -> None:
+    net = nn.Sequential(nn.Linear(4, 4), nn.Conv2d(2, 2, 3), nn.BatchNorm1d(7))
+    for weight in net.parameters():
+        nn.init.constant_(weight, size)
+    assert scale_rate(net, 0.01) == pytest.approx(0.01 * size)
+
+
+def test_a_request_that_moves_few_latents_has_a_larger_bank() -> None:
+    rare = draw_law(problem(far_right), 1024, stream(0, 0)).bank.z
+    common = draw_law(problem(right), 1024, stream(0, 0)).bank.z
+    assert (len(common), len(rare) > 3 * 1024) == (1024, True)
+
+
+# The law
+
+
+@pytest.mark.slow
+def test_the_half_plane_is_left_and_the_other_kept() -> None:
+    request = problem()
+    model = fit(ResidualMatching(bank_size=8192), request, seed=1).model
+    assert isinstance(model, FlowMap)
+    target = request.target
+    assert target is not None
+    z = model.prior(20000, stream(5, 0))
+    moved, exact = model.push_batches(z), target.sample(20000, stream(6, 0)).x
+    kept = z[:, 0] < -0.5
+    assert (moved - target.model.push_batches(z))[kept].norm(dim=1).mean() < 0.1
+    for axis in (0, 1):
+        edges = torch.linspace(-3.5, 3.5, 15)
+        shares = [torch.histogram(x[:, axis], edges)[0] / len(x) for x in (moved, exact)]
+        assert (shares[0] - shares[1]).abs().sum() / 2 < 0.08
+
+
+# Bad input
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"hold": 0.0}, "hold=0.0"),
+        ({"r1": -1.0}, "r1=-1.0"),
+        ({"start": "here"}, "start='here'"),
+        ({"batch_size": 512}, "batch_size=512"),
+        ({"learning_rate": 0.0}, "learning_rate=0.0"),
+    ],
+)
+def test_a_wrong_setting_is_one_sentence(settings: dict[str, Any], words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        ResidualMatching(**SMALL | settings)
+
+
+def test_a_target_that_keeps_everything_is_refused() -> None:
+    with pytest.raises(InputError, match="keeps all of 256 latents"):
+        fit(ResidualMatching(**SMALL), problem(strength=0.0))
