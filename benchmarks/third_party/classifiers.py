@@ -64,7 +64,9 @@ class Autoencoder(nn.Module):
 def jitter(x: Tensor) -> Tensor:
     """Return flat images shifted by up to 2 pixels, with noise."""
     dy, dx = torch.randint(-2, 3, (2,)).tolist()
-    return (x.unflatten(1, (28, 28)).roll((dy, dx), (1, 2)).flatten(1) + 0.1 * torch.randn_like(x)).clamp(0, 1)
+    return (x.unflatten(1, (28, 28)).roll((dy, dx), (1, 2)).flatten(1) + 0.1 * torch.randn_like(x)).clamp(
+        0, 1
+    )
 
 
 def fit_classifier(net: nn.Module, x: Tensor, labels: Tensor, epochs: int, lr: float) -> None:

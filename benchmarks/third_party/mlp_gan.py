@@ -19,11 +19,7 @@ class Generator(nn.Module):
         super().__init__()
 
         def block(in_feat: int, out_feat: int) -> list[nn.Module]:
-            return [
-                nn.Linear(in_feat, out_feat),
-                nn.BatchNorm1d(out_feat),
-                nn.LeakyReLU(0.2, inplace=True),
-            ]
+            return [nn.Linear(in_feat, out_feat), nn.BatchNorm1d(out_feat), nn.LeakyReLU(0.2, inplace=True)]
 
         self.model = nn.Sequential(
             *block(latent_dim, 256), *block(256, 512), nn.Linear(512, img_size), nn.Tanh()

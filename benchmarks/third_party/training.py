@@ -18,7 +18,18 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from third_party import classifiers, data, dcgan, mlp_gan, vae
+from third_party import (
+    cgan,
+    classifiers,
+    data,
+    dcgan,
+    label_flow,
+    latent_flow,
+    mean_flow,
+    mlp_gan,
+    unet_flow,
+    vae,
+)
 
 
 @dataclass(frozen=True)
@@ -26,33 +37,46 @@ class Recipe:
     """How one network is trained, and how it is named afterwards.
 
     Attributes:
-        train: images [n, 28, 28] in [0, 1] and labels [n] -> the network.
+        train: images [n, 28, 28] in [0, 1] and labels [n] -> the network, or several by the suffixes of
+            their files.
         line: specification string; CACHE is replaced by the folder of the weights.
         half: of the training images.
         kind: "one_step", "flow" or "reader" (guide, judge, autoencoder).
         dataset: the folder of images, under the name that ``--data`` and ``--fashion`` have.
     """
 
-    train: Callable[[Tensor, Tensor], nn.Module]
+    train: Callable[[Tensor, Tensor], nn.Module | dict[str, nn.Module]]
     line: str
     half: int = 0
     kind: str = "one_step"
     dataset: str = "data"
 
 
+def list_readers(prefix: str, dataset: str) -> dict[str, Recipe]:
+    """Return the recipes of the guide, the judge and the autoencoder of one dataset."""
+    guide, judge = (f"classifier:third_party.classifiers:{name}@CACHE/" for name in ("Guide", "Judge"))
+    return {
+        f"{prefix}guide": Recipe(
+            classifiers.train_guide,
+            f"{guide}{prefix}guide.safetensors,range=0:1,shape=1x28x28",
+            kind="reader",
+            dataset=dataset,
+        ),
+        f"{prefix}judge": Recipe(
+            classifiers.train_judge,
+            f"{judge}{prefix}judge.safetensors,range=0:1,shape=784",
+            half=1,
+            kind="reader",
+            dataset=dataset,
+        ),
+        f"{prefix}autoencoder": Recipe(
+            classifiers.train_autoencoder, "", half=1, kind="reader", dataset=dataset
+        ),
+    }
+
+
 RECIPES: dict[str, Recipe] = {
-    "guide": Recipe(
-        classifiers.train_guide,
-        "classifier:third_party.classifiers:Guide@CACHE/guide.safetensors,range=0:1,shape=1x28x28",
-        kind="reader",
-    ),
-    "judge": Recipe(
-        classifiers.train_judge,
-        "classifier:third_party.classifiers:Judge@CACHE/judge.safetensors,range=0:1,shape=784",
-        half=1,
-        kind="reader",
-    ),
-    "autoencoder": Recipe(classifiers.train_autoencoder, "", half=1, kind="reader"),
+    **list_readers("", "data"),
     "mlp_gan": Recipe(
         mlp_gan.train,
         "generator:third_party.mlp_gan:Generator@CACHE/mlp_gan.safetensors,prior=normal:64,range=-1:1,"
@@ -66,6 +90,35 @@ RECIPES: dict[str, Recipe] = {
         dcgan.train,
         "generator:third_party.dcgan:Generator@CACHE/dcgan.safetensors,prior=normal:100x1x1,range=-1:1,"
         "shape=1x28x28",
+    ),
+    "label_flow": Recipe(
+        label_flow.train,
+        "flow:third_party.label_flow:VelocityMLP@CACHE/label_flow.safetensors,shape=1x28x28,call=t/x/label,"
+        "label=random:10,null_label=10",
+        kind="flow",
+    ),
+    "unet_flow": Recipe(
+        unet_flow.train,
+        "flow:third_party.unet_flow:UNet@CACHE/unet_flow.safetensors,shape=1x28x28,call=x/t,noise_at=1",
+        kind="flow",
+    ),
+    "cgan": Recipe(
+        cgan.train,
+        "generator:third_party.cgan:Unconditional@CACHE/cgan.safetensors,prior=normal:74,range=0:1,"
+        "shape=1x28x28",
+    ),
+    "mean_flow": Recipe(
+        mean_flow.train,
+        "flow_map:third_party.mean_flow:MeanFlowMLP@CACHE/mean_flow.safetensors,shape=1x28x28,"
+        "call=x/end/start,noise_at=1",
+    ),
+    **list_readers("fashion_", "fashion"),
+    "latent_flow": Recipe(
+        latent_flow.train,
+        "flow:third_party.latent_flow:LatentVelocity@CACHE/latent_flow.safetensors,shape=24,call=x/t,"
+        "time_scale=1000,decoder=CACHE/latent_flow_decoder",
+        kind="flow",
+        dataset="fashion",
     ),
 }
 """Name -> recipe."""
@@ -81,16 +134,21 @@ def train_once(name: str, folders: dict[str, str], cache: Path, seed: int = 0) -
     if not record.exists():
         folder = folders.get(recipe.dataset)
         if not folder:
-            raise ValueError(f"got no folder of images for {name}; expected one: write --{recipe.dataset} DIR")
+            raise ValueError(
+                f"got no folder of images for {name}; expected one: write --{recipe.dataset} DIR"
+            )
         cache.mkdir(parents=True, exist_ok=True)
         images, labels = data.load_half(folder, recipe.half)
         torch.manual_seed(seed)
         wall, cpu = time.perf_counter(), time.process_time()
-        net = recipe.train(images, labels).eval()
+        found = recipe.train(images, labels)
         spent = {"train_seconds": time.perf_counter() - wall, "train_cpu_seconds": time.process_time() - cpu}
-        save_file({k: v.contiguous() for k, v in net.state_dict().items()}, cache / f"{name}.safetensors")
+        nets = found if isinstance(found, dict) else {"": found}
+        for suffix, net in nets.items():
+            state = {key: value.contiguous() for key, value in net.state_dict().items()}
+            save_file(state, cache / f"{name}{suffix}.safetensors")
         line = recipe.line.replace("CACHE", str(cache.resolve()))
-        parameters = sum(p.numel() for p in net.parameters())
+        parameters = sum(p.numel() for net in nets.values() for p in net.parameters())
         record.write_text(json.dumps({"line": line, **spent, "parameters": parameters}, indent=1))
     return json.loads(record.read_text())
 
