@@ -1,4 +1,4 @@
-"""A small U-Net rectified flow whose time runs the other way: images at t=0, noise at t=1, v = noise - image."""
+"""A small U-Net rectified flow whose time runs backwards: images at t=0, noise at t=1, v = noise - image."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A variational autoencoder (arXiv 1312.6114): its decoder maps 20 normal latents to flat images in [0, 1]."""
+"""A variational autoencoder (arXiv 1312.6114): a decoder of 20 normal latents to flat images in [0, 1]."""
 
 from __future__ import annotations
 
