@@ -53,7 +53,7 @@ ATTRIBUTES: dict[str, tuple[Callable[[np.ndarray], np.ndarray], str]] = {
 }
 """Dataset -> the score function of its attribute, and the name of the attribute."""
 MARGIN, SETS, SHOWN, RAREST = 4.0, 4, 16, 0.02
-"""Margin of the commands; sets of exact target samples; samples of a picture; smallest share of a rare class."""
+"""Margin of the commands; sets of exact target samples; samples of a picture; least share of a rare class."""
 
 
 @dataclass(frozen=True)
@@ -277,9 +277,10 @@ def run_and_write(
     else:
         rows = pick_shown(reference)
         save_file({"x": x[rows].contiguous()}, file.with_suffix(".safetensors"))
+        misses = ", ".join(found["fails"]) or "nothing"
         say(
             f"  left {100 * found['left']['share']:.2f} %, FD {found['distance']['judge']:.2f}, sharpness "
-            f"{found['sharpness']:.3f}, {found['cpu_seconds']:.0f} s; misses {', '.join(found['fails']) or '-'}"
+            f"{found['sharpness']:.3f}, {found['cpu_seconds']:.0f} s; misses {misses}"
         )
     file.write_text(json.dumps(about | found, indent=1, default=str))
 

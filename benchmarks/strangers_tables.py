@@ -46,8 +46,8 @@ def table_of(reference: dict[str, Any], cells: list[dict[str, Any]]) -> str:
     lines = [
         f"## {reference['stranger']}: forget {reference['words']} ({reference['request']})\n",
         HEAD,
-        f"| original | {percent(reference['original'])} | {before['judge']:.2f} | {before['autoencoder']:.3f} "
-        f"| {reference['original_detail'] / reference['detail']:.3f} | | "
+        f"| original | {percent(reference['original'])} | {before['judge']:.2f} | "
+        f"{before['autoencoder']:.3f} | {reference['original_detail'] / reference['detail']:.3f} | | "
         f"{reference['train_cpu_seconds']:.0f} | 1 | |",
         f"| exact target (floor) | {percent(reference['target'])} | {floors['judge'][0]:.2f} ± "
         f"{floors['judge'][1]:.2f} | {floors['autoencoder'][0]:.3f} ± {floors['autoencoder'][1]:.3f} | 1 | "
@@ -73,8 +73,8 @@ def row_of(name: str, cells: list[dict[str, Any]]) -> str:
         f"| `{name}`{refused} | {first} | {spread([c['distance']['judge'] for c in done], 2)} | "
         f"{spread([c['distance']['autoencoder'] for c in done], 3)} | "
         f"{spread([c['sharpness'] for c in done], 3)} | {spread([100 * k for k in kept], 1)} | "
-        f"{spread([c['cpu_seconds'] for c in done], 0)} | {spread([c['share_of_training'] for c in done], 2)} "
-        f"| {', '.join(misses)} |"
+        f"{spread([c['cpu_seconds'] for c in done], 0)} | "
+        f"{spread([c['share_of_training'] for c in done], 2)} | {', '.join(misses)} |"
     )
 
 

@@ -1,4 +1,4 @@
-"""A flow of the latents of an autoencoder of Fashion-MNIST: 24 numbers, noise at t=0, times from 0 to 1000."""
+"""A flow of an autoencoder's latents on Fashion-MNIST: 24 numbers, noise at t=0, times from 0 to 1000."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ class Codec(nn.Module):
 
     shape = (1, 28, 28)
     latent_shape = (24,)
+    mean: Tensor
+    std: Tensor
 
     def __init__(self) -> None:
         super().__init__()
@@ -70,8 +72,8 @@ def train_codec(images: Tensor, epochs: int = 6) -> Codec:
             optimizer.step()
     with torch.no_grad():
         codes = torch.cat([codec.encode(part) for part in x.split(1000)])
-        codec.get_buffer("mean").copy_(codes.mean(0))
-        codec.get_buffer("std").copy_(codes.std(0))
+        codec.mean.copy_(codes.mean(0))
+        codec.std.copy_(codes.std(0))
     return codec
 
 
