@@ -114,9 +114,9 @@ def test_a_finished_cell_is_not_run_again_and_a_refusal_is_a_row(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for name, train in {
-        "vae": functools.partial(vae.train, epochs=30),
-        "guide": functools.partial(classifiers.train_guide, epochs=5),
-        "judge": functools.partial(classifiers.train_judge, epochs=8),
+        "vae": functools.partial(vae.train, epochs=10),
+        "guide": functools.partial(classifiers.train_guide, epochs=4),
+        "judge": functools.partial(classifiers.train_judge, epochs=5),
         "autoencoder": functools.partial(classifiers.train_autoencoder, epochs=1),
     }.items():
         recipe = training.RECIPES[name]
@@ -128,7 +128,7 @@ def test_a_finished_cell_is_not_run_again_and_a_refusal_is_a_row(
     tuned = tmp_path / "tuned.json"
     tuned.write_text(json.dumps({"vae": {"latent_transport": {"steps": 3, "bank_size": 1024}}}))
     words = ["--data", str(folder), "--cache", str(tmp_path / "cache"), "--out", str(tmp_path / "out")]
-    words += ["--strangers", "vae", "--requests", "common", "--seeds", "1", "--n", "300"]
+    words += ["--strangers", "vae", "--requests", "common", "--seeds", "1", "--n", "200"]
     words += ["--methods", "latent_transport", "erfm_resample_prior", "--tuned", str(tuned)]
     monkeypatch.setattr("sys.argv", ["strangers.py", *words])
     threads = torch.get_num_threads()
