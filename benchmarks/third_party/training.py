@@ -93,8 +93,8 @@ RECIPES: dict[str, Recipe] = {
     ),
     "label_flow": Recipe(
         label_flow.train,
-        "flow:third_party.label_flow:VelocityMLP@CACHE/label_flow.safetensors,shape=1x28x28,call=t/x/label,"
-        "label=random:10,null_label=10",
+        "flow:third_party.label_flow:ImageMLP@CACHE/label_flow.safetensors,shape=1x28x28,call=t/x/label,"
+        "label=random:10,null_label=10,predicts=data",
         kind="flow",
     ),
     "unet_flow": Recipe(
