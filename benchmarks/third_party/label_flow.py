@@ -1,7 +1,7 @@
 """An MLP flow of images with a class label; label 10 is the null label.
 
-Time runs from noise at 0 to images in [-1, 1] at 1. The network predicts the image, x, and trains on the loss of
-the velocity, (x - x_t) / (1 - t). A tenth of the labels is dropped in training.
+Time runs from noise at 0 to images in [-1, 1] at 1. The network predicts the image x and trains on the loss
+of the velocity (x - x_t) / (1 - t). A tenth of the labels is dropped in training.
 """
 
 from __future__ import annotations
