@@ -230,6 +230,7 @@ def run_cell(
     guide = 0.0 if request.name == "attribute" else stranger.record(stranger.guide)["train_cpu_seconds"]
     trained = stranger.record()["train_cpu_seconds"]
     lineage = {key: value for key, value in result.lineage.items() if key not in ("versions", "data")}
+    is_flow = training.RECIPES[stranger.name].kind == "flow"
     found = measure(reference, stranger.judges, x, same) | {
         "wall_seconds": wall,
         "cpu_seconds": cpu,
@@ -237,7 +238,7 @@ def run_cell(
         "original_recoverable": model.original_recoverable,
         "lineage": lineage,
     }
-    return found | {"fails": list_failures(found, reference.facts)}, x
+    return found | {"fails": list_failures(found, reference.facts, is_flow)}, x
 
 
 def run_stranger(name: str, asked: Any) -> None:

@@ -150,13 +150,14 @@ def measure(reference: Reference, judges: Judges, x: Tensor, same_latents: bool)
     }
 
 
-def list_failures(row: dict[str, Any], facts: dict[str, Any]) -> list[str]:
-    """Return the bounds of a default method that a row misses."""
-    floor, limit = facts["floors"]["judge"][0], facts["original_distance"]["judge"]
+def list_failures(row: dict[str, Any], facts: dict[str, Any], is_flow: bool) -> list[str]:
+    """Return the bounds of a default method, of a flow or a one-step model, that a row misses."""
+    floor, before = facts["floors"]["judge"][0], facts["original_distance"]["judge"]
+    most = 2 * floor if is_flow else 4 * floor + 0.01 * before
     failures = []
     if row["left"]["share"] > facts["target"]["share"] + 0.005:
         failures.append("forgotten")
-    if row["distance"]["judge"] > 4 * floor + 0.01 * limit:
+    if row["distance"]["judge"] > most:
         failures.append("distance")
     if not 0.97 <= row["sharpness"] <= 1.03:
         failures.append("sharpness")

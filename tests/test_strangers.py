@@ -104,10 +104,11 @@ def test_each_bound_that_a_row_misses_is_named() -> None:
         "share_of_training": 0.3,
     }
     names = ["forgotten", "distance", "sharpness", "kept", "seconds"]
-    assert list_failures(good, facts) == []
-    assert list_failures(bad, facts) == names
+    assert list_failures(good, facts, is_flow=False) == []
+    assert list_failures(bad, facts, is_flow=False) == names
+    assert list_failures(good, facts, is_flow=True) == ["distance"]
     for key, name in zip(bad, names, strict=True):
-        assert list_failures(good | {key: bad[key]}, facts) == [name]
+        assert list_failures(good | {key: bad[key]}, facts, is_flow=False) == [name]
 
 
 def test_a_finished_cell_is_not_run_again_and_a_refusal_is_a_row(
