@@ -158,10 +158,11 @@ class RotationMap(LatentMap):
 
     Args:
         share: sin^2, in (0, 1].
+        opposite: whether the sine is negative.
     """
 
-    def __init__(self, share: float) -> None:
-        self.cos, self.sin = (1 - share) ** 0.5, share**0.5
+    def __init__(self, share: float, opposite: bool = False) -> None:
+        self.cos, self.sin = (1 - share) ** 0.5, (-1 if opposite else 1) * share**0.5
 
     def forward(self, x: Tensor) -> Tensor:
         """Return T(x)."""
@@ -422,22 +423,24 @@ class ShiftMove(Move):
 
 @dataclass(frozen=True)
 class RedrawMove(Move):
-    """z' = sqrt(1 - share) z + sqrt(share) noise; the noise of z is the same in all moves of a chain.
+    """z' = sqrt(1 - share) z +- sqrt(share) noise; the noise of z is the same in all moves of a chain.
 
     Law: exact, because (z, noise) -> (z', noise') is a rotation, which leaves the prior unchanged.
 
     Attributes:
         share: share of the variance that is renewed, in (0, 1].
+        opposite: subtract the noise.
     """
 
     share: float
+    opposite: bool = False
 
     needs_normal: ClassVar[bool] = True
     needs_noise: ClassVar[bool] = True
 
     def __call__(self, law: LatentLaw, left: Left, generator: torch.Generator) -> Moved:
         """Return the mixtures, and which arrive."""
-        return carry_by_map(RotationMap(self.share), left, generator)
+        return carry_by_map(RotationMap(self.share, self.opposite), left, generator)
 
 
 @dataclass(frozen=True)
@@ -523,8 +526,10 @@ class FlowMove(Move):
 SHIFTS: tuple[Move, ...] = (ShiftMove(), ShiftMove(mirrored=True))
 """The second map moves latents that have not arrived after the first."""
 
-REDRAWS: tuple[Move, ...] = tuple(RedrawMove(share) for share in (0.1, 0.3, 0.6, 1.0))
-"""Moves of increasing distance."""
+REDRAWS: tuple[Move, ...] = tuple(
+    RedrawMove(share, opposite) for share in (0.25, 1.0) for opposite in (False, True)
+)
+"""Moves of increasing distance: near z in both directions of its noise, then the noise itself."""
 
 
 class Coupled(NamedTuple):
