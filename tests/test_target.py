@@ -15,7 +15,7 @@ from unflow.mathematics.divergences import DIVERGENCES, KL, Divergence
 from unflow.mathematics.paths import PATHS, LinearPath, Path
 from unflow.models import Generator
 from unflow.nets import MLP
-from unflow.target import Target
+from unflow.target import Bank, Target
 
 ATOMS = torch.arange(6, dtype=torch.float64)[:, None]
 Q0 = torch.tensor([0.05, 0.3, 0.1, 0.25, 0.2, 0.1], dtype=torch.float64)
