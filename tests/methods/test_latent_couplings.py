@@ -219,8 +219,8 @@ def test_moves_follow_one_another_on_what_is_still_rejected() -> None:
         def __call__(self, law: LatentLaw, left: Left, generator: torch.Generator) -> Moved:
             seen.append(left.x)
             arrived = torch.arange(len(left.x)) % 2 == 0
-            rows = [part[~arrived] for part in (left.x, left.a, left.y, left.b)]
-            return Moved(left.x[:, 0] + 100, arrived, Left(*rows, left.rest))
+            x, a, y, b = (part[~arrived] for part in (left.x, left.a, left.y, left.b))
+            return Moved(left.x[:, 0] + 100, arrived, Left(x, a, y, b, left.rest))
 
     law = law_of(KL(), 1000)
     coupled = couple(law, [Half(), Half()], stream(8))
@@ -471,7 +471,8 @@ def check_law(coupling: str, name: str, divergence: str, prior: Literal["normal"
     target = Target(identity(dim, prior), CallableEnergy(function, 0.0), 1.0, DIVERGENCES[divergence]())
     method = LatentTransport(coupling=coupling, bank_size=LATENTS)
     problem = Problem(model=target.model, target=target)
-    flow, earlier = (), method.earlier(problem)
+    flow: tuple[Move, ...] = ()
+    earlier = method.earlier(problem)
     if earlier is not None:
         flow = (FlowMove(latent_flow_of(replace(problem, earlier=fit(earlier, problem, seed=4).model))),)
     law = LatentLaw.draw(target, LATENTS, stream(1))

@@ -221,7 +221,7 @@ def test_bad_hyper_parameters_are_refused(options: dict[str, Any], words: str) -
 
 
 def test_bad_hyper_parameters_of_the_flow_are_refused() -> None:
-    with pytest.raises(InputError, match="pairs='ot'; expected 'shift' or 'exact_ot'"):
+    with pytest.raises(InputError, match="pairs='ot'; expected 'shift', 'exact_ot' or 'residual'"):
         LatentFlow(pairs="ot")  # type: ignore[arg-type]  # refused
     with pytest.raises(InputError, match="batch_size=256 for 100 latents"):
         LatentFlow(bank_size=100)
