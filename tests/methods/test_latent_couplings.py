@@ -245,8 +245,8 @@ def test_a_map_takes_the_overlap_of_two_densities_and_no_more() -> None:
     a, b, a_left, b_left = (
         float(p @ f(x)) for f in (rest.rejected, rest.residual, after.rejected, after.residual)
     )
-    assert a == pytest.approx(b, abs=5e-3)
-    assert a - a_left == pytest.approx(b - b_left, abs=1e-4)
+    assert a == pytest.approx(b, rel=0.03)  # kappa is that of the bank
+    assert a - a_left == pytest.approx(b - b_left, abs=1e-3)
     assert a - a_left > 0.3 * a
     drawn = law.bank.z[torch.multinomial(law.residual, 30_000, True, generator=stream(1))]
     rows = law.bank.z[~law.keep(stream(2))]
@@ -391,12 +391,12 @@ def three_of_six(x: Tensor) -> Tensor:
 
 
 def test_what_no_affine_map_can_tell_apart_is_matched() -> None:
-    """Kept and forgotten have the same mean and covariance: the shift is the identity; few arrive."""
+    """Kept and forgotten have the same mean and covariance: the shift is the identity; half do not arrive."""
     target = Target(identity(2), CallableEnergy(three_of_six, 0.0))
     law = LatentLaw(target, target.bank(8000, stream(3)))
     coupled, jumped = couple(law, SHIFTS, stream(4)), couple(law, [MaximalMove()], stream(4))
     F, expected = (three_of_six(c.z).mean() for c in (coupled, jumped))
-    assert float(coupled.matched.double().mean()) > 0.3
+    assert int(coupled.matched.sum()) > 0.4 * int(coupled.moved.sum())
     assert float(F) == pytest.approx(float(expected), abs=0.03)
     assert float(law.bank.energy.mean()) > 10 * float(F)
     near, far = ((c.z - law.bank.z)[c.moved].square().sum(1).mean() for c in (coupled, jumped))
@@ -441,7 +441,7 @@ LAWS: dict[str, tuple[int, Callable[[Tensor], Tensor]]] = {
     "disc": (2, disc),
     "two discs": (2, two_discs),
 }
-LATENTS, BINS, BOUND = 20_000, 25, 0.03
+LATENTS, BINS, BOUND = 30_000, 20, 0.03
 
 
 def count_exactly(law: LatentLaw) -> list[Tensor]:
@@ -477,7 +477,7 @@ def check_law(coupling: str, name: str, divergence: str, prior: Literal["normal"
         flow = (FlowMove(latent_flow_of(replace(problem, earlier=fit(earlier, problem, seed=4).model))),)
     law = LatentLaw.draw(target, LATENTS, stream(1))
     coupled = couple(law, flow + LATENT_COUPLINGS[coupling], stream(2))
-    exact = law.bank.z[torch.multinomial(law.ratio, LATENTS, True, generator=stream(3))]
+    exact = target.sample(LATENTS, stream(3)).z
     shares = count_exactly(law)
     found, noise, before = (coordinate_distances(shares, z) for z in (coupled.z, exact, law.bank.z))
     print(f"{coupling}, {name}, {divergence}, {prior}: {found}, exact sampler {noise}, prior {before}")
