@@ -188,7 +188,8 @@ def gaussian_map(z: Tensor, other: Tensor, weight: Tensor | None = None, mirrore
         other: [m, *shape], with weighted mean m1 and covariance C1.
         weight: [m], >= 0, of any positive sum; None: equal.
         mirrored: reflect z - m0 in the direction of m1 - m0 first. The skewness of a rejected half then
-            agrees with that of the retained half.
+            agrees with that of the retained half. If the means are less than half a standard deviation apart,
+            nothing is reflected: the direction would be noise, and the move far.
     """
     x, y = z.flatten(1).double(), other.flatten(1).double()
     n, d = x.shape
@@ -198,7 +199,7 @@ def gaussian_map(z: Tensor, other: Tensor, weight: Tensor | None = None, mirrore
     C0 = (n * C + d * V) / (n + d)
     root, inverse = _power(C0, 0.5), _power(C0, -0.5)
     A = inverse @ _power(root @ C1 @ root, 0.5) @ inverse
-    if mirrored:
+    if mirrored and (m1 - m0).norm() > 0.5 * C1.diagonal().mean() ** 0.5:
         u = torch.nn.functional.normalize(m1 - m0, dim=0)
         A = A - 2 * torch.outer(u, u @ A)
     return AffineMap(m0, A, m1)
