@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import cache
 from typing import Literal
 
 import pytest
@@ -465,16 +466,22 @@ def _shares(x: Tensor, weight: Tensor | None) -> Tensor:
     return found / found.sum()
 
 
+@cache
+def train_flow(name: str, divergence: str) -> FlowMove:
+    """Train the flow of the "flow..." couplings with the default settings of LatentTransport."""
+    dim, function = LAWS[name]
+    target = Target(identity(dim), CallableEnergy(function, 0.0), 1.0, DIVERGENCES[divergence]())
+    problem = Problem(model=target.model, target=target)
+    earlier = LatentTransport(coupling="flow", bank_size=LATENTS).earlier(problem)
+    assert earlier is not None
+    return FlowMove(latent_flow_of(replace(problem, earlier=fit(earlier, problem, seed=4).model)))
+
+
 def check_law(coupling: str, name: str, divergence: str, prior: Literal["normal", "uniform"]) -> None:
     """Check that all partners have the law q* in each coordinate; print the noise of an exact sampler."""
     dim, function = LAWS[name]
     target = Target(identity(dim, prior), CallableEnergy(function, 0.0), 1.0, DIVERGENCES[divergence]())
-    method = LatentTransport(coupling=coupling, bank_size=LATENTS)
-    problem = Problem(model=target.model, target=target)
-    flow: tuple[Move, ...] = ()
-    earlier = method.earlier(problem)
-    if earlier is not None:
-        flow = (FlowMove(latent_flow_of(replace(problem, earlier=fit(earlier, problem, seed=4).model))),)
+    flow = (train_flow(name, divergence),) if coupling.startswith("flow") else ()
     law = LatentLaw.draw(target, LATENTS, stream(1))
     coupled = couple(law, flow + LATENT_COUPLINGS[coupling], stream(2))
     exact = target.sample(LATENTS, stream(3)).z
