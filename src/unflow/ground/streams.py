@@ -85,6 +85,8 @@ class Stream(IntEnum):
     """Latents and directions of the probe that precedes each training and audit."""
     SIGHT = 140
     """Samples, and labelled rows, on which a guide or judge is inspected before a command."""
+    SELF_MEASURE = 150
+    """Latents, and rejection, of the self-measure that follows each unlearning."""
 
 
 def stream(seed: int, *path: int) -> torch.Generator:
