@@ -44,6 +44,8 @@ if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
 CHECKPOINT_SECONDS = 30.0
+RECORDS = 20
+"""Lines of metrics.jsonl, at least, of a training of that many steps."""
 CHECKPOINT, PREPARED, METRICS = "checkpoint.safetensors", "prepared.safetensors", "metrics.jsonl"
 EARLIER = "earlier"
 """Subfolder for the earlier training stage of a training (``Training.earlier``)."""
@@ -206,7 +208,7 @@ def fit(
             None keeps nothing.
         seed: >= 0, of every random number.
         compute: devices, precision, micro-batches, compiler and loggers.
-        log_every: steps between lines of metrics.jsonl.
+        log_every: steps between lines of metrics.jsonl, at most; short runs have ``RECORDS`` lines.
         checkpoint_every: steps between checkpoints (and held-out losses); slow steps are also saved by time.
         label: name of this training in the progress line.
         problem_id: a hash of model, request and data, so that a folder with another problem's checkpoint is
@@ -287,13 +289,14 @@ def _train(
         folder.keep(prepared)
         clock.seconds_before = folder.resume(run)
         fabric.barrier()
+        often = min(log_every, max(1, loop.steps // RECORDS))
         with Progress(label, loop.steps, run.step, is_first) as progress:
             while run.step < loop.steps:
                 losses = run.advance()
                 if on_step is not None:
                     on_step(steps_before + run.step)
                 milestone = run.step == loop.steps or run.step % checkpoint_every == 0
-                if milestone or run.step == 1 or run.step % log_every == 0:
+                if milestone or run.step == 1 or run.step % often == 0:
                     _log(run, problem, losses, folder, clock, milestone)
                 if milestone or folder.is_due():
                     folder.checkpoint(run, clock.seconds, losses)

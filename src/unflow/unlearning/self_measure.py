@@ -41,7 +41,9 @@ SHARP = (0.97, 1.03)
 SHARP_MOVED = (0.9, 1.1)
 """The same of the samples at rejected latents, whose classes may differ from the target's."""
 FAR, FAR_MOVED = 1.1, 1.25
-"""Largest distance to exact samples of the target, relative to that of others, of all and of moved samples."""
+"""Largest distance of images to exact samples of the target, relative to that of others: all, moved ones."""
+FAR_POINT, FAR_MOVED_POINT = 1.05, 1.2
+"""The same of samples that are no images, whose only measure of sharpness it is."""
 SPARSE, REPEATED = 1.15, 0.25
 """Largest distance of the target's samples to the result's; least gap between the result's samples."""
 CHANGED = 0.1
@@ -84,6 +86,8 @@ class SelfMeasure:
 
     All samples are fresh. The original and the result have the same latents z. Rejection divides these
     latents into kept ones, whose samples of the original are exact samples of the target, and moved ones.
+    Ratios are of the result's samples that do not count as forgotten, against exact samples of the target.
+    Those of moved latents count as faults only if the result forgot: else these latents did not move.
 
     Attributes:
         n: latents.
@@ -166,6 +170,11 @@ class SelfMeasure:
         """Whether at most ``CHANGED`` of the kept samples changed their class; None if not measured."""
         return self._judge(self.changed, _find_changes(self))
 
+    def of_moved(self, name: str) -> Ratio | None:
+        """Return a ratio of the moved latents ("sharpness", "distance", "gap"); None unless they moved."""
+        found: Ratio | None = getattr(self, f"{name}_moved")
+        return None if self.forgotten is False else found
+
     def _judge(self, measured: object, fault: str) -> bool | None:
         if self.not_finite:
             return False
@@ -213,47 +222,50 @@ class SelfMeasure:
             yield f"the loss {word} ({first:.3g} -> {last:.3g})"
 
     def _describe_sharpness(self, sharpness: Ratio) -> str:
-        parts = [f"sharpness {sharpness.value:.2f}"]
-        if self.sharpness_moved is not None:
-            parts[0] += f" ({self.sharpness_moved.value:.2f} of moved samples)"
+        """Return the sharpness, and those other ratios that are out of their limits."""
+        words = f"sharpness {sharpness.value:.2f}"
+        moved = self.of_moved("sharpness")
+        if moved is not None:
+            words += f" ({moved.value:.2f} of moved samples)"
         shown = {
-            "distance to the target": self.distance if self.is_image else None,
-            "distance of moved samples": self.distance_moved if self.is_image else None,
-            "reach": self.reach,
-            "gap": self.gap,
-            "gap of moved samples": self.gap_moved,
+            "distance to the target": (self.distance, FAR, 0.0),
+            "distance of moved samples to the target": (self.of_moved("distance"), FAR_MOVED, 0.0),
+            "reach": (self.reach, SPARSE, 0.0),
+            "gap between samples": (self.gap, math.inf, REPEATED),
+            "gap between moved samples": (self.of_moved("gap"), math.inf, REPEATED),
         }
-        limits = {"gap": REPEATED, "gap of moved samples": REPEATED}
-        for name, ratio in shown.items():
-            if ratio is None:
-                continue
-            wrong = ratio.is_below(REPEATED) if name in limits else ratio.is_above(_LIMITS[name])
-            if wrong:
-                parts.append(f"{name} {ratio.value:.2f}")
-        return ", ".join(parts)
-
-
-_LIMITS = {"distance to the target": FAR, "distance of moved samples": FAR_MOVED, "reach": SPARSE}
+        for name, (ratio, most, least) in shown.items():
+            if ratio is not None and (ratio.is_above(most) or ratio.is_below(least)):
+                words += f", {name} {ratio.value:.2f}"
+        return words
 
 
 def _find_blur(found: SelfMeasure) -> str:
     """Return the fault of samples that are blurred, over-sharp, noisy or off the target; "" if there is none."""
-    for ratio, (low, high) in ((found.sharpness, SHARP), (found.sharpness_moved, SHARP_MOVED)):
-        if found.is_image and ratio is not None and ratio.is_below(low):
+    if _repeats(found):  # few images, whose sharpness is their own; a mean image is far less sharp
+        low = SHARP_MOVED[0] if found.is_image else 1 / FAR_MOVED_POINT
+        return "blurred" if found.sharpness is not None and found.sharpness.is_below(low) else ""
+    if not found.is_image:
+        limits = ((found.distance, FAR_POINT), (found.of_moved("distance"), FAR_MOVED_POINT))
+        return "blurred" if any(ratio is not None and ratio.is_above(most) for ratio, most in limits) else ""
+    for ratio, (low, high) in ((found.sharpness, SHARP), (found.of_moved("sharpness"), SHARP_MOVED)):
+        if ratio is not None and ratio.is_below(low):
             return "blurred"
-        if found.is_image and ratio is not None and ratio.is_above(high):
+        if ratio is not None and ratio.is_above(high):
             return "over-sharpened"
-    for ratio, limit in ((found.distance, FAR), (found.distance_moved, FAR_MOVED)):
-        if ratio is not None and ratio.is_above(limit):
-            return "went off the target's samples" if found.is_image else "blurred"
-    return ""
+    limits = ((found.distance, FAR), (found.of_moved("distance"), FAR_MOVED))
+    far = any(ratio is not None and ratio.is_above(most) for ratio, most in limits)
+    return "went off the target's samples" if far else ""
 
 
 def _find_collapse(found: SelfMeasure) -> str:
-    if found.reach is not None and found.reach.is_above(SPARSE):
-        return "lost diversity"
-    gaps = [ratio for ratio in (found.gap, found.gap_moved) if ratio is not None]
-    return "lost diversity" if any(ratio.is_below(REPEATED) for ratio in gaps) else ""
+    """Return the fault of samples that repeat each other or miss a part of the target; "" if there is none."""
+    misses = found.reach is not None and found.reach.is_above(SPARSE)
+    return "lost diversity" if misses or _repeats(found) else ""
+
+
+def _repeats(found: SelfMeasure) -> bool:
+    return any(ratio is not None and ratio.is_below(REPEATED) for ratio in (found.gap, found.of_moved("gap")))
 
 
 def _find_changes(found: SelfMeasure) -> str:
@@ -376,8 +388,13 @@ def _compare(
     exact, base = reference[accepted[n:].to(reference.device)], before[kept.to(before.device)]
     if min(len(exact), len(base)) < LEAST:
         return found
-    moved = None if int((~kept).sum()) < LEAST else after[~kept.to(after.device)]
-    return dataclasses.replace(found, **_measure_ratios(after, moved, exact, base))
+    left = ~votes.after.to(after.device)  # samples that are still forgotten ones lie apart from the target's
+    rest, moved = after[left], after[left & ~kept.to(after.device)]
+    if len(rest) < LEAST:
+        return found
+    return dataclasses.replace(
+        found, **_measure_ratios(rest, moved if len(moved) >= LEAST else None, exact, base)
+    )
 
 
 def _count_share(inside: Tensor) -> Share:
