@@ -464,18 +464,18 @@ def _invert(ratio: Ratio | None) -> Ratio | None:
 
 
 def compare_losses(records: Sequence[Mapping[str, float]]) -> tuple[float, float, str] | None:
-    """Return the loss of the first and the last logged steps, and whether it fell.
+    """Return the loss of the first record and the mean of the last third, and whether it fell.
 
     "rose" and "fell" are changes of more than three standard errors and 1 %, by the noise between successive
-    records. None for fewer than three records, and for methods with several losses, which need not fall.
+    records at the end. None for fewer than three records, and for methods with several losses, which need not fall.
     """
     values = [float(record["loss"]) for record in records if "loss" in record]
     if len(values) < 3:
         return None
     loss = torch.tensor(values, dtype=torch.float64)
-    head, tail = max(1, len(values) // 6), max(1, len(values) // 3)
-    first, last = float(loss[:head].mean()), float(loss[-tail:].mean())
-    noise = float(loss.diff().abs().median()) / 0.954 * math.sqrt(1 / head + 1 / tail)
+    tail = max(1, len(values) // 3)  # a run may have diverged by its second record, so the first stands alone
+    first, last = float(loss[0]), float(loss[-tail:].mean())
+    noise = float(loss[-tail - 1 :].diff().abs().median()) / 0.954 * math.sqrt(1 + 1 / tail)
     if abs(last - first) <= max(3 * noise, 0.01 * abs(first)):
         return first, last, "did not change"
     return first, last, "fell" if last < first else "rose"
