@@ -135,4 +135,3 @@ def _combine(readers: list[Reader | None], vote: Callable[[Tensor], Tensor]) -> 
         return vote(torch.stack([forgotten for forgotten, _ in found])), found[0][1]
 
     return read
-

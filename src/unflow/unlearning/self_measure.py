@@ -338,7 +338,9 @@ def measure_unlearning(
     check_n(n)
     loss = compare_losses(losses)
     if any(isinstance(part, Unread) for part in target.energy.modules()):
-        return SelfMeasure(n=n, loss=loss, obstacle="the request has no energy, so nothing counts as forgotten")
+        return SelfMeasure(
+            n=n, loss=loss, obstacle="the request has no energy, so nothing counts as forgotten"
+        )
     with hide_progress(), _on_device((target.model, result, target.energy), device):
         generator = stream(seed, Stream.SELF_MEASURE)
         z = target.model.prior(n, generator)
@@ -368,7 +370,12 @@ def check_n(n: int) -> None:
 
 
 def _compare(
-    found: SelfMeasure, before: Tensor, after: Tensor, reference: Tensor, votes: Votes, generator: torch.Generator
+    found: SelfMeasure,
+    before: Tensor,
+    after: Tensor,
+    reference: Tensor,
+    votes: Votes,
+    generator: torch.Generator,
 ) -> SelfMeasure:
     """Return the measure with its shares and ratios."""
     n = len(before)
@@ -411,7 +418,9 @@ def _weigh_share(inside: Tensor, weights: Tensor) -> Share:
     return Share(value, *share_interval(value * size, size))
 
 
-def _measure_ratios(after: Tensor, moved: Tensor | None, exact: Tensor, base: Tensor) -> dict[str, Ratio | None]:
+def _measure_ratios(
+    after: Tensor, moved: Tensor | None, exact: Tensor, base: Tensor
+) -> dict[str, Ratio | None]:
     """Return sharpness, distance, reach and gap of all outputs and of the moved ones."""
     # Few dimensions have noisier distances, and take less time.
     most = FEW_POINTS if has_edges(after.shape[1:]) else len(after)
@@ -433,10 +442,7 @@ def _measure_ratios(after: Tensor, moved: Tensor | None, exact: Tensor, base: Te
         few = min(len(apart), len(y))
         found["gap_moved"] = _divide_logs(around.log_gaps(apart[:few]), around.log_gaps(y[:few]))
     if not has_edges(after.shape[1:]):
-        return found | {
-            "sharpness": _invert(distance),
-            "sharpness_moved": _invert(found["distance_moved"]),
-        }
+        return found | {"sharpness": _invert(distance), "sharpness_moved": _invert(found["distance_moved"])}
     sharp = edge_contrast(torch.cat([exact, base]))
     return found | {
         "sharpness": _divide_means(edge_contrast(after), sharp),
@@ -492,4 +498,3 @@ def _on_device(modules: Sequence[nn.Module], device: str) -> Iterator[None]:
     finally:
         for module, home in homes:
             module.to(home)
-

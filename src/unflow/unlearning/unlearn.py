@@ -226,9 +226,7 @@ def unlearn(
     return Unlearned(model, lineage, measure)
 
 
-def _read_measure(
-    found: Unlearned, target: Target, seed: int, n: int | None, compute: Compute
-) -> Unlearned:
+def _read_measure(found: Unlearned, target: Target, seed: int, n: int | None, compute: Compute) -> Unlearned:
     """Return a finished result with its self-measure, which is taken now if its lineage has none."""
     if "self_measure" in found.lineage:
         return dataclasses.replace(found, measure=read_measure(found.lineage["self_measure"]))

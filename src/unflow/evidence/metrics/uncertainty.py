@@ -14,6 +14,7 @@ from unflow.evidence.metrics.distances import Array, as_double, as_features
 from unflow.ground.errors import InputError
 from unflow.mathematics.shares import LEVEL, Interval, quantile, require_count, share_interval
 
+
 def difference_interval(
     count: float, n: int, other_count: float, other_n: int, level: float = LEVEL
 ) -> Interval:
