@@ -30,14 +30,8 @@ from unflow.training.method import (
     trainable_copy,
 )
 from unflow.unlearning.forgotten import find_classes
-from unflow.unlearning.self_measure import (
-    Ratio,
-    SelfMeasure,
-    Share,
-    compare_losses,
-    measure_unlearning,
-    read_measure,
-)
+from unflow.unlearning.self_measure import compare_losses, measure_unlearning
+from unflow.unlearning.verdict import Ratio, SelfMeasure, Share, read_measure
 
 SIDE, CLASSES = 12, 4
 
@@ -58,7 +52,7 @@ def build_squares() -> Squares:
 
 
 class Squares(nn.Module):
-    """z [n, 4] -> one of the templates by the angle of (z_0, z_1), with brightness and texture by z_2, z_3."""
+    """z [n, 4] -> the template at the angle of (z_0, z_1), with texture by z_2 and z_3."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -66,11 +60,11 @@ class Squares(nn.Module):
         self.templates = nn.Parameter(draw_templates())
         self.texture = nn.Parameter(torch.randn(4, SIDE * SIDE, generator=stream(5)))
         angle = torch.arange(len(self.templates)) * (2 * math.pi / len(self.templates))
-        self.register_buffer("centres", torch.stack([angle.cos(), angle.sin()]))
+        self.centres = nn.Parameter(torch.stack([angle.cos(), angle.sin()]), requires_grad=False)
 
     def forward(self, z: Tensor) -> Tensor:
         side = nn.functional.normalize(z[:, :2], dim=1)
-        weights = (2000 * side @ self.centres.to(z)).softmax(1)
+        weights = (2000 * side @ self.centres).softmax(1)
         images = weights @ self.templates + 0.03 * (z[:, 2:].tanh() @ self.texture[:2])
         return images.reshape(-1, 1, SIDE, SIDE)
 
@@ -146,6 +140,9 @@ class Changed(nn.Module):
         super().__init__()
         self.net, self.how = net, how
 
+    def spread(self, z: Tensor, turns: float) -> Tensor:
+        return torch.as_tensor(self.net(spread_angle(z, turns)))
+
     def forward(self, z: Tensor) -> Tensor:
         x: Tensor = self.net(z)
         if self.how == "noise":
@@ -153,7 +150,7 @@ class Changed(nn.Module):
         if self.how == "nan":
             return torch.where(z[:, 0, None, None, None] > 1, math.nan, x)
         forgotten = Quarters()(x).argmax(1) == 3
-        first, second = self.net(spread_angle(z, 3.0)), self.net(spread_angle(z, 6.0))
+        first, second = self.spread(z, 3.0), self.spread(z, 6.0)
         moved = {"ghosts": (first + second) / 2, "sharp": first, "one": first[:1].expand_as(x)}[self.how]
         return torch.where(forgotten[:, None, None, None], moved, x)
 
@@ -303,8 +300,17 @@ def share(value: float, width: float = 0.01) -> Share:
 
 
 def stated(**numbers: Any) -> SelfMeasure:
-    fine = {"before": share(0.3), "after": share(0.01), "target": share(0.01), "changed": 0.01}
-    one = {"sharpness": Ratio(1.0, 0.003), "distance": Ratio(1.0, 0.005), "reach": Ratio(1.0, 0.005)}
+    fine: dict[str, Any] = {
+        "before": share(0.3),
+        "after": share(0.01),
+        "target": share(0.01),
+        "changed": 0.01,
+    }
+    one: dict[str, Any] = {
+        "sharpness": Ratio(1.0, 0.003),
+        "distance": Ratio(1.0, 0.005),
+        "reach": Ratio(1.0, 0.005),
+    }
     return SelfMeasure(n=2000, guide="forgotten by the guide", is_image=True, **(fine | one | numbers))
 
 

@@ -82,8 +82,8 @@ def run(
         devices: number of data-parallel processes.
         logger: csv, tensorboard or wandb (`pip install 'unflow[tensorboard]'`) also logs to OUT/logs.
         self_measure: fresh samples for the last line, >= 100; by default 2000, for a flow 1000; 0: none.
-        require: properties of the result, among forgotten, sharp, diverse and kept, like forgotten,sharp; exit
-            code 1, after the bundle is written, if one does not hold.
+        require: properties of the result, among forgotten, sharp, diverse and kept, like forgotten,sharp;
+            exit code 1, after the bundle is written, if one does not hold.
     """
     import torch
 
@@ -92,8 +92,8 @@ def run(
     from unflow.models import inner_model
     from unflow.training.method import Problem
     from unflow.training.method import settings as plain_settings
-    from unflow.unlearning.self_measure import check_requirements
     from unflow.unlearning.unlearn import unlearn
+    from unflow.unlearning.verdict import check_requirements
 
     torch.set_num_threads(1)
     assert method is not None  # ``add_arguments`` sets the default

@@ -22,7 +22,7 @@ POOLED_SIDE = 28
 
 
 def has_edges(shape: Sequence[int]) -> bool:
-    """Return whether samples of a shape are images: [c, h, w], [h, w], or vectors of the pixels of a square."""
+    """Return whether samples of a shape are images: [c, h, w], [h, w], or the pixels of a square."""
     height, width = _as_image_shape(shape)[1:]
     return min(height, width) >= LEAST_SIDE
 

@@ -91,24 +91,25 @@ def find_classes(energy: Energy) -> Reader | None:
     A sample is forgotten if its most probable class is one to forget; unions, intersections and inversions
     of requests combine these answers. None for an energy with a part without classes.
     """
+    found: Reader | None = None
     match energy:
         case ScoreLogOdds():
-            return None
+            found = None
         case Opaque():
-            return _read_logits(energy.logits, energy.log_odds.forget)
+            found = _read_logits(energy.logits, energy.log_odds.forget)
         case ClassLogOdds():
-            return _read_logits(energy.class_logits, energy.forget)
+            found = _read_logits(energy.class_logits, energy.forget)
         case Softplus() | Scaled() | Balanced():
-            return find_classes(energy.energy)
+            found = find_classes(energy.energy)
         case Negative():
-            return _combine([find_classes(energy.energy)], lambda votes: ~votes[0])
+            found = _combine([find_classes(energy.energy)], lambda votes: ~votes[0])
         case Decoded():
-            return _decode(energy)
+            found = _decode(energy)
         case Sum():
-            return _combine([find_classes(part) for part in energy.parts], lambda votes: votes.any(0))
+            found = _combine([find_classes(part) for part in energy.parts], lambda votes: votes.any(0))
         case Minimum():
-            return _combine([find_classes(part) for part in energy.parts], lambda votes: votes.all(0))
-    return None
+            found = _combine([find_classes(part) for part in energy.parts], lambda votes: votes.all(0))
+    return found
 
 
 def _read_logits(logits: Callable[[Tensor], Tensor], forget: tuple[int, ...]) -> Reader:

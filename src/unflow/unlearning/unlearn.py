@@ -30,13 +30,8 @@ from unflow.training.loop import METRICS, finish, fit, seconds_to_within
 from unflow.training.low_rank import LowRank
 from unflow.training.method import Method, Problem, fixed_names, settings
 from unflow.unlearning.defaults import default_method
-from unflow.unlearning.self_measure import (
-    SelfMeasure,
-    check_n,
-    check_requirements,
-    measure_unlearning,
-    read_measure,
-)
+from unflow.unlearning.self_measure import check_n, measure_unlearning
+from unflow.unlearning.verdict import SelfMeasure, check_requirements, read_measure
 
 GUIDE_DATA = ("guide: train_images, train_labels",)
 """The data behind a guide that was trained on the training part of a split, as lineages record it."""

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from unflow.evidence.metrics.distances import Array, as_double, as_features
 from unflow.ground.errors import InputError
-from unflow.mathematics.shares import LEVEL, Interval, quantile, require_count, share_interval
+from unflow.mathematics.shares import LEVEL, Interval, quantile, share_interval
 
 
 def difference_interval(

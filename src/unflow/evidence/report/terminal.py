@@ -18,7 +18,7 @@ Columns = dict[str, tuple[str, float, int]]
 
 
 def print_audit(audit: dict[str, Any]) -> None:
-    """Print a table per family with its measured columns and its floor, the differences from the references, and the notes."""
+    """Print a table per family with its measured columns and floor, the differences, and the notes."""
     from rich.console import Console
 
     console = Console(width=None if Console().is_terminal else 140)

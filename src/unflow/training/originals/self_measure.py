@@ -1,4 +1,4 @@
-"""The self-measure of a trained classifier or generator, in a sentence for the last line of `unflow train`."""
+"""The self-measure of a trained classifier or generator: the last line of `unflow train`."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from unflow.data import LabelledData
 from unflow.data.confusions import describe_confusions, list_confusions
 from unflow.ground.progress import hide_progress
 from unflow.ground.streams import Stream, stream
-from unflow.mathematics.sharpness import Neighbourhood, flatten_small
 from unflow.mathematics.shares import share_interval
+from unflow.mathematics.sharpness import Neighbourhood, flatten_small
 from unflow.models import GenerativeModel
 from unflow.models.classifier import Classifier
 from unflow.models.components import SavedModel
@@ -76,8 +76,8 @@ def describe_generator(model: GenerativeModel, data: LabelledData, where: str, s
     if not math.isfinite(found.distance):
         return f"the {model.family} diverged: its samples are NaN or infinite"
     numbers = (
-        f"distance {found.distance:.2f} of {found.n:,} samples to {where} samples, where that of real samples is "
-        f"1 and that of noise {found.noise:.2f}"
+        f"distance {found.distance:.2f} of {found.n:,} samples to {where} samples, where that of real "
+        f"samples is 1 and that of noise {found.noise:.2f}"
     )
     if found.is_noise:
         return f"the {model.family} draws samples no better than noise: {numbers}"

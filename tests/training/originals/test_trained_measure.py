@@ -63,7 +63,8 @@ def test_few_samples_repeated_and_nan_are_called_so() -> None:
     )
     line = describe_model(nan, held_out.rows(torch.arange(30)), "training", 0)
     assert line == (
-        "cannot know: got 30 training samples; expected 40 or more (no held-out ones: write --split split.json)"
+        "cannot know: got 30 training samples; expected 40 or more "
+        "(no held-out ones: write --split split.json)"
     )
 
 
