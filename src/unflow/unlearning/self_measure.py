@@ -124,7 +124,7 @@ def _compare(
     rest, moved = after[left], after[left & ~kept.to(after.device)]
     if len(rest) < LEAST:
         return found
-    ratios: dict[str, Any] = {**_measure_ratios(rest, moved if len(moved) >= LEAST else None, exact, base)}
+    ratios: dict[str, Any] = {**measure_ratios(rest, moved if len(moved) >= LEAST else None, exact, base)}
     return dataclasses.replace(found, **ratios)
 
 
@@ -142,7 +142,7 @@ def _weigh_share(inside: Tensor, weights: Tensor) -> Share:
     return Share(value, *share_interval(value * size, size))
 
 
-def _measure_ratios(
+def measure_ratios(
     after: Tensor, moved: Tensor | None, exact: Tensor, base: Tensor
 ) -> dict[str, Ratio | None]:
     """Return sharpness, distance, reach and gap of all outputs and of the moved ones."""
