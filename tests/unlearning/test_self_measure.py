@@ -210,9 +210,11 @@ def test_the_mean_image_forgets_blurs_and_has_no_diversity() -> None:
 
 
 def test_one_image_is_sharp_and_has_no_diversity() -> None:
-    line = last_line(Regress(towards="one", steps=120))
-    assert line.split(":")[0] == "forgot, and lost diversity and changed kept samples"
-    assert "gap between samples 0.1" in line
+    found = uf.unlearn(request(), Regress(towards="one", steps=120))
+    assert found.verdict.split(":")[0] == "forgot, and lost diversity and changed kept samples"
+    assert "gap between samples 0." in found.verdict
+    assert found.measure is not None
+    assert found.measure.diverse is False
 
 
 def test_noise_is_not_sharp() -> None:

@@ -206,7 +206,8 @@ def compare_losses(records: Sequence[Mapping[str, float]]) -> tuple[float, float
     loss = torch.tensor(values, dtype=torch.float64)
     tail = max(1, len(values) // 3)  # a run may have diverged by its second record, so the first stands alone
     first, last = float(loss[0]), float(loss[-tail:].mean())
-    noise = float(loss[-tail - 1 :].diff().abs().median()) / 0.954 * math.sqrt(1 + 1 / tail)
+    bends = loss[-tail - 2 :].diff(n=2).abs()  # second differences: a trend is no noise
+    noise = float(bends.median()) / (0.6745 * math.sqrt(6)) * math.sqrt(1 + 1 / tail)
     if abs(last - first) <= max(3 * noise, 0.01 * abs(first)):
         return first, last, "did not change"
     return first, last, "fell" if last < first else "rose"
