@@ -24,6 +24,8 @@ LEAST = 20
 """Real samples, at least, in each half."""
 NOISE = 0.75
 """Share of the way from real samples to noise, from which on samples are no better than noise."""
+SKILL = 0.25
+"""Share of the way from chance to perfect accuracy, below which a classifier is near chance."""
 REPEATED = 0.25
 """Distance between nearest samples, relative to that of real ones, below which samples repeat each other."""
 
@@ -54,9 +56,9 @@ def describe_classifier(model: Classifier, data: LabelledData, where: str) -> st
     words = (
         f"correct on {100 * correct / n:.1f} % [{100 * low:.1f}, {100 * high:.1f}] of {n:,} {where} samples"
     )
-    if low <= chance:
+    if correct / n < chance + SKILL * (1 - chance):
         words = (
-            f"the classifier is no better than chance: {words}, where the most frequent class alone is "
+            f"the classifier is near chance: {words}, where the most frequent class alone is "
             f"{100 * chance:.1f} %"
         )
     confused = describe_confusions(list_confusions(judged, data), data.class_names)
