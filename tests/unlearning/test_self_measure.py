@@ -96,6 +96,7 @@ class Regress(Training):
     needs: ClassVar[frozenset[str]] = frozenset({"target"})
 
     def prepare(self, problem: Problem, generator: torch.Generator) -> Tensors:
+        assert isinstance(problem.model, uf.Generator)
         z = problem.model.prior(512, generator)
         x = problem.model.push_batches(z)
         kept = x[Quarters()(x).argmax(1) != 3]
