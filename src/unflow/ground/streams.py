@@ -87,6 +87,8 @@ class Stream(IntEnum):
     """Samples, and labelled rows, on which a guide or judge is inspected before a command."""
     KAPPA = 150
     """The bank from which the multiplier of a request is computed; its seed is always 0."""
+    SELF_MEASURE = 160
+    """Latents, and rejection, of the self-measure that follows each unlearning."""
 
 
 def stream(seed: int, *path: int) -> torch.Generator:

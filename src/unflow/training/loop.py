@@ -44,6 +44,8 @@ if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
 CHECKPOINT_SECONDS = 30.0
+RECORDS = 20
+"""Lines of metrics.jsonl, at least, of a training of that many steps."""
 CHECKPOINT, PREPARED, METRICS = "checkpoint.safetensors", "prepared.safetensors", "metrics.jsonl"
 EARLIER = "earlier"
 """Subfolder for the earlier training stage of a training (``Training.earlier``)."""
@@ -63,6 +65,8 @@ class Fit:
     """Whether this is the process that writes files and prints."""
     facts: dict[str, float | None] = field(default_factory=dict)
     """Numbers about the preparation (``Training.facts``)."""
+    losses: list[dict[str, float]] = field(default_factory=list)
+    """The logged records of the last training, with "step"."""
 
 
 class _Loop:
@@ -204,7 +208,7 @@ def fit(
             None keeps nothing.
         seed: >= 0, of every random number.
         compute: devices, precision, micro-batches, compiler and loggers.
-        log_every: steps between lines of metrics.jsonl.
+        log_every: steps between lines of metrics.jsonl, at most; short runs have ``RECORDS`` lines.
         checkpoint_every: steps between checkpoints (and held-out losses); slow steps are also saved by time.
         label: name of this training in the progress line.
         problem_id: a hash of model, request and data, so that a folder with another problem's checkpoint is
@@ -285,20 +289,21 @@ def _train(
         folder.keep(prepared)
         clock.seconds_before = folder.resume(run)
         fabric.barrier()
+        often = min(log_every, max(1, loop.steps // RECORDS))
         with Progress(label, loop.steps, run.step, is_first) as progress:
             while run.step < loop.steps:
                 losses = run.advance()
                 if on_step is not None:
                     on_step(steps_before + run.step)
                 milestone = run.step == loop.steps or run.step % checkpoint_every == 0
-                if milestone or run.step % log_every == 0:
+                if milestone or run.step == 1 or run.step % often == 0:
                     _log(run, problem, losses, folder, clock, milestone)
                 if milestone or folder.is_due():
                     folder.checkpoint(run, clock.seconds, losses)
                 progress.advance(run.step)
         merge(run.parts)
         model, facts = _freeze(loop.result(problem, run.parts)), loop.facts(run.prepared)
-        return Fit(model, clock.seconds, loop.steps, peak_rss_mb(), is_first, facts)
+        return Fit(model, clock.seconds, loop.steps, peak_rss_mb(), is_first, facts, folder.lines)
 
 
 @contextmanager
@@ -405,6 +410,7 @@ class _Folder:
     def __init__(self, path: Path | None, loop: Training, seed: int, problem_id: str, writes: bool) -> None:
         self.path, self.loop, self.writes = path, loop, writes
         self.identity = {"method": type(loop).__name__, **settings(loop), "seed": seed, "problem": problem_id}
+        self.lines: list[dict[str, float]] = []
         self._written = time.monotonic()
 
     def load_prepared(self, make: Callable[[], Tensors]) -> Tensors:
@@ -436,16 +442,17 @@ class _Folder:
         self._check_identity(metadata["identity"], self.path / CHECKPOINT)
         run.restore(tensors)
         run.step = int(metadata["step"])
+        self.lines = [r for r in read_json_lines(self.path / METRICS) if r["step"] <= run.step]
         if self.writes:
-            lines = [r for r in read_json_lines(self.path / METRICS) if r["step"] <= run.step]
-            text = "".join(json.dumps(record) + "\n" for record in lines)
+            text = "".join(json.dumps(record) + "\n" for record in self.lines)
             write_bytes(self.path / METRICS, text.encode())
         return float(metadata["seconds"])
 
     def log(self, step: int, seconds: float, values: dict[str, float]) -> None:
-        """Append one line of metrics."""
+        """Append one line of metrics; without a folder, in memory only."""
+        record = {"step": step, "seconds": round(seconds, 3), **values}
+        self.lines.append(record)
         if self.path is not None and self.writes:
-            record = {"step": step, "seconds": round(seconds, 3), **values}
             append_json_line(self.path / METRICS, record)
 
     def is_due(self) -> bool:
