@@ -40,11 +40,12 @@ from unflow.training.method import (
 )
 from unflow.training.rates import (
     MAX_RESTARTS,
-    MIN_START,
     RATES,
     RISE,
+    START,
     UNTRIED,
     Watch,
+    bound_mean,
     count_trial_steps,
     pick_rate,
 )
@@ -147,10 +148,10 @@ class _Loop:
         these steps decides. It is the mean over all devices, which therefore decide alike.
         """
         steps = count_trial_steps(self.loop.steps)
-        still = self._try_rate(0.0, max(MIN_START, steps))
+        still = self._try_rate(0.0, max(START, steps))
         tried = [self._try_rate(rate, steps) for rate in RATES] if steps else []
         self.start_again()
-        self.watch.start = sum(still) / len(still)
+        self.watch.start = bound_mean(still)
         late = slice(steps // 2, steps)
         start, *losses = [sum(each[late]) for each in (still, *tried)]
         self.watch.rate = pick_rate(start, losses) if steps else UNTRIED
