@@ -19,8 +19,9 @@ UNTRIED, MIN_TRIED = 3e-3, 4
 TRIED = 0.05
 """Largest share of the training's steps that the range test takes, over all rates."""
 RISE = 2.0
-"""A training has diverged when a window's mean loss is more than this times the loss before training. A window is
-a twentieth of the steps, at least 20."""
+"""A training has diverged when a window's mean loss is more than this times the loss before training.
+
+A window is a twentieth of the steps, at least 20."""
 MIN_START = 5
 """First losses that stand for the loss before training where a rate is given."""
 START = 20
@@ -54,7 +55,7 @@ def pick_rate(start: float, losses: Sequence[float]) -> float:
 
 
 def bound_mean(losses: Sequence[float]) -> float:
-    """Return the mean of two or more losses plus 3 standard errors; few batches hold a row of a rare class."""
+    """Return the mean of two or more losses plus 3 standard errors, which are large for a rare class."""
     mean = statistics.fmean(losses)
     if not math.isfinite(mean):
         return mean
