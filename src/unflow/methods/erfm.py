@@ -34,7 +34,7 @@ class ERFM(VelocityTraining):
         L(theta) = E[ w(x1) || v_theta(x_t, t) - (x1 - x0) ||^2 ],    w = (q*/q0) / sup(q*/q0)
 
     With independent pairs its gradient is Z times that of flow matching towards q* (arXiv 2506.18747,
-    Theorem 4.1). The defaults are the paper's; ``resample`` with an exact OT plan is ours.
+    Theorem 4.1). ``resample`` with an exact OT plan is ours.
 
     Attributes:
         place: "chain" adds a new flow q0 -> q* after the original, which stays recoverable; "prior" trains
@@ -48,14 +48,15 @@ class ERFM(VelocityTraining):
         block_size: rows of one OT plan; plans are made once, before training.
         bank_size: samples of the original model, drawn and scored once.
         integration_steps: of the appended flow ("chain").
-        width, depth: of the appended MLP ("chain"); None: the original's width, half its depth.
+        width, depth: of the appended MLP ("chain"); None: at most a quarter of the original's parameters
+            (``appended.new_appended_net``).
         path: a name in ``paths.PATHS``.
         average: decay of the weight average that becomes the model.
     """
 
     steps: int = 1200
     batch_size: int = 256
-    learning_rate: float = 1e-2
+    learning_rate: float | None = None
     place: Literal["chain", "prior"] = "chain"
     weighting: Literal["importance", "resample"] = "importance"
     coupling: Literal["independent", "exact_ot"] = "independent"

@@ -42,7 +42,7 @@ class LatentFlow(VelocityTraining):
 
     steps: int = 600
     batch_size: int = 256
-    learning_rate: float = 4e-3
+    learning_rate: float | None = None
     pairs: Literal["shift", "exact_ot", "residual"] = "shift"
     block_size: int = 256
     bank_size: int = 16384
