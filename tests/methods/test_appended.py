@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,15 @@ from unflow.energies import CallableEnergy
 from unflow.ground.errors import InputError
 from unflow.ground.streams import stream
 from unflow.methods import ERFM, OTFM
-from unflow.methods.appended import append_flow, new_appended_net
+from unflow.methods.appended import (
+    SHARE,
+    append_flow,
+    count_parameters,
+    describe_appended_net,
+    new_appended_net,
+)
 from unflow.models import Chain, Flow
-from unflow.nets import MLP, NETS, UNet, net_config, new_net
+from unflow.nets import MLP, NETS, DiT, UNet, net_config, new_net
 from unflow.target import Target
 from unflow.training.loop import fit
 from unflow.training.method import Problem, Training
@@ -54,11 +61,72 @@ def problem(model: Flow | Chain) -> Problem:
     return Problem(model=model, target=Target(model, CallableEnergy(bright, 0.0)), retain=retain)
 
 
+SMALLER = {"mlp": CONFIGS["mlp"] | {"depth": 2}, "unet": CONFIGS["unet"]}
+"""The appended networks of CONFIGS, which are already as narrow as appended networks get."""
+
+
 @pytest.mark.parametrize("name", CONFIGS)
-def test_without_sizes_the_net_is_of_the_originals_own_architecture(name: str) -> None:
+def test_the_smallest_originals_get_a_network_of_the_same_kind_and_width(name: str) -> None:
     net = new_appended_net(Problem(model=flow(name)), None, None, seed=0)
     assert type(net) is NETS[name]
-    assert net_config(net) == CONFIGS[name] | ({"depth": 2} if name == "mlp" else {})
+    assert net_config(net) == SMALLER[name]
+
+
+class Plain(nn.Module):
+    """A third-party velocity: one hidden layer on points or images, or convolutions."""
+
+    def __init__(self, shape: list[int], hidden: int, convolve: bool) -> None:
+        super().__init__()
+        options = {"shape": shape, "hidden": hidden, "convolve": convolve}
+        self.config = {"builder": f"{__name__}:Plain", "options": options}
+        dim = math.prod(shape)
+        self.first: nn.Module = (
+            nn.Conv2d(shape[0], hidden, 3, padding=1) if convolve else nn.Linear(dim, hidden)
+        )
+        self.last: nn.Module = (
+            nn.Conv2d(hidden, shape[0], 3, padding=1) if convolve else nn.Linear(hidden, dim)
+        )
+
+    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+        inside = x if isinstance(self.first, nn.Conv2d) else x.flatten(1)
+        return self.last(torch.relu(self.first(inside))).reshape(x.shape)
+
+
+LARGE: dict[str, tuple[nn.Module, str]] = {
+    "mlp": (MLP((1, 8, 8), 256, 4), "mlp"),
+    "mlp of points": (MLP((2,), 128, 2, frequencies=5), "mlp"),
+    "unet": (UNet((1, 16, 16)), "unet"),
+    "dit": (DiT((1, 8, 8), width=48, depth=4, heads=4, num_classes=3, label=1), "dit"),
+    "their points": (Plain([2], 5000, False), "mlp"),
+    "their latents": (Plain([48], 400, False), "mlp"),
+    "their images": (Plain([1, 14, 14], 400, False), "mlp"),
+    "their large images": (Plain([3, 32, 32], 400, False), "unet"),
+    "their convolutions": (Plain([1, 28, 28], 4000, True), "unet"),
+    "their odd side": (Plain([1, 15, 15], 3000, True), "unet"),
+    "their few pixels": (Plain([1, 4, 4], 600, True), "mlp"),
+}
+"""A velocity, and the kind of network that is appended to its flow."""
+
+
+@pytest.mark.parametrize("name", LARGE)
+def test_an_appended_flow_is_the_identity_with_a_quarter_of_the_parameters(name: str) -> None:
+    net, kind = LARGE[name]
+    shape = net_config(net).get("shape") or net_config(net)["options"]["shape"]
+    model = Flow(net, shape, steps=1)
+    added = new_appended_net(Problem(model=model), None, None, seed=0)
+    sizes = [sum(weight.numel() for weight in each.parameters()) for each in (added, net)]
+    assert type(added) is NETS[kind]
+    assert 0.02 * sizes[1] < sizes[0] <= SHARE * sizes[1], sizes
+    assert sizes[0] == count_parameters(net_config(added))
+    x = torch.randn(3, *shape, generator=stream(4))
+    assert not added(x, torch.full((3,), 0.5)).any()
+
+
+def test_the_widest_mlp_that_fits_is_taken() -> None:
+    config = describe_appended_net(Problem(model=Flow(LARGE["mlp"][0], (1, 8, 8))), None, None)
+    most = SHARE * sum(weight.numel() for weight in LARGE["mlp"][0].parameters())
+    wider = config | {"width": config["width"] + 8}
+    assert count_parameters(config) <= most < count_parameters(wider)
 
 
 @pytest.mark.parametrize("name", CONFIGS)
@@ -109,7 +177,7 @@ def test_a_chain_of_a_flow_ends_in_a_network_like_the_flows(name: str, method: s
     model = fit(METHODS[method], problem(flow(name))).model
     assert isinstance(model, Chain)
     assert isinstance(model.after, Flow)
-    assert net_config(model.after.net) == CONFIGS[name] | ({"depth": 2} if name == "mlp" else {})
+    assert net_config(model.after.net) == SMALLER[name]
     assert model.after.steps == 5
     assert all(map(torch.equal, model.base.parameters(), flow(name).parameters()))
 

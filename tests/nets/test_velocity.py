@@ -518,8 +518,8 @@ def test_methods_train_a_flow_of_an_adapted_network(name: str, tmp_path: Path) -
     after = fit(small(GENERATIVE[name]), problem(model), tmp_path).model
     assert isinstance(after, GenerativeModel)
     assert bool(after.sample(20, stream(1)).isfinite().all())
-    if name != "reject":
-        assert not torch.equal(after.sample(20, stream(1)), model.sample(20, stream(1)))
+    unchanged = torch.equal(after.sample(20, stream(1)), model.sample(20, stream(1)))
+    assert unchanged == (name in ("reject", "erfm_resample"))  # the target keeps every sample of label 2
 
 
 def test_rejection_behind_a_labelled_model_leaves_the_exact_shares() -> None:
@@ -577,11 +577,16 @@ class Theirs10(nn.Module):
         return -self.net(x, 1 - strict(tau, x, "batch")[:, 0] / 10)
 
 
-def test_an_appended_flow_is_of_the_same_network_without_guidance_or_prediction() -> None:
+def test_a_third_party_network_with_labels_gets_an_mlp_appended_that_knows_none() -> None:
     net = classes(label=2, null_label=3, guidance=4.0)
     chained = describe_appended_net(Problem(model=Flow(net, (2,))), None, None)
-    assert chained == net.config | {"guidance": 1.0, "noise_at": 0}
+    assert (chained["net"], chained["shape"], chained["num_times"]) == ("mlp", [2], 1)
     assert describe_appended_net(Problem(model=Labelled(Flow(net, (2,)), SHARES)), None, None) == chained
+
+
+def test_a_plain_velocity_has_neither_guidance_nor_prediction() -> None:
+    net = classes(label=2, null_label=3, guidance=4.0)
+    assert plain_velocity(net.config) == net.config | {"guidance": 1.0, "noise_at": 0}
     data = AdaptedVelocity(Theirs10(plain_net(1).config), (2,), "t, x", predicts="data")
     assert build_net(plain_velocity(data.config)).predicts == "velocity"
     for other in (net_config(plain_net(1)), average_classes().config):

@@ -46,6 +46,12 @@ def follow(items: Sequence[T], label: str) -> Iterator[T]:
             progress.advance(done)
 
 
+def print_line(text: str) -> None:
+    """Print one line on standard error, unless progress is hidden."""
+    if _shown.get():
+        print(text, file=sys.stderr, flush=True)
+
+
 class Progress:
     """The progress of a loop on standard error. Within another one, only the outer one is shown.
 

@@ -34,7 +34,7 @@ class ERFM(VelocityTraining):
         L(theta) = E[ w(x1) || v_theta(x_t, t) - (x1 - x0) ||^2 ],    w = (q*/q0) / sup(q*/q0)
 
     With independent pairs its gradient is Z times that of flow matching towards q* (arXiv 2506.18747,
-    Theorem 4.1). The defaults are the paper's; ``resample`` with an exact OT plan is ours.
+    Theorem 4.1). ``resample`` with an exact OT plan is ours.
 
     Attributes:
         place: "chain" adds a new flow q0 -> q* after the original, which stays recoverable; "prior" trains
@@ -48,14 +48,15 @@ class ERFM(VelocityTraining):
         block_size: rows of one OT plan; plans are made once, before training.
         bank_size: samples of the original model, drawn and scored once.
         integration_steps: of the appended flow ("chain").
-        width, depth: of the appended MLP ("chain"); None: the original's width, half its depth.
+        width, depth: of the appended MLP ("chain"); None: at most a quarter of the original's parameters
+            (``appended.new_appended_net``).
         path: a name in ``paths.PATHS``.
         average: decay of the weight average that becomes the model.
     """
 
     steps: int = 1200
     batch_size: int = 256
-    learning_rate: float = 1e-2
+    learning_rate: float | None = None
     place: Literal["chain", "prior"] = "chain"
     weighting: Literal["importance", "resample"] = "importance"
     coupling: Literal["independent", "exact_ot"] = "independent"
@@ -125,21 +126,23 @@ class ERFM(VelocityTraining):
         source = bank.x if self.place == "chain" else bank.z
         if self.weighting == "importance":
             return {"x0": source, "x1": bank.x, "weight": target.acceptance(bank.energy)}
-        ratio = target.density_ratio(bank.energy)
+        kappa = target.multiplier(bank.energy)
         blocks = [
-            self._pairs(source[rows], Bank(*(part[rows] for part in bank)), bank.x, ratio, target, generator)
+            self._pairs(source[rows], rows, bank, kappa, target, generator)
             for rows in torch.split(torch.randperm(self.bank_size, generator=generator), self.block_size)
         ]
         x0, x1 = (torch.cat(column) for column in zip(*blocks, strict=True))
         return {"x0": x0, "x1": x1}
 
     def _pairs(
-        self, x0: Tensor, block: Bank, x: Tensor, ratio: Tensor, target: Target, generator: torch.Generator
+        self, x0: Tensor, rows: Tensor, bank: Bank, kappa: float, target: Target, generator: torch.Generator
     ) -> tuple[Tensor, Tensor]:
         """Return one block of source rows, and rows of law q* paired with them."""
-        x1 = draw_weighted(x, ratio, len(x0), generator)
+        ratio = target.divergence.tilt(kappa - target.strength * bank.energy)
+        x1 = draw_weighted(bank.x, ratio, len(x0), generator)
         if self.thin:
-            kept = target.accept(block, generator)
+            block = Bank(*(part[rows] for part in bank))
+            kept = target.accept(block, generator, kappa)  # one kappa for all blocks
             x1[kept] = block.x[kept]
         return x0, x1[choose(COUPLINGS, self.coupling, "coupling")().pair(x0, x1)]
 

@@ -29,13 +29,14 @@ class OTFM(VelocityTraining):
         block_size: rows of one plan.
         bank_size: samples of the original model, and draws of the retain data.
         integration_steps: of the appended flow.
-        width, depth: of the appended MLP; None: the original's width, half its depth.
+        width, depth: of the appended MLP; None: at most a quarter of the original's parameters
+            (``appended.new_appended_net``).
         average: decay of the weight average that becomes the model.
     """
 
     steps: int = 1200
     batch_size: int = 256
-    learning_rate: float = 1e-2
+    learning_rate: float | None = None
     coupling: str = "exact_ot"
     block_size: int = 128
     bank_size: int = 16384

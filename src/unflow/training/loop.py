@@ -24,7 +24,7 @@ from unflow.ground.errors import InputError, TrainingDivergedError
 from unflow.ground.files import append_json_line, read_json_lines, read_tensors, write_bytes, write_tensors
 from unflow.ground.locks import locks_output
 from unflow.ground.memory import measure_peak_memory
-from unflow.ground.progress import Progress
+from unflow.ground.progress import Progress, print_line
 from unflow.ground.records import gathers
 from unflow.ground.streams import Stream, check_seed, derive_seed, stream
 from unflow.training.compute import ONE_CPU, Compute
@@ -38,12 +38,25 @@ from unflow.training.method import (
     select_prefix,
     settings,
 )
+from unflow.training.rates import (
+    MAX_RESTARTS,
+    RATES,
+    RISE,
+    START,
+    UNTRIED,
+    Watch,
+    bound_mean,
+    count_trial_steps,
+    pick_rate,
+)
 from unflow.training.trained_weights import adapt, is_partial, merge, require_own_weights, train_only
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
 CHECKPOINT_SECONDS = 30.0
+RECORDS = 20
+"""Lines of metrics.jsonl, at least, of a training of that many steps."""
 CHECKPOINT, PREPARED, METRICS = "checkpoint.safetensors", "prepared.safetensors", "metrics.jsonl"
 EARLIER = "earlier"
 """Subfolder for the earlier training stage of a training (``Training.earlier``)."""
@@ -63,6 +76,8 @@ class Fit:
     """Whether this is the process that writes files and prints."""
     facts: dict[str, float | None] = field(default_factory=dict)
     """Numbers about the preparation (``Training.facts``)."""
+    losses: list[dict[str, float]] = field(default_factory=list)
+    """The logged records of the last training, with "step"."""
 
 
 class _Loop:
@@ -82,6 +97,9 @@ class _Loop:
             self.wrapped[name], self.optimizers[name] = fabric.setup(loss, part.optimizer)
             part.average.to(fabric.device)
         self.step = 0
+        self.watch = Watch(max(20, loop.steps // 20), loop.learning_rate)
+        self.is_chosen = any(part.learning_rate is None for part in self.parts.values())
+        self._start = self._copy_start() if self.is_chosen else {}
 
     def _choose_weights(self, problem: Problem) -> None:
         started = [one for one in (problem.model, problem.earlier) if one is not None]
@@ -119,13 +137,49 @@ class _Loop:
             self.fabric.backward(loss)
         return loss.detach(), *(rows.detach() for rows in outputs)
 
-    def advance(self) -> Tensors:
-        """Take one step and return its losses."""
+    def _copy_start(self) -> Tensors:
+        return {name: tensor.detach().clone() for name, tensor in self.state().items()}
+
+    def start_again(self) -> None:
+        """Set weights, optimizers and the step number as at the start."""
+        self.restore(self._start)
+        self.step = 0
+
+    def choose_rate(self) -> None:
+        """Choose the rate of the parts that name none, by a range test from the start of the training.
+
+        Each rate takes the same first batches, at a constant rate; the mean loss over the second half of
+        these steps decides. It is the mean over all devices, which therefore decide alike.
+        """
+        steps = count_trial_steps(self.loop.steps)
+        still = self._try_rate(0.0, max(START, steps))
+        tried = [self._try_rate(rate, steps) for rate in RATES] if steps else []
+        self.start_again()
+        self.watch.start = bound_mean(still)
+        late = slice(steps // 2, steps)
+        start, *losses = [sum(each[late]) for each in (still, *tried)]
+        self.watch.rate = pick_rate(start, losses) if steps else UNTRIED
+
+    def _try_rate(self, rate: float, steps: int) -> list[float]:
+        """Return the losses of the first steps at a constant rate, each before its step."""
+        self.start_again()
+        self.watch.rate = rate
+        return [float(self.falling_loss(self.advance(1.0))) for _ in range(steps)]
+
+    def falling_loss(self, losses: Tensors) -> Tensor:
+        """Return the mean over all devices of the loss that a sound training lowers."""
+        loss = torch.as_tensor(losses[self.loop.falling_loss])
+        return _mean_over_devices(self.fabric, loss)
+
+    def advance(self, relative: float | None = None) -> Tensors:
+        """Take one step, at a rate relative to the peak (None: of the schedule), and return its losses."""
         loop, world, rank = self.loop, self.fabric.world_size, self.fabric.global_rank
-        rate = loop.schedule(self.step)
+        relative = loop.schedule(self.step) if relative is None else relative
         for part in self.parts.values():
+            peak = self.watch.rate if part.learning_rate is None else part.learning_rate
+            assert peak is not None
             for group in part.optimizer.param_groups:
-                group["lr"] = part.learning_rate * rate
+                group["lr"] = peak * relative
         batch = loop.draw(self.prepared, stream(self.seed, Stream.STEP, self.step))
         device = self.fabric.device
         batch = {k: v[rank::world].to(device, non_blocking=True) for k, v in batch.items()}
@@ -204,7 +258,7 @@ def fit(
             None keeps nothing.
         seed: >= 0, of every random number.
         compute: devices, precision, micro-batches, compiler and loggers.
-        log_every: steps between lines of metrics.jsonl.
+        log_every: steps between lines of metrics.jsonl, at most; short runs have ``RECORDS`` lines.
         checkpoint_every: steps between checkpoints (and held-out losses); slow steps are also saved by time.
         label: name of this training in the progress line.
         problem_id: a hash of model, request and data, so that a folder with another problem's checkpoint is
@@ -285,20 +339,71 @@ def _train(
         folder.keep(prepared)
         clock.seconds_before = folder.resume(run)
         fabric.barrier()
+        often = min(log_every, max(1, loop.steps // RECORDS))
         with Progress(label, loop.steps, run.step, is_first) as progress:
+            if run.watch.rate is None and run.is_chosen:
+                run.choose_rate()
             while run.step < loop.steps:
                 losses = run.advance()
                 if on_step is not None:
                     on_step(steps_before + run.step)
                 milestone = run.step == loop.steps or run.step % checkpoint_every == 0
-                if milestone or run.step % log_every == 0:
-                    _log(run, problem, losses, folder, clock, milestone)
-                if milestone or folder.is_due():
-                    folder.checkpoint(run, clock.seconds, losses)
+                try:
+                    _watch(run, losses, label)
+                    if milestone or run.step == 1 or run.step % often == 0:
+                        _log(run, problem, losses, folder, clock, milestone)
+                    if milestone or folder.is_due():
+                        folder.checkpoint(run, clock.seconds, losses)
+                except TrainingDivergedError as error:
+                    _restart(run, error, folder, clock, label)
                 progress.advance(run.step)
         merge(run.parts)
         model, facts = _freeze(loop.result(problem, run.parts)), loop.facts(run.prepared)
-        return Fit(model, clock.seconds, loop.steps, peak_rss_mb(), is_first, facts)
+        if run.is_chosen:
+            facts = facts | {"learning_rate": run.watch.rate, "restarts": run.watch.restarts}
+        return Fit(model, clock.seconds, loop.steps, peak_rss_mb(), is_first, facts, folder.lines)
+
+
+def _watch(run: _Loop, losses: Tensors, label: str) -> None:
+    """Add the losses of a step to the watch over a falling loss.
+
+    Raises:
+        TrainingDivergedError: if it has risen, and the rate was chosen; a rate of the user's gives a line.
+    """
+    watch = run.watch
+    if not run.loop.falling_loss or not watch.add(run.falling_loss(losses)) or watch.said:
+        return
+    rise = f"the loss '{run.loop.falling_loss}' rose to more than {RISE:g} times its start by step {run.step}"
+    if run.is_chosen:
+        raise TrainingDivergedError(
+            f"{rise}; expected it to fall: write a smaller learning_rate (--settings.learning_rate in the "
+            "shell), or bound the energy"
+        )
+    watch.said = True
+    if run.fabric.is_global_zero:
+        print_line(f"{label}: {rise}; expected it to fall: write a smaller learning_rate, or leave it out")
+
+
+def _restart(run: _Loop, error: TrainingDivergedError, folder: _Folder, clock: _Clock, label: str) -> None:
+    """Start a diverged run again at a lower rate.
+
+    Raises:
+        TrainingDivergedError: if the rate is the user's, or after ``MAX_RESTARTS`` restarts.
+    """
+    watch, step = run.watch, run.step
+    if not run.is_chosen:
+        raise error
+    if watch.restarts == MAX_RESTARTS:
+        raise TrainingDivergedError(f"{error} (after {watch.restarts} restarts at lower rates)") from None
+    before = watch.rate
+    watch.restart()
+    run.start_again()
+    folder.restart(run, clock.seconds)
+    if run.fabric.is_global_zero:
+        print_line(
+            f"{label}: diverged at step {step} with the learning rate {before:.2g}; starts again at "
+            f"{watch.rate:.2g} (restart {watch.restarts} of {MAX_RESTARTS})"
+        )
 
 
 @contextmanager
@@ -386,11 +491,16 @@ def _move_networks(problem: Problem, device: torch.device) -> Iterator[None]:
             module.to(home)
 
 
+def _mean_over_devices(fabric: Fabric, loss: Tensor) -> Tensor:
+    if fabric.world_size == 1:
+        return loss
+    return torch.as_tensor(fabric.all_reduce(loss, reduce_op="mean"))
+
+
 def _reduce_losses(fabric: Fabric, losses: Tensors, step: int) -> dict[str, float]:
     values = {}
     for name, loss in losses.items():
-        mean = fabric.all_reduce(loss, reduce_op="mean") if fabric.world_size > 1 else loss
-        values[name] = float(torch.as_tensor(mean))
+        values[name] = float(_mean_over_devices(fabric, torch.as_tensor(loss)))
         if not math.isfinite(values[name]):
             raise TrainingDivergedError(
                 f"the loss '{name}' became {values[name]} at step {step}; expected finite numbers: write a "
@@ -405,6 +515,7 @@ class _Folder:
     def __init__(self, path: Path | None, loop: Training, seed: int, problem_id: str, writes: bool) -> None:
         self.path, self.loop, self.writes = path, loop, writes
         self.identity = {"method": type(loop).__name__, **settings(loop), "seed": seed, "problem": problem_id}
+        self.lines: list[dict[str, float]] = []
         self._written = time.monotonic()
 
     def load_prepared(self, make: Callable[[], Tensors]) -> Tensors:
@@ -436,16 +547,25 @@ class _Folder:
         self._check_identity(metadata["identity"], self.path / CHECKPOINT)
         run.restore(tensors)
         run.step = int(metadata["step"])
+        self.lines = [r for r in read_json_lines(self.path / METRICS) if r["step"] <= run.step]
+        run.watch = Watch(**metadata.get("watch", run.watch.state()))
         if self.writes:
-            lines = [r for r in read_json_lines(self.path / METRICS) if r["step"] <= run.step]
-            text = "".join(json.dumps(record) + "\n" for record in lines)
+            text = "".join(json.dumps(record) + "\n" for record in self.lines)
             write_bytes(self.path / METRICS, text.encode())
         return float(metadata["seconds"])
 
-    def log(self, step: int, seconds: float, values: dict[str, float]) -> None:
-        """Append one line of metrics."""
+    def restart(self, run: _Loop, seconds: float) -> None:
+        """Drop the log of a diverged run, and write a checkpoint of the new start."""
+        self.lines = []
         if self.path is not None and self.writes:
-            record = {"step": step, "seconds": round(seconds, 3), **values}
+            (self.path / METRICS).unlink(missing_ok=True)
+            self._write(run, seconds)
+
+    def log(self, step: int, seconds: float, values: dict[str, float]) -> None:
+        """Append one line of metrics; without a folder, in memory only."""
+        record = {"step": step, "seconds": round(seconds, 3), **values}
+        self.lines.append(record)
+        if self.path is not None and self.writes:
             append_json_line(self.path / METRICS, record)
 
     def is_due(self) -> bool:
@@ -467,8 +587,13 @@ class _Folder:
                 "smaller learning_rate (--settings.learning_rate in the shell), or bound the energy"
             )
         if self.path is not None and self.writes and broken is None:
-            metadata = {"identity": self.identity, "step": run.step, "seconds": seconds}
-            write_tensors(self.path / CHECKPOINT, run.state(), metadata)
+            self._write(run, seconds)
+
+    def _write(self, run: _Loop, seconds: float) -> None:
+        assert self.path is not None
+        watch = run.watch.state()
+        metadata = {"identity": self.identity, "step": run.step, "seconds": seconds, "watch": watch}
+        write_tensors(self.path / CHECKPOINT, run.state(), metadata)
 
     def _check_identity(self, identity: dict[str, Any], file: Path) -> None:
         ours = json.loads(json.dumps(self.identity))

@@ -66,7 +66,7 @@ class Part:
             computed inside one forward call, because that is where data-parallel wrappers
             synchronise gradients (``torch.func.jvp`` around the wrapper would skip them).
         net: the network inside ``loss`` whose parameters are trained.
-        learning_rate: peak learning rate of Adam.
+        learning_rate: peak learning rate of Adam; None: the loop chooses it (``training.rates``).
         betas: Adam's decay rates of the moments.
         decay: of the exponential moving average of the weights, in [0, 1); 0 keeps no average.
     """
@@ -75,7 +75,7 @@ class Part:
         self,
         loss: nn.Module,
         net: nn.Module,
-        learning_rate: float,
+        learning_rate: float | None,
         betas: tuple[float, float] = (0.9, 0.999),
         decay: float = 0.0,
     ) -> None:
@@ -88,7 +88,8 @@ class Part:
 
         Call it again after a change of which parameters take gradients. The average shares the others.
         """
-        self.optimizer = torch.optim.Adam(self.net.parameters(), self.learning_rate, self.betas, fused=True)
+        # The loop sets the rate of every step.
+        self.optimizer = torch.optim.Adam(self.net.parameters(), betas=self.betas, fused=True)
         fixed = {id(weight): weight for weight in self.net.parameters() if not weight.requires_grad}
         self.average = copy.deepcopy(self.net, fixed).requires_grad_(False) if self.decay else self.net
         # Listed once: collecting the parameters of all modules takes longer than averaging them.
@@ -210,12 +211,14 @@ class Trained(Method):
         steps: optimizer steps, >= 1.
         batch_size: samples per step, summed over all devices, >= 1.
         learning_rate: peak learning rate, > 0; it rises over the first 5 % of the steps and then falls as
-            a cosine to 0.
+            a cosine to 0. None (methods whose default is None, flow matching, distillation): a range test
+            of 5 % of the steps chooses it for this network, and a run whose loss rises to twice its start
+            begins again at a third of the rate.
     """
 
     steps: int = 1000
     batch_size: int = 128
-    learning_rate: float = 1e-3
+    learning_rate: float | None = 1e-3
 
     shares_batches: ClassVar[bool] = True
     """Whether the loss is a mean over rows, so that devices or micro-batches may share a batch."""
@@ -227,8 +230,14 @@ class Trained(Method):
         for name in ("steps", "batch_size"):
             if getattr(self, name) < 1:
                 raise InputError(f"got {name}={getattr(self, name)}; expected 1 or more")
-        if not (self.learning_rate > 0 and math.isfinite(self.learning_rate)):
-            raise InputError(f"got learning_rate={self.learning_rate}; expected a number > 0")
+        rate = self.learning_rate
+        if rate is None and isinstance(self, Training) and not self.falling_loss:
+            raise InputError(
+                f"got learning_rate=None for {type(self).__name__}, whose losses do not rank rates; expected "
+                "a number > 0"
+            )
+        if rate is not None and not (rate > 0 and math.isfinite(rate)):
+            raise InputError(f"got learning_rate={rate}; expected a number > 0")
 
     @abstractmethod
     def training(self, problem: Problem, seed: int) -> tuple[Training, Problem]:
@@ -241,6 +250,9 @@ class Training(Trained):
 
     keeps_prepared: ClassVar[bool] = False
     """Whether a resumed run reads the result of ``prepare`` from disk."""
+    falling_loss: ClassVar[str] = ""
+    """The loss that a sound training lowers: a range test compares rates by it, and a rise means divergence.
+    "" for a training without such a loss, like that of two adversaries; it needs a learning rate."""
     derivatives: ClassVar[frozenset[str]] = frozenset({"weights"})
     """Derivatives of a network of the model's architecture by "weights", "latents" or "times"."""
 

@@ -26,10 +26,10 @@ from unflow.evidence.auditing import (
 )
 from unflow.evidence.auditing.costs import guided_cost, trained_cost
 from unflow.evidence.metrics.forgetting import check_request
+from unflow.evidence.reproduce.published import find_published_method
 from unflow.ground.errors import InputError
 from unflow.ground.streams import Stream, check_seed, stream
 from unflow.mathematics.divergences import DIVERGENCES
-from unflow.methods import UNLEARNERS
 from unflow.models import GenerativeModel
 from unflow.models.classifier import Classifier
 from unflow.target import Target, check_strength
@@ -224,7 +224,7 @@ class Demo:
     def make_entry(self, target: Target, name: str, z: Tensor) -> Entry:
         """Train one row, or load it from disk."""
         config = self.config
-        method = self.choose_method(name, UNLEARNERS)
+        method = self.choose_method(name, {name: find_published_method(name, FLOW_NET)})
         result = unlearn(
             target,
             method,

@@ -17,8 +17,8 @@ from unflow.disk import bundle
 from unflow.energies.calibration import Tempered, calibrate
 from unflow.evidence.auditing import JUDGE_SEED_OFFSET, Judge
 from unflow.evidence.auditing.judge_training import IMAGES, SECOND
+from unflow.evidence.reproduce.published import find_published_method
 from unflow.ground.streams import Stream, stream
-from unflow.methods import UNLEARNERS
 from unflow.methods.baselines.fine_tune import FineTune
 from unflow.methods.baselines.neg_grad_plus import NegGradPlus
 from unflow.methods.baselines.retrain import Retrain
@@ -69,10 +69,10 @@ class Recipe:
     methods: dict[str, Method] = field(default_factory=dict)
 
     def find_method(self, name: str) -> Method:
-        """Return a row's method: the library's default, with the training settings of the original."""
+        """Return a row's method as in the published tables, with the training settings of the original."""
         if name in self.methods:
             return self.methods[name]
-        method = UNLEARNERS[name]
+        method = find_published_method(name, self.flow_net)
         if isinstance(method, Retrain):
             names = ("steps", "batch_size", "learning_rate", "average", "coupling")
             return Retrain(**{key: getattr(self.flow, key) for key in names})

@@ -102,6 +102,7 @@ class AscentDescent(VelocityTraining):
     strength: float
     clip: float
 
+    falling_loss: ClassVar[str] = ""  # the loss on the forget set is to rise
     needs: ClassVar[frozenset[str]] = frozenset({"retain", "forget"})
     families: ClassVar[frozenset[str]] = frozenset({"flow", "flow_map"})
     shares_batches: ClassVar[bool] = False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from unflow.disk import bundle
 from unflow.ground.errors import InputError
 from unflow.ground.files import sha256_module
 from unflow.ground.locks import locks_output
+from unflow.ground.progress import print_line
 from unflow.models import Flow, FlowMap, GenerativeModel
 from unflow.models.autoencoder import Autoencoder
 from unflow.models.classifier import Classifier
@@ -28,6 +30,26 @@ SPECIAL: dict[str, tuple[type[Method], str]] = {
     "autoencoder": (Autoencoding, "autoencoding"),
 }
 """Kind -> the only method that trains it, and its name; the other methods train generative models."""
+
+
+def choose_width(kind: str, net: dict[str, Any], data: LabelledData) -> dict[str, Any]:
+    """Return the description of a network, with a width for the MLP of a flow or flow map that names none.
+
+    The velocity of noise needs every entry of x, and an MLP narrower than a sample loses some: its samples
+    keep that part of the noise. So the width is max(256, entries of a sample, rounded up to a multiple of
+    64). A narrower width of the user's is kept, and one printed line says so.
+    """
+    if kind not in ("flow", "flow_map") or net.get("net") != "mlp":
+        return net
+    entries = math.prod(data.x.shape[1:])
+    width = max(256, 64 * math.ceil(entries / 64))
+    given = net.get("width", width)
+    if isinstance(given, int) and given < entries:
+        print_line(
+            f"got width={given} for samples of {entries} numbers; expected {entries} or more, or samples "
+            f"keep some of the noise: write {width}, leave the width out, or use a unet"
+        )
+    return {"net": "mlp", "width": width, **net}
 
 
 def new_model(kind: str, net: dict[str, Any], data: LabelledData, seed: int) -> Any:
@@ -91,7 +113,7 @@ def train_model(
         devices: data-parallel processes.
         label: name in the progress line.
     """
-    out = Path(out)
+    out, net = Path(out), choose_width(kind, net, data)
     _check_kind(kind, method)
     identity = {
         "kind": kind,

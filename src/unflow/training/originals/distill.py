@@ -40,7 +40,7 @@ class Distill(VelocityTraining):
     """
 
     steps: int = 3000
-    learning_rate: float = 1e-3
+    learning_rate: float | None = 1e-3
     bank_size: int = 16384
     whole_share: float = 0.75
     average: float = 0.999

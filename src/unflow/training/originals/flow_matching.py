@@ -31,6 +31,8 @@ from unflow.training.method import (
 class VelocityTraining(Training):
     """A training of one network, the part "velocity"; its loss takes the tensors of a batch in order."""
 
+    falling_loss: ClassVar[str] = "loss"
+
     def draw(self, prepared: Tensors, generator: torch.Generator) -> Tensors:
         """Draw {x0: noise or its partner of x1, x1: data, t: times}."""
         return draw_flow_batch(prepared, self.batch_size, generator)
@@ -52,7 +54,7 @@ class FlowMatching(VelocityTraining):
     """
 
     steps: int = 5000
-    learning_rate: float = 2e-3
+    learning_rate: float | None = 2e-3
     path: str = "linear"
     coupling: str = "independent"
     average: float = 0.999
@@ -107,7 +109,7 @@ def flow_of(problem: Problem) -> Flow:
     return problem.model
 
 
-def make_velocity_part(net: nn.Module, path: Path, learning_rate: float, average: float) -> Part:
+def make_velocity_part(net: nn.Module, path: Path, learning_rate: float | None, average: float) -> Part:
     """Return the flow-matching loss around a copy of ``net``, with its optimizer and average."""
     net = trainable_copy(net)
     return Part(VelocityLoss(net, path), net, learning_rate, decay=average)

@@ -39,6 +39,7 @@ class MeanFlow(VelocityTraining):
     power: float = 1.0
     average: float = 0.999
 
+    falling_loss: ClassVar[str] = ""  # it is weighted anew at every step
     needs: ClassVar[frozenset[str]] = frozenset({"data"})
     families: ClassVar[frozenset[str]] = frozenset({"flow_map"})
     citation: ClassVar[str] = "2505.13447"

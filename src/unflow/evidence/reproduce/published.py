@@ -1,0 +1,25 @@
+"""The settings of the methods in the published tables, where the defaults have changed since."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from unflow.methods import ERFM, OTFM, UNLEARNERS, LatentFlow
+from unflow.training.method import Method
+
+
+def find_published_method(name: str, flow_net: dict[str, Any]) -> Method:
+    """Return the method of a row with the fixed rates, and the size of the appended flow, of the tables.
+
+    Args:
+        name: of the row, in ``UNLEARNERS``.
+        flow_net: description of the original flow, an MLP: the appended flow had its width and half its
+            layers.
+    """
+    method = UNLEARNERS[name]
+    if isinstance(method, ERFM | OTFM):
+        return replace(method, learning_rate=1e-2, width=flow_net.get("width"))
+    if isinstance(method, LatentFlow):
+        return replace(method, learning_rate=4e-3)
+    return method
