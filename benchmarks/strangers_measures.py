@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as nnf
 from safetensors.torch import load_file
 from third_party import classifiers
 from torch import Tensor
@@ -55,14 +54,6 @@ def _flat(x: Tensor) -> Tensor:
     return ((x + 1) / 2).clamp(0, 1).flatten(1)
 
 
-def fine_detail(x: Tensor) -> float:
-    """Return the share of the images' energy that a 3 x 3 binomial blur removes; x [n, 1, 28, 28]."""
-    ink = ((x + 1) / 2).clamp(0, 1)
-    row = ink.new_tensor([0.25, 0.5, 0.25])
-    blurred = nnf.conv2d(ink, (row[:, None] * row)[None, None], padding=1)
-    return float((ink - blurred).square().sum() / ink.square().sum())
-
-
 @dataclass(frozen=True)
 class Reference:
     """Everything that rows of one stranger and one request are compared with.
@@ -70,6 +61,7 @@ class Reference:
     Attributes:
         is_forgotten: images and their judged classes [n] -> whether each belongs to the forget set, [n].
         sets: features of independent sets of exact target samples, by extractor.
+        exact: exact target samples, the first of those sets.
         floors: mean and standard deviation of the Fréchet distance between two of those sets.
         original: samples of the original at ``z``.
         original_classes: the judge's.
@@ -79,6 +71,7 @@ class Reference:
 
     is_forgotten: Callable[[Tensor, Tensor], Tensor]
     sets: dict[str, list[Tensor]]
+    exact: Tensor
     floors: dict[str, tuple[float, float]]
     original: Tensor
     original_classes: Tensor
@@ -128,12 +121,11 @@ def make_reference(
         "original": share(gone),
         "target": share(is_forgotten(every, judges.classes(every))),
         "agreement": float((guide_classes(original) == classes)[kept].double().mean()),
-        "detail": fine_detail(every),
-        "original_detail": fine_detail(original),
+        "original_sharpness": uf.metrics.sharpness_ratio(generated=original, reference=exact[0]),
         "floors": floors,
         "original_distance": {name: distance(of_original[name], sets[name]) for name in EXTRACTORS},
     }
-    return Reference(is_forgotten, sets, floors, original, classes, z, facts)
+    return Reference(is_forgotten, sets, exact[0], floors, original, classes, z, facts)
 
 
 def measure(reference: Reference, judges: Judges, x: Tensor, same_latents: bool) -> dict[str, Any]:
@@ -144,7 +136,7 @@ def measure(reference: Reference, judges: Judges, x: Tensor, same_latents: bool)
     return {
         "left": share(reference.is_forgotten(x, classes)),
         "distance": {name: distance(features[name], reference.sets[name]) for name in EXTRACTORS},
-        "sharpness": fine_detail(x) / reference.facts["detail"],
+        "sharpness": uf.metrics.sharpness_ratio(generated=x, reference=reference.exact),
         "kept": float(keeps) if same_latents else None,
         "finite": bool(torch.isfinite(x).all()),
     }

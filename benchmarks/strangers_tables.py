@@ -47,7 +47,7 @@ def table_of(reference: dict[str, Any], cells: list[dict[str, Any]]) -> str:
         f"## {reference['stranger']}: forget {reference['words']} ({reference['request']})\n",
         HEAD,
         f"| original | {percent(reference['original'])} | {before['judge']:.2f} | "
-        f"{before['autoencoder']:.3f} | {reference['original_detail'] / reference['detail']:.3f} | | "
+        f"{before['autoencoder']:.3f} | {reference['original_sharpness']:.3f} | | "
         f"{reference['train_cpu_seconds']:.0f} | 1 | |",
         f"| exact target (floor) | {percent(reference['target'])} | {floors['judge'][0]:.2f} ± "
         f"{floors['judge'][1]:.2f} | {floors['autoencoder'][0]:.3f} ± {floors['autoencoder'][1]:.3f} | 1 | "
