@@ -38,7 +38,8 @@ def _capitalise(heading: str) -> str:
 def section(measure: Measure) -> str:
     """Return a measure's definition, its paper, its good values and its field in audit.json."""
     good = {
-        "lower": "Lower is better.", "higher": "Higher is better.", "half": "0.5 is best.", "": "",
+        "lower": "Lower is better.", "higher": "Higher is better.", "half": "0.5 is best.",
+        "one": "1 is best.", "": "",
         "target": "Compare it with the exact target and the retrained model.",
     }[measure.better]  # fmt: skip
     link = f"([arXiv {measure.reference}](https://arxiv.org/abs/{measure.reference}))"

@@ -179,6 +179,7 @@ INSIDE = {
         "method",
         "losses",
         "trained_weights",
+        "rates",
         "compute",
         "derivatives",
         "loop",

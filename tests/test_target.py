@@ -15,7 +15,7 @@ from unflow.mathematics.divergences import DIVERGENCES, KL, Divergence
 from unflow.mathematics.paths import PATHS, LinearPath, Path
 from unflow.models import Generator
 from unflow.nets import MLP
-from unflow.target import Target
+from unflow.target import Bank, Target
 
 ATOMS = torch.arange(6, dtype=torch.float64)[:, None]
 Q0 = torch.tensor([0.05, 0.3, 0.1, 0.25, 0.2, 0.1], dtype=torch.float64)
@@ -374,6 +374,22 @@ def test_rejection_from_an_unbounded_energy_is_refused(
     with pytest.raises(InputError, match=r"without a lower bound .*wrap it in energies.Softplus"):
         target.sample(10, generator)
     assert float(target.density_ratio(LOG_ODDS).mean()) == pytest.approx(1, abs=1e-10)
+
+
+@pytest.mark.parametrize("name", ["softplus", "chi2"])
+def test_the_law_of_accepted_samples_does_not_depend_on_their_number(name: str) -> None:
+    """The multiplier is one number for each request: many small samples have the mean of one large one."""
+    energy = CallableEnergy(lambda x: 6 * (x[:, 0] > 0.5).float(), lower_bound=0.0)
+    target = Target(gaussian(), energy, 1.0, DIVERGENCES[name]())
+    bank = target.bank(20_000, torch.Generator().manual_seed(1))
+    whole = target.accept(bank, torch.Generator().manual_seed(2))
+    stream = torch.Generator().manual_seed(2)
+    parts = [Bank(*(part[i : i + 5] for part in bank)) for i in range(0, 20_000, 5)]
+    assert torch.equal(torch.cat([target.accept(part, stream) for part in parts]), whole)
+    exact = target.acceptance(bank.energy, target.multiplier(bank.energy))
+    assert float(whole.double().mean()) == pytest.approx(float(exact.mean()), abs=0.02)
+    again = Target(gaussian(), energy, 1.0, DIVERGENCES[name]())
+    assert again.kappa == target.kappa
 
 
 def test_nothing_accepted_is_an_error_that_says_the_acceptance_rate(generator: torch.Generator) -> None:

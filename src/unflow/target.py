@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import NamedTuple
 
 import torch
@@ -13,8 +14,12 @@ from torch import Tensor
 
 from unflow.energies import Energy, evaluate, require_bounded
 from unflow.ground.errors import InputError
+from unflow.ground.streams import Stream, stream
 from unflow.mathematics.divergences import KL, Divergence
 from unflow.models.base import GenerativeModel
+
+KAPPA_SAMPLES = 16384
+"""Samples of the original model from which ``Target.kappa`` is computed."""
 
 
 class Bank(NamedTuple):
@@ -100,10 +105,32 @@ class Target:
             )
         return share
 
-    def accept(self, bank: Bank, generator: torch.Generator) -> Bool[Tensor, " n"]:
-        """Return which rows of a bank rejection sampling accepts, [n]; those are exact samples of q*."""
-        probability = self.acceptance(bank.energy)
+    @cached_property
+    def kappa(self) -> float:
+        """The multiplier of this request, from ``KAPPA_SAMPLES`` samples of the model.
+
+        They have a random stream of their own. So the law of accepted samples does not depend on their bank.
+        """
+        return self.multiplier(self.bank(KAPPA_SAMPLES, stream(0, Stream.KAPPA)).energy)
+
+    def accept(
+        self, bank: Bank, generator: torch.Generator, kappa: float | None = None
+    ) -> Bool[Tensor, " n"]:
+        """Return which rows of a bank rejection sampling accepts, [n]; those are exact samples of q*.
+
+        Args:
+            bank: samples of the model.
+            generator: of the random numbers.
+            kappa: the multiplier; None: ``Target.kappa``. KL does not need it.
+        """
+        probability = self._request_acceptance(bank.energy, kappa)
         return torch.rand(len(probability), generator=generator).to(probability) < probability
+
+    def _request_acceptance(self, energy: Tensor, kappa: float | None = None) -> Tensor:
+        require_bounded(self.energy, "weights and rejection")  # before a bank is drawn for kappa
+        if kappa is None and not isinstance(self.divergence, KL):
+            kappa = self.kappa
+        return self.acceptance(energy, kappa)
 
     def sample(self, n: int, generator: torch.Generator) -> Bank:
         """Return n exact samples of q*, with their latents, by rejection sampling from the original model.
@@ -119,9 +146,10 @@ class Target:
             bank = self.bank(max(n, 1000), generator)
             accepted = self.accept(bank, generator)
             if not accepted.any():
+                mean = float(self._request_acceptance(bank.energy).mean())
                 raise InputError(
                     f"rejection accepted none of {len(accepted)} samples (mean acceptance probability "
-                    f"{float(self.acceptance(bank.energy).mean()):.2g}); expected some: lower the strength "
+                    f"{mean:.2g}); expected some: lower the strength "
                     "or the margin"
                 )
             parts.append(Bank(*(part[accepted] for part in bank)))

@@ -20,7 +20,7 @@ from unflow.ground.files import read_json_lines, read_tensors
 from unflow.methods import ERFM, UOT
 from unflow.models import Flow
 from unflow.target import Target
-from unflow.training import loop
+from unflow.training import loop, rates
 from unflow.training.loop import CHECKPOINT, METRICS, Fit, fit
 from unflow.training.method import Problem
 from unflow.training.originals.flow_matching import FlowMatching
@@ -55,10 +55,10 @@ def test_the_highest_rate_with_half_of_the_best_progress_is_chosen(
     assert pick_rate(1.0, losses) == expected
 
 
-@pytest.mark.parametrize("steps", [1, 119, 120, 600, 1200, 10000])
+@pytest.mark.parametrize("steps", [1, 479, 480, 600, 1200, 10000])
 def test_a_range_test_takes_at_most_a_twentieth_of_the_steps(steps: int) -> None:
     assert count_trial_steps(steps) * (len(RATES) + 1) <= steps / 20
-    assert (count_trial_steps(steps) > 0) == (steps >= 120)
+    assert (count_trial_steps(steps) > 0) == (steps >= 480)
 
 
 def feed(watch: Watch, *losses: float) -> list[bool]:
@@ -71,6 +71,12 @@ def test_only_the_mean_of_a_whole_window_is_compared_with_the_start() -> None:
     watch.restart()
     assert (watch.rate, watch.restarts) == (pytest.approx(0.1), 1)
     assert feed(watch, 1, 1, math.nan, 0) == [False] * 3 + [True]
+
+
+def test_a_noisy_start_is_bounded_by_three_standard_errors_and_a_loss_of_zero_sets_no_limit() -> None:
+    assert rates.bound_mean([1.0, 3.0]) == pytest.approx(2 + 3 * 1.0)
+    assert rates.bound_mean([0.0] * 20) == 0
+    assert feed(Watch(window=2, rate=0.3, start=0.0), 0, 0, 5, 5, math.nan, 1) == [False] * 5 + [True]
 
 
 @pytest.mark.parametrize(("losses", "start"), [([3, 1, 1, 1, 1], 1.4), ([1, 9, 9, 9, 9], 1.0)])
@@ -94,7 +100,7 @@ def test_a_method_whose_losses_rank_nothing_needs_a_rate() -> None:
 
 
 def test_the_chosen_rate_is_one_of_the_rates_and_the_same_seed_gives_the_same_bits() -> None:
-    method, problem = job(steps=240)
+    method, problem = job(steps=480)
     first, second = fit(method, problem, seed=3), fit(method, problem, seed=3)
     assert first.facts == second.facts
     assert first.facts["learning_rate"] in RATES
@@ -103,7 +109,7 @@ def test_the_chosen_rate_is_one_of_the_rates_and_the_same_seed_gives_the_same_bi
 
 def test_a_run_with_the_chosen_rate_written_out_ends_in_the_same_bits() -> None:
     """The range test leaves no trace: not in weights, moments, average or random numbers."""
-    method, problem = job(steps=240)
+    method, problem = job(steps=480)
     chosen = fit(method, problem, seed=3)
     written = dataclasses.replace(method, learning_rate=chosen.facts["learning_rate"])
     found = fit(written, problem, seed=3)
@@ -154,7 +160,7 @@ def test_a_run_stopped_before_or_after_a_restart_ends_in_the_same_bits(
 
 
 def test_a_run_stopped_after_its_range_test_keeps_the_rate(tmp_path: Path) -> None:
-    whole, stopped = fit_stopped([], tmp_path / "whole", 240), fit_stopped([50], tmp_path / "stopped", 240)
+    whole, stopped = fit_stopped([], tmp_path / "whole", 480), fit_stopped([50], tmp_path / "stopped", 480)
     assert same_weights(stopped.model, whole.model)
     _, metadata = read_tensors(tmp_path / "stopped" / CHECKPOINT)
     assert metadata["watch"]["rate"] == whole.facts["learning_rate"] == stopped.facts["learning_rate"]
@@ -184,7 +190,7 @@ def test_the_lineage_names_the_chosen_rate() -> None:
     _, problem = small_job("flow_matching")
     assert isinstance(problem.model, Flow)
     target = Target(problem.model, CallableEnergy(left_half, 0.0))
-    found = unlearn(target, ERFM(steps=120, batch_size=16, bank_size=256, weighting="resample"))
+    found = unlearn(target, ERFM(steps=480, batch_size=16, bank_size=256, weighting="resample"))
     assert found.lineage["settings"]["learning_rate"] is None
     assert found.lineage["facts"] == {"learning_rate": found.lineage["facts"]["learning_rate"], "restarts": 0}
     assert found.lineage["facts"]["learning_rate"] in RATES
@@ -196,11 +202,11 @@ sys.path.insert(0, {tests!r})
 import torch
 torch.set_num_threads(1)
 from test_rates import job
-from unflow.training import loop
+from unflow.training import loop, rates
 from unflow.training.loop import fit
 
 loop.UNTRIED = 3.0
-for steps in (80, 125):
+for steps in (80, 480):
     method, problem = job(steps)
     found = fit(method, problem, sys.argv[1] + str(steps), seed=3, devices=int(sys.argv[2]), log_every=1)
     if found.is_first:
@@ -226,5 +232,5 @@ def test_two_processes_choose_and_restart_as_one(tmp_path: Path) -> None:
         found.append(done.stdout)
     assert found[0] == found[1]
     assert '"restarts": 0' in found[0]
-    one, two = (read_json_lines(tmp_path / f"{n}-125" / METRICS) for n in (1, 2))
+    one, two = (read_json_lines(tmp_path / f"{n}-480" / METRICS) for n in (1, 2))
     assert [line["loss"] for line in one] == pytest.approx([line["loss"] for line in two], rel=2e-3)

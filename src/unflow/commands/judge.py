@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from jsonargparse import ArgumentParser
 
@@ -42,6 +41,7 @@ def run(
     """
     import torch
 
+    from unflow.data.confusions import describe_confusions
     from unflow.disk import bundle
     from unflow.evidence.auditing.judge_training import FIRST, SECOND, train_judges
     from unflow.ground.streams import check_seed
@@ -86,13 +86,3 @@ def run(
     print(f"the judges disagree with each other on {found['disagreement']:.2%}")
     findings.say()
     print(f"judges: {out}")
-
-
-def describe_confusions(found: Sequence[Mapping[str, Any]], names: Sequence[str]) -> str:
-    """Return "4 (deer) with 7 (horse) (3.2 %)": a class, the class that is judged instead, and the share."""
-    from unflow.data.parts import name_class
-
-    pairs = (
-        (*(name_class(each[key], names) for key in ("label", "judged")), each["share"]) for each in found
-    )
-    return ", ".join(f"{label} with {judged} ({100 * share:.1f} %)" for label, judged, share in pairs)

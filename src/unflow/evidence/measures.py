@@ -47,6 +47,8 @@ class Observed:
         bandwidth: sigma of the MMD's Gaussian kernel.
         c2st: name of the two-sample classifier, in ``metrics.CLASSIFIERS``.
         seed: of the repeated MMD.
+        x: the samples themselves, [n, *shape].
+        target_x: the exact target samples whose features are ``target``.
     """
 
     probabilities: Tensor
@@ -64,6 +66,8 @@ class Observed:
     bandwidth: float
     c2st: str
     seed: int
+    x: Tensor | None = None
+    target_x: Tensor | None = None
 
     @cached_property
     def labels(self) -> Tensor:
@@ -152,8 +156,14 @@ def _stayed(o: Observed) -> float | None:
     return metrics.stayed_share(o.original_labels, o.labels, o.forget)
 
 
-Better = Literal["lower", "higher", "target", "half", ""]
-"""Good values: lower, higher, near the target's or the retrained model's, near 0.5, or none."""
+def _sharpness(o: Observed) -> float | None:
+    if o.x is None or o.target_x is None:
+        return None
+    return metrics.sharpness_ratio(generated=o.x, reference=o.target_x)
+
+
+Better = Literal["lower", "higher", "target", "half", "one", ""]
+"""Good values: lower, higher, near the target's or the retrained model's, near 0.5, near 1, or none."""
 
 
 @dataclass(frozen=True)
@@ -316,6 +326,12 @@ MEASURES = (
         "Share of samples farther from every training point than 99 % of held-out points are.",
         lambda o: metrics.off_data(samples=o.features, training=o.training, held_out=o.held_out),
         unit="%", scale=100, decimals=2, terminal=True, page=True,
+    ),
+    Measure(
+        "sharpness", "sharpness", "one",
+        "Mean edge contrast of the images relative to exact target samples. Blurred images, averages of two "
+        "images and noise are below 1. Not measured for samples that are no images.",
+        _sharpness, terminal=True, page=True,
     ),
     Measure(
         "judge_confidence", "judge confidence", "higher",

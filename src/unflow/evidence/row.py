@@ -12,8 +12,8 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal
 
 from unflow.evidence.measures import MEASURES
-from unflow.evidence.metrics.uncertainty import share_interval
 from unflow.ground.errors import InputError
+from unflow.mathematics.shares import share_interval
 
 SCHEMA = 1
 """Of audit.json."""

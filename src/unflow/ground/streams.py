@@ -85,6 +85,10 @@ class Stream(IntEnum):
     """Latents and directions of the probe that precedes each training and audit."""
     SIGHT = 140
     """Samples, and labelled rows, on which a guide or judge is inspected before a command."""
+    KAPPA = 150
+    """The bank from which the multiplier of a request is computed; its seed is always 0."""
+    SELF_MEASURE = 160
+    """Latents, and rejection, of the self-measure that follows each unlearning."""
 
 
 def stream(seed: int, *path: int) -> torch.Generator:

@@ -126,21 +126,23 @@ class ERFM(VelocityTraining):
         source = bank.x if self.place == "chain" else bank.z
         if self.weighting == "importance":
             return {"x0": source, "x1": bank.x, "weight": target.acceptance(bank.energy)}
-        ratio = target.density_ratio(bank.energy)
+        kappa = target.multiplier(bank.energy)
         blocks = [
-            self._pairs(source[rows], Bank(*(part[rows] for part in bank)), bank.x, ratio, target, generator)
+            self._pairs(source[rows], rows, bank, kappa, target, generator)
             for rows in torch.split(torch.randperm(self.bank_size, generator=generator), self.block_size)
         ]
         x0, x1 = (torch.cat(column) for column in zip(*blocks, strict=True))
         return {"x0": x0, "x1": x1}
 
     def _pairs(
-        self, x0: Tensor, block: Bank, x: Tensor, ratio: Tensor, target: Target, generator: torch.Generator
+        self, x0: Tensor, rows: Tensor, bank: Bank, kappa: float, target: Target, generator: torch.Generator
     ) -> tuple[Tensor, Tensor]:
         """Return one block of source rows, and rows of law q* paired with them."""
-        x1 = draw_weighted(x, ratio, len(x0), generator)
+        ratio = target.divergence.tilt(kappa - target.strength * bank.energy)
+        x1 = draw_weighted(bank.x, ratio, len(x0), generator)
         if self.thin:
-            kept = target.accept(block, generator)
+            block = Bank(*(part[rows] for part in bank))
+            kept = target.accept(block, generator, kappa)  # one kappa for all blocks
             x1[kept] = block.x[kept]
         return x0, x1[choose(COUPLINGS, self.coupling, "coupling")().pair(x0, x1)]
 

@@ -12,8 +12,8 @@ from torch import nn
 from unflow.ground.errors import InputError
 from unflow.mathematics.couplings import ExactOT, pair_blocks
 from unflow.mathematics.paths import LinearPath
-from unflow.methods.latent_couplings import SHIFTS, LatentLaw, MaximalMove, couple
-from unflow.models import Chain, Flow, Generator
+from unflow.methods.latent_couplings import SHIFTS, LatentLaw, MaximalMove, couple, gaussian_map, prior_name
+from unflow.models import Chain, Flow
 from unflow.nets import new_net
 from unflow.training.method import Parts, Problem, Tensors, model_of, require_batch, target_of
 from unflow.training.originals.flow_matching import VelocityTraining, make_velocity_part
@@ -29,8 +29,10 @@ class LatentFlow(VelocityTraining):
 
     Attributes:
         pairs: how z is paired with z'. Latents that the target keeps have z' = z. "shift" moves the others by
-            the optimal affine map (if too few arrive, by matching); "exact_ot" draws them from the residual
-            and plans all pairs anew over blocks.
+            affine maps, and by matching where they do not arrive; "exact_ot" draws them from the residual
+            and plans all pairs anew over blocks. In both cases the law of z' is exact. "residual" trains on
+            the moved latents alone, from T(z) to the residual (``FlowMove``): for the "flow..." couplings of
+            LatentTransport, not for a chain.
         block_size: rows of one plan.
         bank_size: latents, pushed through the model and scored once.
         integration_steps: of the flow.
@@ -41,7 +43,7 @@ class LatentFlow(VelocityTraining):
     steps: int = 600
     batch_size: int = 256
     learning_rate: float | None = None
-    pairs: Literal["shift", "exact_ot"] = "shift"
+    pairs: Literal["shift", "exact_ot", "residual"] = "shift"
     block_size: int = 256
     bank_size: int = 16384
     integration_steps: int = 8
@@ -59,8 +61,8 @@ class LatentFlow(VelocityTraining):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.pairs not in ("shift", "exact_ot"):
-            raise InputError(f"got pairs={self.pairs!r}; expected 'shift' or 'exact_ot'")
+        if self.pairs not in ("shift", "exact_ot", "residual"):
+            raise InputError(f"got pairs={self.pairs!r}; expected 'shift', 'exact_ot' or 'residual'")
         require_batch(self.bank_size, max(self.batch_size, self.block_size), "latents (bank_size)")
 
     def check(self, problem: Problem) -> None:
@@ -72,9 +74,13 @@ class LatentFlow(VelocityTraining):
         """Return pairs {x0: z, x1: z'}."""
         law = LatentLaw.draw(target_of(problem), self.bank_size, generator)
         coupled = couple(law, SHIFTS if self.pairs == "shift" else [MaximalMove()], generator)
-        x0, x1 = law.bank.z[coupled.arrived], coupled.z[coupled.arrived]
-        require_batch(len(x0), self.batch_size, "latents that arrived")
-        if self.pairs == "exact_ot":
+        x0, x1 = law.bank.z, coupled.z
+        if self.pairs == "residual":
+            x0, x1 = x0[coupled.moved], x1[coupled.moved]
+            if len(x0) == 0:  # the target is the original: nothing moves
+                x0 = x1 = law.bank.z
+            x0 = gaussian_map(x0, x1).forward(x0[:, None])[:, 0]
+        if self.pairs != "shift":
             x1 = pair_blocks(ExactOT(), x0, x1, self.block_size)
         return {"x0": x0, "x1": x1}
 
@@ -100,11 +106,9 @@ def latent_flow_of(problem: Problem) -> Flow:
 
 def require_normal(problem: Problem, purpose: str) -> None:
     """Raise InputError for a prior that is not normal."""
-    model = model_of(problem)
-    while isinstance(model, Chain):
-        model = model.base
-    if isinstance(model, Generator) and model.prior_name != "normal":
+    name = prior_name(model_of(problem))
+    if name != "normal":
         raise InputError(
-            f"got a model with a {model.prior_name} prior for {purpose}; expected a normal one: write "
+            f"got a model with a {name} prior for {purpose}; expected a normal one: write "
             "coupling=shift in LatentTransport"
         )

@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from unflow.ground.errors import InputError, choose
 from unflow.methods.latent_couplings import (
     REDRAWS,
     SHIFTS,
+    Coupled,
     FlowMove,
     LatentLaw,
     MatchMove,
@@ -47,10 +48,30 @@ LATENT_COUPLINGS: dict[str, tuple[Move, ...]] = {
     "flow_project": (ProjectMove(),),
     "flow_redraw": REDRAWS,
 }
-"""Coupling -> the moves that are applied to a rejected latent in turn until the residual accepts it.
+"""Coupling -> the moves that are applied to a rejected latent in turn until it arrives.
 
-"flow..." couplings apply the flow of latents first. If too few latents arrive, the others are matched with
-the residual (``couple``)."""
+"flow..." couplings apply the flow of latents first. The latents that do not arrive are matched with the rest
+of the residual (``couple``). So the law of the partners is p(z) (q*/q0)(G0(z)) for every coupling: exactly,
+or up to the training error of the flow."""
+
+MIN_CARRIED = 0.25
+"""Smallest share of the moved latents that a map must carry; below it, the maps do not suit the request."""
+
+
+def choose_pairs(coupled: Coupled, generator: torch.Generator) -> Tensor:
+    """Return the rows of the pairs that a regression uses, [n]: a map's pairs instead of matched ones.
+
+    Squared error averages the partners of neighbours. In many dimensions matched partners are far apart, so
+    their average is no latent of the target. A random pair that a map has carried replaces each matched pair,
+    so that the shares of kept and moved latents stay those of the coupling. If a map carried less than
+    ``MIN_CARRIED`` of the moved latents, all pairs stay.
+    """
+    rows = torch.arange(len(coupled.z), device=coupled.z.device)
+    carried = rows[coupled.moved & ~coupled.matched]
+    if len(carried) > 0 and len(carried) >= MIN_CARRIED * int(coupled.moved.sum()):
+        count = int(coupled.matched.sum())
+        rows[coupled.matched] = carried[draw_rows(len(carried), count, generator).to(carried.device)]
+    return rows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,8 +81,11 @@ class LatentTransport(Training):
         q* = law of G0(z'),    (z, z') a coupling of p(z) and p(z) (q*/q0)(G0(z))
         L(G) = E || G(z) - G0(z') ||^2
 
-    z' = z with probability min(1, q*/q0), which moves the least mass. The method needs no adversary, no data
-    and, except for "project", no gradient of the energy. The result does not contain the original.
+    z' = z with probability min(1, q*/q0), which moves the least mass. The law of all partners is exact, up to
+    the training error of the flow in "flow..." couplings (``LATENT_COUPLINGS``). The regression leaves out
+    pairs that only a plan has matched, if maps carry enough (``choose_pairs``). The method needs no
+    adversary, no data and, except for "project", no gradient of the energy. The result does not contain the
+    original.
 
     Attributes:
         coupling: how rejected latents move; a name in ``LATENT_COUPLINGS``.
@@ -128,38 +152,36 @@ class LatentTransport(Training):
             batch_size=self.batch_size,
             block_size=self.batch_size,
             bank_size=self.bank_size,
+            pairs="residual",
         )
 
     def prepare(self, problem: Problem, generator: torch.Generator) -> Tensors:
         """Return latents z, their partners z', the outputs y = G0(z'), and which moved or were matched.
 
-        Pairs whose z' the residual does not accept are left out.
+        ``rows`` are the pairs of the regression, [bank_size] (``choose_pairs``).
         """
         law = LatentLaw.draw(target_of(problem), self.bank_size, generator)
         flow = (FlowMove(latent_flow_of(problem)),) if self._begins_with_flow else ()
         coupled = couple(law, flow + LATENT_COUPLINGS[self.coupling], generator)
-        arrived = coupled.arrived
-        require_batch(int(arrived.sum()), self.batch_size, "latents that arrived")
-        partners = coupled.z[arrived]
         return {
-            "z": law.bank.z[arrived],
-            "partner": partners,
-            "y": model_of(problem).push_batches(partners),
-            "moved": coupled.moved[arrived],
-            "matched": coupled.matched[arrived],
+            "z": law.bank.z,
+            "partner": coupled.z,
+            "y": model_of(problem).push_batches(coupled.z),
+            "moved": coupled.moved,
+            "matched": coupled.matched,
+            "rows": choose_pairs(coupled, generator),
         }
 
     def facts(self, prepared: Tensors) -> dict[str, float | None]:
-        """Return the shares of latents that moved, were matched, were rejected; mean norms of the moved."""
-        moved, lost = prepared["moved"], self.bank_size - len(prepared["moved"])
+        """Return the shares of latents that moved and that were matched; mean norms of the moved."""
+        moved = prepared["moved"]
         before, after = (
             float(latent_norm(prepared[name][moved]).mean()) if moved.any() else None
             for name in ("z", "partner")
         )
         return {
-            "moved_share": (int(moved.sum()) + lost) / self.bank_size,
-            "matched_share": int(prepared["matched"].sum()) / self.bank_size,
-            "rejected_share": lost / self.bank_size,
+            "moved_share": float(moved.double().mean()),
+            "matched_share": float(prepared["matched"].double().mean()),
             "norm_before": before,
             "norm_after": after,
         }
@@ -171,7 +193,7 @@ class LatentTransport(Training):
 
     def draw(self, prepared: Tensors, generator: torch.Generator) -> Tensors:
         """Draw latents with the outputs that they are regressed on."""
-        rows = draw_rows(len(prepared["z"]), self.batch_size, generator)
+        rows = prepared["rows"][draw_rows(len(prepared["rows"]), self.batch_size, generator)]
         return {"z": prepared["z"][rows], "y": prepared["y"][rows]}
 
     def step(self, parts: Parts, batch: Tensors, descend: Descend, progress: float) -> Tensors:

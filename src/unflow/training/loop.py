@@ -40,11 +40,12 @@ from unflow.training.method import (
 )
 from unflow.training.rates import (
     MAX_RESTARTS,
-    MIN_START,
     RATES,
     RISE,
+    START,
     UNTRIED,
     Watch,
+    bound_mean,
     count_trial_steps,
     pick_rate,
 )
@@ -54,6 +55,8 @@ if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
 CHECKPOINT_SECONDS = 30.0
+RECORDS = 20
+"""Lines of metrics.jsonl, at least, of a training of that many steps."""
 CHECKPOINT, PREPARED, METRICS = "checkpoint.safetensors", "prepared.safetensors", "metrics.jsonl"
 EARLIER = "earlier"
 """Subfolder for the earlier training stage of a training (``Training.earlier``)."""
@@ -73,6 +76,8 @@ class Fit:
     """Whether this is the process that writes files and prints."""
     facts: dict[str, float | None] = field(default_factory=dict)
     """Numbers about the preparation (``Training.facts``)."""
+    losses: list[dict[str, float]] = field(default_factory=list)
+    """The logged records of the last training, with "step"."""
 
 
 class _Loop:
@@ -147,10 +152,10 @@ class _Loop:
         these steps decides. It is the mean over all devices, which therefore decide alike.
         """
         steps = count_trial_steps(self.loop.steps)
-        still = self._try_rate(0.0, max(MIN_START, steps))
+        still = self._try_rate(0.0, max(START, steps))
         tried = [self._try_rate(rate, steps) for rate in RATES] if steps else []
         self.start_again()
-        self.watch.start = sum(still) / len(still)
+        self.watch.start = bound_mean(still)
         late = slice(steps // 2, steps)
         start, *losses = [sum(each[late]) for each in (still, *tried)]
         self.watch.rate = pick_rate(start, losses) if steps else UNTRIED
@@ -253,7 +258,7 @@ def fit(
             None keeps nothing.
         seed: >= 0, of every random number.
         compute: devices, precision, micro-batches, compiler and loggers.
-        log_every: steps between lines of metrics.jsonl.
+        log_every: steps between lines of metrics.jsonl, at most; short runs have ``RECORDS`` lines.
         checkpoint_every: steps between checkpoints (and held-out losses); slow steps are also saved by time.
         label: name of this training in the progress line.
         problem_id: a hash of model, request and data, so that a folder with another problem's checkpoint is
@@ -334,6 +339,7 @@ def _train(
         folder.keep(prepared)
         clock.seconds_before = folder.resume(run)
         fabric.barrier()
+        often = min(log_every, max(1, loop.steps // RECORDS))
         with Progress(label, loop.steps, run.step, is_first) as progress:
             if run.watch.rate is None and run.is_chosen:
                 run.choose_rate()
@@ -344,7 +350,7 @@ def _train(
                 milestone = run.step == loop.steps or run.step % checkpoint_every == 0
                 try:
                     _watch(run, losses, label)
-                    if milestone or run.step % log_every == 0:
+                    if milestone or run.step == 1 or run.step % often == 0:
                         _log(run, problem, losses, folder, clock, milestone)
                     if milestone or folder.is_due():
                         folder.checkpoint(run, clock.seconds, losses)
@@ -355,7 +361,7 @@ def _train(
         model, facts = _freeze(loop.result(problem, run.parts)), loop.facts(run.prepared)
         if run.is_chosen:
             facts = facts | {"learning_rate": run.watch.rate, "restarts": run.watch.restarts}
-        return Fit(model, clock.seconds, loop.steps, peak_rss_mb(), is_first, facts)
+        return Fit(model, clock.seconds, loop.steps, peak_rss_mb(), is_first, facts, folder.lines)
 
 
 def _watch(run: _Loop, losses: Tensors, label: str) -> None:
@@ -509,6 +515,7 @@ class _Folder:
     def __init__(self, path: Path | None, loop: Training, seed: int, problem_id: str, writes: bool) -> None:
         self.path, self.loop, self.writes = path, loop, writes
         self.identity = {"method": type(loop).__name__, **settings(loop), "seed": seed, "problem": problem_id}
+        self.lines: list[dict[str, float]] = []
         self._written = time.monotonic()
 
     def load_prepared(self, make: Callable[[], Tensors]) -> Tensors:
@@ -540,23 +547,25 @@ class _Folder:
         self._check_identity(metadata["identity"], self.path / CHECKPOINT)
         run.restore(tensors)
         run.step = int(metadata["step"])
+        self.lines = [r for r in read_json_lines(self.path / METRICS) if r["step"] <= run.step]
         run.watch = Watch(**metadata.get("watch", run.watch.state()))
         if self.writes:
-            lines = [r for r in read_json_lines(self.path / METRICS) if r["step"] <= run.step]
-            text = "".join(json.dumps(record) + "\n" for record in lines)
+            text = "".join(json.dumps(record) + "\n" for record in self.lines)
             write_bytes(self.path / METRICS, text.encode())
         return float(metadata["seconds"])
 
     def restart(self, run: _Loop, seconds: float) -> None:
         """Drop the log of a diverged run, and write a checkpoint of the new start."""
+        self.lines = []
         if self.path is not None and self.writes:
             (self.path / METRICS).unlink(missing_ok=True)
             self._write(run, seconds)
 
     def log(self, step: int, seconds: float, values: dict[str, float]) -> None:
-        """Append one line of metrics."""
+        """Append one line of metrics; without a folder, in memory only."""
+        record = {"step": step, "seconds": round(seconds, 3), **values}
+        self.lines.append(record)
         if self.path is not None and self.writes:
-            record = {"step": step, "seconds": round(seconds, 3), **values}
             append_json_line(self.path / METRICS, record)
 
     def is_due(self) -> bool:

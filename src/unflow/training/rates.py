@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,21 +15,26 @@ RATES = (3e-2, 1e-2, 3e-3, 1e-3, 3e-4)
 """The rates that a range test compares."""
 PROGRESS = 0.5
 """Share of the best rate's progress in the range test that the chosen rate must make."""
-UNTRIED = 1e-3
-"""The rate of a training that is too short for a range test."""
+UNTRIED, MIN_TRIED = 3e-3, 4
+"""The rate of a training that is too short for a range test, which needs these steps with each rate."""
 TRIED = 0.05
 """Largest share of the training's steps that the range test takes, over all rates."""
 RISE = 2.0
-"""A training has diverged when a window's mean loss is more than this times the loss before training."""
+"""A training has diverged when a window's mean loss is more than this times the loss before training.
+
+A window is a twentieth of the steps, at least 20."""
 MIN_START = 5
-"""Fewest batches on which the loss before training is measured."""
+"""First losses that stand for the loss before training where a rate is given."""
+START = 20
+"""Fewest batches on which the loss before training is measured where the rate is chosen."""
 LOWER, MAX_RESTARTS = 3.0, 4
 """A diverged run starts again at the rate divided by LOWER, at most MAX_RESTARTS times."""
 
 
 def count_trial_steps(steps: int) -> int:
     """Return the steps of a range test for each rate, and for rate 0; 0 if a training is too short for it."""
-    return int(TRIED * steps) // (len(RATES) + 1)
+    found = int(TRIED * steps) // (len(RATES) + 1)
+    return found if found >= MIN_TRIED else 0
 
 
 def pick_rate(start: float, losses: Sequence[float]) -> float:
@@ -49,6 +55,14 @@ def pick_rate(start: float, losses: Sequence[float]) -> float:
     return next(rate for rate, fall in zip(RATES, falls, strict=True) if fall >= PROGRESS * max(falls))
 
 
+def bound_mean(losses: Sequence[float]) -> float:
+    """Return the mean of two or more losses plus 3 standard errors, which are large for a rare class."""
+    mean = statistics.fmean(losses)
+    if not math.isfinite(mean):
+        return mean
+    return mean + 3 * statistics.stdev(losses, mean) / math.sqrt(len(losses))
+
+
 @dataclass
 class Watch:
     """The mean loss of each window of steps, and the restarts that it has caused; checkpoints hold it.
@@ -58,8 +72,9 @@ class Watch:
         rate: peak learning rate of the parts that name none; None before it is chosen.
         restarts: number of restarts so far.
         said: whether the user has read that the loss rises.
-        start: the loss before training, as measured with rate 0. None where a rate is given: the first loss,
-            or the mean of the first ``MIN_START`` ones if that is lower, takes its place.
+        start: the loss before training (``bound_mean``); 0 if no batch has a loss, which then sets no limit.
+            None where a rate is given: the first loss, or the mean of the first ``MIN_START`` ones if that is
+            lower, takes its place.
         first: those losses so far.
         total: sum of the losses of the present window.
         count: steps of the present window so far.
@@ -85,7 +100,7 @@ class Watch:
         if self.count < self.window:
             return False
         mean, self.total, self.count = float(self.total) / self.count, 0.0, 0
-        most = math.inf if self.start is None else RISE * max(self.start, 0.0)
+        most = RISE * self.start if self.start else math.inf
         return not math.isfinite(mean) or mean > most
 
     def _add_first(self, loss: float) -> None:

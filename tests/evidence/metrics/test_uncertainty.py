@@ -13,14 +13,13 @@ from torch import Tensor
 
 from unflow.evidence.metrics import frechet_distance
 from unflow.evidence.metrics.uncertainty import (
-    Interval,
     bootstrap_interval,
     difference_interval,
     same_shares,
     samples_to_resolve,
-    share_interval,
 )
 from unflow.ground.errors import InputError
+from unflow.mathematics.shares import Interval, share_interval
 
 
 def rng(seed: int = 0) -> torch.Generator:

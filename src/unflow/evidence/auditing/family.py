@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from unflow.energies import evaluate
 from unflow.evidence import metrics
@@ -90,7 +91,14 @@ class FamilyAudit:
             bandwidth=self.bandwidth,
             c2st=evidence.c2st,
             seed=entry.seed,
+            x=x,
+            target_x=self._target_x(entry),
         )
+
+    def _target_x(self, entry: Entry) -> Tensor | None:
+        """Return exact target samples that are not the row's own."""
+        pair = self._target_samples
+        return None if pair is None else pair[1 if entry.method == "target" else 0].x
 
     def floor(self) -> Mapping[str, float | None]:
         """Return the distances between two independent sets of exact target samples, the least of any row."""

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
 from unflow.data import LabelledData
+from unflow.data.confusions import list_confusions
 from unflow.evidence.auditing.judges import JUDGE_SEED_OFFSET, judge_record
 from unflow.evidence.metrics import disagreement
 from unflow.ground.errors import InputError
@@ -86,15 +84,6 @@ def train_judges(
         record[name] |= {"confusions": list_confusions(judged, held_out)}
     write_json(out / RECORD, record)
     return record
-
-
-def list_confusions(judged: Tensor, held_out: LabelledData, most: int = 3) -> list[dict[str, Any]]:
-    """Return the classes that are confused most: label, judged class, share of the label, samples."""
-    wrong = judged != held_out.labels
-    pairs = Counter(zip(held_out.labels[wrong].tolist(), judged[wrong].tolist(), strict=True))
-    sizes = held_out.labels.bincount()
-    found = [{"label": a, "judged": b, "share": n / int(sizes[a]), "n": n} for (a, b), n in pairs.items()]
-    return sorted(found, key=lambda each: -each["share"])[:most]
 
 
 def _judge(model: SavedModel) -> Classifier:

@@ -5,6 +5,7 @@
     distances        how far apart two sets of features are
     two_sample       a classifier two-sample test with the standard error of its AUC
     judging          how reliable the judge is
+    sharpness        whether samples are as sharp as others
     redistribution   where the mass of the forgotten classes went
     uncertainty      confidence intervals and tests of the numbers above
 
@@ -41,16 +42,16 @@ from unflow.evidence.metrics.redistribution import (
     stayed_share,
     transition_matrix,
 )
+from unflow.evidence.metrics.sharpness import sharpness_ratio
 from unflow.evidence.metrics.two_sample import C2ST, held_out_c2st
 from unflow.evidence.metrics.uncertainty import (
     ChiSquare,
-    Interval,
     bootstrap_interval,
     difference_interval,
     same_shares,
     samples_to_resolve,
-    share_interval,
 )
+from unflow.mathematics.shares import Interval, share_interval
 
 __all__ = [
     "C2ST",
@@ -86,6 +87,7 @@ __all__ = [
     "same_shares",
     "samples_to_resolve",
     "share_interval",
+    "sharpness_ratio",
     "stayed_share",
     "total_variation",
     "transition_matrix",

@@ -16,7 +16,7 @@ from unflow.evidence.metrics.distances import (
     require_classifier,
     stack_labelled,
 )
-from unflow.evidence.metrics.uncertainty import LEVEL, Interval, quantile
+from unflow.mathematics.shares import LEVEL, Interval, quantile
 
 
 class C2ST(NamedTuple):

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from unflow.evidence.metrics.uncertainty import share_interval
 from unflow.evidence.report.read import Run
 from unflow.evidence.report.words import family_name, format_number, join
 from unflow.evidence.row import AuditRow, is_farther
+from unflow.mathematics.shares import share_interval
 
 
 def forget_interval(row: AuditRow) -> tuple[float, float]:

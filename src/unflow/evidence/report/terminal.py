@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from unflow.evidence.measures import TERMINAL
+from unflow.evidence.measures import TERMINAL, Measure
 from unflow.evidence.row import AuditRow, find_row, read_rows, sort_rows
 from unflow.ground.errors import InputError
 
@@ -18,17 +18,19 @@ Columns = dict[str, tuple[str, float, int]]
 
 
 def print_audit(audit: dict[str, Any]) -> None:
-    """Print a table per family with its floor, the differences from the references, and the notes."""
+    """Print a table per family with its measured columns and floor, the differences, and the notes."""
     from rich.console import Console
 
     console = Console(width=None if Console().is_terminal else 140)
     rows = read_rows(audit["rows"])
     for family, floor in audit["floor"].items():
-        table = _new_table(f"{family}: forget {audit['request']['words']}")
-        for row in sort_rows(rows, family):
-            table.add_row(row.method, *(measure.write(row.number(measure.key)) for measure in TERMINAL))
+        own = sort_rows(rows, family)
+        columns = [each for each in TERMINAL if any(row.number(each.key) is not None for row in own)]
+        table = _new_table(f"{family}: forget {audit['request']['words']}", columns)
+        for row in own:
+            table.add_row(row.method, *(measure.write(row.number(measure.key)) for measure in columns))
         table.add_section()
-        table.add_row("floor", *(measure.write(floor.get(measure.key)) for measure in TERMINAL))
+        table.add_row("floor", *(measure.write(floor.get(measure.key)) for measure in columns))
         console.print(table)
     for line in format_differences(audit):
         console.print(line, highlight=False)
@@ -120,7 +122,7 @@ def print_mean_table(records: Sequence[dict[str, Any]]) -> None:
     console = Console(width=None if Console().is_terminal else 180)
     for family in dict.fromkeys(record["family"] for record in records):
         own = [record for record in records if record["family"] == family]
-        table = _new_table(f"{family}: mean ± sd over seeds {own[0]['seeds']}")
+        table = _new_table(f"{family}: mean ± sd over seeds {own[0]['seeds']}", TERMINAL)
         for record in own:
             table.add_row(record["method"], *_format_means(record))
         console.print(table)
@@ -138,15 +140,15 @@ def format_mean_table(records: Sequence[dict[str, Any]]) -> str:
 
 
 def _format_means(record: Mapping[str, Any]) -> list[str]:
-    return [measure.write(record[measure.key], record[f"{measure.key}_sd"]) for measure in TERMINAL]
+    return [measure.write(record.get(measure.key), record.get(f"{measure.key}_sd")) for measure in TERMINAL]
 
 
-def _new_table(title: str) -> Table:
+def _new_table(title: str, columns: Sequence[Measure]) -> Table:
     from rich.table import Table
 
     table = Table(title=title, title_justify="left")
     table.add_column("method", no_wrap=True)
-    for measure in TERMINAL:
+    for measure in columns:
         table.add_column(measure.title, justify="right")
     return table
 

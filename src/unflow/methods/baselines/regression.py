@@ -103,7 +103,7 @@ def split_bank(problem: Problem, n: int, generator: torch.Generator) -> tuple[Ba
     """
     target = target_of(problem)
     bank = target.bank(n, generator)
-    kept = target.accept(bank, generator)
+    kept = target.accept(bank, generator, target.multiplier(bank.energy))
     if kept.all() or not kept.any():
         found, less = ("all", "raise") if kept.all() else ("none", "lower")
         raise InputError(

@@ -48,12 +48,12 @@ class Reject(Untrained):
         """
         target = target_of(problem)
         bank = target.bank(self.bank_size, generator)
-        if not target.accept(bank, generator).any():
+        kappa = target.multiplier(bank.energy)
+        if not target.accept(bank, generator, kappa).any():
             raise InputError(
                 f"the filter rejected all of {self.bank_size} samples; expected some to pass: lower the "
                 "strength or the margin"
             )
         model, energy = copy.deepcopy(model_of(problem)), frozen(target.energy)
         assert isinstance(energy, Energy)
-        kappa = target.multiplier(bank.energy)
         return Filtered(model, energy, target.strength, target.divergence, kappa, self.rounds)
