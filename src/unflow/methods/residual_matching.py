@@ -10,12 +10,14 @@ import torch
 import torch.nn.functional as nnf
 from torch import Tensor, nn
 
+from unflow.energies import Energy
 from unflow.ground.errors import InputError
 from unflow.methods.critics import make_critic
 from unflow.methods.latent_couplings import LatentLaw
 from unflow.methods.latent_transport import LatentTransport
 from unflow.models import GenerativeModel
 from unflow.nets.modes import evaluating
+from unflow.target import Target
 from unflow.training.method import (
     Descend,
     Part,
@@ -58,28 +60,65 @@ class CriticLoss(nn.Module):
         return value
 
 
-class HeldLoss(nn.Module):
-    """E[softplus(-D(G(z)))] over moved latents + hold E||G(z) - G0(z)||^2 / s^2 over kept ones.
+@dataclass(frozen=True)
+class HeldCost:
+    """What holds the generator back, and what else pushes it away from the forgotten samples.
 
-    The critic is not trained, and so not registered here. G is in evaluation mode: a batch of moved latents
-    has not the statistics of the prior that a batch normalisation would learn.
+    Args:
+        hold: weight of ||G(z) - G0(z)||^2 / s^2 at kept latents.
+        tau: weight of half of the same distance at moved latents.
+        scale: s^2.
+        energy: F, or None.
+        strength: weight of F(G(z)) at moved latents.
     """
 
-    def __init__(self, model: GenerativeModel, critic: nn.Module, hold: float, scale: float) -> None:
-        super().__init__()
-        self.model, self.hold, self.scale = model, hold, scale
-        self._read = (critic,)
+    hold: float
+    tau: float
+    scale: float
+    energy: Energy | None
+    strength: float
 
-    def forward(self, moved: Tensor, kept: Tensor, origin: Tensor) -> tuple[Tensor, Tensor]:
+    def kept(self, x: Tensor, origin: Tensor) -> Tensor:
+        """Return the mean cost of outputs x of kept latents."""
+        return self.hold * squared_distance(x, origin).mean() / self.scale
+
+    def moved(self, x: Tensor, origin: Tensor) -> Tensor:
+        """Return the mean cost of outputs x of moved latents."""
+        cost = self.tau / 2 * squared_distance(x, origin).mean() / self.scale
+        if self.energy is None or self.strength == 0:
+            return cost
+        return cost + self.strength * self.energy(x).mean()
+
+
+class HeldLoss(nn.Module):
+    """E[softplus(-D(G(z)))] over moved latents, and the ``HeldCost`` of moved and of kept ones.
+
+    Critic and energy are not trained, and so not registered here. G is in evaluation mode: a batch of moved
+    latents has not the statistics of the prior that a batch normalisation would learn.
+    """
+
+    def __init__(self, model: GenerativeModel, critic: nn.Module, cost: HeldCost) -> None:
+        super().__init__()
+        self.model = model
+        self._read = (critic, cost)
+
+    def forward(
+        self, moved: Tensor, moved_origin: Tensor, kept: Tensor, kept_origin: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """Return the loss, and the outputs of the moved latents without gradient, for the critic's step."""
-        (critic,) = self._read
+        critic, cost = self._read
         with evaluating(self.model):
             x = self.model.push(torch.cat([moved, kept]))
+        x, held = x[: len(moved)], x[len(moved) :]
         critic.requires_grad_(False)
-        loss = nnf.softplus(-critic(x[: len(moved)])).mean()
+        loss = nnf.softplus(-critic(x)).mean()
         critic.requires_grad_(True)
-        error = (x[len(moved) :] - origin).square().flatten(1).sum(1).mean()
-        return loss + self.hold * error / self.scale, x[: len(moved)].detach()
+        return loss + cost.moved(x, moved_origin) + cost.kept(held, kept_origin), x.detach()
+
+
+def squared_distance(x: Tensor, y: Tensor) -> Tensor:
+    """Return ||x - y||^2, [batch]."""
+    return (x - y).square().flatten(1).sum(1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,14 +127,17 @@ class ResidualMatching(Training):
 
         p r = p min(1, r) + p (r - 1)+,    r(z) = (q*/q0)(G0(z)),    q* = law of G0(z), z ~ p r
         L(D) = E_nu[softplus(-D(y))] + E_mu[softplus(D(G(z)))] + r1/2 E_nu||grad D(y)||^2
-        L(G) = E_mu[softplus(-D(G(z)))] + hold E_kept||G(z) - G0(z)||^2 / s^2,    s^2 = E||G0(z) - G0(z')||^2
+        L(G) = E_mu[softplus(-D(G(z))) + tau/2 ||G(z) - G0(z)||^2 / s^2 + share lam F(G(z))]
+             + hold E_kept||G(z) - G0(z)||^2 / s^2,    s^2 = E||G0(z) - G0(z')||^2
 
     A latent is kept with probability min(1, r(z)); mu ∝ p (1 - r)+ is the law of the others, and nu that of
-    the residual's outputs, G0(z) with z ~ p (r - 1)+. For r1 = 0 the law of G is q* where both losses are
-    stationary: kept latents have their outputs, and the critic cannot tell the moved ones from the residual.
-    The method reads no real data and no gradient of the energy, and the result does not contain the
-    original. Squared error to outputs of moved latents blurs wherever neighbours go to different places; a
-    critic does not. Adversarial loss: arXiv 1406.2661; gradient penalty: arXiv 1801.04406.
+    the residual's outputs, G0(z) with z ~ p (r - 1)+. For tau = share = r1 = 0 the law of G is q* where both
+    losses are stationary: kept latents have their outputs, and the critic cannot tell the moved ones from the
+    residual. A small tau makes G smooth between kept and moved latents; a small share pushes what the critic
+    finds hard to see. The method reads no real data, and the result does not contain the original. It uses
+    the gradient of the energy where there is one. Squared error to outputs of moved latents blurs wherever
+    neighbours go to different places; a critic does not. Adversarial loss: arXiv 1406.2661; gradient penalty:
+    arXiv 1801.04406.
 
     Attributes:
         learning_rate: of G; None: ``scale_rate`` of G, a hundredth of its weights.
@@ -103,6 +145,8 @@ class ResidualMatching(Training):
             the "original".
         start_steps: of that ``LatentTransport``.
         hold: > 0, weight of the squared distance between outputs of kept latents and the original's.
+        tau: >= 0, weight of half the squared distance between outputs of moved latents and the original's.
+        share: >= 0, share of the target's strength in the loss of G; 0 for an energy without gradient.
         r1: >= 0, gradient penalty of the critic.
         critic_rate: learning rate of the critic.
         width: of the critic (``make_critic``): channels of its first convolution; an MLP is 16 times as wide.
@@ -116,7 +160,9 @@ class ResidualMatching(Training):
     start: Literal["latent_transport", "original"] = "latent_transport"
     start_steps: int = 300
     hold: float = 5.0
-    r1: float = 0.4
+    tau: float = 1.0
+    share: float = 0.1
+    r1: float = 0.1
     critic_rate: float = 1e-3
     width: int = 16
     bank_size: int = 16384
@@ -133,8 +179,9 @@ class ResidualMatching(Training):
         super().__post_init__()
         if not (self.hold > 0 and math.isfinite(self.hold)):
             raise InputError(f"got hold={self.hold}; expected a number > 0")
-        if not self.r1 >= 0:
-            raise InputError(f"got r1={self.r1}; expected a number >= 0")
+        for name in ("tau", "share", "r1"):
+            if not getattr(self, name) >= 0:
+                raise InputError(f"got {name}={getattr(self, name)}; expected a number >= 0")
         if self.start not in ("original", "latent_transport"):
             raise InputError(f"got start={self.start!r}; expected 'original' or 'latent_transport'")
         require_batch(self.bank_size, self.batch_size, "latents (bank_size)")
@@ -168,8 +215,9 @@ class ResidualMatching(Training):
         bank = law.bank
         return {
             "moved": bank.z[~kept],
+            "moved_origin": bank.x[~kept],
             "kept": bank.z[kept],
-            "origin": bank.x[kept],
+            "kept_origin": bank.x[kept],
             "residual": draw_weighted(bank.x, law.residual, self.bank_size, generator),
             "scale": (2 * bank.x.flatten(1).var(0).sum()).reshape(1),
         }
@@ -184,30 +232,31 @@ class ResidualMatching(Training):
         model = start_of(problem)
         critic = trainable_copy(make_critic(model.sample_shape, seed, self.width))
         generator = trainable_copy(model)
-        loss = HeldLoss(generator, critic, self.hold, float(prepared["scale"]))
+        loss = HeldLoss(generator, critic, self._cost(target_of(problem), float(prepared["scale"])))
         rate = self.learning_rate or scale_rate(generator, 0.01)
         return {
             "critic": Part(CriticLoss(critic), critic, self.critic_rate, betas=(0.0, 0.99)),
             "generator": Part(loss, generator, rate, betas=(0.0, 0.99), decay=self.average),
         }
 
+    def _cost(self, target: Target, scale: float) -> HeldCost:
+        energy = target.energy if target.energy.differentiable else None
+        return HeldCost(self.hold, self.tau, scale, energy, self.share * target.strength)
+
     def draw(self, prepared: Tensors, generator: torch.Generator) -> Tensors:
-        """Draw moved latents, samples of the residual, and kept latents with their original outputs."""
+        """Draw moved and kept latents with their original outputs, and samples of the residual."""
         moved, kept, residual = (
             draw_rows(len(prepared[name]), self.batch_size, generator)
             for name in ("moved", "kept", "residual")
         )
-        return {
-            "moved": prepared["moved"][moved],
-            "kept": prepared["kept"][kept],
-            "origin": prepared["origin"][kept],
-            "residual": prepared["residual"][residual],
-        }
+        batch = {name: prepared[name][moved] for name in ("moved", "moved_origin")}
+        batch |= {name: prepared[name][kept] for name in ("kept", "kept_origin")}
+        return batch | {"residual": prepared["residual"][residual]}
 
     def step(self, parts: Parts, batch: Tensors, descend: Descend, progress: float) -> Tensors:
         """Take one step on the generator, then one on the critic at the same outputs."""
-        held = batch["moved"], batch["kept"], batch["origin"]
-        generator, moved = descend.with_outputs("generator", *held)
+        names = ("moved", "moved_origin", "kept", "kept_origin")
+        generator, moved = descend.with_outputs("generator", *(batch[name] for name in names))
         critic = descend("critic", moved, batch["residual"], self.r1)
         return {"generator": generator, "critic": critic}
 
