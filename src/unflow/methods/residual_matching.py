@@ -37,6 +37,10 @@ from unflow.training.rates import scale_rate
 PENALISED = 4
 """One in this many rows of the residual enters the gradient penalty, whose second derivative is the dearest
 part of a step."""
+RATE = 0.02
+"""The learning rate of G relative to the size of its weights."""
+MAX_ODDS = 20.0
+"""The largest odds of being kept that ``hold`` is multiplied by."""
 PILOT = 1024
 """Latents that measure the share that moves."""
 MAX_GROWTH = 8
@@ -128,7 +132,7 @@ class ResidualMatching(Training):
         p r = p min(1, r) + p (r - 1)+,    r(z) = (q*/q0)(G0(z)),    q* = law of G0(z), z ~ p r
         L(D) = E_nu[softplus(-D(y))] + E_mu[softplus(D(G(z)))] + r1/2 E_nu||grad D(y)||^2
         L(G) = E_mu[softplus(-D(G(z))) + tau/2 ||G(z) - G0(z)||^2 / s^2 + share lam F(G(z))]
-             + hold E_kept||G(z) - G0(z)||^2 / s^2,    s^2 = E||G0(z) - G0(z')||^2
+             + hold P(kept)/P(moved) E_kept||G(z) - G0(z)||^2 / s^2,    s^2 = E||G0(z) - G0(z')||^2
 
     A latent is kept with probability min(1, r(z)); mu ∝ p (1 - r)+ is the law of the others, and nu that of
     the residual's outputs, G0(z) with z ~ p (r - 1)+. For tau = share = r1 = 0 the law of G is q* where both
@@ -140,11 +144,12 @@ class ResidualMatching(Training):
     arXiv 1801.04406.
 
     Attributes:
-        learning_rate: of G; None: ``scale_rate`` of G, a hundredth of its weights.
+        learning_rate: of G; None: ``scale_rate`` of G, a fiftieth of its weights.
         start: the model that G starts at: "latent_transport", the result of a short ``LatentTransport``, or
             the "original".
         start_steps: of that ``LatentTransport``.
-        hold: > 0, weight of the squared distance between outputs of kept latents and the original's.
+        hold: > 0, weight of the squared distance between outputs of kept latents and the original's. The odds
+            of being kept multiply it (up to 20), so that a latent counts alike whether few or many move.
         tau: >= 0, weight of half the squared distance between outputs of moved latents and the original's.
         share: >= 0, share of the target's strength in the loss of G; 0 for an energy without gradient.
         r1: >= 0, gradient penalty of the critic.
@@ -154,12 +159,12 @@ class ResidualMatching(Training):
         average: decay of the weight average that becomes the model.
     """
 
-    steps: int = 600
+    steps: int = 800
     batch_size: int = 64
     learning_rate: float | None = None
     start: Literal["latent_transport", "original"] = "latent_transport"
     start_steps: int = 300
-    hold: float = 5.0
+    hold: float = 4.0
     tau: float = 1.0
     share: float = 0.1
     r1: float = 0.1
@@ -232,16 +237,18 @@ class ResidualMatching(Training):
         model = start_of(problem)
         critic = trainable_copy(make_critic(model.sample_shape, seed, self.width))
         generator = trainable_copy(model)
-        loss = HeldLoss(generator, critic, self._cost(target_of(problem), float(prepared["scale"])))
-        rate = self.learning_rate or scale_rate(generator, 0.01)
+        loss = HeldLoss(generator, critic, self._cost(target_of(problem), prepared))
+        rate = self.learning_rate or scale_rate(generator, RATE)
         return {
             "critic": Part(CriticLoss(critic), critic, self.critic_rate, betas=(0.0, 0.99)),
             "generator": Part(loss, generator, rate, betas=(0.0, 0.99), decay=self.average),
         }
 
-    def _cost(self, target: Target, scale: float) -> HeldCost:
+    def _cost(self, target: Target, prepared: Tensors) -> HeldCost:
+        odds = min(len(prepared["kept"]) / len(prepared["moved"]), MAX_ODDS)
         energy = target.energy if target.energy.differentiable else None
-        return HeldCost(self.hold, self.tau, scale, energy, self.share * target.strength)
+        scale = float(prepared["scale"])
+        return HeldCost(odds * self.hold, self.tau, scale, energy, self.share * target.strength)
 
     def draw(self, prepared: Tensors, generator: torch.Generator) -> Tensors:
         """Draw moved and kept latents with their original outputs, and samples of the residual."""
