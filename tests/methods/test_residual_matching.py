@@ -75,7 +75,7 @@ def test_a_critic_of_equal_laws_that_says_nothing_has_no_gradient() -> None:
 def test_a_generator_before_that_critic_has_no_gradient() -> None:
     model = FlowMap(MLP((2,), 8, 1, num_times=2), (2,))
     z = torch.randn(64, 2, generator=torch.Generator().manual_seed(0))
-    loss, moved = HeldLoss(model, silent_critic(), HeldCost(5.0, 1.0, 1.0, None, 0.0))(z, z, z, z)
+    loss, moved = HeldLoss(model, silent_critic(), HeldCost(5.0, 1.0, 1.0, None, 0.0))(z, z, z[:, None], z[:, None])
     assert torch.equal(moved, z)
     loss.backward()
     assert all(weight.grad is None or not weight.grad.any() for weight in model.parameters())

@@ -76,7 +76,7 @@ def run(
         computing: how the training runs.
         out: folder of the new bundle; the same command continues a run that was stopped.
         method: name of a method, listed below; by default erfm_resample for a flow (erfm_resample_prior with
-            --rank or --train_only) and latent_transport for a one-step model.
+            --rank or --train_only) and residual_matching for a one-step model.
         teacher: bundle of a retrained flow, from which the method retrained distils a flow map.
         seed: random seed, >= 0.
         devices: number of data-parallel processes.

@@ -37,6 +37,8 @@ from unflow.training.rates import scale_rate
 PENALISED = 4
 """One in this many rows of the residual enters the gradient penalty, whose second derivative is the dearest
 part of a step."""
+KEPT_ROWS = 3
+"""Kept latents in a batch for each moved one: the critic, which is dear, reads none of them."""
 RATE = 0.02
 """The learning rate of G relative to the size of its weights."""
 MAX_ODDS = 20.0
@@ -109,8 +111,12 @@ class HeldLoss(nn.Module):
     def forward(
         self, moved: Tensor, moved_origin: Tensor, kept: Tensor, kept_origin: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Return the loss, and the outputs of the moved latents without gradient, for the critic's step."""
+        """Return the loss, and the outputs of the moved latents without gradient, for the critic's step.
+
+        Each row of ``kept`` and ``kept_origin`` holds several latents or outputs, [batch, k, *shape].
+        """
         critic, cost = self._read
+        kept, kept_origin = kept.flatten(0, 1), kept_origin.flatten(0, 1)
         with evaluating(self.model):
             x = self.model.push(torch.cat([moved, kept]))
         x, held = x[: len(moved)], x[len(moved) :]
@@ -164,8 +170,8 @@ class ResidualMatching(Training):
     learning_rate: float | None = None
     start: Literal["latent_transport", "original"] = "latent_transport"
     start_steps: int = 300
-    hold: float = 4.0
-    tau: float = 1.0
+    hold: float = 9.0
+    tau: float = 2.0
     share: float = 0.1
     r1: float = 0.1
     critic_rate: float = 1e-3
@@ -252,12 +258,13 @@ class ResidualMatching(Training):
 
     def draw(self, prepared: Tensors, generator: torch.Generator) -> Tensors:
         """Draw moved and kept latents with their original outputs, and samples of the residual."""
-        moved, kept, residual = (
-            draw_rows(len(prepared[name]), self.batch_size, generator)
-            for name in ("moved", "kept", "residual")
+        moved, residual = (
+            draw_rows(len(prepared[name]), self.batch_size, generator) for name in ("moved", "residual")
         )
+        kept = draw_rows(len(prepared["kept"]), KEPT_ROWS * self.batch_size, generator)
         batch = {name: prepared[name][moved] for name in ("moved", "moved_origin")}
-        batch |= {name: prepared[name][kept] for name in ("kept", "kept_origin")}
+        for name in ("kept", "kept_origin"):  # each of the batch's rows holds some
+            batch[name] = prepared[name][kept].unflatten(0, (self.batch_size, KEPT_ROWS))
         return batch | {"residual": prepared["residual"][residual]}
 
     def step(self, parts: Parts, batch: Tensors, descend: Descend, progress: float) -> Tensors:
