@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+AUTO = "auto"
+"""In place of a method's name: the first method of ``plan``."""
+
 
 def default_method(family: str, in_part: bool = False) -> str:
     """Return the row name of the method that ``unlearn`` uses by default; it accepts every energy.

@@ -29,7 +29,7 @@ from unflow.training.derivatives import probe_method, probe_problem
 from unflow.training.loop import METRICS, finish, fit, seconds_to_within
 from unflow.training.low_rank import LowRank
 from unflow.training.method import Method, Problem, fixed_names, settings
-from unflow.unlearning.defaults import default_method
+from unflow.unlearning.defaults import AUTO, default_method
 from unflow.unlearning.self_measure import check_n, measure_unlearning
 from unflow.unlearning.verdict import SelfMeasure, check_requirements, read_measure
 
@@ -130,7 +130,8 @@ def unlearn(
     Args:
         target: model, energy, strength, divergence.
         method: a method, or the row name of one in ``methods.UNLEARNERS`` or an installed package; None:
-            ``default_method``.
+            ``default_method``; "auto": the first of ``plan``, found by short trials of the best measured
+            methods. The finished bundle in ``out`` keeps the method that made it.
         out: folder for the bundle, metrics and checkpoints; None writes nothing. If the folder holds the
             finished bundle of the same call, that bundle is loaded and nothing is trained.
         data: real samples, for methods that read them.
@@ -162,6 +163,22 @@ def unlearn(
     problem = restrict_training(make_problem(target, data, teacher), train_only, adapters, one_label)
     if method is None:
         method = default_method(target.model.family, train_only is not None or adapters is not None)
+    if method == AUTO:
+        from unflow.unlearning.planning import choose_method  # which calls functions of this module
+
+        method = (
+            read_method(out)
+            or choose_method(
+                target,
+                data=data,
+                teacher=teacher,
+                compute=compute,
+                seed=seed,
+                train_only=train_only,
+                adapters=adapters,
+                one_label=one_label,
+            ).method
+        )
     if isinstance(method, str):
         name, method = name or method, choose(INSTALLED, method, "method")
     method.check(problem)
@@ -192,7 +209,7 @@ def unlearn(
         label=f"{target.model.family} {name}",
         problem_id=bundle.hash_lineage(identity),
     )
-    model = _restore_autoencoder(keep_fixed(result.model, problem.model), target.model)
+    model = restore_autoencoder(keep_fixed(result.model, problem.model), target.model)
     lineage = (
         {"request": request}
         | identity
@@ -219,6 +236,14 @@ def unlearn(
         bundle.save(model, out, lineage)
         finish(out)
     return Unlearned(model, lineage, measure)
+
+
+def read_method(out: str | Path | None) -> str | None:
+    """Return the method of the finished bundle in a folder; None if there is none."""
+    if out is None or not bundle.is_complete(Path(out)):
+        return None
+    method = bundle.read_lineage(Path(out)).get("method")
+    return method if isinstance(method, str) and method in INSTALLED else None
 
 
 def _read_measure(found: Unlearned, target: Target, seed: int, n: int | None, compute: Compute) -> Unlearned:
@@ -374,7 +399,7 @@ def restrict_training(
     return dataclasses.replace(problem, train_only=tuple(train_only), adapters=adapters)
 
 
-def _restore_autoencoder(trained: nn.Module, original: GenerativeModel) -> GenerativeModel:
+def restore_autoencoder(trained: nn.Module, original: GenerativeModel) -> GenerativeModel:
     """Return the trained model, with the original's autoencoder where it has one."""
     assert isinstance(trained, GenerativeModel)
     if not isinstance(original, Latent):
