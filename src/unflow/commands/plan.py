@@ -20,7 +20,7 @@ from unflow.ground.locks import lock_file
 if TYPE_CHECKING:  # the help of a command must not wait for torch
     from unflow.data import LabelledData
     from unflow.unlearning.planning import Outlook, Plan
-    from unflow.unlearning.unlearn import RealSamples
+    from unflow.unlearning.problems import RealSamples
 
 COLUMNS = (
     "method",
@@ -72,7 +72,7 @@ def run(
     from unflow.ground.streams import check_seed
     from unflow.methods import INSTALLED, UNLEARNERS
     from unflow.unlearning.planning import plan
-    from unflow.unlearning.unlearn import RealSamples
+    from unflow.unlearning.problems import RealSamples
 
     torch.set_num_threads(1)
     check_seed(seed)
@@ -124,7 +124,7 @@ def load_labelled(rows: DataOptions) -> LabelledData | None:
 
 def select_samples(request: RequestOptions, rows: DataOptions) -> RealSamples:
     """Return the real samples of the classes to retain and to forget."""
-    from unflow.unlearning.unlearn import RealSamples
+    from unflow.unlearning.problems import RealSamples
 
     classes, samples = request.require_classes("--data"), rows.part("train")
     return RealSamples(retain=samples.without_classes(classes).x, forget=samples.of_classes(classes).x)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:  # the help of a command must not wait for torch
     from unflow.models import GenerativeModel
     from unflow.target import Target
     from unflow.training.method import Method
-    from unflow.unlearning.unlearn import RealSamples
+    from unflow.unlearning.problems import RealSamples
 
 
 def add_arguments(parser: ArgumentParser, arguments: Sequence[str]) -> list[str]:
@@ -177,7 +177,7 @@ def choose_method(
     """Return the first method of a plan; that of the run in ``out``, if there is one."""
     from unflow.methods import INSTALLED
     from unflow.unlearning.planning import choose_method
-    from unflow.unlearning.unlearn import RealSamples
+    from unflow.unlearning.problems import RealSamples
 
     started = read_yaml(out / CONFIG) if (out / CONFIG).is_file() else None
     if isinstance(started, dict) and started.get("method") in INSTALLED:
@@ -225,7 +225,7 @@ def load_samples(
     """
     from unflow.models import inner_model
     from unflow.training.method import Problem
-    from unflow.unlearning.unlearn import RealSamples, select_real_samples
+    from unflow.unlearning.problems import RealSamples, select_real_samples
 
     model = inner_model(target.model)
     settings.check_model(model)

@@ -27,15 +27,15 @@ from unflow.training.low_rank import LowRank, find_adaptable_layers
 from unflow.training.method import Method, Problem, Trained, fixed_names, target_of
 from unflow.training.rates import RATES, count_trial_steps
 from unflow.training.trained_weights import match_names
-from unflow.unlearning.ranking import Measured, list_measured
-from unflow.unlearning.self_measure import measure_unlearning
-from unflow.unlearning.unlearn import (
+from unflow.unlearning.problems import (
     NO_SAMPLES,
     RealSamples,
     make_problem,
     restore_autoencoder,
     restrict_training,
 )
+from unflow.unlearning.ranking import Measured, list_measured
+from unflow.unlearning.self_measure import measure_unlearning
 from unflow.unlearning.verdict import SelfMeasure
 
 TRIED = 0.05
