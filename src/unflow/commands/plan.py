@@ -33,6 +33,10 @@ COLUMNS = (
     "",
 )
 """Means over runs on third-party models (three columns), and estimates for this model and machine."""
+MEASURED = (
+    "bounds missed, FD / floor and left over target are means over runs on third-party models; steps, "
+    "seconds and MB are for this model and machine"
+)
 TRIAL_WORDS = {"diverged": "diverged", "did not move": "did not move", "blurred": "was blurred"}
 
 
@@ -146,6 +150,8 @@ def format_plan(found: Plan) -> list[str]:
     others = [o for o in found.methods if o.obstacle is not None]
     width = max(len(name) for name in ("method", *(o.method for o in found.methods)))
     table = align_columns([COLUMNS, *map(format_outlook, fits)], width) if fits else []
+    if any(o.measured for o in fits):
+        head.insert(2, MEASURED)
     return [*head, *table, *(f"{o.method:{width}}  no: {o.obstacle}" for o in others)]
 
 
