@@ -9,7 +9,7 @@ export OPENBLAS_NUM_THREADS := 1
 # Two processes and more, a file of tests each: what a module's tests share is made once.
 PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
-.PHONY: demo test test-slow test-lowest lint settings docs install clean
+.PHONY: demo test test-slow test-lowest lint settings ranking docs install clean
 
 install: $(VENV)/.installed
 
@@ -49,6 +49,9 @@ lint: install
 # The table from which help texts list the hyper-parameters; the tests compare it with the classes.
 settings: install
 	$(BIN)/python -m unflow.commands.settings
+
+ranking: install
+	$(BIN)/python benchmarks/ranking.py
 
 # The generator reads the source and imports nothing, so its environment needs neither torch nor unflow.
 $(DOCS_VENV)/.installed: pyproject.toml

@@ -43,7 +43,7 @@ from unflow.energies import BlackBox, Energy, ScoreLogOdds
 from unflow.foreign import load_energy, load_model
 from unflow.models.autoencoder import Autoencoder
 from unflow.unlearning.defaults import default_method
-from unflow.unlearning.unlearn import make_problem
+from unflow.unlearning.problems import NO_SAMPLES, make_problem
 
 STRANGERS = ("mlp_gan", "vae", "dcgan", "cgan", "unet_flow", "label_flow", "mean_flow", "latent_flow")
 REQUESTS = ("common", "rare", "two", "attribute")
@@ -198,7 +198,7 @@ def choose_method(stranger: Stranger, row: str, tuned: dict[str, Any]) -> Any:
 def select_samples(stranger: Stranger, request: Request, method: Any, folders: dict[str, str]) -> Any:
     """Return the real samples that a method reads."""
     target = uf.Target(stranger.model, request.energy)
-    reads = method.reads(make_problem(target, uf.unlearning.unlearn.NO_SAMPLES, None))
+    reads = method.reads(make_problem(target, NO_SAMPLES, None))
     if not {"retain", "forget"} & set(reads):
         return {}
     images, labels = load_half(folders[stranger.dataset], 0)

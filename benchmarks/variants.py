@@ -27,7 +27,7 @@ from unflow.evidence.auditing import AuditRow, Entry, Evidence, FamilyAudit, dra
 from unflow.methods import UNLEARNERS
 from unflow.training.method import Method
 from unflow.training.originals.base_models import load_rows
-from unflow.unlearning.unlearn import make_problem, select_real_samples
+from unflow.unlearning.problems import make_problem, select_real_samples
 
 COLUMNS = (
     "forget_rate",

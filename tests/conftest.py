@@ -33,7 +33,7 @@ def no_consent(monkeypatch: pytest.MonkeyPatch) -> None:
     """Forget after a test the functions that it has allowed to run: consent holds for a process."""
     from unflow.nets import description  # not before ``shapes.install``
 
-    monkeypatch.setattr(description, "_TRUSTED", set(description.OWN_BUILDERS))
+    monkeypatch.setattr(description, "_TRUSTED", set(description._TRUSTED))
 
 
 @pytest.fixture

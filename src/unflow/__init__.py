@@ -28,7 +28,7 @@ _NAMES = {
     "InputError": "ground.errors",
     "unlearn": "unlearning.unlearn",
     "Unlearned": "unlearning.unlearn",
-    "RealSamples": "unlearning.unlearn",
+    "RealSamples": "unlearning.problems",
     "plan": "unlearning.planning",
     "Plan": "unlearning.planning",
     "audit": "evidence.auditing",
@@ -122,7 +122,7 @@ if TYPE_CHECKING:  # `X as X` exports a name to type checkers
     from unflow.unlearning.pretrained import from_pretrained as from_pretrained
     from unflow.unlearning.pretrained import push_to_hub as push_to_hub
     from unflow.unlearning.pretrained import save_pretrained as save_pretrained
-    from unflow.unlearning.unlearn import RealSamples as RealSamples
+    from unflow.unlearning.problems import RealSamples as RealSamples
     from unflow.unlearning.unlearn import Unlearned as Unlearned
     from unflow.unlearning.unlearn import unlearn as unlearn
 

@@ -130,6 +130,7 @@ def test_a_loss_that_is_not_logged_is_checked_before_a_checkpoint(
 ) -> None:
     """A checkpoint is due at every step; the loss breaks at step 4 and is logged at step 9."""
     monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", -1.0)
+    monkeypatch.setattr(loop, "RECORDS", 1)
 
     def spoil(step: int) -> None:
         if step == 3:

@@ -74,22 +74,22 @@ def number():
     return 3
 '''
 
-MODEL = "generator:third_party.nets:build@gan.pth,prior=normal:6,range=0:1,shape=1x8x8"
-GUIDE = "classifier:third_party.nets:judge@guide.safetensors,range=0:1,shape=64"
+MODEL = "generator:outsiders.nets:build@gan.pth,prior=normal:6,range=0:1,shape=1x8x8"
+GUIDE = "classifier:outsiders.nets:judge@guide.safetensors,range=0:1,shape=64"
 
 
 @pytest.fixture
-def third_party(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def outsiders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """The working directory, with a third-party package and weights."""
-    (tmp_path / "third_party").mkdir()
-    (tmp_path / "third_party" / "__init__.py").touch()
-    (tmp_path / "third_party" / "nets.py").write_text(PACKAGE)
+    (tmp_path / "outsiders").mkdir()
+    (tmp_path / "outsiders" / "__init__.py").touch()
+    (tmp_path / "outsiders" / "nets.py").write_text(PACKAGE)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])
     before = set(sys.modules)
     monkeypatch.syspath_prepend(str(tmp_path))
+    from outsiders.nets import build, judge  # type: ignore[import-not-found]
     from safetensors.torch import save_file
-    from third_party.nets import build, judge  # type: ignore[import-not-found]
 
     sys.path.remove(str(tmp_path))  # what a script finds beside it, unflow must find by itself
     with torch.random.fork_rng():
@@ -100,7 +100,7 @@ def third_party(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pat
     save_file(other.state_dict(), "judge.safetensors")
     yield tmp_path
     for name in set(sys.modules) - before:
-        if name.startswith("third_party"):
+        if name.startswith("outsiders"):
             del sys.modules[name]
 
 
@@ -207,7 +207,7 @@ def test_adapters_are_rebuilt_from_their_description() -> None:
 # Loading
 
 
-def test_a_generator_and_a_classifier_are_loaded_from_a_specification(third_party: Path) -> None:
+def test_a_generator_and_a_classifier_are_loaded_from_a_specification(outsiders: Path) -> None:
     model, guide = load_model(MODEL), load_classifier(GUIDE)
     assert isinstance(model, Generator)
     assert model.sample_shape == (1, 8, 8)
@@ -237,24 +237,24 @@ def test_a_generator_and_a_classifier_are_loaded_from_a_specification(third_part
     ],
 )
 def test_a_specification_that_the_model_contradicts_is_refused(
-    text: str, words: str, third_party: Path
+    text: str, words: str, outsiders: Path
 ) -> None:
     with pytest.raises(InputError, match=words):
         load_model(text)
 
 
-def test_a_few_numbers_outside_of_the_range_are_no_other_range(third_party: Path) -> None:
-    line = "generator:third_party.nets:Overshooting,prior=normal:6,shape=1x8x8,many="
+def test_a_few_numbers_outside_of_the_range_are_no_other_range(outsiders: Path) -> None:
+    line = "generator:outsiders.nets:Overshooting,prior=normal:6,shape=1x8x8,many="
     assert float(load_model(f"{line}3").sample(4, uf.stream(0)).max()) > 1.2  # and nothing is clipped
     with pytest.raises(InputError, match="6 % of them far outside the range -1:1"):
         load_model(f"{line}4")
-    line = "generator:third_party.nets:Overshooting,prior=normal:6,shape=1x8x8,low="
+    line = "generator:outsiders.nets:Overshooting,prior=normal:6,shape=1x8x8,low="
     with pytest.raises(InputError, match=r"numbers from -0\.10 to 1\.00, as if black were 0"):
         load_model(f"{line}-0.1")
     load_model(f"{line}-0.1,range=0:1")
 
 
-def test_a_classifier_that_does_not_read_the_samples_is_refused_before_training(third_party: Path) -> None:
+def test_a_classifier_that_does_not_read_the_samples_is_refused_before_training(outsiders: Path) -> None:
     model = load_model(MODEL)
     with pytest.raises(InputError, match="declare the shape that it reads, like shape=784"):
         check_reads(load_classifier(GUIDE.replace(",shape=64", "")), model)
@@ -268,7 +268,7 @@ def test_a_classifier_that_does_not_read_the_samples_is_refused_before_training(
 
 
 def test_a_third_party_generator_is_unlearned_sampled_and_audited_from_the_shell(
-    third_party: Path, capsys: pytest.CaptureFixture[str]
+    outsiders: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     data = load_data("digits")
     write_split(split_data(data, 0), data, Path("split.json"))
@@ -330,7 +330,7 @@ def test_a_third_party_generator_is_unlearned_sampled_and_audited_from_the_shell
 
 
 def test_the_default_method_is_one_that_fits_the_model_and_takes_any_energy(
-    third_party: Path, capsys: pytest.CaptureFixture[str]
+    outsiders: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     net = {"net": "mlp", "shape": [2], "width": 4, "depth": 1}
     flow, one_step = uf.Flow(build_net(net), (2,)), uf.FlowMap(build_net({**net, "num_times": 2}), (2,))
@@ -351,9 +351,9 @@ def test_the_default_method_is_one_that_fits_the_model_and_takes_any_energy(
 
 
 def test_the_owner_gets_the_network_back_with_its_weights_in_their_old_places(
-    third_party: Path, capsys: pytest.CaptureFixture[str]
+    outsiders: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from third_party.nets import Decoder
+    from outsiders.nets import Decoder
 
     target = uf.Target(load_model(MODEL), uf.energies.ClassLogOdds(load_classifier(GUIDE), [3], 2.0))
     result = uf.unlearn(target, uf.methods.UOT(steps=2, bank_size=256), out="forgotten")
@@ -382,19 +382,19 @@ def test_a_chain_is_more_than_one_network() -> None:
 
 
 def test_a_bundle_that_names_code_runs_it_only_with_consent(
-    third_party: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    outsiders: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     uf.save(load_model(MODEL), "bundle")
     assert uf.load("bundle").sample_shape == (1, 8, 8)  # named in this process, by the line
     monkeypatch.setattr("unflow.nets.description._TRUSTED", set())
-    with pytest.raises(InputError, match=r"is built by third_party\.nets:build, .*trust_code=True"):
+    with pytest.raises(InputError, match=r"is built by outsiders\.nets:build, .*trust_code=True"):
         uf.load("bundle")
     assert main(["sample", "bundle", "--out", "drawn"]) == 2
     assert "--trust_code true" in capsys.readouterr().err
     assert not Path("drawn").exists()
-    monkeypatch.setattr(sys, "path", [place for place in sys.path if place != str(third_party)])
-    monkeypatch.delitem(sys.modules, "third_party.nets")
-    monkeypatch.delitem(sys.modules, "third_party")
+    monkeypatch.setattr(sys, "path", [place for place in sys.path if place != str(outsiders)])
+    monkeypatch.delitem(sys.modules, "outsiders.nets")
+    monkeypatch.delitem(sys.modules, "outsiders")
     assert main(["sample", "bundle", "--trust_code", "true", "--out", "drawn"]) == 0
     config = json.loads(Path("bundle/config.json").read_text())
     config["net"]["of"] = {"builder": "subprocess:run", "options": {"args": ["touch", "done"]}}
@@ -404,7 +404,7 @@ def test_a_bundle_that_names_code_runs_it_only_with_consent(
     assert not Path("done").exists()
 
 
-def test_a_third_party_classifier_is_a_bundle_too(third_party: Path) -> None:
+def test_a_third_party_classifier_is_a_bundle_too(outsiders: Path) -> None:
     guide = load_classifier(GUIDE)
     uf.save(guide, "guide")
     again = uf.load_classifier("guide")
@@ -471,10 +471,10 @@ class HeadFirst(nn.Module):
 
 
 @pytest.fixture
-def strangers(third_party: Path) -> Iterator[Path]:
-    (third_party / "unfamiliar.py").write_text(STRANGERS)
+def strangers(outsiders: Path) -> Iterator[Path]:
+    (outsiders / "unfamiliar.py").write_text(STRANGERS)
     importlib.invalidate_caches()
-    yield third_party
+    yield outsiders
     sys.modules.pop("unfamiliar", None)
 
 

@@ -91,25 +91,25 @@ def broken(images):
     return {}["a"]
 '''
 
-GAN = "generator:strangers.nets:Decoder@gan.pth,prior=normal:6,range=0:1,shape=1x8x8"
-FLOW = "flow:strangers.nets:Velocity@flow.pth,shape=1x8x8,integrator=euler,steps=1"
-FLOW_MAP = "flow_map:strangers.nets:Velocity@map.pth,shape=1x8x8,times=2"
-JUDGE = "classifier:strangers.nets:judge@judge.safetensors,range=0:1,shape=64"
-SCORE = "score:strangers.nets:dark,reads=uint8"
+GAN = "generator:visitors.nets:Decoder@gan.pth,prior=normal:6,range=0:1,shape=1x8x8"
+FLOW = "flow:visitors.nets:Velocity@flow.pth,shape=1x8x8,integrator=euler,steps=1"
+FLOW_MAP = "flow_map:visitors.nets:Velocity@map.pth,shape=1x8x8,times=2"
+JUDGE = "classifier:visitors.nets:judge@judge.safetensors,range=0:1,shape=64"
+SCORE = "score:visitors.nets:dark,reads=uint8"
 ONNX = "onnx:guide.onnx,range=-1:1,shape=64"
-TREE = "estimator:strangers.nets:guide@tree.joblib,range=0:1"
+TREE = "estimator:visitors.nets:guide@tree.joblib,range=0:1"
 LOGISTIC = "estimator:logistic.joblib,range=-1:1 --trust_code true"
-IMAGES = "images:shots,extractor=strangers.nets:trunk,range=-1:1,shape=64,width=3,samples=400"
+IMAGES = "images:shots,extractor=visitors.nets:trunk,range=-1:1,shape=64,width=3,samples=400"
 SMALL = "--settings.steps 2 --settings.bank_size 256 --settings.batch_size 32"
 
 
 @pytest.fixture(scope="module", autouse=True)
 def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """The working directory: a third-party package, weights, guides, images and a split."""
-    folder, before = tmp_path_factory.mktemp("strangers"), Path.cwd()
-    (folder / "strangers").mkdir()
-    (folder / "strangers" / "nets.py").write_text(PACKAGE)
-    (folder / "strangers" / "__init__.py").touch()
+    folder, before = tmp_path_factory.mktemp("visitors"), Path.cwd()
+    (folder / "visitors").mkdir()
+    (folder / "visitors" / "nets.py").write_text(PACKAGE)
+    (folder / "visitors" / "__init__.py").touch()
     path = [*sys.path]
     os.chdir(folder)
     sys.path.insert(0, str(folder))
@@ -118,13 +118,13 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     yield folder
     os.chdir(before)
     sys.path[:] = path
-    for name in [name for name in sys.modules if name.startswith("strangers")]:
+    for name in [name for name in sys.modules if name.startswith("visitors")]:
         del sys.modules[name]
 
 
 def write_files() -> None:
     from safetensors.torch import save_file
-    from strangers.nets import Decoder, Velocity, judge  # type: ignore[import-not-found]
+    from visitors.nets import Decoder, Velocity, judge  # type: ignore[import-not-found]
 
     with torch.random.fork_rng():
         torch.manual_seed(0)
@@ -141,8 +141,8 @@ def write_files() -> None:
     joblib.dump(LogisticRegression(C=1e-3).fit(rows, labels), "logistic.joblib")
     joblib.dump(DecisionTreeClassifier(max_depth=4).fit((rows + 1) / 2, labels), "tree.joblib")
     Path("cut.joblib").write_bytes(Path("tree.joblib").read_bytes()[:100])
-    Path("strangers/syntax.py").write_text("def f(:")
-    Path("strangers/fails.py").write_text("1 / 0")
+    Path("visitors/syntax.py").write_text("def f(:")
+    Path("visitors/fails.py").write_text("1 / 0")
     torch.save(Decoder(), "whole.pth")
     Path("half").mkdir()
     Path("half/model_index.json").touch()
@@ -177,7 +177,7 @@ def refused(line: str, capsys: pytest.CaptureFixture[str]) -> str:
     ("name", "energy", "words"),
     [
         ("onnx", ONNX, "class 3"),
-        ("score", SCORE, "score strangers.nets:dark"),
+        ("score", SCORE, "score visitors.nets:dark"),
         ("tree", TREE, "class 3 by a DecisionTreeClassifier"),
         ("logistic", LOGISTIC, "class 3"),
         ("images", IMAGES, "what is near a few images"),
@@ -387,7 +387,7 @@ WRONG: dict[str, tuple[str, str]] = {
         f"--model {GAN.replace('0:1', '0:255')}",
         "in the range 0:255; expected images that cover it",
     ),
-    "a pickled network": (f"--model {GAN.replace('gan', 'whole')}", "(a strangers.nets.Decoder is in it)"),
+    "a pickled network": (f"--model {GAN.replace('gan', 'whole')}", "(a visitors.nets.Decoder is in it)"),
     "weights as a model": ("--model gan.pth", "generator:PACKAGE.MODULE:FUNCTION@gan.pth"),
     "diffusers without its kind": ("--model half", "write diffusers:half"),
     "no label": (f"--model {FLOW},label=three", "got label=three; expected label=3"),
@@ -395,7 +395,7 @@ WRONG: dict[str, tuple[str, str]] = {
     "no energy": (f"--model {GAN} --forget 3", "write --energy classifier:DIR"),
     "a classifier and no classes": (f"--model {GAN} --energy {JUDGE}", "write --forget 3, or --forget 3,5"),
     "an estimator and no classes": (f"--model {GAN} --energy {TREE}", "got no classes to forget"),
-    "a score that fails": (f"--model {GAN} --energy score:strangers.nets:broken", "(KeyError: 'a')"),
+    "a score that fails": (f"--model {GAN} --energy score:visitors.nets:broken", "(KeyError: 'a')"),
     "an estimator's file without consent": (
         f"--model {GAN} --energy estimator:tree.joblib --forget 3",
         "--trust_code true",
@@ -419,8 +419,8 @@ WRONG: dict[str, tuple[str, str]] = {
         "imagenet or flatten",
     ),
     "weights behind a score": (
-        f"--model {GAN} --energy score:strangers.nets:dark@w.pth",
-        "got @w.pth for score:strangers.nets:dark, which takes no weights",
+        f"--model {GAN} --energy score:visitors.nets:dark@w.pth",
+        "got @w.pth for score:visitors.nets:dark, which takes no weights",
     ),
     "weights behind images": (
         f"--model {GAN} --energy images:shots@w.pth,extractor=flatten",
@@ -428,8 +428,8 @@ WRONG: dict[str, tuple[str, str]] = {
     ),
     "an option given twice": (f"--model {GAN},prior=normal:7 --energy {ONNX} --forget 3", "got prior= twice"),
     "a range that flows do not have": (
-        f"--model flow:strangers.nets:Velocity,shape=1x8x8,range=0:1 --energy {ONNX} --forget 3",
-        "got range= for the flow strangers.nets:Velocity",
+        f"--model flow:visitors.nets:Velocity,shape=1x8x8,range=0:1 --energy {ONNX} --forget 3",
+        "got range= for the flow visitors.nets:Velocity",
     ),
     **{
         f"a model of a range and {name} of none": (
@@ -437,10 +437,10 @@ WRONG: dict[str, tuple[str, str]] = {
             "write range=0:1, or range=-1:1",
         )
         for name, energy in {
-            "a classifier": "classifier:strangers.nets:judge,shape=64 --forget 3",
+            "a classifier": "classifier:visitors.nets:judge,shape=64 --forget 3",
             "an ONNX file": "onnx:guide.onnx,shape=64 --forget 3",
             "an estimator": "estimator:logistic.joblib --trust_code true --forget 3",
-            "an extractor": "images:shots,extractor=strangers.nets:trunk,shape=64",
+            "an extractor": "images:shots,extractor=visitors.nets:trunk,shape=64",
         }.items()
     },
     "images of an option of another way": (
@@ -448,7 +448,7 @@ WRONG: dict[str, tuple[str, str]] = {
         "got kernel= for way=grown; expected it for thresholded: write way=thresholded",
     ),
     "images that an extractor does not read": (
-        f"--model {GAN} --energy images:shots,extractor=strangers.nets:trunk,range=-1:1",
+        f"--model {GAN} --energy images:shots,extractor=visitors.nets:trunk,range=-1:1",
         "does not run on images",
     ),
     "images that are nowhere": (f"--model {GAN} --energy images:nowhere,extractor=flatten", "got no nowhere"),

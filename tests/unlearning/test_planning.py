@@ -12,7 +12,7 @@ from torch import nn
 
 import unflow as uf
 from unflow.commands.cli import main
-from unflow.commands.plan import format_plan
+from unflow.commands.plan import COLUMNS, format_plan
 from unflow.data import load_data, split_data, write_split
 from unflow.ground import progress
 from unflow.ground.errors import InputError
@@ -65,7 +65,8 @@ def test_what_is_not_trained_has_no_gradient_and_no_moments() -> None:
 
 def test_what_a_way_of_training_forbids_is_an_obstacle() -> None:
     methods = {name: UNLEARNERS[name] for name in ("reject", "saliency", "latent_transport")}
-    without, weighing, fits = uf.plan(TARGET, methods, adapters=uf.LowRank(1)).methods
+    found = {each.method: each for each in uf.plan(TARGET, methods, adapters=uf.LowRank(1)).methods}
+    without, weighing, fits = (found[name] for name in methods)
     assert "leaves the model's weights alone" in (without.obstacle or "")
     assert "weighs every single weight" in (weighing.obstacle or "")
     assert fits.obstacle is None
@@ -92,8 +93,9 @@ def test_trials_say_nothing_but_the_name_of_the_method(
 def test_columns_of_a_plan_are_headed() -> None:
     found = uf.plan(TARGET, {name: UNLEARNERS[name] for name in ("reject", "erfm")})
     *_, header, row, obstacle = format_plan(found)
-    assert re.split(r"\s{2,}", header) == ["method", "steps", "seconds", "process so far, MB, at most"]
-    assert [len(part) for part in (row.split(), re.split(r"\s{2,}", header))] == [4, 4]
+    assert tuple(re.split(r"\s{2,}", header)) == tuple(filter(None, COLUMNS))
+    assert [len(part) for part in (re.split(r"\s{2,}", row), COLUMNS)] == [8, 8]
+    assert row.endswith("not measured")
     assert obstacle.startswith("erfm    no: ")
 
 
@@ -105,7 +107,8 @@ def test_an_energy_without_a_bound_has_no_acceptance() -> None:
 def test_methods_that_fit_have_a_time_and_the_others_a_reason() -> None:
     methods = {name: UNLEARNERS[name] for name in ("latent_transport", "erfm", "fine_tune", "reject")}
     before = {name: weight.clone() for name, weight in TARGET.model.state_dict().items()}
-    one, two, three, four = uf.plan(TARGET, methods).methods
+    found = {each.method: each for each in uf.plan(TARGET, methods).methods}
+    one, two, three, four = (found[name] for name in methods)
     assert one.obstacle is None
     assert one.steps == UNLEARNERS["latent_transport"].steps  # type: ignore[attr-defined]
     assert one.seconds is not None

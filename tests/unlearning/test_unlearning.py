@@ -23,7 +23,8 @@ from unflow.training.compute import Compute
 from unflow.training.method import Method, Problem
 from unflow.unlearning import unlearn as unlearning
 from unflow.unlearning.defaults import default_method
-from unflow.unlearning.unlearn import RealSamples, unlearn
+from unflow.unlearning.problems import RealSamples
+from unflow.unlearning.unlearn import unlearn
 
 SMALL = {"steps": 6, "batch_size": 8, "bank_size": 64, "block_size": 32, "width": 8, "depth": 1}
 

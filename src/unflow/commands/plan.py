@@ -19,8 +19,25 @@ from unflow.ground.locks import lock_file
 
 if TYPE_CHECKING:  # the help of a command must not wait for torch
     from unflow.data import LabelledData
-    from unflow.unlearning.planning import Plan
-    from unflow.unlearning.unlearn import RealSamples
+    from unflow.unlearning.planning import Outlook, Plan
+    from unflow.unlearning.problems import RealSamples
+
+COLUMNS = (
+    "method",
+    "bounds missed",
+    "FD / floor",
+    "left over target, points",
+    "steps",
+    "seconds",
+    "MB, at most",
+    "",
+)
+"""Means over runs on third-party models (three columns), and estimates for this model and machine."""
+MEASURED = (
+    "bounds missed, FD / floor and left over target are means over runs on third-party models; steps, "
+    "seconds and MB are for this model and machine"
+)
+TRIAL_WORDS = {"diverged": "diverged", "did not move": "did not move", "blurred": "was blurred"}
 
 
 def add_arguments(parser: ArgumentParser, arguments: Sequence[str]) -> list[str]:
@@ -40,7 +57,10 @@ def run(
     seed: int = 0,
     out: Path | None = None,
 ) -> None:
-    """Say what a request would keep, which methods fit, and what each would cost on this machine.
+    """Say what a request would keep, and rank the methods by expected quality and time on this machine.
+
+    A method is tried with 5 % of its steps. Methods that fit come first, by the bounds that they missed on
+    third-party models, then by their distance to the exact target, then by time.
 
     Args:
         original: the model.
@@ -56,7 +76,7 @@ def run(
     from unflow.ground.streams import check_seed
     from unflow.methods import INSTALLED, UNLEARNERS
     from unflow.unlearning.planning import plan
-    from unflow.unlearning.unlearn import RealSamples
+    from unflow.unlearning.problems import RealSamples
 
     torch.set_num_threads(1)
     check_seed(seed)
@@ -108,7 +128,7 @@ def load_labelled(rows: DataOptions) -> LabelledData | None:
 
 def select_samples(request: RequestOptions, rows: DataOptions) -> RealSamples:
     """Return the real samples of the classes to retain and to forget."""
-    from unflow.unlearning.unlearn import RealSamples
+    from unflow.unlearning.problems import RealSamples
 
     classes, samples = request.require_classes("--data"), rows.part("train")
     return RealSamples(retain=samples.without_classes(classes).x, forget=samples.of_classes(classes).x)
@@ -126,13 +146,42 @@ def format_plan(found: Plan) -> list[str]:
         f"{found.training_mb:.1f} MB without activations",
         "",
     ]
-    fits = sorted((o for o in found.methods if o.obstacle is None), key=lambda o: o.seconds or 0.0)
+    fits = [o for o in found.methods if o.obstacle is None]
     others = [o for o in found.methods if o.obstacle is not None]
     width = max(len(name) for name in ("method", *(o.method for o in found.methods)))
-    body = [
-        f"{o.method:{width}}  {o.steps:6d}  {o.seconds or 0.0:8.1f}  {o.peak_rss_mb or 0.0:7.0f}"
-        for o in fits
+    table = align_columns([COLUMNS, *map(format_outlook, fits)], width) if fits else []
+    if any(o.measured for o in fits):
+        head.insert(2, MEASURED)
+    return [*head, *table, *(f"{o.method:{width}}  no: {o.obstacle}" for o in others)]
+
+
+def format_outlook(outlook: Outlook) -> list[str]:
+    """Return the row of a method that fits."""
+    found = outlook.measured
+    numbers = ["–", "–", "–"]
+    if found is not None:
+        values = (found.misses, found.distance, found.left)
+        numbers = ["–" if value is None else f"{value:.2f}" for value in values]
+    notes = [] if found is not None else ["not measured"]
+    notes += [f"its trial {TRIAL_WORDS[fault]}" for fault in outlook.faults]
+    if found is not None and found.original_inside:
+        notes.append("the original stays inside")
+    return [
+        outlook.method,
+        *numbers,
+        f"{outlook.steps}",
+        "–" if outlook.seconds is None else f"{outlook.seconds:.1f}",
+        "–" if outlook.peak_rss_mb is None else f"{outlook.peak_rss_mb:.0f}",
+        "; ".join(notes),
     ]
-    if fits:
-        body = [f"{'method':{width}}  {'steps':>6}  {'seconds':>8}  process so far, MB, at most", *body]
-    return [*head, *body, *(f"{o.method:{width}}  no: {o.obstacle}" for o in others)]
+
+
+def align_columns(rows: Sequence[Sequence[str]], width: int) -> list[str]:
+    """Return rows as lines: names on the left, numbers on the right, notes last."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join(
+            [f"{name:{width}}", *(f"{x:>{w}}" for x, w in zip(numbers, widths[1:-1], strict=True)), notes]
+        ).rstrip()
+        for name, *numbers, notes in rows
+    ]

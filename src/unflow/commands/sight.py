@@ -45,8 +45,8 @@ class Findings:
             InputError: as ``probe_problem``, ``inspect`` and ``compare_names``.
         """
         from unflow.training.derivatives import probe_problem
+        from unflow.unlearning.problems import NO_SAMPLES, make_problem
         from unflow.unlearning.sight import draw_for_sight, find_guide
-        from unflow.unlearning.unlearn import NO_SAMPLES, make_problem
 
         probe_problem(make_problem(target, NO_SAMPLES, None))
         x = draw_for_sight(target.model, seed)

@@ -11,19 +11,21 @@ from jsonargparse import ArgumentParser
 from unflow.commands.arguments import add_batch_rows, add_run, add_settings, flag_recipe, list_methods, peek
 from unflow.commands.loggers import Logger, make_loggers
 from unflow.commands.option_groups import DataOptions, ModelOptions, RequestOptions, TrainingOptions
-from unflow.commands.run_folders import run_folder
+from unflow.commands.plan import select_samples
+from unflow.commands.run_folders import CONFIG, run_folder
 from unflow.commands.settings import METHODS
 from unflow.commands.sight import Findings
 from unflow.ground.errors import InputError
+from unflow.ground.files import read_yaml
 from unflow.ground.locks import is_first_process
-from unflow.unlearning.defaults import default_method
+from unflow.unlearning.defaults import AUTO, default_method
 
 if TYPE_CHECKING:  # the help of a command must not wait for torch
     from unflow.data import LabelledData
     from unflow.models import GenerativeModel
     from unflow.target import Target
     from unflow.training.method import Method
-    from unflow.unlearning.unlearn import RealSamples
+    from unflow.unlearning.problems import RealSamples
 
 
 def add_arguments(parser: ArgumentParser, arguments: Sequence[str]) -> list[str]:
@@ -35,8 +37,21 @@ def add_arguments(parser: ArgumentParser, arguments: Sequence[str]) -> list[str]
     if peek("method", rest) is None:
         in_part = any(peek(option, rest) is not None for option in ("rank", "train_only", "train-only"))
         rest = [*rest, "--method", default_method(name_family(peek("model", rest)), in_part)]
+    if peek("method", rest) == AUTO:
+        refuse_settings(rest)
+        return rest
     add_settings(parser, peek("method", rest), METHODS)
     return rest
+
+
+def refuse_settings(arguments: Sequence[str]) -> None:
+    """Raise InputError for settings of a method that the plan chooses."""
+    given = [word.partition("=")[0] for word in arguments if word.startswith("--settings")]
+    if given:
+        raise InputError(
+            f"got {given[0]} with --method auto, which chooses a method with its default settings; expected "
+            "a named method: write --method NAME, or leave the settings out"
+        )
 
 
 def name_family(model: str | None) -> str:
@@ -49,12 +64,12 @@ def name_family(model: str | None) -> str:
 
 
 def run(
-    settings: Method,
     original: ModelOptions,
     request: RequestOptions,
     rows: DataOptions,
     computing: TrainingOptions,
     out: Path,
+    settings: Method | None = None,
     method: str | None = None,
     teacher: Path | None = None,
     seed: int = 0,
@@ -69,14 +84,15 @@ def run(
     know", and what else changed.
 
     Args:
-        settings: hyper-parameters of the method.
         original: the model.
         request: what to forget.
         rows: real samples, for methods that read them; with a split, those of its training part.
         computing: how the training runs.
         out: folder of the new bundle; the same command continues a run that was stopped.
-        method: name of a method, listed below; by default erfm_resample for a flow (erfm_resample_prior with
-            --rank or --train_only) and residual_matching for a one-step model.
+        settings: hyper-parameters of the method.
+        method: name of a method, listed below; auto: the first of unflow plan, found by short trials; by
+            default erfm_resample for a flow (erfm_resample_prior with --rank or --train_only) and
+            latent_transport for a one-step model.
         teacher: bundle of a retrained flow, from which the method retrained distils a flow map.
         seed: random seed, >= 0.
         devices: number of data-parallel processes.
@@ -89,6 +105,7 @@ def run(
 
     from unflow.foreign import list_energy_data, load_model
     from unflow.ground.streams import check_seed
+    from unflow.methods import INSTALLED
     from unflow.models import inner_model
     from unflow.training.method import Problem
     from unflow.training.method import settings as plain_settings
@@ -102,6 +119,9 @@ def run(
     request = request.with_numbers(rows)
     model = original.load(request.trust_code)
     retrained = None if teacher is None else load_model(teacher, request.trust_code)
+    if settings is None:
+        method = choose_method(model, request, rows, computing, retrained, seed, out)
+        settings = INSTALLED[method]
     reads = settings.reads(Problem(model=inner_model(model), teacher=retrained))
     target = request.target(model, is_read="target" in reads)
     check_teacher(settings, target, method, retrained)
@@ -145,6 +165,38 @@ def run(
     return 0
 
 
+def choose_method(
+    model: GenerativeModel,
+    request: RequestOptions,
+    rows: DataOptions,
+    computing: TrainingOptions,
+    teacher: GenerativeModel | None,
+    seed: int,
+    out: Path,
+) -> str:
+    """Return the first method of a plan; that of the run in ``out``, if there is one."""
+    from unflow.methods import INSTALLED
+    from unflow.unlearning.planning import choose_method
+    from unflow.unlearning.problems import RealSamples
+
+    started = read_yaml(out / CONFIG) if (out / CONFIG).is_file() else None
+    if isinstance(started, dict) and started.get("method") in INSTALLED:
+        return str(started["method"])
+    found = choose_method(
+        request.target(model),
+        data=RealSamples() if rows.data is None else select_samples(request, rows),
+        teacher=teacher,
+        compute=computing.compute(),
+        seed=seed,
+        train_only=computing.patterns,
+        adapters=computing.adapters,
+        one_label=computing.one_label,
+    )
+    if is_first_process():
+        print(f"method: {found.method}, the first of the plan")
+    return found.method
+
+
 def check_teacher(settings: Method, target: Target, method: str, teacher: GenerativeModel | None) -> None:
     """Raise InputError for a teacher that the method does not read."""
     from unflow.models import inner_model
@@ -173,7 +225,7 @@ def load_samples(
     """
     from unflow.models import inner_model
     from unflow.training.method import Problem
-    from unflow.unlearning.unlearn import RealSamples, select_real_samples
+    from unflow.unlearning.problems import RealSamples, select_real_samples
 
     model = inner_model(target.model)
     settings.check_model(model)

@@ -153,6 +153,7 @@ class LatentTransport(Training):
             block_size=self.batch_size,
             bank_size=self.bank_size,
             pairs="residual",
+            learning_rate=4e-3,
         )
 
     def prepare(self, problem: Problem, generator: torch.Generator) -> Tensors:
@@ -187,8 +188,8 @@ class LatentTransport(Training):
         }
 
     def init(self, problem: Problem, prepared: Tensors, seed: int) -> Parts:
-        """Return a trainable copy of the model."""
-        model = trainable_copy(model_of(problem))
+        """Return a trainable copy of the model, whose outputs do not depend on the batch of a latent."""
+        model = trainable_copy(model_of(problem)).eval()
         return {"model": Part(OutputLoss(model), model, self.learning_rate, decay=self.average)}
 
     def draw(self, prepared: Tensors, generator: torch.Generator) -> Tensors:

@@ -16,7 +16,6 @@ from unflow.methods.critics import make_critic
 from unflow.methods.latent_couplings import LatentLaw
 from unflow.methods.latent_transport import LatentTransport
 from unflow.models import GenerativeModel
-from unflow.nets.modes import evaluating
 from unflow.target import Target
 from unflow.training.method import (
     Descend,
@@ -56,13 +55,16 @@ class CriticLoss(nn.Module):
         super().__init__()
         self.critic = critic
 
-    def forward(self, moved: Tensor, residual: Tensor, r1: float) -> Tensor:
-        """Return the loss for outputs x of moved latents and samples y of the residual, [batch, *shape]."""
+    def forward(self, moved: Tensor, residual: Tensor, penalised: Tensor, r1: float) -> Tensor:
+        """Return the loss for outputs x of moved latents and samples y of the residual, [batch, *shape].
+
+        ``penalised`` are booleans [batch], true for one in ``PENALISED`` rows of y.
+        """
         value: Tensor = nnf.softplus(-self.critic(residual)).mean() + nnf.softplus(self.critic(moved)).mean()
-        if r1 > 0:
-            rows = residual[: max(1, len(residual) // PENALISED)].detach().requires_grad_(True)
+        if r1 > 0 and bool(penalised.any()):
+            rows = residual[penalised].detach().requires_grad_(True)
             (slope,) = torch.autograd.grad(self.critic(rows).sum(), rows, create_graph=True)
-            value = value + r1 / 2 * slope.square().flatten(1).sum(1).mean()
+            value = value + PENALISED * r1 / 2 * slope.square().sum() / len(residual)
         return value
 
 
@@ -99,8 +101,7 @@ class HeldCost:
 class HeldLoss(nn.Module):
     """E[softplus(-D(G(z)))] over moved latents, and the ``HeldCost`` of moved and of kept ones.
 
-    Critic and energy are not trained, and so not registered here. G is in evaluation mode: a batch of moved
-    latents has not the statistics of the prior that a batch normalisation would learn.
+    Critic and energy are not trained, and so not registered here.
     """
 
     def __init__(self, model: GenerativeModel, critic: nn.Module, cost: HeldCost) -> None:
@@ -117,8 +118,7 @@ class HeldLoss(nn.Module):
         """
         critic, cost = self._read
         kept, kept_origin = kept.flatten(0, 1), kept_origin.flatten(0, 1)
-        with evaluating(self.model):
-            x = self.model.push(torch.cat([moved, kept]))
+        x = self.model.push(torch.cat([moved, kept]))
         x, held = x[: len(moved)], x[len(moved) :]
         critic.requires_grad_(False)
         loss = nnf.softplus(-critic(x)).mean()
@@ -170,8 +170,8 @@ class ResidualMatching(Training):
     learning_rate: float | None = None
     start: Literal["latent_transport", "original"] = "latent_transport"
     start_steps: int = 300
-    hold: float = 9.0
-    tau: float = 2.0
+    hold: float = 7.0
+    tau: float = 1.0
     share: float = 0.1
     r1: float = 0.1
     critic_rate: float = 1e-3
@@ -242,7 +242,7 @@ class ResidualMatching(Training):
         """Return the critic, and the generator, which starts at ``start``."""
         model = start_of(problem)
         critic = trainable_copy(make_critic(model.sample_shape, seed, self.width))
-        generator = trainable_copy(model)
+        generator = trainable_copy(model).eval()  # outputs of a latent must not depend on its batch
         loss = HeldLoss(generator, critic, self._cost(target_of(problem), prepared))
         rate = self.learning_rate or scale_rate(generator, RATE)
         return {
@@ -265,13 +265,14 @@ class ResidualMatching(Training):
         batch = {name: prepared[name][moved] for name in ("moved", "moved_origin")}
         for name in ("kept", "kept_origin"):  # each of the batch's rows holds some
             batch[name] = prepared[name][kept].unflatten(0, (self.batch_size, KEPT_ROWS))
-        return batch | {"residual": prepared["residual"][residual]}
+        penalised = torch.arange(self.batch_size) % PENALISED == 0
+        return batch | {"residual": prepared["residual"][residual], "penalised": penalised}
 
     def step(self, parts: Parts, batch: Tensors, descend: Descend, progress: float) -> Tensors:
         """Take one step on the generator, then one on the critic at the same outputs."""
         names = ("moved", "moved_origin", "kept", "kept_origin")
         generator, moved = descend.with_outputs("generator", *(batch[name] for name in names))
-        critic = descend("critic", moved, batch["residual"], self.r1)
+        critic = descend("critic", moved, batch["residual"], batch["penalised"], self.r1)
         return {"generator": generator, "critic": critic}
 
     def result(self, problem: Problem, parts: Parts) -> nn.Module:

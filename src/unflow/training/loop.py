@@ -57,6 +57,8 @@ if TYPE_CHECKING:
 CHECKPOINT_SECONDS = 30.0
 RECORDS = 20
 """Lines of metrics.jsonl, at least, of a training of that many steps."""
+MIN_STEPS = 6
+"""Fewest steps of a trial."""
 CHECKPOINT, PREPARED, METRICS = "checkpoint.safetensors", "prepared.safetensors", "metrics.jsonl"
 EARLIER = "earlier"
 """Subfolder for the earlier training stage of a training (``Training.earlier``)."""
@@ -246,6 +248,7 @@ def fit(
     label: str = "",
     problem_id: str = "",
     on_step: Callable[[int], None] | None = None,
+    share: float = 1.0,
 ) -> Fit:
     """Carry out a method on a problem; the same call continues a run that was killed.
 
@@ -264,6 +267,8 @@ def fit(
         problem_id: a hash of model, request and data, so that a folder with another problem's checkpoint is
             refused.
         on_step: called after each step with the number of finished steps, an earlier training's among them.
+        share: of the steps of each training that is carried out, in (0, 1]; for trials. The schedule of rates
+            is that of a training of so many steps, at least ``MIN_STEPS``.
 
     Raises:
         InputError: for a problem that the method cannot take, a batch that devices or micro-batches cannot
@@ -281,6 +286,7 @@ def fit(
     require_own_weights(problem.model is original or not is_partial(problem), original)
     loop.check(problem)
     first = loop.earlier(problem)
+    loop, first = _shorten(loop, share), None if first is None else _shorten(first, share)
     trainings = [loop] if first is None else [first, loop]
     for training in trainings:
         _check_adapters(training, problem)
@@ -304,6 +310,13 @@ def fit(
     problem = replace(problem, earlier=before.model)
     last = train(loop, problem, folder, seed, name, steps_before=before.steps)
     return replace(last, seconds=before.seconds + last.seconds, steps=before.steps + last.steps)
+
+
+def _shorten(loop: Training, share: float) -> Training:
+    """Return a training of a share of its steps, at least ``MIN_STEPS``; the training itself for share 1."""
+    if share == 1:
+        return loop
+    return replace(loop, steps=min(loop.steps, max(MIN_STEPS, int(share * loop.steps))))
 
 
 def _check_adapters(loop: Training, problem: Problem) -> None:
@@ -371,7 +384,7 @@ def _watch(run: _Loop, losses: Tensors, label: str) -> None:
         TrainingDivergedError: if it has risen, and the rate was chosen; a rate of the user's gives a line.
     """
     watch = run.watch
-    if not run.loop.falling_loss or not watch.add(run.falling_loss(losses)) or watch.said:
+    if run.loop.falling_loss not in losses or not watch.add(run.falling_loss(losses)) or watch.said:
         return
     rise = f"the loss '{run.loop.falling_loss}' rose to more than {RISE:g} times its start by step {run.step}"
     if run.is_chosen:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+AUTO = "auto"
+"""In place of a method's name: the first method of ``plan``."""
+
 
 def default_method(family: str, in_part: bool = False) -> str:
     """Return the row name of the method that ``unlearn`` uses by default; it accepts every energy.
@@ -12,5 +15,5 @@ def default_method(family: str, in_part: bool = False) -> str:
             trains the flow's own weights.
     """
     if family != "flow":
-        return "residual_matching"
+        return "latent_transport"
     return "erfm_resample_prior" if in_part else "erfm_resample"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import json
 from collections.abc import Callable, Sequence
@@ -11,17 +10,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
-from unflow.data import LabelledData
 from unflow.disk import bundle
-from unflow.energies import Decoded
 from unflow.ground.errors import InputError, RunFailedError, choose
 from unflow.ground.files import sha256_module, sha256_tensors, sha256_text
 from unflow.ground.locks import locks_output
 from unflow.ground.records import gathers
 from unflow.methods import INSTALLED
-from unflow.models import GenerativeModel, Latent, inner_model, plain_module
+from unflow.models import GenerativeModel, plain_module
 from unflow.models.saved_energies import describe_energy
 from unflow.target import Target
 from unflow.training.compute import ONE_CPU, Compute
@@ -29,7 +26,15 @@ from unflow.training.derivatives import probe_method, probe_problem
 from unflow.training.loop import METRICS, finish, fit, seconds_to_within
 from unflow.training.low_rank import LowRank
 from unflow.training.method import Method, Problem, fixed_names, settings
-from unflow.unlearning.defaults import default_method
+from unflow.unlearning.defaults import AUTO, default_method
+from unflow.unlearning.planning import choose_method
+from unflow.unlearning.problems import (
+    NO_SAMPLES,
+    RealSamples,
+    make_problem,
+    restore_autoencoder,
+    restrict_training,
+)
 from unflow.unlearning.self_measure import check_n, measure_unlearning
 from unflow.unlearning.verdict import SelfMeasure, check_requirements, read_measure
 
@@ -80,30 +85,6 @@ class Unlearned:
         return plain_module(self.model)
 
 
-@dataclass(frozen=True, kw_only=True)
-class RealSamples:
-    """Real samples [n, *shape] for the methods that read them.
-
-    Attributes:
-        retain: samples of the classes to keep.
-        forget: samples of the classes to forget.
-        held_out: samples on which the loss of the retrained model is measured; never trained on.
-    """
-
-    retain: Tensor | None = None
-    forget: Tensor | None = None
-    held_out: Tensor | None = None
-
-    def present(self) -> dict[str, Tensor]:
-        """Return the samples that are given, by field name."""
-        every = {each.name: getattr(self, each.name) for each in dataclasses.fields(self)}
-        return {name: x for name, x in every.items() if x is not None}
-
-
-NO_SAMPLES = RealSamples()
-"""No real samples: the default of ``unlearn`` and ``plan``."""
-
-
 @gathers(compute=Compute, data=RealSamples)
 @locks_output
 def unlearn(
@@ -130,7 +111,8 @@ def unlearn(
     Args:
         target: model, energy, strength, divergence.
         method: a method, or the row name of one in ``methods.UNLEARNERS`` or an installed package; None:
-            ``default_method``.
+            ``default_method``; "auto": the first of ``plan``, found by short trials of the best measured
+            methods. The finished bundle in ``out`` keeps the method that made it.
         out: folder for the bundle, metrics and checkpoints; None writes nothing. If the folder holds the
             finished bundle of the same call, that bundle is loaded and nothing is trained.
         data: real samples, for methods that read them.
@@ -162,6 +144,20 @@ def unlearn(
     problem = restrict_training(make_problem(target, data, teacher), train_only, adapters, one_label)
     if method is None:
         method = default_method(target.model.family, train_only is not None or adapters is not None)
+    if method == AUTO:
+        method = (
+            read_method(out)
+            or choose_method(
+                target,
+                data=data,
+                teacher=teacher,
+                compute=compute,
+                seed=seed,
+                train_only=train_only,
+                adapters=adapters,
+                one_label=one_label,
+            ).method
+        )
     if isinstance(method, str):
         name, method = name or method, choose(INSTALLED, method, "method")
     method.check(problem)
@@ -192,7 +188,7 @@ def unlearn(
         label=f"{target.model.family} {name}",
         problem_id=bundle.hash_lineage(identity),
     )
-    model = _restore_autoencoder(keep_fixed(result.model, problem.model), target.model)
+    model = restore_autoencoder(keep_fixed(result.model, problem.model), target.model)
     lineage = (
         {"request": request}
         | identity
@@ -219,6 +215,14 @@ def unlearn(
         bundle.save(model, out, lineage)
         finish(out)
     return Unlearned(model, lineage, measure)
+
+
+def read_method(out: str | Path | None) -> str | None:
+    """Return the method of the finished bundle in a folder; None if there is none."""
+    if out is None or not bundle.is_complete(Path(out)):
+        return None
+    method = bundle.read_lineage(Path(out)).get("method")
+    return method if isinstance(method, str) and method in INSTALLED else None
 
 
 def _read_measure(found: Unlearned, target: Target, seed: int, n: int | None, compute: Compute) -> Unlearned:
@@ -293,54 +297,6 @@ def _describe_networks(target: Target, problem: Problem) -> list[dict[str, Any]]
     return found
 
 
-def select_real_samples(
-    method: Method,
-    target: Target,
-    classes: Sequence[int],
-    train: LabelledData,
-    held_out: LabelledData | None = None,
-    teacher: GenerativeModel | None = None,
-) -> RealSamples:
-    """Return the real samples that a method reads, taken from labelled data.
-
-    Args:
-        method: the method.
-        target: of the request.
-        classes: to forget.
-        train: labelled samples for ``retain`` and ``forget``.
-        held_out: labelled samples on which the loss of the retrained model is measured.
-        teacher: a retrained flow, for a method that distils from one.
-    """
-    reads = method.reads(Problem(model=inner_model(target.model), teacher=teacher))
-    measured = held_out if method.watches_held_out and "retain" in reads else None
-    return RealSamples(
-        retain=train.without_classes(classes).x if "retain" in reads else None,
-        forget=train.of_classes(classes).x if "forget" in reads else None,
-        held_out=None if measured is None else measured.without_classes(classes).x,
-    )
-
-
-def make_problem(target: Target, data: RealSamples, teacher: GenerativeModel | None) -> Problem:
-    """Return the training problem of a request.
-
-    For a model with an autoencoder it is that of the inner model: the samples are encoded, and the energy
-    decodes.
-    """
-    model, teacher = target.model, None if teacher is None else inner_model(teacher)
-    if isinstance(model, Latent):
-        energy = Decoded(target.energy, model.autoencoder)
-        target = dataclasses.replace(target, model=model.inner, energy=energy)
-        data = RealSamples(**{name: model.autoencoder.encode(x) for name, x in data.present().items()})
-    return Problem(
-        model=target.model,
-        target=target,
-        teacher=teacher,
-        retain=data.retain,
-        forget=data.forget,
-        held_out=data.held_out,
-    )
-
-
 def keep_fixed(result: nn.Module, original: nn.Module) -> nn.Module:
     """Let the weights of a result take gradients again, except those that the original's owner has fixed.
 
@@ -351,35 +307,6 @@ def keep_fixed(result: nn.Module, original: nn.Module) -> nn.Module:
         for name, weight in result.named_parameters():
             weight.requires_grad_(not any(f".{name}".endswith(f".{each}") for each in fixed))
     return result
-
-
-def restrict_training(
-    problem: Problem, train_only: Sequence[str] | None, adapters: LowRank | None, one_label: bool = False
-) -> Problem:
-    """Return the problem with only some weights of its model, or adapters of them, in training.
-
-    Raises:
-        InputError: for adapters that are not a ``LowRank``, and names that are not a list of strings.
-    """
-    if not isinstance(adapters, LowRank | None):
-        raise InputError(f"got adapters={adapters!r}; expected a LowRank: write adapters=LowRank(8)")
-    problem = dataclasses.replace(problem, one_label=one_label)
-    if train_only is None:
-        return dataclasses.replace(problem, adapters=adapters)
-    if not isinstance(train_only, list | tuple) or not all(isinstance(name, str) for name in train_only):
-        raise InputError(
-            f"got train_only={train_only!r}; expected a list of regular expressions: write "
-            'train_only=["head"]'
-        )
-    return dataclasses.replace(problem, train_only=tuple(train_only), adapters=adapters)
-
-
-def _restore_autoencoder(trained: nn.Module, original: GenerativeModel) -> GenerativeModel:
-    """Return the trained model, with the original's autoencoder where it has one."""
-    assert isinstance(trained, GenerativeModel)
-    if not isinstance(original, Latent):
-        return trained
-    return Latent(trained, copy.deepcopy(original.autoencoder).cpu())
 
 
 def _list_data_used(reads: frozenset[str], guide_data: tuple[str, ...]) -> list[str]:

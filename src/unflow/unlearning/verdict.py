@@ -20,6 +20,8 @@ FAR, FAR_MOVED = 1.1, 1.25
 """Largest distance of images to exact samples of the target, relative to that of others: all, moved ones."""
 FAR_POINT, FAR_MOVED_POINT = 1.05, 1.2
 """The same of samples that are no images, whose only measure of sharpness it is."""
+SHARP_FEW = 0.7
+"""Least sharpness of moved samples that repeat each other: that of single images differs."""
 SPARSE, REPEATED = 1.15, 0.25
 """Largest distance of the target's samples to the result's; least gap between the result's samples."""
 CHANGED = 0.1
@@ -220,7 +222,10 @@ def _find_blur(found: SelfMeasure) -> str:
     """Return the fault of blurred, over-sharp, noisy or strange samples; "" if there is none."""
     if _repeats(found):  # few images, whose sharpness is their own; a mean image is far less sharp
         low = SHARP_MOVED[0] if found.is_image else 1 / FAR_MOVED_POINT
-        return "blurred" if found.sharpness is not None and found.sharpness.is_below(low) else ""
+        limits = ((found.sharpness, low), (found.of_moved("sharpness"), SHARP_FEW))
+        return (
+            "blurred" if any(ratio is not None and ratio.is_below(least) for ratio, least in limits) else ""
+        )
     if not found.is_image:
         limits = ((found.distance, FAR_POINT), (found.of_moved("distance"), FAR_MOVED_POINT))
         return "blurred" if any(ratio is not None and ratio.is_above(most) for ratio, most in limits) else ""

@@ -38,7 +38,8 @@ from unflow.training.method import Method
 from unflow.training.originals import TRAINERS
 from unflow.training.originals.base_models import train_model
 from unflow.training.originals.classification import Classification
-from unflow.unlearning.unlearn import GUIDE_DATA, select_real_samples, unlearn
+from unflow.unlearning.problems import select_real_samples
+from unflow.unlearning.unlearn import GUIDE_DATA, unlearn
 
 ROWS: dict[str, tuple[str, ...]] = {
     "flow": ("erfm", "erfm_resample", "gradient_ascent", "fine_tune", "retrained"),

@@ -35,7 +35,8 @@ from unflow.ground.streams import Stream, stream
 from unflow.models import GenerativeModel
 from unflow.target import Target
 from unflow.training.method import Method
-from unflow.unlearning.unlearn import GUIDE_DATA, Unlearned, select_real_samples, unlearn
+from unflow.unlearning.problems import select_real_samples
+from unflow.unlearning.unlearn import GUIDE_DATA, Unlearned, unlearn
 
 ROWS = (
     "retrained",

@@ -113,8 +113,8 @@ def train_model(
         devices: data-parallel processes.
         label: name in the progress line.
     """
-    out, net = Path(out), choose_width(kind, net, data)
     _check_kind(kind, method)
+    out, net = Path(out), choose_width(kind, net, data)
     identity = {
         "kind": kind,
         "net": net,

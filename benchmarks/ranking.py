@@ -1,0 +1,123 @@
+"""Write the table by which `unflow plan` ranks methods, and the tables of docs/which-method.md.
+
+    python benchmarks/ranking.py runs/strangers/table.json
+    python benchmarks/ranking.py
+
+The first command copies the results of ``benchmarks/strangers.py`` to docs/results/strangers/table.json, from
+which the second one makes both files again. A run that was refused (a method that does not fit the model) is
+no run; a run that ended with another error misses every bound.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import fmean, geometric_mean
+from typing import Any
+
+from unflow.unlearning.ranking import SECONDS, TABLE, Measured, name_kind
+
+ROOT = Path(__file__).parent.parent
+RESULTS = ROOT / "docs" / "results" / "strangers" / "table.json"
+RANKING = ROOT / "src" / "unflow" / "unlearning" / TABLE
+PAGE = ROOT / "docs" / "which-method.md"
+BOUNDS = ("forgotten", "distance", "sharpness", "kept", SECONDS)
+MARKS = "<!-- measured: {} -->", "<!-- end -->"
+"""Lines of the page around the table of one kind of models."""
+
+
+def summarise(results: dict[str, Any]) -> dict[str, dict[str, dict[str, Any]]]:
+    """Return kind of models -> method -> the fields of its ``Measured``, best first."""
+    references = {(each["stranger"], each["request"]): each for each in results["references"]}
+    families = {cell["stranger"]: cell["lineage"]["family"] for cell in results["cells"] if "lineage" in cell}
+    groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for cell in results["cells"]:
+        if cell.get("error") != "InputError" and cell["stranger"] in families:
+            key = name_kind(families[cell["stranger"]]), cell["method"]
+            groups.setdefault(key, []).append(cell)
+    found: dict[str, dict[str, dict[str, Any]]] = {}
+    rows = {key: average(cells, references) for key, cells in groups.items()}
+    for kind, method in sorted(rows, key=lambda key: (key[0], Measured(**rows[key]).quality, key[1])):
+        found.setdefault(kind, {})[method] = rows[kind, method]
+    return found
+
+
+def average(cells: Sequence[dict[str, Any]], references: dict[tuple[str, str], Any]) -> dict[str, Any]:
+    """Return the means of one method's cells."""
+    done = [cell for cell in cells if cell.get("finite") and math.isfinite(cell["distance"]["judge"])]
+    about = [references[cell["stranger"], cell["request"]] for cell in done]
+    pairs = list(zip(done, about, strict=True))
+    failed = len(cells) - len(done)
+    missed = {bound: failed + sum(bound in cell["fails"] for cell in done) for bound in BOUNDS}
+    over = [cell["distance"]["judge"] / facts["floors"]["judge"][0] for cell, facts in pairs]
+    left = [100 * (cell["left"]["share"] - facts["target"]["share"]) for cell, facts in pairs]
+    return {
+        "runs": len(cells),
+        "failed": failed,
+        "missed": {bound: count for bound, count in missed.items() if count},
+        "distance": round(geometric_mean(over), 2) if done else None,
+        "left": round(fmean(left), 2) if done else None,
+        "sharpness": round(fmean(cell["sharpness"] for cell in done), 3) if done else None,
+        "seconds": round(fmean(cell["cpu_seconds"] for cell in done), 1) if done else None,
+        "original_inside": any(cell["original_recoverable"] for cell in done),
+    }
+
+
+def format_ranking(results: dict[str, Any]) -> str:
+    """Return the table of the package, as the text of its file."""
+    return json.dumps(summarise(results), indent=1) + "\n"
+
+
+def format_page(text: str, results: dict[str, Any]) -> str:
+    """Return the page with the table of each kind of models between its marks."""
+    for kind, rows in summarise(results).items():
+        first, last = MARKS[0].format(kind), MARKS[1]
+        table = "\n".join([first, "", *format_rows(rows), "", last])
+        pattern = rf"{re.escape(first)}\n.*?{re.escape(last)}"
+        text, count = re.subn(pattern, table.replace("\\", r"\\"), text, flags=re.DOTALL)
+        if count != 1:
+            raise SystemExit(f"got {count} tables marked {first} in {PAGE.name}; expected one")
+    return text
+
+
+def format_rows(rows: dict[str, dict[str, Any]]) -> list[str]:
+    """Return the Markdown table of one kind of models."""
+    head = "method | runs | " + " | ".join(f"misses {bound}" for bound in BOUNDS)
+    head += " | FD / floor | left over target, points | sharpness | CPU s | original inside"
+    lines = [f"| {head} |", "|---|" + "---:|" * (len(BOUNDS) + 5) + "---|"]
+    for name, row in rows.items():
+        runs = f"{row['runs']}" + (f" ({row['failed']} failed)" if row["failed"] else "")
+        cells = [f"`{name}`", runs, *(str(row["missed"].get(bound, 0)) for bound in BOUNDS)]
+        cells += [
+            "–" if row[key] is None else str(row[key]) for key in ("distance", "left", "sharpness", "seconds")
+        ]
+        lines.append(f"| {' | '.join([*cells, 'yes' if row['original_inside'] else 'no'])} |")
+    return lines
+
+
+def read_results() -> dict[str, Any]:
+    """Return the committed results."""
+    results: dict[str, Any] = json.loads(RESULTS.read_text())
+    return results
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("table", type=Path, nargs="?", help="OUT/table.json of benchmarks/strangers.py")
+    table = parser.parse_args().table
+    if table is not None:
+        RESULTS.parent.mkdir(parents=True, exist_ok=True)
+        RESULTS.write_text(table.read_text().rstrip() + "\n")
+    results = read_results()
+    RANKING.write_text(format_ranking(results))
+    PAGE.write_text(format_page(PAGE.read_text(), results))
+
+
+if __name__ == "__main__":
+    main()
