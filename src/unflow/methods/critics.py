@@ -31,8 +31,8 @@ class ConvCritic(nn.Module):
         layers: list[nn.Module] = []
         out = width
         while max(sides) > LAST_SIDE:
-            longer = [side > LAST_SIDE for side in sides]
-            kernel, stride = [4 if each else 3 for each in longer], [2 if each else 1 for each in longer]
+            down, across = (2 if side > LAST_SIDE else 1 for side in sides)
+            stride, kernel = (down, across), (2 + down, 2 + across)
             layers += [nn.Conv2d(channels, out, kernel, stride, padding=1), nn.LeakyReLU(0.2)]
             channels, out = out, min(2 * out, 4 * width)
             sides = [side // by for side, by in zip(sides, stride, strict=True)]

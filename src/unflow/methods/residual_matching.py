@@ -88,14 +88,15 @@ class HeldCost:
 
     def kept(self, x: Tensor, origin: Tensor) -> Tensor:
         """Return the mean cost of outputs x of kept latents."""
-        return self.hold * squared_distance(x, origin).mean() / self.scale
+        cost: Tensor = self.hold * squared_distance(x, origin).mean() / self.scale
+        return cost
 
     def moved(self, x: Tensor, origin: Tensor) -> Tensor:
         """Return the mean cost of outputs x of moved latents."""
-        cost = self.tau / 2 * squared_distance(x, origin).mean() / self.scale
-        if self.energy is None or self.strength == 0:
-            return cost
-        return cost + self.strength * self.energy(x).mean()
+        cost: Tensor = self.tau / 2 * squared_distance(x, origin).mean() / self.scale
+        if self.energy is not None and self.strength > 0:
+            cost = cost + self.strength * self.energy(x).mean()
+        return cost
 
 
 class HeldLoss(nn.Module):
@@ -264,7 +265,7 @@ class ResidualMatching(Training):
         kept = draw_rows(len(prepared["kept"]), KEPT_ROWS * self.batch_size, generator)
         batch = {name: prepared[name][moved] for name in ("moved", "moved_origin")}
         for name in ("kept", "kept_origin"):  # each of the batch's rows holds some
-            batch[name] = prepared[name][kept].unflatten(0, (self.batch_size, KEPT_ROWS))
+            batch[name] = prepared[name][kept.reshape(self.batch_size, KEPT_ROWS)]
         penalised = torch.arange(self.batch_size) % PENALISED == 0
         return batch | {"residual": prepared["residual"][residual], "penalised": penalised}
 
