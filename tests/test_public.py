@@ -182,6 +182,7 @@ INSIDE = {
         "rates",
         "compute",
         "derivatives",
+        "run",
         "loop",
         "checks",
         "originals",

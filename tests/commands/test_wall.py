@@ -25,6 +25,7 @@ from unflow.training import loop
 from unflow.training.loop import CHECKPOINT, fit
 from unflow.training.method import Problem
 from unflow.training.originals.flow_matching import FlowMatching
+from unflow.training.run import Run
 
 CONFIG = {"command": "train"}
 
@@ -146,15 +147,15 @@ def test_a_loss_that_is_not_logged_is_checked_before_a_checkpoint(
 def test_weights_that_the_last_step_breaks_are_never_saved(
     x: torch.Tensor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    advance = loop._Loop.advance
+    advance = Run.advance
 
-    def spoil(run: loop._Loop) -> dict[str, torch.Tensor]:
+    def spoil(run: Run) -> dict[str, torch.Tensor]:
         losses = advance(run)
         if run.step == run.loop.steps:
             next(next(iter(run.parts.values())).net.parameters()).data.fill_(float("inf"))
         return losses
 
-    monkeypatch.setattr(loop._Loop, "advance", spoil)
+    monkeypatch.setattr(Run, "advance", spoil)
     with pytest.raises(TrainingDivergedError, match=r"the weight '.*' became NaN or infinite at step 9"):
         start(tmp_path, x)
     assert not (tmp_path / CHECKPOINT).exists()

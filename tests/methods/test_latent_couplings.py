@@ -19,12 +19,9 @@ from unflow.mathematics.divergences import DIVERGENCES, KL, Divergence
 from unflow.methods.latent_couplings import (
     REDRAWS,
     SHIFTS,
-    AffineMap,
     AllRest,
     Coupled,
     FlowMove,
-    LatentLaw,
-    LatentMap,
     Left,
     MatchMove,
     MaximalMove,
@@ -33,12 +30,12 @@ from unflow.methods.latent_couplings import (
     ProjectMove,
     RedrawMove,
     RestOfMap,
-    RotationMap,
     carry_by_map,
     couple,
-    gaussian_map,
 )
 from unflow.methods.latent_flow import latent_flow_of
+from unflow.methods.latent_law import LatentLaw
+from unflow.methods.latent_maps import AffineMap, LatentMap, RotationMap, gaussian_map
 from unflow.methods.latent_transport import LATENT_COUPLINGS, LatentTransport, choose_pairs
 from unflow.models import Generator, latent_norm
 from unflow.target import Bank, Target

@@ -15,7 +15,8 @@ from unflow.ground.errors import InputError
 from unflow.ground.streams import stream
 from unflow.methods import ResidualMatching
 from unflow.methods.critics import ConvCritic, make_critic
-from unflow.methods.residual_matching import CriticLoss, HeldCost, HeldLoss, draw_law
+from unflow.methods.residual_matching import CriticLoss, HeldLoss, draw_law
+from unflow.methods.uot import TransportCost
 from unflow.models import FlowMap
 from unflow.nets import MLP
 from unflow.target import Target
@@ -75,9 +76,8 @@ def test_a_critic_of_equal_laws_that_says_nothing_has_no_gradient() -> None:
 def test_a_generator_before_that_critic_has_no_gradient() -> None:
     model = FlowMap(MLP((2,), 8, 1, num_times=2), (2,))
     z = torch.randn(64, 2, generator=torch.Generator().manual_seed(0))
-    loss, moved = HeldLoss(model, silent_critic(), HeldCost(5.0, 1.0, 1.0, None, 0.0))(
-        z, z, z[:, None], z[:, None]
-    )
+    costs = (TransportCost(None, 0.0, tau, 1.0) for tau in (1.0, 10.0))
+    loss, moved = HeldLoss(model, silent_critic(), *costs)(z, z, z[:, None], z[:, None])
     assert torch.equal(moved, z)
     loss.backward()
     assert all(weight.grad is None or not weight.grad.any() for weight in model.parameters())

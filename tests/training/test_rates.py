@@ -20,7 +20,7 @@ from unflow.ground.files import read_json_lines, read_tensors
 from unflow.methods import ERFM, UOT
 from unflow.models import Flow
 from unflow.target import Target
-from unflow.training import loop, rates
+from unflow.training import rates, run
 from unflow.training.loop import CHECKPOINT, METRICS, Fit, fit
 from unflow.training.method import Problem
 from unflow.training.originals.flow_matching import FlowMatching
@@ -146,7 +146,7 @@ def curve(folder: Path) -> list[dict[str, float]]:
 def test_a_run_stopped_before_or_after_a_restart_ends_in_the_same_bits(
     stops: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(loop, "UNTRIED", 3.0)
+    monkeypatch.setattr(run, "UNTRIED", 3.0)
     whole = fit_stopped([], tmp_path / "whole")
     lines = [line for line in capsys.readouterr().err.splitlines() if "diverged" in line]
     assert 1 <= len(lines) == whole.facts["restarts"]
@@ -202,10 +202,10 @@ sys.path.insert(0, {tests!r})
 import torch
 torch.set_num_threads(1)
 from test_rates import job
-from unflow.training import loop, rates
+from unflow.training import rates, run
 from unflow.training.loop import fit
 
-loop.UNTRIED = 3.0
+run.UNTRIED = 3.0
 for steps in (80, 480):
     method, problem = job(steps)
     found = fit(method, problem, sys.argv[1] + str(steps), seed=3, devices=int(sys.argv[2]), log_every=1)

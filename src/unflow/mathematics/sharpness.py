@@ -13,6 +13,8 @@ from torch import Tensor
 
 NEIGHBOURS = 5
 """Index of the neighbour whose distance is a local radius."""
+REPEATED = 0.25
+"""Gap between nearest samples, relative to that of a reference, below which samples repeat each other."""
 LEAST_SIDE = 4
 """Pixels, at least, of each side of an image with edges."""
 LEAST_FLAT_SIDE = 8

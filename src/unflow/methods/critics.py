@@ -51,16 +51,15 @@ def is_image(shape: Sequence[int]) -> bool:
     return len(shape) == 3 and min(shape[1:]) >= SMALLEST_IMAGE
 
 
-def make_critic(shape: Sequence[int], seed: int, width: int = 16, frequencies: int = 0) -> nn.Module:
+def make_critic(shape: Sequence[int], seed: int, width: int = 16) -> nn.Module:
     """Return a critic with fresh weights: convolutional for images, an MLP for points and small latents.
 
     Args:
         shape: of one sample.
         seed: of the weights.
         width: channels of the first convolution; an MLP is 16 times as wide.
-        frequencies: Fourier frequencies of the MLP's input.
     """
     with initial_weights(seed):
         if is_image(shape):
             return ConvCritic(shape, width)
-        return MLP(shape, outputs=1, width=16 * width, depth=2, num_times=0, frequencies=frequencies)
+        return MLP(shape, outputs=1, width=16 * width, depth=2, num_times=0)

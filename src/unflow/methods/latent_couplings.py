@@ -10,210 +10,15 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from unflow.energies import require_bounded, require_finite
 from unflow.ground.batches import in_batches
 from unflow.ground.progress import Progress
 from unflow.mathematics.couplings import ExactOT, pair_blocks
-from unflow.models import Chain, Flow, GenerativeModel, Generator, latent_norm
+from unflow.methods.latent_law import LatentLaw, draw_uniform
+from unflow.methods.latent_maps import LatentMap, RotationMap, gaussian_map, replace_latent
+from unflow.models import Flow, latent_norm
 from unflow.nets.modes import evaluating
-from unflow.target import Bank, Target
+from unflow.target import Target
 from unflow.training.method import draw_rows, draw_weighted
-
-
-class LatentLaw:
-    r"""The law of latents whose push-forward is the target: p(z) r(z) with r(z) = (q*/q0)(G0(z)).
-
-    The coupling that moves the least mass keeps z with probability min(1, r) and moves the rest of the mass
-    to the *residual*:
-
-        p(z) r(z) = p(z) min(1, r(z)) + p(z) (r(z) - 1)+
-
-    Args:
-        target: of the request.
-        bank: latents of the prior with their outputs and energies.
-
-    Raises:
-        InputError: for an energy without a lower bound, for which r has no supremum.
-    """
-
-    def __init__(self, target: Target, bank: Bank) -> None:
-        require_bounded(target.energy, "latent transport")
-        self.target, self.bank = target, bank
-        self.kappa = target.multiplier(bank.energy)
-        self.ratio = self._ratio(bank.energy)
-        """r of the bank's latents, [n]."""
-
-    @classmethod
-    def draw(cls, target: Target, n: int, generator: torch.Generator) -> LatentLaw:
-        """Return the law with a bank of n latents; warn if the effective sample size is small."""
-        bank = target.bank(n, generator)
-        target.effective_sample_size(bank.energy)
-        return cls(target, bank)
-
-    @torch.no_grad()
-    def _energy(self, z: Tensor, batch_size: int = 4096) -> Tensor:
-        x = self.target.model.push_batches(z)
-        energy = torch.cat([self.target.energy(chunk) for chunk in in_batches(x, batch_size)])
-        require_finite(energy)  # a NaN would count as a latent that is never accepted
-        return energy
-
-    def _ratio(self, energy: Tensor) -> Tensor:
-        return self.target.divergence.tilt(self.kappa - self.target.strength * energy)
-
-    @property
-    def residual(self) -> Tensor:
-        """Return (r - 1)+ of the bank's latents, [n]."""
-        return (self.ratio - 1).clamp(min=0)
-
-    def keep(self, generator: torch.Generator) -> Tensor:
-        """Return which latents of the bank stay, each with probability min(1, r); booleans [n]."""
-        return _draw_uniform(self.ratio, generator) < self.ratio
-
-    def ratio_at(self, z: Tensor) -> Tensor:
-        """Return r of any latents z [batch, *prior_shape]: [batch], in double precision."""
-        return self._ratio(self._energy(z)).double()
-
-    def to_normal(self, z: Tensor) -> Tensor:
-        """Return latents as standard normals: z itself, or Phi^-1((z + 1) / 2) for a uniform prior."""
-        if prior_name(self.target.model) == "normal":
-            return z
-        # Rounding: an entry of a float32 sample can be exactly -1, whose quantile is infinite.
-        x: Tensor = torch.special.ndtri(((z.double() + 1) / 2).clamp(1e-8, 1 - 1e-8))
-        return x.to(z.dtype)
-
-    def from_normal(self, x: Tensor) -> Tensor:
-        """Return the latents of standard normals: the inverse of ``to_normal``."""
-        if prior_name(self.target.model) == "normal":
-            return x
-        z: Tensor = 2 * torch.special.ndtr(x.double()) - 1
-        return z.to(x.dtype)
-
-
-def prior_name(model: GenerativeModel) -> str:
-    """Return "uniform" for a generator whose prior is uniform, or a chain of one; else "normal"."""
-    while isinstance(model, Chain):
-        model = model.base
-    return model.prior_name if isinstance(model, Generator) else "normal"
-
-
-def _draw_uniform(like: Tensor, generator: torch.Generator) -> Tensor:
-    return torch.rand(len(like), generator=generator).to(like)
-
-
-class LatentMap(ABC):
-    """An invertible map T of states x [n, channels, *prior_shape], with a constant Jacobian determinant.
-
-    Channel 0 of a state is the latent as a standard normal. A move may add a second channel of independent
-    normal noise. p denotes the density of the state.
-    """
-
-    log_det: float = 0.0
-    """log |det dT/dx|."""
-
-    @abstractmethod
-    def forward(self, x: Tensor) -> Tensor:
-        """Return T(x)."""
-
-    @abstractmethod
-    def inverse(self, y: Tensor) -> Tensor:
-        """Return T^-1(y)."""
-
-    def density_ratio(self, x: Tensor, y: Tensor) -> Tensor:
-        """Return p(y) |det dT/dx| / p(x) for y = T(x), [n]."""
-        return torch.exp(_log_density(y) - _log_density(x) + self.log_det)
-
-
-def _log_density(x: Tensor) -> Tensor:
-    return -x.double().square().flatten(1).sum(1) / 2
-
-
-class AffineMap(LatentMap):
-    """T(x) = m1 + (x - m0) A on the latent; the noise stays.
-
-    Args:
-        m0, m1: [d], in double precision.
-        A: invertible, [d, d], in double precision.
-    """
-
-    def __init__(self, m0: Tensor, A: Tensor, m1: Tensor) -> None:
-        self.m0, self.A, self.m1 = m0, A, m1
-        self.A_inverse = torch.linalg.inv(A)
-        self.log_det = float(torch.linalg.slogdet(A).logabsdet)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return T(x)."""
-        return _replace_latent(x, self.m1 + (x[:, 0].flatten(1).double() - self.m0) @ self.A)
-
-    def inverse(self, y: Tensor) -> Tensor:
-        """Return m0 + (y - m1) A^-1."""
-        return _replace_latent(y, self.m0 + (y[:, 0].flatten(1).double() - self.m1) @ self.A_inverse)
-
-
-def _replace_latent(x: Tensor, latent: Tensor) -> Tensor:
-    return torch.cat([latent.to(x).reshape(x[:, :1].shape), x[:, 1:]], 1)
-
-
-class RotationMap(LatentMap):
-    """T(z, e) = (cos z + sin e, cos e - sin z): a rotation of latent and noise, which leaves p unchanged.
-
-    Args:
-        share: sin^2, in (0, 1].
-        opposite: whether the sine is negative.
-    """
-
-    def __init__(self, share: float, opposite: bool = False) -> None:
-        self.cos, self.sin = (1 - share) ** 0.5, (-1 if opposite else 1) * share**0.5
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return T(x)."""
-        z, noise = x.unbind(1)
-        return torch.stack([self.cos * z + self.sin * noise, self.cos * noise - self.sin * z], 1)
-
-    def inverse(self, y: Tensor) -> Tensor:
-        """Return the rotation by the negative angle."""
-        z, noise = y.unbind(1)
-        return torch.stack([self.cos * z - self.sin * noise, self.cos * noise + self.sin * z], 1)
-
-
-def gaussian_map(z: Tensor, other: Tensor, weight: Tensor | None = None, mirrored: bool = False) -> AffineMap:
-    r"""Return T, the optimal map from the Gaussian of z to that of weighted rows.
-
-        T(z) = m1 + A (z - m0),    A = C0^(-1/2) (C0^(1/2) C1 C0^(1/2))^(1/2) C0^(-1/2)
-
-    (arXiv 1803.00567, Remark 2.31.) With n rows in d dimensions, C0 is (n C + d V) / (n + d), where V is the
-    mean variance of ``other`` times the identity: this regularises C0 for few rows in many dimensions.
-
-    Args:
-        z: [n, *shape], with mean m0 and covariance C.
-        other: [m, *shape], with weighted mean m1 and covariance C1.
-        weight: [m], >= 0, of any positive sum; None: equal.
-        mirrored: reflect z - m0 in the direction of m1 - m0 first. The skewness of a rejected half then
-            agrees with that of the retained half. If the means are less than half a standard deviation apart,
-            nothing is reflected: the direction would be noise, and the move far.
-    """
-    x, y = z.flatten(1).double(), other.flatten(1).double()
-    n, d = x.shape
-    m0, C = _moments(x, torch.ones_like(x[:, 0]))
-    m1, C1 = _moments(y, torch.ones_like(y[:, 0]) if weight is None else weight.double())
-    V = C1.diagonal().mean() * torch.eye(d).to(C1)
-    C0 = (n * C + d * V) / (n + d)
-    root, inverse = _power(C0, 0.5), _power(C0, -0.5)
-    A = inverse @ _power(root @ C1 @ root, 0.5) @ inverse
-    if mirrored and (m1 - m0).norm() > 0.5 * C1.diagonal().mean() ** 0.5:
-        u = torch.nn.functional.normalize(m1 - m0, dim=0)
-        A = A - 2 * torch.outer(u, u @ A)
-    return AffineMap(m0, A, m1)
-
-
-def _moments(x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-    mean = weight @ x / weight.sum()
-    return mean, ((x - mean).T * weight) @ (x - mean) / weight.sum()
-
-
-def _power(C: Tensor, exponent: float) -> Tensor:
-    values, vectors = torch.linalg.eigh(C)
-    power: Tensor = (vectors * values.clamp(min=1e-10) ** exponent) @ vectors.T  # rounding: some may be < 0
-    return power
 
 
 class Rest(ABC):
@@ -338,6 +143,10 @@ class Move(ABC):
     """Whether the move needs a normal prior."""
     needs_noise: ClassVar[bool] = False
     """Whether states have a channel of noise."""
+    needs_residual: ClassVar[bool] = False
+    """Whether the move needs rows of the residual to go to."""
+    matches: ClassVar[bool] = False
+    """Whether partners are rows of the residual, not images of a map."""
 
     @abstractmethod
     def __call__(self, law: LatentLaw, left: Left, generator: torch.Generator) -> Moved:
@@ -351,9 +160,9 @@ def carry_by_map(latent_map: LatentMap, left: Left, generator: torch.Generator) 
     """
     rest = RestOfMap(left.rest, latent_map)
     image, most = rest.outflow(left.x)
-    arrived = _draw_uniform(most, generator) * left.a < most
+    arrived = draw_uniform(most, generator) * left.a < most
     supply = rest.inflow(left.y)
-    taken = _draw_uniform(supply, generator) * left.b < supply
+    taken = draw_uniform(supply, generator) * left.b < supply
     a, b = (left.a - most).clamp(min=0), (left.b - supply).clamp(min=0)
     return Moved(image[:, 0], arrived, Left(left.x[~arrived], a[~arrived], left.y[~taken], b[~taken], rest))
 
@@ -381,6 +190,8 @@ def _fill(law: LatentLaw, left: Left, generator: torch.Generator) -> Tensor:
 class MaximalMove(Move):
     """z' drawn from the residual, independently of z. Law: exact. Distances: those of independent draws."""
 
+    matches: ClassVar[bool] = True
+
     def __call__(self, law: LatentLaw, left: Left, generator: torch.Generator) -> Moved:
         """Return rows of the residual; all have arrived."""
         return pair_all(_fill(law, left, generator), left)
@@ -397,6 +208,8 @@ class MatchMove(Move):
     """
 
     block_size: int = 512
+
+    matches: ClassVar[bool] = True
 
     def __call__(self, law: LatentLaw, left: Left, generator: torch.Generator) -> Moved:
         """Return the partners; all have arrived."""
@@ -415,6 +228,8 @@ class ShiftMove(Move):
     """
 
     mirrored: bool = False
+
+    needs_residual: ClassVar[bool] = True
 
     def __call__(self, law: LatentLaw, left: Left, generator: torch.Generator) -> Moved:
         """Return T(z), and which arrive."""
@@ -465,6 +280,7 @@ class ProjectMove(Move):
 
     needs_gradient: ClassVar[bool] = True
     needs_normal: ClassVar[bool] = True
+    matches: ClassVar[bool] = True
 
     def __call__(self, law: LatentLaw, left: Left, generator: torch.Generator) -> Moved:
         """Return the partners of the ends; all have arrived."""
@@ -505,12 +321,14 @@ class FlowMove(Move):
 
     flow: Flow
 
+    needs_residual: ClassVar[bool] = True
+
     def __call__(self, law: LatentLaw, left: Left, generator: torch.Generator) -> Moved:
         """Return S(T(z)), and which arrive."""
         shift = gaussian_map(left.x[:, 0], left.y[:, 0])
 
         def carry(x: Tensor) -> Tensor:
-            return _replace_latent(x, self.flow.push_batches(shift.forward(x)[:, 0]))
+            return replace_latent(x, self.flow.push_batches(shift.forward(x)[:, 0]))
 
         image = carry(left.x)
         arrived = left.rest.residual(image) > 0
@@ -558,11 +376,11 @@ def couple(law: LatentLaw, moves: Sequence[Move], generator: torch.Generator) ->
     for move in [*moves, MatchMove()]:
         if len(left.x) == 0:
             break
-        if isinstance(move, ShiftMove | FlowMove) and len(left.y) == 0:
-            continue  # a map needs rows of the residual to go to
+        if move.needs_residual and len(left.y) == 0:
+            continue
         result = move(law, left, generator)
         z[rows[result.arrived]] = law.from_normal(result.x[result.arrived])
-        if isinstance(move, MaximalMove | MatchMove | ProjectMove):
+        if move.matches:
             matched[rows[result.arrived]] = True
         rows, left = rows[~result.arrived], result.left
     return Coupled(z, ~kept, matched)

@@ -12,7 +12,9 @@ from torch import nn
 from unflow.ground.errors import InputError
 from unflow.mathematics.couplings import ExactOT, pair_blocks
 from unflow.mathematics.paths import LinearPath
-from unflow.methods.latent_couplings import SHIFTS, LatentLaw, MaximalMove, couple, gaussian_map, prior_name
+from unflow.methods.latent_couplings import SHIFTS, MaximalMove, couple
+from unflow.methods.latent_law import LatentLaw, prior_name
+from unflow.methods.latent_maps import gaussian_map
 from unflow.models import Chain, Flow
 from unflow.nets import new_net
 from unflow.training.method import Parts, Problem, Tensors, model_of, require_batch, target_of

@@ -14,7 +14,6 @@ from unflow.methods.latent_couplings import (
     SHIFTS,
     Coupled,
     FlowMove,
-    LatentLaw,
     MatchMove,
     MaximalMove,
     Move,
@@ -22,6 +21,7 @@ from unflow.methods.latent_couplings import (
     couple,
 )
 from unflow.methods.latent_flow import LatentFlow, latent_flow_of, require_normal
+from unflow.methods.latent_law import LatentLaw
 from unflow.models import latent_norm
 from unflow.training.losses import OutputLoss
 from unflow.training.method import (
@@ -131,17 +131,15 @@ class LatentTransport(Training):
 
     def check(self, problem: Problem) -> None:
         """Raise InputError for an energy or a prior that the coupling cannot use."""
-        target, flow = problem.target, self.earlier(problem)
+        target = problem.target
         if self.needs_gradient and target is not None and not target.energy.differentiable:
             raise InputError(
                 f"got coupling={self.coupling} with an energy that has no gradient to project by; expected a "
                 "differentiable one: write coupling=shift or flow_redraw"
             )
-        super().check(problem)
         if any(move.needs_normal for move in LATENT_COUPLINGS[self.coupling]):
             require_normal(problem, f"coupling={self.coupling}")
-        if flow is not None:
-            flow.check(problem)
+        super().check(problem)
 
     def earlier(self, problem: Problem) -> LatentFlow | None:
         """Return the training of the flow of latents, for the couplings that begin with one."""

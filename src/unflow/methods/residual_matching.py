@@ -10,11 +10,11 @@ import torch
 import torch.nn.functional as nnf
 from torch import Tensor, nn
 
-from unflow.energies import Energy
 from unflow.ground.errors import InputError
 from unflow.methods.critics import make_critic
-from unflow.methods.latent_couplings import LatentLaw
+from unflow.methods.latent_law import LatentLaw
 from unflow.methods.latent_transport import LatentTransport
+from unflow.methods.uot import TransportCost
 from unflow.models import GenerativeModel
 from unflow.target import Target
 from unflow.training.method import (
@@ -68,47 +68,18 @@ class CriticLoss(nn.Module):
         return value
 
 
-@dataclass(frozen=True)
-class HeldCost:
-    """What holds the generator back, and what else pushes it away from the forgotten samples.
-
-    Args:
-        hold: weight of ||G(z) - G0(z)||^2 / s^2 at kept latents.
-        tau: weight of half of the same distance at moved latents.
-        scale: s^2.
-        energy: F, or None.
-        strength: weight of F(G(z)) at moved latents.
-    """
-
-    hold: float
-    tau: float
-    scale: float
-    energy: Energy | None
-    strength: float
-
-    def kept(self, x: Tensor, origin: Tensor) -> Tensor:
-        """Return the mean cost of outputs x of kept latents."""
-        cost: Tensor = self.hold * squared_distance(x, origin).mean() / self.scale
-        return cost
-
-    def moved(self, x: Tensor, origin: Tensor) -> Tensor:
-        """Return the mean cost of outputs x of moved latents."""
-        cost: Tensor = self.tau / 2 * squared_distance(x, origin).mean() / self.scale
-        if self.energy is not None and self.strength > 0:
-            cost = cost + self.strength * self.energy(x).mean()
-        return cost
-
-
 class HeldLoss(nn.Module):
-    """E[softplus(-D(G(z)))] over moved latents, and the ``HeldCost`` of moved and of kept ones.
+    """E[softplus(-D(G(z))) + c(G0(z), G(z))] over moved latents + E[c_kept(G0(z), G(z))] over kept ones.
 
-    Critic and energy are not trained, and so not registered here.
+    Critic and costs are not trained, and so not registered here.
     """
 
-    def __init__(self, model: GenerativeModel, critic: nn.Module, cost: HeldCost) -> None:
+    def __init__(
+        self, model: GenerativeModel, critic: nn.Module, cost: TransportCost, cost_kept: TransportCost
+    ) -> None:
         super().__init__()
         self.model = model
-        self._read = (critic, cost)
+        self._read = (critic, cost, cost_kept)
 
     def forward(
         self, moved: Tensor, moved_origin: Tensor, kept: Tensor, kept_origin: Tensor
@@ -117,19 +88,14 @@ class HeldLoss(nn.Module):
 
         Each row of ``kept`` and ``kept_origin`` holds several latents or outputs, [batch, k, *shape].
         """
-        critic, cost = self._read
+        critic, cost, cost_kept = self._read
         kept, kept_origin = kept.flatten(0, 1), kept_origin.flatten(0, 1)
         x = self.model.push(torch.cat([moved, kept]))
         x, held = x[: len(moved)], x[len(moved) :]
         critic.requires_grad_(False)
         loss = nnf.softplus(-critic(x)).mean()
         critic.requires_grad_(True)
-        return loss + cost.moved(x, moved_origin) + cost.kept(held, kept_origin), x.detach()
-
-
-def squared_distance(x: Tensor, y: Tensor) -> Tensor:
-    """Return ||x - y||^2, [batch]."""
-    return (x - y).square().flatten(1).sum(1)
+        return loss + cost(moved_origin, x).mean() + cost_kept(kept_origin, held).mean(), x.detach()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -198,13 +164,6 @@ class ResidualMatching(Training):
             raise InputError(f"got start={self.start!r}; expected 'original' or 'latent_transport'")
         require_batch(self.bank_size, self.batch_size, "latents (bank_size)")
 
-    def check(self, problem: Problem) -> None:
-        """Raise InputError for a problem that this or the earlier stage cannot take."""
-        super().check(problem)
-        first = self.earlier(problem)
-        if first is not None:
-            first.check(problem)
-
     def uncompilable(self) -> str:
         """Return the name of the gradient penalty's derivative, if there is a penalty."""
         return "the second derivative of a gradient penalty (r1 > 0)" if self.r1 > 0 else ""
@@ -231,7 +190,7 @@ class ResidualMatching(Training):
             "kept": bank.z[kept],
             "kept_origin": bank.x[kept],
             "residual": draw_weighted(bank.x, law.residual, self.bank_size, generator),
-            "scale": (2 * bank.x.flatten(1).var(0).sum()).reshape(1),
+            "scale": TransportCost.measure_scale(bank.x),
         }
 
     def facts(self, prepared: Tensors) -> dict[str, float | None]:
@@ -244,18 +203,20 @@ class ResidualMatching(Training):
         model = start_of(problem)
         critic = trainable_copy(make_critic(model.sample_shape, seed, self.width))
         generator = trainable_copy(model).eval()  # outputs of a latent must not depend on its batch
-        loss = HeldLoss(generator, critic, self._cost(target_of(problem), prepared))
+        loss = HeldLoss(generator, critic, *self._costs(target_of(problem), prepared))
         rate = self.learning_rate or scale_rate(generator, RATE)
         return {
             "critic": Part(CriticLoss(critic), critic, self.critic_rate, betas=(0.0, 0.99)),
             "generator": Part(loss, generator, rate, betas=(0.0, 0.99), decay=self.average),
         }
 
-    def _cost(self, target: Target, prepared: Tensors) -> HeldCost:
+    def _costs(self, target: Target, prepared: Tensors) -> tuple[TransportCost, TransportCost]:
+        """Return the costs of moved and of kept latents."""
         odds = min(len(prepared["kept"]) / len(prepared["moved"]), MAX_ODDS)
-        energy = target.energy if target.energy.differentiable else None
+        energy = target.energy if target.energy.differentiable and self.share > 0 else None
         scale = float(prepared["scale"])
-        return HeldCost(odds * self.hold, self.tau, scale, energy, self.share * target.strength)
+        moved = TransportCost(energy, self.share * target.strength, self.tau, scale)
+        return moved, TransportCost(None, 0.0, 2 * odds * self.hold, scale)
 
     def draw(self, prepared: Tensors, generator: torch.Generator) -> Tensors:
         """Draw moved and kept latents with their original outputs, and samples of the residual."""

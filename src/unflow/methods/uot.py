@@ -39,21 +39,26 @@ class TransportCost(nn.Module):
     """c(x, y) = tau/2 ||x - y||^2 / s^2 + lam F(y) with s^2 = E||G0(z) - G0(z')||^2.
 
     Args:
-        energy: F.
+        energy: F; None for the transport cost alone.
         strength: lam >= 0.
         tau: >= 0, independent of the data's scale and dimension.
         scale: s^2 > 0.
     """
 
-    def __init__(self, energy: Energy, strength: float, tau: float, scale: float) -> None:
+    def __init__(self, energy: Energy | None, strength: float, tau: float, scale: float) -> None:
         super().__init__()
         self.energy, self.strength, self.tau, self.scale = energy, strength, tau, scale
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         """Return c(x, y), [batch]."""
         distance = (x - y).square().flatten(1).sum(1) / self.scale
-        cost: Tensor = self.tau / 2 * distance + self.strength * self.energy(y)
-        return cost
+        cost: Tensor = self.tau / 2 * distance
+        return cost if self.energy is None else cost + self.strength * self.energy(y)
+
+    @staticmethod
+    def measure_scale(x: Tensor) -> Tensor:
+        """Return s^2 of samples x of the original: [1]."""
+        return (2 * x.flatten(1).var(0).sum()).reshape(1)
 
 
 class PotentialLoss(nn.Module):
@@ -184,9 +189,6 @@ class UOT(Training):
     def check(self, problem: Problem) -> None:
         """Raise InputError for a problem that this or the earlier stage cannot take."""
         super().check(problem)
-        first = self.earlier(problem)
-        if first is not None:
-            first.check(problem)
         if self.potential == "features":
             find_features(target_of(problem).energy)
 
@@ -206,9 +208,9 @@ class UOT(Training):
         if self.pool == "tilted":
             ratio = target.density_ratio(bank.energy)
             pool = draw_weighted(bank.x, ratio, self.bank_size, generator)
-        scale = 2 * bank.x.flatten(1).var(0).sum()
+        scale = TransportCost.measure_scale(bank.x)
         origin = bank.x if problem.earlier is None else start_of(problem).push_batches(bank.z)
-        return {"z": bank.z, "origin": origin, "pool": pool, "scale": scale.reshape(1)}
+        return {"z": bank.z, "origin": origin, "pool": pool, "scale": scale}
 
     def init(self, problem: Problem, prepared: Tensors, seed: int) -> Parts:
         """Return the potential, which starts at 0, and the generator, which starts at ``start``."""

@@ -1,10 +1,11 @@
-"""A context in which a module is in evaluation mode."""
+"""Contexts in which modules are in evaluation mode, or on another device."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
+import torch
 from torch import nn
 
 
@@ -18,3 +19,16 @@ def evaluating(module: nn.Module) -> Iterator[None]:
     finally:
         for part, training in modes:
             part.training = training
+
+
+@contextmanager
+def moved_to(modules: Sequence[nn.Module], device: torch.device | str) -> Iterator[None]:
+    """Move modules to a device, and back to their own devices at the end."""
+    homes = [(module, next(module.parameters(), torch.empty(0)).device) for module in modules]
+    for module, _ in homes:
+        module.to(device)
+    try:
+        yield
+    finally:
+        for module, home in homes:
+            module.to(home)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from unflow.ground.errors import InputError, TrainingDivergedError
 from unflow.ground.files import append_json_line, read_json_lines, read_tensors, write_bytes, write_tensors
@@ -27,29 +27,12 @@ from unflow.ground.memory import measure_peak_memory
 from unflow.ground.progress import Progress, print_line
 from unflow.ground.records import gathers
 from unflow.ground.streams import Stream, check_seed, derive_seed, stream
+from unflow.nets.modes import moved_to
 from unflow.training.compute import ONE_CPU, Compute
-from unflow.training.method import (
-    Method,
-    Problem,
-    Tensors,
-    Trained,
-    Training,
-    Untrained,
-    select_prefix,
-    settings,
-)
-from unflow.training.rates import (
-    MAX_RESTARTS,
-    RATES,
-    RISE,
-    START,
-    UNTRIED,
-    Watch,
-    bound_mean,
-    count_trial_steps,
-    pick_rate,
-)
-from unflow.training.trained_weights import adapt, is_partial, merge, require_own_weights, train_only
+from unflow.training.method import Method, Problem, Tensors, Trained, Training, Untrained, settings
+from unflow.training.rates import MAX_RESTARTS, RISE, Watch
+from unflow.training.run import Run, mean_over_devices
+from unflow.training.trained_weights import is_partial, merge, require_own_weights
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -60,6 +43,8 @@ RECORDS = 20
 MIN_STEPS = 6
 """Fewest steps of a trial."""
 CHECKPOINT, PREPARED, METRICS = "checkpoint.safetensors", "prepared.safetensors", "metrics.jsonl"
+REMEDY = "write a smaller learning_rate (--settings.learning_rate in the shell), or bound the energy"
+"""What the user of a diverged training can do."""
 EARLIER = "earlier"
 """Subfolder for the earlier training stage of a training (``Training.earlier``)."""
 
@@ -80,158 +65,6 @@ class Fit:
     """Numbers about the preparation (``Training.facts``)."""
     losses: list[dict[str, float]] = field(default_factory=list)
     """The logged records of the last training, with "step"."""
-
-
-class _Loop:
-    """The state of one training: networks wrapped by Fabric, the step number, the clock."""
-
-    def __init__(
-        self, fabric: Fabric, compute: Compute, loop: Training, problem: Problem, prepared: Tensors, seed: int
-    ) -> None:
-        self.fabric, self.compute, self.loop, self.seed = fabric, compute, loop, seed
-        self.prepared = {k: v.to(fabric.device) for k, v in prepared.items()}
-        self.parts = loop.init(problem, self.prepared, seed)
-        self._choose_weights(problem)
-        self.wrapped: dict[str, Any] = {}
-        self.optimizers: dict[str, Any] = {}
-        for name, part in self.parts.items():
-            loss = compute.compile_loss(part.loss)
-            self.wrapped[name], self.optimizers[name] = fabric.setup(loss, part.optimizer)
-            part.average.to(fabric.device)
-        self.step = 0
-        self.watch = Watch(max(20, loop.steps // 20), loop.learning_rate)
-        self.is_chosen = any(part.learning_rate is None for part in self.parts.values())
-        self._start = self._copy_start() if self.is_chosen else {}
-
-    def _choose_weights(self, problem: Problem) -> None:
-        started = [one for one in (problem.model, problem.earlier) if one is not None]
-        if problem.adapters is not None:
-            adapt(
-                self.parts, started, problem.adapters, problem.train_only, stream(self.seed, Stream.ADAPTERS)
-            )
-        elif problem.train_only is not None:
-            train_only(self.parts, started, problem.train_only)
-
-    def __call__(self, name: str, /, *args: Tensor | float) -> Tensor:
-        """Take one optimizer step on a part (``Descend``)."""
-        return self.with_outputs(name, *args)[0]
-
-    def with_outputs(self, name: str, /, *args: Tensor | float) -> tuple[Tensor, ...]:
-        """Take one optimizer step on a part; return the loss and its further outputs."""
-        part, optimizer = self.parts[name], self.optimizers[name]
-        optimizer.zero_grad()
-        last = self.compute.micro_batches - 1
-        found = [
-            self._backward(name, part, k < last) for k, part in enumerate(self.compute.split_batch(args))
-        ]
-        optimizer.step()
-        part.update_average(self.step)
-        losses, *outputs = zip(*found, strict=True)
-        return torch.stack(losses).sum(), *(torch.cat(rows) for rows in outputs)
-
-    def _backward(self, name: str, args: Sequence[Tensor | float], more: bool) -> tuple[Tensor, ...]:
-        """Add the gradient of one micro-batch; devices synchronise unless ``more`` micro-batches follow."""
-        wrapped = self.wrapped[name]
-        with self.fabric.no_backward_sync(wrapped, enabled=more):
-            found = wrapped(*args)
-            loss, *outputs = found if isinstance(found, tuple) else (found,)
-            loss = loss / self.compute.micro_batches
-            self.fabric.backward(loss)
-        return loss.detach(), *(rows.detach() for rows in outputs)
-
-    def _copy_start(self) -> Tensors:
-        return {name: tensor.detach().clone() for name, tensor in self.state().items()}
-
-    def start_again(self) -> None:
-        """Set weights, optimizers and the step number as at the start."""
-        self.restore(self._start)
-        self.step = 0
-
-    def choose_rate(self) -> None:
-        """Choose the rate of the parts that name none, by a range test from the start of the training.
-
-        Each rate takes the same first batches, at a constant rate; the mean loss over the second half of
-        these steps decides. It is the mean over all devices, which therefore decide alike.
-        """
-        steps = count_trial_steps(self.loop.steps)
-        still = self._try_rate(0.0, max(START, steps))
-        tried = [self._try_rate(rate, steps) for rate in RATES] if steps else []
-        self.start_again()
-        self.watch.start = bound_mean(still)
-        late = slice(steps // 2, steps)
-        start, *losses = [sum(each[late]) for each in (still, *tried)]
-        self.watch.rate = pick_rate(start, losses) if steps else UNTRIED
-
-    def _try_rate(self, rate: float, steps: int) -> list[float]:
-        """Return the losses of the first steps at a constant rate, each before its step."""
-        self.start_again()
-        self.watch.rate = rate
-        return [float(self.falling_loss(self.advance(1.0))) for _ in range(steps)]
-
-    def falling_loss(self, losses: Tensors) -> Tensor:
-        """Return the mean over all devices of the loss that a sound training lowers."""
-        loss = torch.as_tensor(losses[self.loop.falling_loss])
-        return _mean_over_devices(self.fabric, loss)
-
-    def advance(self, relative: float | None = None) -> Tensors:
-        """Take one step, at a rate relative to the peak (None: of the schedule), and return its losses."""
-        loop, world, rank = self.loop, self.fabric.world_size, self.fabric.global_rank
-        relative = loop.schedule(self.step) if relative is None else relative
-        for part in self.parts.values():
-            peak = self.watch.rate if part.learning_rate is None else part.learning_rate
-            assert peak is not None
-            for group in part.optimizer.param_groups:
-                group["lr"] = peak * relative
-        batch = loop.draw(self.prepared, stream(self.seed, Stream.STEP, self.step))
-        device = self.fabric.device
-        batch = {k: v[rank::world].to(device, non_blocking=True) for k, v in batch.items()}
-        with _seed_globally(derive_seed(self.seed, Stream.DROPOUT, self.step), device):
-            losses = loop.step(self.parts, batch, self, self.step / loop.steps)
-        self.step += 1
-        return losses
-
-    def find_broken(self, losses: Tensors) -> str | None:
-        """Return the name of a loss or a weight that is NaN or infinite; None if there is none."""
-        weights = {
-            f"the weight '{k}'": v
-            for part in self.parts.values()
-            for k, v in part.net.named_parameters()
-            if v.requires_grad
-        }
-        named = {f"the loss '{name}'": torch.as_tensor(loss) for name, loss in losses.items()} | weights
-        return next((name for name, value in named.items() if not bool(value.isfinite().all())), None)
-
-    def state(self) -> Tensors:
-        """Return all tensors that the next step depends on and that steps change, by name."""
-        tensors: Tensors = {}
-        for name, part in self.parts.items():
-            fixed = {k for k, weight in part.net.named_parameters() if not weight.requires_grad}
-            for kind, net in part.networks.items():
-                changing = {k: v for k, v in net.state_dict().items() if k not in fixed}
-                tensors |= {f"{name}/{kind}/{k}": v for k, v in changing.items()}
-            for index, moments in part.optimizer.state_dict()["state"].items():
-                tensors |= {f"{name}/adam/{index}/{k}": v for k, v in moments.items()}
-        return tensors
-
-    def restore(self, tensors: Tensors) -> None:
-        """Set the tensors that ``state`` returned."""
-        for name, part in self.parts.items():
-            for kind, net in part.networks.items():
-                net.load_state_dict(net.state_dict() | select_prefix(tensors, f"{name}/{kind}/"))
-            moments: dict[int, Tensors] = {}
-            weights = [weight for group in part.optimizer.param_groups for weight in group["params"]]
-            for key, value in select_prefix(tensors, f"{name}/adam/").items():
-                index, _, entry = key.partition("/")
-                moments.setdefault(int(index), {})[entry] = _lay_out(value, weights[int(index)])
-            groups = part.optimizer.state_dict()["param_groups"]
-            part.optimizer.load_state_dict({"state": moments, "param_groups": groups})
-
-
-def _lay_out(moment: Tensor, weight: Tensor) -> Tensor:
-    """Return a moment in the memory layout of its weight, which the fused kernel of Adam assumes."""
-    if moment.shape != weight.shape:
-        return moment  # the number of steps
-    return torch.empty_like(weight, dtype=moment.dtype, device=moment.device).copy_(moment)
 
 
 @gathers(compute=Compute)
@@ -345,10 +178,10 @@ def _train(
 ) -> Fit:
     """Run one training from the last checkpoint in its folder."""
     clock, is_first = _Clock(), fabric.is_global_zero
-    with _move_networks(problem, fabric.device):
+    with moved_to(_list_networks(problem), fabric.device):
         folder = _Folder(out, loop, seed, problem_id, is_first)
         prepared = folder.load_prepared(lambda: loop.prepare(problem, stream(seed, Stream.PREPARE)))
-        run = _Loop(fabric, compute, loop, problem, prepared, seed)
+        run = Run(fabric, compute, loop, problem, prepared, seed)
         folder.keep(prepared)
         clock.seconds_before = folder.resume(run)
         fabric.barrier()
@@ -377,7 +210,7 @@ def _train(
         return Fit(model, clock.seconds, loop.steps, peak_rss_mb(), is_first, facts, folder.lines)
 
 
-def _watch(run: _Loop, losses: Tensors, label: str) -> None:
+def _watch(run: Run, losses: Tensors, label: str) -> None:
     """Add the losses of a step to the watch over a falling loss.
 
     Raises:
@@ -388,16 +221,13 @@ def _watch(run: _Loop, losses: Tensors, label: str) -> None:
         return
     rise = f"the loss '{run.loop.falling_loss}' rose to more than {RISE:g} times its start by step {run.step}"
     if run.is_chosen:
-        raise TrainingDivergedError(
-            f"{rise}; expected it to fall: write a smaller learning_rate (--settings.learning_rate in the "
-            "shell), or bound the energy"
-        )
+        raise TrainingDivergedError(f"{rise}; expected it to fall: {REMEDY}")
     watch.said = True
     if run.fabric.is_global_zero:
         print_line(f"{label}: {rise}; expected it to fall: write a smaller learning_rate, or leave it out")
 
 
-def _restart(run: _Loop, error: TrainingDivergedError, folder: _Folder, clock: _Clock, label: str) -> None:
+def _restart(run: Run, error: TrainingDivergedError, folder: _Folder, clock: _Clock, label: str) -> None:
     """Start a diverged run again at a lower rate.
 
     Raises:
@@ -419,27 +249,11 @@ def _restart(run: _Loop, error: TrainingDivergedError, folder: _Folder, clock: _
         )
 
 
-@contextmanager
-def _seed_globally(seed: int, device: torch.device) -> Iterator[None]:
-    """Seed torch's global generators, from which the dropout of a third-party network draws in training."""
-    generators = [torch.default_generator]
-    if device.type == "cuda":
-        generators.append(torch.cuda.default_generators[device.index or 0])
-    states = [generator.get_state() for generator in generators]
-    try:
-        for generator in generators:
-            generator.manual_seed(seed)
-        yield
-    finally:
-        for generator, state in zip(generators, states, strict=True):
-            generator.set_state(state)
-
-
 def _make_untrained(method: Untrained, problem: Problem, seed: int, compute: Compute) -> Fit:
     """Run a method without training, which has no checkpoints."""
     compute.check_untrained(type(method).__name__)
     clock = _Clock()
-    with _move_networks(problem, torch.device(compute.device)):
+    with moved_to(_list_networks(problem), compute.device):
         model = method.make(problem, stream(seed, Stream.PREPARE))
         return Fit(_freeze(model), clock.seconds, 0, peak_rss_mb())
 
@@ -449,7 +263,7 @@ def _freeze(model: nn.Module) -> nn.Module:
 
 
 def _log(
-    run: _Loop, problem: Problem, losses: Tensors, folder: _Folder, clock: _Clock, milestone: bool
+    run: Run, problem: Problem, losses: Tensors, folder: _Folder, clock: _Clock, milestone: bool
 ) -> None:
     values, seconds = _reduce_losses(run.fabric, losses, run.step), clock.seconds
     if milestone and problem.held_out is not None:
@@ -491,33 +305,13 @@ def _list_networks(problem: Problem) -> list[nn.Module]:
     return [module for module in found if module is not None]
 
 
-@contextmanager
-def _move_networks(problem: Problem, device: torch.device) -> Iterator[None]:
-    """Move a problem's networks to a device, and back to their own devices at the end."""
-    homes = [(module, next(module.parameters(), torch.empty(0)).device) for module in _list_networks(problem)]
-    for module, _ in homes:
-        module.to(device)
-    try:
-        yield
-    finally:
-        for module, home in homes:
-            module.to(home)
-
-
-def _mean_over_devices(fabric: Fabric, loss: Tensor) -> Tensor:
-    if fabric.world_size == 1:
-        return loss
-    return torch.as_tensor(fabric.all_reduce(loss, reduce_op="mean"))
-
-
 def _reduce_losses(fabric: Fabric, losses: Tensors, step: int) -> dict[str, float]:
     values = {}
     for name, loss in losses.items():
-        values[name] = float(_mean_over_devices(fabric, torch.as_tensor(loss)))
+        values[name] = float(mean_over_devices(fabric, torch.as_tensor(loss)))
         if not math.isfinite(values[name]):
             raise TrainingDivergedError(
-                f"the loss '{name}' became {values[name]} at step {step}; expected finite numbers: write a "
-                "smaller learning_rate (--settings.learning_rate in the shell), or bound the energy"
+                f"the loss '{name}' became {values[name]} at step {step}; expected finite numbers: {REMEDY}"
             )
     return values
 
@@ -550,7 +344,7 @@ class _Folder:
             if self.loop.keeps_prepared and not file.is_file():
                 write_tensors(file, prepared, self.identity)
 
-    def resume(self, run: _Loop) -> float:
+    def resume(self, run: Run) -> float:
         """Restore the last checkpoint; return the seconds spent before it."""
         if self.path is None or not (self.path / CHECKPOINT).is_file():
             if self.path is not None and self.writes:
@@ -567,7 +361,7 @@ class _Folder:
             write_bytes(self.path / METRICS, text.encode())
         return float(metadata["seconds"])
 
-    def restart(self, run: _Loop, seconds: float) -> None:
+    def restart(self, run: Run, seconds: float) -> None:
         """Drop the log of a diverged run, and write a checkpoint of the new start."""
         self.lines = []
         if self.path is not None and self.writes:
@@ -586,7 +380,7 @@ class _Folder:
         due = self.path is not None and time.monotonic() - self._written > CHECKPOINT_SECONDS
         return due and self.writes
 
-    def checkpoint(self, run: _Loop, seconds: float, losses: Tensors) -> None:
+    def checkpoint(self, run: Run, seconds: float, losses: Tensors) -> None:
         """Write a checkpoint, unless the training has diverged: the next logged step says so.
 
         Raises:
@@ -596,13 +390,12 @@ class _Folder:
         broken = run.find_broken(losses)
         if broken is not None and run.step == run.loop.steps:
             raise TrainingDivergedError(
-                f"{broken} became NaN or infinite at step {run.step}; expected finite numbers: write a "
-                "smaller learning_rate (--settings.learning_rate in the shell), or bound the energy"
+                f"{broken} became NaN or infinite at step {run.step}; expected finite numbers: {REMEDY}"
             )
         if self.path is not None and self.writes and broken is None:
             self._write(run, seconds)
 
-    def _write(self, run: _Loop, seconds: float) -> None:
+    def _write(self, run: Run, seconds: float) -> None:
         assert self.path is not None
         watch = run.watch.state()
         metadata = {"identity": self.identity, "step": run.step, "seconds": seconds, "watch": watch}

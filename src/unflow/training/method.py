@@ -269,6 +269,13 @@ class Training(Trained):
         """
         return None
 
+    def check(self, problem: Problem) -> None:
+        """Raise InputError, before any training, for a problem that this or the earlier stage cannot take."""
+        super().check(problem)
+        first = self.earlier(problem)
+        if first is not None:
+            first.check(problem)
+
     def uncompilable(self) -> str:
         """Return a phrase for the part of the loss that torch.compile cannot compile; "" if there is none."""
         return ""

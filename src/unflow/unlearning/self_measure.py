@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from unflow.energies.unread import Unread
 from unflow.ground.errors import InputError
@@ -22,6 +21,7 @@ from unflow.ground.streams import Stream, stream
 from unflow.mathematics.shares import share_interval
 from unflow.mathematics.sharpness import Neighbourhood, edge_contrast, flatten_small, has_edges
 from unflow.models import GenerativeModel
+from unflow.nets.modes import moved_to
 from unflow.target import Target
 from unflow.unlearning.forgotten import Votes, count_votes
 from unflow.unlearning.verdict import Ratio, SelfMeasure, Share
@@ -66,7 +66,7 @@ def measure_unlearning(
         return SelfMeasure(
             n=n, loss=loss, obstacle="the request has no energy, so nothing counts as forgotten"
         )
-    with hide_progress(), _on_device((target.model, result, target.energy), device):
+    with hide_progress(), moved_to((target.model, result, target.energy), device):
         generator = stream(seed, Stream.SELF_MEASURE)
         z = target.model.prior(n, generator)
         others = target.model.prior(n, generator)
@@ -211,16 +211,3 @@ def compare_losses(records: Sequence[Mapping[str, float]]) -> tuple[float, float
     if abs(last - first) <= max(3 * noise, 0.01 * abs(first)):
         return first, last, "did not change"
     return first, last, "fell" if last < first else "rose"
-
-
-@contextmanager
-def _on_device(modules: Sequence[nn.Module], device: str) -> Iterator[None]:
-    """Move modules to a device, and back to their own devices at the end."""
-    homes = [(module, next(module.parameters(), torch.empty(0)).device) for module in modules]
-    for module, _ in homes:
-        module.to(device)
-    try:
-        yield
-    finally:
-        for module, home in homes:
-            module.to(home)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from unflow.ground.errors import InputError
+from unflow.mathematics.sharpness import REPEATED
 
 TOLERATED_SHARE = 0.005
 """Points of forgotten samples above the target's that still count as forgotten."""
@@ -22,8 +23,8 @@ FAR_POINT, FAR_MOVED_POINT = 1.05, 1.2
 """The same of samples that are no images, whose only measure of sharpness it is."""
 SHARP_FEW = 0.7
 """Least sharpness of moved samples that repeat each other: that of single images differs."""
-SPARSE, REPEATED = 1.15, 0.25
-"""Largest distance of the target's samples to the result's; least gap between the result's samples."""
+SPARSE = 1.15
+"""Largest distance of the target's samples to the result's."""
 CHANGED = 0.1
 """Largest share of kept samples whose class may change."""
 ERRORS = 2.0

@@ -13,7 +13,7 @@ from unflow.data.confusions import describe_confusions, list_confusions
 from unflow.ground.progress import hide_progress
 from unflow.ground.streams import Stream, stream
 from unflow.mathematics.shares import share_interval
-from unflow.mathematics.sharpness import Neighbourhood, flatten_small
+from unflow.mathematics.sharpness import REPEATED, Neighbourhood, flatten_small
 from unflow.models import GenerativeModel
 from unflow.models.classifier import Classifier
 from unflow.models.components import SavedModel
@@ -26,8 +26,6 @@ NOISE = 0.75
 """Share of the way from real samples to noise, from which on samples are no better than noise."""
 SKILL = 0.25
 """Share of the way from chance to perfect accuracy, below which a classifier is near chance."""
-REPEATED = 0.25
-"""Distance between nearest samples, relative to that of real ones, below which samples repeat each other."""
 
 
 def describe_model(model: SavedModel, data: LabelledData, where: str, seed: int) -> str | None:
@@ -36,7 +34,7 @@ def describe_model(model: SavedModel, data: LabelledData, where: str, seed: int)
     Args:
         model: the trained model.
         data: samples, best those that it was not trained on.
-        where: what they are, like "held-out".
+        where: the name of their part, like "held-out".
         seed: of the samples of a generator.
     """
     hint = "" if where == "held-out" else " (no held-out ones: write --split split.json)"
