@@ -55,12 +55,13 @@ class Regression(Training):
     """
 
     steps: int = 500
-    learning_rate: float = 1e-4
+    learning_rate: float | None = None
     bank_size: int = 16384
     average: float = 0.99
 
     needs: ClassVar[frozenset[str]] = frozenset({"target"})
     families: ClassVar[frozenset[str]] = frozenset({"flow_map", "generator"})
+    falling_loss: ClassVar[str] = "loss"
     keeps_prepared: ClassVar[bool] = True
 
     def __post_init__(self) -> None:

@@ -49,7 +49,7 @@ class WeightExtrapolation(Training):
 
     steps: int = 200
     batch_size: int = 64
-    learning_rate: float = 1e-4
+    learning_rate: float | None = None
     gamma: float = 1.0
     coupling: str = "independent"
     bank_size: int = 16384
@@ -60,6 +60,7 @@ class WeightExtrapolation(Training):
         "baseline: train on forgotten samples alone, then move the weights the opposite way"
     )
     families: ClassVar[frozenset[str]] = frozenset({"flow", "flow_map", "generator"})
+    falling_loss: ClassVar[str] = "loss"
     citation: ClassVar[str] = "2212.04089"
     keeps_prepared: ClassVar[bool] = True
 
