@@ -1,32 +1,33 @@
 """Settings of each baseline for each stranger, chosen from a grid by a rule without a judge.
 
     python benchmarks/tuning.py --data MNIST --fashion FASHION --out runs/tuning
-    python benchmarks/tuning.py --data MNIST --out runs/tuning --strangers vae --methods relabel --budgets quarter
+    python benchmarks/tuning.py --data MNIST --out runs/tuning --strangers vae --budgets quarter
     python benchmarks/strangers.py --data MNIST --tuned runs/tuning/tuned.json --methods relabel
 
 The grid of a method has all products of its rates, its own knobs (``KNOBS``) and its steps:
 
 * A rate is a share of the size of the stranger's weights (``unflow.training.rates.scale_rate``).
-* The steps are shares (``RUNGS``) of the steps that a budget pays for. A budget is the CPU seconds of the default
-  method on the same stranger ("default"), or a quarter of those of the stranger's training ("quarter").
-* At the first rung all pairs of rate and knobs run; the best third of them goes on to the next rung (successive
-  halving, arXiv 1502.07943). ``--full`` runs all of them at every rung.
+* The steps are shares (``RUNGS``) of the steps that a budget pays for. A budget is the CPU seconds of the
+  default method on the same stranger ("default"), or a quarter of those of the stranger's training ("quarter").
+* At the first rung all pairs of rate and knobs run; the best third of them goes on to the next rung
+  (successive halving, arXiv 1502.07943). ``--full`` runs all of them at every rung.
 * One more cell has the method's default settings.
 
 The choice, for one request and seed 0:
 
-1. A setting forgets if the guide finds at most ``SLACK`` more of the forgotten classes among its samples than among
-   exact target samples. The default methods must keep the same bound.
-2. Of the settings that forget and are nearer to the target than the original is, the rule takes the one with the
-   smallest Fréchet distance to exact target samples, in the guide's features.
+1. A setting forgets if the guide finds at most ``SLACK`` more of the forgotten classes among its samples than
+   among exact target samples. The default methods must keep the same bound.
+2. Of the settings that forget and are nearer to the target than the original is, the rule takes the one with
+   the smallest Fréchet distance to exact target samples, in the guide's features.
 3. If there is none, it takes the setting with the smallest distance of all.
 
 The owner of a model can follow this rule: the target's energy reads the guide, and rejection sampling from the
-original gives exact target samples. The judge of ``strangers.py`` has no part in it. Without step 1, a baseline
-that changes nothing can win against all that forget; without the condition in step 2, a destroyed model can.
+original gives exact target samples. The judge of ``strangers.py`` has no part in it. Without step 1, a
+baseline that changes nothing can win against all that forget; without the condition in step 2, a destroyed
+model can.
 
-A finished cell lies in OUT/cells and is not run again. OUT/grid.json has all cells, OUT/grid.md the tables with the
-choices, and OUT/tuned.json the chosen settings: stranger -> method -> settings.
+A finished cell lies in OUT/cells and is not run again. OUT/grid.json has all cells, OUT/grid.md the tables with
+the choices, and OUT/tuned.json the chosen settings: stranger -> method -> settings.
 """
 
 from __future__ import annotations
@@ -45,16 +46,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import torch
-from strangers import (
-    MARGIN,
-    STRANGERS,
-    Request,
-    Stranger,
-    load_stranger,
-    make_request,
-    say,
-    select_samples,
-)
+from strangers import MARGIN, STRANGERS, Request, Stranger, load_stranger, make_request, say, select_samples
 from third_party import training
 from torch import Tensor, nn
 
@@ -83,10 +75,12 @@ KNOBS: dict[str, dict[str, tuple[float, ...]]] = {
 }
 """Baseline -> its own settings and their values."""
 BUDGETS = ("default", "quarter")
-SLACK, KEPT, MIN_STEPS, PILOT = 0.005, 1 / 3, 20, (20, 70)
-"""Largest share over the target's; share of pairs that goes on; fewest steps; steps of two runs that time a step."""
-EXACT, DRAWN = 50, 903
-"""First part of the samples that exact target samples come from; stream of the latents that measure a cell."""
+SLACK, KEPT = 0.005, 1 / 3
+"""Largest forgotten share over the target's; share of the pairs that goes on to the next rung."""
+MIN_STEPS, PILOT = 20, (20, 70)
+"""Fewest steps; the steps of two runs that time a step."""
+DRAWN = 903
+"""Stream of the samples that measure a cell: those of ``strangers.py`` are others."""
 
 
 @dataclass(frozen=True)
@@ -124,7 +118,7 @@ def make_yardstick(stranger: Stranger, request: Request) -> Yardstick:
     energy = load_energy(stranger.record(stranger.guide)["line"], (0,), MARGIN, stranger.model)
     (guide,) = [each for each in energy.modules() if isinstance(each, Classifier)]
     target = uf.Target(stranger.model, request.energy)
-    exact = target.sample(2 * stranger.n, uf.stream(0, DRAWN, EXACT)).x
+    exact = target.sample(2 * stranger.n, uf.stream(0, DRAWN, 1)).x
     first, second = torch.as_tensor(exact).split(stranger.n)
     z = stranger.model.prior(stranger.n, uf.stream(0, DRAWN, 0))
     bare = Yardstick(guide, request.classes, z, read_features(guide, first), {})
@@ -315,8 +309,8 @@ def table_of(
     names = list(dict.fromkeys(key for cell in cells for key in cell["settings"]))
     lines = [
         f"### {target['stranger']}, forget {target['words']}: `{method}`\n",
-        f"Guide: {100 * target['original']:.2f} % of the original's samples and {100 * target['target']:.2f} % of the "
-        f"target's are forgotten ones; distance of the original {target['original_distance']:.1f}, floor "
+        f"The guide finds {100 * target['original']:.2f} % in the original and {100 * target['target']:.2f} % in "
+        f"the exact target. The original's distance is {target['original_distance']:.1f}, the floor "
         f"{target['floor']:.2f}.\n",
         f"| | budget | {' | '.join(names)} | left, % | distance | CPU s |",
         f"|---|---|{'---:|' * len(names)}---:|---:|---:|",

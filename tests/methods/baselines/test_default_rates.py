@@ -11,18 +11,18 @@ from torch import Tensor, nn
 
 from unflow.energies import CallableEnergy
 from unflow.evidence.reproduce.published import BASELINE_RATES, find_published_method
-from unflow.methods import UNLEARNERS, FineTune, GradientAscent, NegGradPlus
-from unflow.methods.baselines import gradient_ascent, own_training
+from unflow.ground.streams import stream
+from unflow.methods import UNLEARNERS, FineTune, GradientAscent, NegGradPlus, WeightExtrapolation
+from unflow.methods.baselines import gradient_ascent, own_training, weight_extrapolation
 from unflow.models import Flow, FlowMap, GenerativeModel, Generator
 from unflow.nets import MLP
 from unflow.target import Target
 from unflow.training.loop import fit
 from unflow.training.method import Problem
 from unflow.training.rates import scale_rate
-from unflow.ground.streams import stream
 
-BY_SIZE = {"gradient_ascent", "neg_grad_plus", "fine_tune"}
-BY_RANGE_TEST = {"relabel", "saliency", "selective_amnesia", "weight_extrapolation"}
+BY_SIZE = {"gradient_ascent", "neg_grad_plus", "fine_tune", "weight_extrapolation"}
+BY_RANGE_TEST = {"relabel", "saliency", "selective_amnesia"}
 
 
 class Stranger(nn.Module):
@@ -77,7 +77,8 @@ def network(family: type[Flow] | type[FlowMap], gain: float = 1.0) -> Generative
 def rate_of(method: Any, model: GenerativeModel) -> float | None:
     """Return the rate that a training starts with on a model, from some data."""
     x = torch.randn(300, 2, generator=stream(1))
-    problem = Problem(model=model, retain=x, forget=x, target=Target(model, CallableEnergy(is_left, 0.0)))
+    energy = CallableEnergy(lambda x: 6 * torch.sigmoid(x[:, 0]), 0.0)
+    problem = Problem(model=model, retain=x, forget=x, target=Target(model, energy))
     loop, problem = method.training(problem, 0)
     (part,) = loop.init(problem, loop.prepare(problem, stream(0)), 0).values()
     rate: float | None = part.learning_rate
@@ -99,13 +100,12 @@ def test_every_baseline_that_trains_the_original_s_weights_has_a_rate_of_its_own
         (FineTune(), own_training.RATE),
         (NegGradPlus(), own_training.RATE),
         (GradientAscent(), gradient_ascent.RATE),
+        (WeightExtrapolation(), weight_extrapolation.RATE),
     ],
 )
 def test_a_rate_by_size_is_a_fixed_share_of_the_weights(
     method: Any, relative: float, family: type[Flow] | type[FlowMap]
 ) -> None:
-    if isinstance(method, GradientAscent) and family is FlowMap:
-        pytest.skip("its energy reads images")
     small, large = network(family), network(family, gain=3.0)
     rate = rate_of(method, small)
     assert rate == pytest.approx(scale_rate(small, relative))
@@ -113,7 +113,7 @@ def test_a_rate_by_size_is_a_fixed_share_of_the_weights(
     assert rate_of(dataclasses.replace(method, learning_rate=0.5), small) == 0.5
 
 
-def test_weights_that_an_owner_has_fixed_do_not_count_and_a_frozen_network_has_the_rate_of_a_trained_one() -> None:
+def test_fixed_weights_do_not_count_and_a_frozen_network_has_the_rate_of_a_trained_one() -> None:
     net = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(4, 4))
     whole = scale_rate(net, 0.01)
     assert scale_rate(net.requires_grad_(False), 0.01) == whole
@@ -121,20 +121,31 @@ def test_weights_that_an_owner_has_fixed_do_not_count_and_a_frozen_network_has_t
     assert scale_rate(net, 0.01) == pytest.approx(0.01 * float(net[1].weight.detach().square().mean().sqrt()))
 
 
-@pytest.mark.parametrize("gain", [0.1, 0.3])
 @pytest.mark.parametrize("name", ["gradient_ascent", *sorted(BY_RANGE_TEST)])
-def test_each_baseline_s_defaults_make_a_stranger_forget_measurably(name: str, gain: float) -> None:
-    model = stranger(gain)
+def test_each_baseline_s_defaults_make_a_stranger_forget_measurably(name: str) -> None:
+    model = stranger()
     before = share(model)
     assert before > 0.1
-    method = dataclasses.replace(UNLEARNERS[name], bank_size=4096) if name in BY_RANGE_TEST else UNLEARNERS[name]
+    method = UNLEARNERS[name]
+    if name in BY_RANGE_TEST:
+        method = dataclasses.replace(method, bank_size=4096)  # type: ignore[call-arg]
     found = fit(method, Problem(model=model, target=Target(model, CallableEnergy(is_left, 0.0)))).model
-    assert share(found) < 0.7 * before
+    assert share(found) < 0.5 * before
+
+
+def test_the_defaults_of_weight_extrapolation_change_a_stranger_s_share_and_gamma_0_does_not() -> None:
+    """It has no term that lowers the share: on this stranger its direction may as well raise it."""
+    model, method = stranger(), WeightExtrapolation(bank_size=4096)
+    problem = Problem(model=model, target=Target(model, CallableEnergy(is_left, 0.0)))
+    before = share(model)
+    still, found = (fit(dataclasses.replace(method, gamma=gamma), problem).model for gamma in (0.0, 1.0))
+    assert share(still) == before
+    assert abs(share(found) - before) > 0.03 * before
 
 
 @pytest.mark.parametrize("name", sorted(BASELINE_RATES))
 def test_the_published_tables_keep_their_rates(name: str) -> None:
-    expected = 3e-4 if name in ("fine_tune", "neg_grad_plus") else 1e-4
-    assert find_published_method(name, {"width": 8}) == dataclasses.replace(
-        UNLEARNERS[name], learning_rate=expected
-    )
+    rate = 3e-4 if name in ("fine_tune", "neg_grad_plus") else 1e-4
+    own: dict[str, Any] = {"lam": 100.0} if name == "selective_amnesia" else {}
+    expected = dataclasses.replace(UNLEARNERS[name], learning_rate=rate, **own)
+    assert find_published_method(name, {"width": 8}) == expected

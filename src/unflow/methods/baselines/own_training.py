@@ -26,8 +26,8 @@ class OwnTraining(Trained):
     Attributes:
         coupling: of noise and data, as in the training of the original; for flows only.
         average: decay of the weight average that becomes the model.
-        learning_rate: None: ``scale_rate`` of the model, a fiftieth of its weights. A range test cannot choose
-            it: at trained weights the loss falls in no few steps.
+        learning_rate: None: ``scale_rate`` of the model, a fiftieth of its weights. A range test cannot
+            choose it: at trained weights a few steps do not lower the loss.
     """
 
     steps: int = 300
@@ -51,7 +51,7 @@ class OwnTraining(Trained):
             )
 
     def common(self, model: nn.Module) -> dict[str, Any]:
-        """Return the hyper-parameters that all trainings of base models have, with the rate for this model."""
+        """Return the hyper-parameters of every training of a base model, with the rate for this model."""
         named = {name: getattr(self, name) for name in ("steps", "batch_size", "average")}
         return named | {"learning_rate": self.learning_rate or scale_rate(model, RATE)}
 
