@@ -8,7 +8,8 @@ The grid of a method has all products of its rates, its own knobs (``KNOBS``) an
 
 * A rate is a share of the size of the stranger's weights (``unflow.training.rates.scale_rate``).
 * The steps are shares (``RUNGS``) of the steps that a budget pays for. A budget is the CPU seconds of the
-  default method on the same stranger ("default"), or a quarter of those of the stranger's training ("quarter").
+  default method on the same stranger ("default"), or a quarter of those of the stranger's training
+  ("quarter").
 * At the first rung all pairs of rate and knobs run; the best third of them goes on to the next rung
   (successive halving, arXiv 1502.07943). ``--full`` runs all of them at every rung.
 * One more cell has the method's default settings.
@@ -21,13 +22,13 @@ The choice, for one request and seed 0:
    the smallest Fréchet distance to exact target samples, in the guide's features.
 3. If there is none, it takes the setting with the smallest distance of all.
 
-The owner of a model can follow this rule: the target's energy reads the guide, and rejection sampling from the
-original gives exact target samples. The judge of ``strangers.py`` has no part in it. Without step 1, a
+The owner of a model can follow this rule: the target's energy reads the guide, and rejection sampling from
+the original gives exact target samples. The judge of ``strangers.py`` has no part in it. Without step 1, a
 baseline that changes nothing can win against all that forget; without the condition in step 2, a destroyed
 model can.
 
-A finished cell lies in OUT/cells and is not run again. OUT/grid.json has all cells, OUT/grid.md the tables with
-the choices, and OUT/tuned.json the chosen settings: stranger -> method -> settings.
+A finished cell lies in OUT/cells and is not run again. OUT/grid.json has all cells, OUT/grid.md the tables
+with the choices, and OUT/tuned.json the chosen settings: stranger -> method -> settings.
 """
 
 from __future__ import annotations
@@ -309,8 +310,8 @@ def table_of(
     names = list(dict.fromkeys(key for cell in cells for key in cell["settings"]))
     lines = [
         f"### {target['stranger']}, forget {target['words']}: `{method}`\n",
-        f"The guide finds {100 * target['original']:.2f} % in the original and {100 * target['target']:.2f} % in "
-        f"the exact target. The original's distance is {target['original_distance']:.1f}, the floor "
+        f"The guide finds {100 * target['original']:.2f} % in the original and "
+        f"{100 * target['target']:.2f} % in the exact target. The original's distance is {target['original_distance']:.1f}, the floor "
         f"{target['floor']:.2f}.\n",
         f"| | budget | {' | '.join(names)} | left, % | distance | CPU s |",
         f"|---|---|{'---:|' * len(names)}---:|---:|---:|",
