@@ -311,7 +311,8 @@ def table_of(
     lines = [
         f"### {target['stranger']}, forget {target['words']}: `{method}`\n",
         f"The guide finds {100 * target['original']:.2f} % in the original and "
-        f"{100 * target['target']:.2f} % in the exact target. The original's distance is {target['original_distance']:.1f}, the floor "
+        f"{100 * target['target']:.2f} % in the exact target. The original's distance is "
+        f"{target['original_distance']:.1f}, the floor "
         f"{target['floor']:.2f}.\n",
         f"| | budget | {' | '.join(names)} | left, % | distance | CPU s |",
         f"|---|---|{'---:|' * len(names)}---:|---:|---:|",

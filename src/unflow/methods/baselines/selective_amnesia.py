@@ -99,7 +99,7 @@ class SelectiveAmnesia(Regression):
         model, fisher = trainable_copy(model_of(problem)), select_prefix(prepared, "fisher/")
         springs = [fisher[name] for name, _ in model.named_parameters()]
         loss = ElasticLoss(TwoSidedLoss(model, 1.0), model, springs, self.lam)
-        return {"model": Part(loss, model, self.learning_rate, decay=self.average)}
+        return {"model": Part(loss, model, self.choose_rate(model), decay=self.average)}
 
     def draw(self, prepared: Tensors, generator: torch.Generator) -> Tensors:
         """Draw forgotten latents with new surrogates, and retained latents with their outputs."""
