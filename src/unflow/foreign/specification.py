@@ -24,6 +24,7 @@ from torch import nn
 
 from unflow.disk.weights import load_weights
 from unflow.ground.errors import InputError, explain
+from unflow.ground.memory import guard_memory
 from unflow.ground.values import QUOTED, exists, quote, read_value, split_outside, unquote
 from unflow.nets import build_net, named_function, trust
 from unflow.nets.adapters import Range, to_range
@@ -170,7 +171,10 @@ class Specification:
         function = self.find_function()
         self._check_options(function, arguments, options, known)
         try:
-            return function(*arguments, **options)
+            with guard_memory(self.source):
+                return function(*arguments, **options)
+        except InputError:
+            raise
         except Exception as error:  # third-party code may raise any exception
             raise InputError(
                 f"{self.source} fails ({explain(error)}); expected it to return a result"
