@@ -506,9 +506,7 @@ CASES: dict[str, Case] = {
     "guide TorchScript": Case(lambda: scripted(Base()), HANDLED, GUIDE, "latent_transport"),
     "cannot be copied": Case(HoldsGraph, "cannot be copied"),
     "unused weights": Case(Unused, HANDLED),
-    "unused weights, two devices": Case(
-        Unused, "weights that the network does not use", arguments=("--devices", "2")
-    ),
+    "unused weights, two devices": Case(Unused, HANDLED, arguments=("--devices", "2")),
     "NaN at t=1": Case(NaNAtTheEnd, "is NaN or infinite at t=1", "flow", "erfm_resample"),
     "fails at t=1": Case(FailsAtTheEnd, "does not run at t=1", "flow", "erfm_resample"),
     "time of the first row": Case(FirstTime, ROWS, "flow", "erfm_resample"),
