@@ -29,6 +29,7 @@ from unflow.ground.values import QUOTED, exists, quote, read_value, split_outsid
 from unflow.nets import build_net, named_function, trust
 from unflow.nets.adapters import Range, to_range
 from unflow.nets.dtypes import check_weights
+from unflow.nets.unsaved import check_rebuilt
 
 KINDS = ("generator", "flow", "flow_map", "diffusers", "classifier", "onnx", "estimator", "score", "images")
 """The kinds with which a specification may begin; any other string is the path of a bundle."""
@@ -136,7 +137,9 @@ class Specification:
         """
         self._check_options(self.find_function(), (), options, known)
         trust(self.source)
-        net = build_net({"builder": self.source, "options": options})
+        config = {"builder": self.source, "options": options}
+        net = build_net(config)
+        check_rebuilt(net, config, self.source)
         check_weights(net, f"the network of {self.source}")
         if self.weights is not None:
             load_weights(net, self.weights, key)
