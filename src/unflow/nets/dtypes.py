@@ -21,8 +21,8 @@ def check_weights(module: nn.Module, name: str) -> None:
     check_state(module, name)
     if any(weight.is_inference() for weight in module.parameters()):
         raise InputError(
-            f"got weights in {name} that were made in inference mode, and cannot be loaded or trained; expected "
-            "usual ones: build the network outside of torch.inference_mode()"
+            f"got weights in {name} that were made in inference mode, and cannot be loaded or trained; "
+            "expected usual ones: build the network outside of torch.inference_mode()"
         )
     if len({weight.dtype for weight in module.parameters()}) > 1:
         raise InputError(

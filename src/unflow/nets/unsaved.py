@@ -38,11 +38,22 @@ def check_rebuilt(net: nn.Module, config: dict[str, Any], name: str) -> None:
 
 
 def list_unsaved(net: nn.Module) -> dict[str, Tensor]:
-    """Return the tensors that ``state_dict`` leaves out: attributes, and buffers that do not persist."""
-    found = {}
+    """Return the tensors that ``state_dict`` leaves out: attributes, and buffers that do not persist.
+
+    Attributes that follow from weights are no such tensors: those with a gradient, and the weight that
+    torch's ``spectral_norm``, ``weight_norm`` and ``prune`` compute in each call from its stored parts.
+    """
+    found: dict[str, Tensor] = {}
     for path, part in net.named_modules():
         prefix = f"{path}." if path else ""
-        loose = {key: each for key, each in vars(part).items() if isinstance(each, Tensor)}
+        stored = {key for key, _ in part.named_parameters(recurse=False)}
+        loose = {
+            key: each
+            for key, each in vars(part).items()
+            if isinstance(each, Tensor)
+            and not each.requires_grad
+            and not {f"{key}_orig", f"{key}_g"} & stored
+        }
         named = {key: part._buffers.get(key) for key in part._non_persistent_buffers_set}
         found |= {prefix + key: each for key, each in (loose | named).items() if each is not None}
     return found
