@@ -203,7 +203,14 @@ _LIMIT = _DataLimit()
 
 
 def _measure_most() -> int | None:
-    """Return the memory of this process and ``SHARE`` of the free memory, in bytes; None where unknown."""
+    """Return the memory of this process and ``SHARE`` of the free memory, in bytes; None where unknown.
+
+    It is also None without Python's module ``resource``, which Windows lacks.
+    """
+    try:
+        import resource  # noqa: F401
+    except ModuleNotFoundError:
+        return None
     free, used = measure_free_memory(), _measure_data()
     return None if free is None or used is None else used + int(SHARE * free)
 
