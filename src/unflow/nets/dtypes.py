@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from unflow.ground.errors import InputError
 
@@ -19,7 +20,7 @@ def check_weights(module: nn.Module, name: str) -> None:
     """
     check_dtypes(module, name)
     check_state(module, name)
-    if any(weight.is_inference() for weight in module.parameters()):
+    if any(weight.is_inference() for weight in module.parameters() if not is_lazy(weight)):
         raise InputError(
             f"got weights in {name} that were made in inference mode, and cannot be loaded or trained; "
             "expected usual ones: build the network outside of torch.inference_mode()"
