@@ -802,7 +802,7 @@ def test_a_model_that_takes_no_label_is_not_labelled() -> None:
 def test_a_labelled_flow_is_no_teacher() -> None:
     student = FlowMap(plain_net(2), (2,))
     given = dataclasses.replace(problem(student), teacher=labelled("flow"))
-    with pytest.raises(InputError, match="got a Labelled to distil from; expected a Flow"):
+    with pytest.raises(InputError, match="got a Conditional to distil from; expected a Flow"):
         Distill().check(given)
 
 

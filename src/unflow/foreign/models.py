@@ -28,11 +28,11 @@ from unflow.ground.files import read_json
 from unflow.ground.streams import stream
 from unflow.ground.values import expand_home, is_file, unquote
 from unflow.models import (
+    Conditional,
     Flow,
     FlowMap,
     GenerativeModel,
     Generator,
-    Labelled,
     Latent,
     family_of_config,
     inner_model,
@@ -270,7 +270,7 @@ def _add_labels(model: Flow | FlowMap, spec: Specification) -> GenerativeModel:
     """Return the model; with random labels if the specification asks for them."""
     label = spec.options.get("label", "")
     number = label.removeprefix("random:")
-    whole = Labelled(model, [1 / int(number)] * int(number)) if label.startswith("random:") else model
+    whole = Conditional(model, [1 / int(number)] * int(number)) if label.startswith("random:") else model
     _check_samples(whole.eval(), None, spec)
     return whole
 

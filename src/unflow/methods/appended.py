@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from unflow.ground.errors import InputError
-from unflow.models import Chain, Flow, GenerativeModel, Labelled
+from unflow.models import Chain, Conditional, Flow, GenerativeModel
 from unflow.nets import build_net, net_config, new_net
 from unflow.training.method import Problem, model_of
 
@@ -119,7 +119,7 @@ _SHRINK = {"unet": _shrink_unet, "dit": _shrink_dit}
 
 
 def _find_original(model: GenerativeModel) -> Flow:
-    while isinstance(model, Chain | Labelled):
+    while isinstance(model, Chain | Conditional):
         model = model.base if isinstance(model, Chain) else model.inner
     assert isinstance(model, Flow)
     return model

@@ -12,6 +12,7 @@ from torch import nn
 from unflow.ground.errors import InputError, choose, explain
 from unflow.nets.adapters import ReadsAs, WritesAs
 from unflow.nets.autoencoder import ConvAutoencoder
+from unflow.nets.conditioned import AdaptedGenerator
 from unflow.nets.convnet import ConvNet
 from unflow.nets.description import (
     builders,
@@ -36,6 +37,7 @@ __all__ = [
     "MLP",
     "NETS",
     "AdaptedAverageVelocity",
+    "AdaptedGenerator",
     "AdaptedVelocity",
     "ConvAutoencoder",
     "ConvNet",
@@ -82,6 +84,7 @@ ADAPTERS: dict[str, Callable[..., nn.Module]] = {
     OutputsAs.name: make_builder(OutputsAs),
     AdaptedVelocity.name: make_builder(AdaptedVelocity),
     AdaptedAverageVelocity.name: make_builder(AdaptedAverageVelocity),
+    AdaptedGenerator.name: make_builder(AdaptedGenerator),
 }
 """Wrappers of third-party networks, by the names in descriptions."""
 

@@ -42,6 +42,8 @@ class MLP(nn.Module):
         outputs: features of the output [batch, outputs]; None for the input's shape.
         frequencies: number of sines and cosines of 2^k pi x, k = 0, 1, ..., appended for each entry of x;
             points in the plane need some, because thin rings and sharp edges have high frequencies.
+        num_classes: classes of a label after the times, appended as a one-hot vector; 0: none. The label
+            num_classes, which is also used where no label is given, means no class.
     """
 
     angles: Tensor
@@ -54,6 +56,7 @@ class MLP(nn.Module):
         num_times: int = 1,
         outputs: int | None = None,
         frequencies: int = 0,
+        num_classes: int = 0,
     ) -> None:
         super().__init__()
         self.config = {
@@ -64,13 +67,16 @@ class MLP(nn.Module):
             "num_times": num_times,
             "outputs": outputs,
             "frequencies": frequencies,
+            **({"num_classes": num_classes} if num_classes else {}),
         }
         check_options(self.config)
         self.shape, self.outputs, self.num_times = tuple(shape), outputs, num_times
+        self.num_classes = num_classes
         dim = math.prod(shape)
         self.register_buffer("angles", math.pi * 2.0 ** torch.arange(frequencies), persistent=False)
         self.embed = TimeEmbedding()
-        self.first = nn.Linear(dim * (1 + 2 * frequencies) + num_times * self.embed.width, width)
+        inputs = dim * (1 + 2 * frequencies) + num_times * self.embed.width + num_classes
+        self.first = nn.Linear(inputs, width)
         linears = [nn.Linear(width, width) for _ in range(depth)]
         self.layers = nn.ModuleList(
             nn.Sequential(nn.LayerNorm(width), nn.SiLU(), linear) for linear in linears
@@ -80,12 +86,24 @@ class MLP(nn.Module):
             nn.init.zeros_(linear.weight)
             nn.init.zeros_(linear.bias)
 
-    def features(self, x: Tensor, *times: Tensor) -> Tensor:
+    def features(self, x: Tensor, *conditions: Tensor) -> Tensor:
         """Return the input of the last layer, [batch, width]."""
-        h = self.first(torch.cat([*self._expand_entries(x.flatten(1)), *map(self.embed, times)], dim=1))
+        times, label = self._split_conditions(x, conditions)
+        h = self.first(torch.cat([*self._expand_entries(x.flatten(1)), *map(self.embed, times), *label], 1))
         for layer in self.layers:
             h = h + layer(h)
         return nnf.silu(h)
+
+    def _split_conditions(
+        self, x: Tensor, conditions: tuple[Tensor, ...]
+    ) -> tuple[tuple[Tensor, ...], list[Tensor]]:
+        """Return the times, and the label as a one-hot vector [batch, num_classes] if the network has one."""
+        if self.num_classes == 0:
+            return conditions, []
+        times, rest = conditions[: self.num_times], conditions[self.num_times :]
+        if not rest:
+            return times, [x.new_zeros(len(x), self.num_classes)]
+        return times, [nnf.one_hot(rest[0], self.num_classes + 1)[:, :-1].to(x)]
 
     def _expand_entries(self, x: Tensor) -> list[Tensor]:
         if len(self.angles) == 0:
@@ -93,7 +111,7 @@ class MLP(nn.Module):
         angle = (x[:, :, None] * self.angles).flatten(1)
         return [x, angle.sin(), angle.cos()]
 
-    def forward(self, x: Tensor, *times: Tensor) -> Tensor:
-        """Return [batch, *shape], or [batch, outputs]; x [batch, *shape], each time [batch]."""
-        out: Tensor = self.last(self.features(x, *times))
+    def forward(self, x: Tensor, *conditions: Tensor) -> Tensor:
+        """Return [batch, *shape], or [batch, outputs]; x [batch, *shape], each time and the label [batch]."""
+        out: Tensor = self.last(self.features(x, *conditions))
         return out.reshape(len(x), *self.shape) if self.outputs is None else out

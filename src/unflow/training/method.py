@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from unflow.ground.errors import InputError
 from unflow.ground.faces import renamed
-from unflow.models import Filtered, GenerativeModel, Labelled, Latent
+from unflow.models import Conditional, Filtered, GenerativeModel, Latent
 from unflow.models.classifier import Classifier
 from unflow.target import Target
 from unflow.training.low_rank import LowRank
@@ -388,7 +388,7 @@ def require_batch(n: int, batch_size: int, what: str) -> None:
 
 def require_unlabelled(problem: Problem, purpose: str) -> None:
     """Raise InputError for a labelled model, whose network needs a label, which ``purpose`` does not have."""
-    if isinstance(problem.model, Labelled):
+    if isinstance(problem.model, Conditional):
         raise InputError(
             f"got a labelled model for {purpose}, which knows no labels; expected a method that only draws "
             "its samples: write erfm_resample for a flow, uot_tilted or latent_transport for a flow map"

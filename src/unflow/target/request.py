@@ -6,31 +6,21 @@ import math
 import warnings
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from unflow.energies import Energy, evaluate, require_bounded
+from unflow.energies import ConditionEnergy, Energy, evaluate, require_bounded
 from unflow.ground.errors import InputError
 from unflow.ground.streams import Stream, stream
 from unflow.mathematics.divergences import KL, Divergence
 from unflow.models.base import GenerativeModel
+from unflow.target.bank import Bank, Replaced
+from unflow.target.replacement import RETAINED, Noise, Replacement, parse_replacement
 
 KAPPA_SAMPLES = 16384
 """Samples of the original model from which ``Target.kappa`` is computed."""
-
-
-class Bank(NamedTuple):
-    """Samples of the original model with their latents and energies."""
-
-    z: Float[Tensor, " n *prior_shape"]
-    """Latents, [n, *prior_shape]."""
-    x: Float[Tensor, " n *sample_shape"]
-    """Samples x = G0(z), [n, *sample_shape]."""
-    energy: Float[Tensor, " n"]
-    """F(x), [n]."""
 
 
 @dataclass(frozen=True)
@@ -44,23 +34,39 @@ class Target:
         energy: what to forget, F: [batch, *shape] -> [batch].
         strength: lam >= 0; 0 leaves the law unchanged.
         divergence: D_phi, which keeps q* near q0.
+        replace: what a conditional model draws in place of a rejected sample, r(x | c): "retained", accepted
+            samples of all conditions; "nearest", those that a transport plan finds near; "label:5" or
+            "null", accepted samples of one condition; "noise".
 
     Raises:
-        InputError: for a strength that is negative or not finite.
+        InputError: for a strength that is negative or not finite, an unknown replacement, and one that the
+            model cannot draw.
     """
 
     model: GenerativeModel
     energy: Energy
     strength: float = 1.0
     divergence: Divergence = field(default_factory=KL)
+    replace: str = RETAINED.name
 
     def __post_init__(self) -> None:
         check_strength(self.strength)
+        self.replacement.check_model(self.model)
+
+    @property
+    def replacement(self) -> Replacement:
+        """The replacement that ``replace`` names."""
+        return parse_replacement(self.replace)
 
     def bank(self, n: int, generator: torch.Generator) -> Bank:
         """Draw n samples of the original model and compute their energies."""
-        z = self.model.prior(n, generator)
+        return self.score(self.model.prior(n, generator))
+
+    def score(self, z: Float[Tensor, " n *prior_shape"]) -> Bank:
+        """Return latents with their samples and energies."""
         x = self.model.push_batches(z)
+        if isinstance(self.energy, ConditionEnergy):
+            return Bank(z, x, self.energy.at(self.model.require_conditional().conditions(z)).to(x))
         return Bank(z, x, evaluate(self.energy, x))
 
     def multiplier(
@@ -132,19 +138,91 @@ class Target:
             kappa = self.kappa
         return self.acceptance(energy, kappa)
 
-    def sample(self, n: int, generator: torch.Generator) -> Bank:
-        """Return n exact samples of q*, with their latents, by rejection sampling from the original model.
+    def sample(self, n: int, generator: torch.Generator, label: int | str | None = None) -> Bank:
+        r"""Return n exact samples of q*, with their latents, by rejection sampling from the original model.
+
+        A conditional model is asked for a condition c by each latent, and its samples have the law
+
+            q*(x | c) = q0(x | c) w(x) + (1 - E_{q0(.|c)}[w]) r(x | c)
+
+        A sample that is rejected is replaced by one of r (``replace``); its row of ``z`` is the latent that
+        asked. Without conditions, r is the law of accepted samples, and the law of all is q0 w / E[w] = q*.
+
+        Args:
+            n: samples.
+            generator: of the random numbers.
+            label: the condition that all samples are asked for, or "null"; None: conditions at random.
 
         Raises:
-            InputError: if n is under 1, or no sample of a bank of max(n, 1000) is accepted.
+            InputError: if n is under 1, no sample of a bank of max(n, 1000) is accepted, or for a label of a
+                model without conditions.
         """
         if n < 1:
             raise InputError(f"got {n} samples to draw; expected 1 or more")
+        if self.model.conditional is None and label is None:
+            return self._accepted(n, generator)
+        z = self.model.prior(n, generator)
+        if label is not None:
+            z = self.model.require_conditional().ask(z, label)
+        bank = self.score(z)
+        return bank._replace(x=self.replaced(bank, generator).x)
+
+    def replaced(
+        self, bank: Bank, generator: torch.Generator, kappa: float | None = None, *, share: bool = False
+    ) -> Replaced:
+        """Return a bank of a conditional model with its rejected samples replaced: samples of q*(x | c).
+
+        Args:
+            bank: samples of the model.
+            generator: of the random numbers.
+            kappa: as ``accept``.
+            share: whether ``retained`` replaces by accepted samples of the bank itself, which costs nothing;
+                they are then no independent draws.
+        """
+        kept = self.accept(bank, generator, kappa)
+        x, rows = bank.x.clone(), (~kept).nonzero()[:, 0]
+        if len(rows):
+            x[rows] = self._draw_replacements(bank, kept if share else None, rows, generator, kappa)
+        return Replaced(x, kept)
+
+    def replacements(self, bank: Bank, generator: torch.Generator, kappa: float | None = None) -> Tensor:
+        """Return a sample of r(x | c) for every row of a bank, [n, *sample_shape]."""
+        kept, rows = self.accept(bank, generator, kappa), torch.arange(len(bank.x), device=bank.x.device)
+        return self._draw_replacements(bank, kept, rows, generator, kappa)
+
+    def _draw_replacements(
+        self, bank: Bank, kept: Tensor | None, rows: Tensor, generator: torch.Generator, kappa: float | None
+    ) -> Tensor:
+        """Return samples of r for rows of a bank, whose accepted rows are ``kept`` if they may be used."""
+        r = self.replacement
+        if isinstance(r, Noise):
+            return torch.randn(bank.x[rows].shape, generator=generator).to(bank.x)
+        if kept is not None and r.is_marginal and bool(kept.any()):
+            pool = bank.x[kept]
+            order = torch.randperm(len(pool), generator=generator).to(pool.device)
+            drawn = pool[order.repeat(-(-len(rows) // len(pool)))[: len(rows)]]
+        else:
+            drawn = self._accepted(len(rows), generator, r, kappa).x
+        return r.pair(bank.x[rows], drawn)
+
+    def _accepted(
+        self,
+        n: int,
+        generator: torch.Generator,
+        replacement: Replacement = RETAINED,
+        kappa: float | None = None,
+    ) -> Bank:
+        """Return n accepted samples of the model, of the condition that a replacement asks for."""
         parts: list[Bank] = []
         found = 0
         while found < n:
-            bank = self.bank(max(n, 1000), generator)
-            accepted = self.accept(bank, generator)
+            z = self.model.prior(max(n, 1000), generator)
+            if not replacement.is_marginal:
+                z = replacement.ask(self.model.require_conditional(), z)
+            bank = self.score(z)
+            accepted = self.accept(bank, generator, kappa)
+            if not replacement.is_marginal:
+                replacement.check(float(accepted.double().mean()))
             if not accepted.any():
                 mean = float(self._request_acceptance(bank.energy).mean())
                 raise InputError(
