@@ -28,6 +28,20 @@ class TimeEmbedding(nn.Module):
         return torch.cat([angle.cos(), angle.sin()], dim=1)
 
 
+def split_label(
+    x: Tensor, conditions: tuple[Tensor, ...], num_times: int, num_classes: int
+) -> tuple[tuple[Tensor, ...], Tensor]:
+    """Return the times among the conditions of a network and the label [batch], which may be left out.
+
+    The label of no class is num_classes; a network without classes takes all conditions as times.
+    """
+    none = torch.full((len(x),), num_classes, device=x.device)
+    if num_classes == 0:
+        return conditions, none
+    times, rest = conditions[:num_times], conditions[num_times:]
+    return times, rest[0] if rest else none
+
+
 class MLP(nn.Module):
     """h <- h + W silu(LayerNorm(h)), ``depth`` times, on the flattened input and its times.
 
@@ -88,22 +102,14 @@ class MLP(nn.Module):
 
     def features(self, x: Tensor, *conditions: Tensor) -> Tensor:
         """Return the input of the last layer, [batch, width]."""
-        times, label = self._split_conditions(x, conditions)
-        h = self.first(torch.cat([*self._expand_entries(x.flatten(1)), *map(self.embed, times), *label], 1))
+        times, label = split_label(x, conditions, self.num_times, self.num_classes)
+        parts = [*self._expand_entries(x.flatten(1)), *map(self.embed, times)]
+        if self.num_classes:
+            parts.append(nnf.one_hot(label, self.num_classes + 1)[:, :-1].to(x))
+        h = self.first(torch.cat(parts, dim=1))
         for layer in self.layers:
             h = h + layer(h)
         return nnf.silu(h)
-
-    def _split_conditions(
-        self, x: Tensor, conditions: tuple[Tensor, ...]
-    ) -> tuple[tuple[Tensor, ...], list[Tensor]]:
-        """Return the times, and the label as a one-hot vector [batch, num_classes] if the network has one."""
-        if self.num_classes == 0:
-            return conditions, []
-        times, rest = conditions[: self.num_times], conditions[self.num_times :]
-        if not rest:
-            return times, [x.new_zeros(len(x), self.num_classes)]
-        return times, [nnf.one_hot(rest[0], self.num_classes + 1)[:, :-1].to(x)]
 
     def _expand_entries(self, x: Tensor) -> list[Tensor]:
         if len(self.angles) == 0:

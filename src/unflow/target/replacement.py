@@ -52,7 +52,8 @@ class Replacement(ABC):
         if accepted < LEAST:
             raise InputError(
                 f"got replace={self.name}, of whose samples the request itself rejects "
-                f"{100 * (1 - accepted):.0f} %; expected a condition that is not to be forgotten: write replace=retained"
+                f"{100 * (1 - accepted):.0f} %; expected a condition that is "
+                "not to be forgotten: write replace=retained"
             )
 
 

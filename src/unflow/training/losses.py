@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from unflow.mathematics.paths import LinearPath, Path, expand
 from unflow.models import GenerativeModel
+from unflow.nets import AdaptedVelocity
 
 
 def squared_error(prediction: Tensor, target: Tensor) -> Tensor:
@@ -30,6 +31,27 @@ class VelocityLoss(nn.Module):
         """Return the loss of pairs (x0, x1) at times t, each weighted by weight [batch]."""
         x_t, dx_t = self.path.sample(x0, x1, t)
         error = squared_error(self.net(x_t, t), dx_t)
+        return (error if weight is None else weight * error).mean()
+
+
+class ConditionalVelocityLoss(nn.Module):
+    """Flow matching at given conditions: E[ w ||net(x_t, t; c) - dx_t||^2 ] / dim, at guidance 1.
+
+    Args:
+        net: velocity that takes a label.
+        path: between source and data.
+    """
+
+    def __init__(self, net: AdaptedVelocity, path: Path | None = None) -> None:
+        super().__init__()
+        self.net, self.path = net, path or LinearPath()
+
+    def forward(
+        self, x0: Tensor, x1: Tensor, t: Tensor, label: Tensor, weight: Tensor | None = None
+    ) -> Tensor:
+        """Return the loss of pairs (x0, x1) of conditions label [batch], at times t, weighted by weight."""
+        x_t, dx_t = self.path.sample(x0, x1, t)
+        error = squared_error(self.net.with_labels(label).with_guidance(None, 1.0)(x_t, t), dx_t)
         return (error if weight is None else weight * error).mean()
 
 

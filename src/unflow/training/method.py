@@ -395,6 +395,18 @@ def require_unlabelled(problem: Problem, purpose: str) -> None:
         )
 
 
+def drop_labels(label: Tensor, null: Tensor, share: float, generator: torch.Generator) -> Tensor:
+    """Return labels [n] of which each is replaced by the null condition, [1], with probability ``share``."""
+    dropped = torch.rand(len(label), generator=generator).to(label.device) < share
+    return torch.where(dropped, null, label)
+
+
+def check_share(share: float, name: str) -> None:
+    """Raise InputError for a share outside [0, 1); ``name`` is that of the hyper-parameter."""
+    if not 0 <= share < 1:
+        raise InputError(f"got {name}={share}; expected a number from 0 to below 1")
+
+
 def trainable_copy(module: Module) -> Module:
     """Return a copy in training mode whose parameters take gradients, except those that the owner has fixed.
 
@@ -442,8 +454,10 @@ __all__ = [
     "Training",
     "Untrained",
     "as_method",
+    "check_share",
     "draw_rows",
     "draw_weighted",
+    "drop_labels",
     "fixed_names",
     "model_of",
     "require_batch",
