@@ -10,18 +10,18 @@ from torch import Tensor
 from unflow.mathematics.couplings import ExactOT, pair_blocks
 from unflow.models import Conditional
 from unflow.target import Nearest, Target
-from unflow.training.method import Tensors
+from unflow.training.method import Tensors, draw_rows, draw_weighted
 from unflow.training.originals.flow_matching import null_of
 
 
 class ConditionalPairs:
     r"""Pairs (x0, x1) of condition c with x1 of the law q*(x | c).
 
-        q*(x | c) = q0(x | c) w(x) + (1 - a(c)) r(x | c),    w the acceptance, a(c) = E_{q0(.|c)}[w]
+        q*(x | c) = q0(x | c) w(x) + b r'(x | c),    b = E_{q0(.|c)}[1 - w]
 
-    In place, x0 is the noise and x1 is drawn at guidance 1: that is the law that the velocity of a condition
-    has by itself. After the original, x0 is its sample at its own guidance: the row's own x1 where the sample
-    is kept, so that kept samples stay in place.
+    w is the acceptance, and r' what ``Target.replaced`` draws: a further try, else the replacement. In place,
+    x0 is the noise and x1 is drawn at guidance 1: that is the law that the velocity of a condition has by
+    itself. After the original, x0 is its sample at its own guidance, and x1 the same sample where it is kept.
 
     Args:
         target: of the request.
@@ -48,6 +48,7 @@ class ConditionalPairs:
             "x1": torch.cat([bank.x, other]),
             "label": torch.cat([label, label]),
             "weight": torch.cat([w, 1 - w]),
+            "chance": favour_changed(label, w).repeat(2),
             **null_of(self.model),
         }
 
@@ -67,10 +68,43 @@ class ConditionalPairs:
             fixed = torch.zeros_like(found.kept) if self.in_place else found.kept
             if self.in_place or not isinstance(self.target.replacement, Nearest):
                 x1 = pair_within(x0, x1, label, ~fixed, plan_size, generator)
-        return {"x0": x0, "x1": x1, "label": label, **null_of(self.model)}
+        chance = favour_changed(label, found.kept.float())
+        return {"x0": x0, "x1": x1, "label": label, "chance": chance, **null_of(self.model)}
 
     def _source(self, z: Tensor, x: Tensor) -> Tensor:
         return self.model.noise(z) if self.in_place else x
+
+
+def favour_changed(label: Tensor, kept: Tensor) -> Tensor:
+    """Return the probability of each row, [n]: half of the draws favour conditions that change much.
+
+    The law of one condition does not depend on how often it is drawn; a forgotten one has the most to learn.
+
+    Args:
+        label: conditions [n].
+        kept: the probability that each row is accepted, [n].
+    """
+    n = int(label.max()) + 1
+    count = torch.bincount(label, minlength=n).clamp(min=1)
+    rejected = (1 - torch.bincount(label, kept.double(), minlength=n) / count).clamp(min=0)
+    change = rejected[label]
+    total = change.sum()
+    even = torch.full_like(change, 1 / len(label))
+    return even if total == 0 else (even + change / total) / 2
+
+
+def draw_given(
+    prepared: Tensors, n: int, null_share: float, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """Return n rows of prepared pairs and their conditions; rows of the null condition are drawn evenly."""
+    even = draw_rows(len(prepared["label"]), n, generator)
+    rows = draw_weighted(torch.arange(len(prepared["label"])), prepared["chance"], n, generator)
+    if "null" not in prepared:
+        return rows, prepared["label"][rows]
+    dropped = torch.rand(n, generator=generator) < null_share
+    rows = torch.where(dropped, even, rows)
+    label = prepared["label"][rows]
+    return rows, torch.where(dropped.to(label.device), prepared["null"], label)
 
 
 def pair_within(
@@ -90,4 +124,4 @@ def pair_within(
     return paired
 
 
-__all__ = ["ConditionalPairs", "pair_within"]
+__all__ = ["ConditionalPairs", "draw_given", "favour_changed", "pair_within"]

@@ -12,7 +12,7 @@ from unflow.ground.errors import InputError, choose
 from unflow.mathematics.couplings import COUPLINGS
 from unflow.mathematics.paths import new_path
 from unflow.methods.appended import append_flow, describe_appended_net, new_appended_net
-from unflow.methods.conditional_pairs import ConditionalPairs
+from unflow.methods.conditional_pairs import ConditionalPairs, draw_given
 from unflow.models import Conditional, Flow
 from unflow.target import Bank, Target
 from unflow.training.method import (
@@ -22,7 +22,6 @@ from unflow.training.method import (
     check_share,
     draw_rows,
     draw_weighted,
-    drop_labels,
     require_batch,
     target_of,
 )
@@ -174,19 +173,28 @@ class ERFM(VelocityTraining):
 
     def draw(self, prepared: Tensors, generator: torch.Generator) -> Tensors:
         """Draw pairs, planned or independent, times, and the weights of an importance-weighted loss."""
+        if "label" in prepared:
+            return self._draw_given(prepared, generator)
         n = len(prepared["x0"])
         rows0 = draw_rows(n, self.batch_size, generator)
         paired = self._resamples and (self.coupling != "independent" or self.thin)
-        paired = paired or ("label" in prepared and self.place == "chain")
         rows1 = rows0 if paired else draw_rows(n, self.batch_size, generator)
         batch = {"x0": prepared["x0"][rows0], "x1": prepared["x1"][rows1]}
         batch["t"] = torch.rand(self.batch_size, generator=generator)
-        if "label" in prepared:
-            batch["label"] = prepared["label"][rows1]
-        if "null" in prepared:
-            batch["label"] = drop_labels(batch["label"], prepared["null"], self.null_share, generator)
         if "weight" in prepared:
             batch["weight"] = prepared["weight"][rows1]
+        return batch
+
+    def _draw_given(self, prepared: Tensors, generator: torch.Generator) -> Tensors:
+        """Draw pairs of a conditional model; noise without a plan is fresh, other x0 belong to their x1."""
+        rows, label = draw_given(prepared, self.batch_size, self.null_share, generator)
+        x0, x1 = prepared["x0"][rows], prepared["x1"][rows]
+        if self.place == "prior" and self.coupling == "independent":
+            x0 = torch.randn(x1.shape, generator=generator).to(x1)
+        t = torch.rand(self.batch_size, generator=generator)
+        batch = {"x0": x0, "x1": x1, "t": t, "label": label}
+        if "weight" in prepared:
+            batch["weight"] = prepared["weight"][rows]
         return batch
 
     def result(self, problem: Problem, parts: Parts) -> nn.Module:

@@ -20,11 +20,23 @@ PLAN_SIZE = 256
 """Rows of one transport plan, whose time is cubic in them."""
 
 
+TRIES = 2
+"""Samples of a condition that are tried before one is replaced."""
+
+
 class Replacement(ABC):
-    """r(x | c), the law of the samples that replace the rejected ones of condition c."""
+    r"""r(x | c), the law of the samples that replace the rejected ones of condition c.
+
+        q*(x | c) = q0(x | c) w(x) (1 + b + ... + b^(tries-1)) + b^tries r(x | c),    b = E_{q0(.|c)}[1 - w]
+
+    A forgotten condition has b near 1 and draws r. With one try, a retained condition of which the request
+    rejects a few samples would draw b of other conditions; the second try leaves b^2.
+    """
 
     is_marginal: ClassVar[bool] = False
     """Whether r is drawn from accepted samples of all conditions."""
+    tries: int = TRIES
+    """Samples of the condition that are tried, the rejected one included."""
 
     @property
     @abstractmethod
@@ -59,17 +71,23 @@ class Replacement(ABC):
 
 @dataclass(frozen=True)
 class Retained(Replacement):
-    """Accepted samples of all conditions: the law of the whole model after unlearning.
+    """Accepted samples of all conditions, m = q0 w / E_q0[w].
 
-    The forgotten condition and the null condition then have one law, so guidance amplifies nothing.
+    With one try, m is also the law of the whole model after unlearning. A forgotten condition draws m as the
+    null condition does, so guidance has nothing to amplify.
+
+    Attributes:
+        tries: as ``Replacement.tries``, >= 1.
     """
+
+    tries: int = TRIES
 
     is_marginal: ClassVar[bool] = True
 
     @property
     def name(self) -> str:
-        """Retained."""
-        return "retained"
+        """The word "retained", with another number of tries behind a colon."""
+        return "retained" if self.tries == TRIES else f"retained:{self.tries}"
 
     def check_model(self, model: GenerativeModel) -> None:
         """Accept every model: without conditions the law is q0 w / E[w]."""
@@ -106,7 +124,7 @@ class OfLabel(Replacement):
 
     @property
     def name(self) -> str:
-        """label:5."""
+        """The word "label" with the number, like label:5."""
         return f"label:{self.label}"
 
     def ask(self, model: Askable, z: Tensor) -> Tensor:
@@ -164,4 +182,6 @@ def parse_replacement(text: str) -> Replacement:
     kind, _, number = str(text).partition(":")
     if kind == "label" and number.isdigit():
         return OfLabel(int(number))
+    if kind == "retained" and number.isdigit() and int(number) > 0:
+        return Retained(int(number))
     raise InputError(f"got replace={text}; expected one of {', '.join(_NAMED)}, or label:5")

@@ -62,12 +62,17 @@ class Target:
         """Draw n samples of the original model and compute their energies."""
         return self.score(self.model.prior(n, generator))
 
-    def score(self, z: Float[Tensor, " n *prior_shape"]) -> Bank:
-        """Return latents with their samples and energies."""
+    def score(self, z: Float[Tensor, " n *prior_shape"], *, varies: bool = True) -> Bank:
+        """Return latents with their samples and energies.
+
+        Args:
+            z: latents.
+            varies: whether one energy for all samples is an error; it is none for samples of one condition.
+        """
         x = self.model.push_batches(z)
         if isinstance(self.energy, ConditionEnergy):
             return Bank(z, x, self.energy.at(self.model.require_conditional().conditions(z)).to(x))
-        return Bank(z, x, evaluate(self.energy, x))
+        return Bank(z, x, evaluate(self.energy, x, varies=varies))
 
     def multiplier(
         self, energy: Float[Tensor, " n"], probabilities: Float[Tensor, " n"] | None = None
@@ -143,10 +148,11 @@ class Target:
 
         A conditional model is asked for a condition c by each latent, and its samples have the law
 
-            q*(x | c) = q0(x | c) w(x) + (1 - E_{q0(.|c)}[w]) r(x | c)
+            q*(x | c) = q0(x | c) w(x) (1 + b) + b^2 r(x | c),    b = E_{q0(.|c)}[1 - w]
 
-        A sample that is rejected is replaced by one of r (``replace``); its row of ``z`` is the latent that
-        asked. Without conditions, r is the law of accepted samples, and the law of all is q0 w / E[w] = q*.
+        A sample that is rejected is drawn again, and replaced by one of r (``replace``) if it is rejected
+        again; its row of ``z`` is the latent that asked. Without conditions, r is the law of accepted
+        samples, and the law of all is q0 w / E[w] = q*.
 
         Args:
             n: samples.
@@ -164,7 +170,7 @@ class Target:
         z = self.model.prior(n, generator)
         if label is not None:
             z = self.model.require_conditional().ask(z, label)
-        bank = self.score(z)
+        bank = self.score(z, varies=label is None)
         return bank._replace(x=self.replaced(bank, generator).x)
 
     def replaced(
@@ -193,6 +199,33 @@ class Target:
     def _draw_replacements(
         self, bank: Bank, kept: Tensor | None, rows: Tensor, generator: torch.Generator, kappa: float | None
     ) -> Tensor:
+        """Return what replaces rows of a bank, whose accepted rows are ``kept`` if they may be used."""
+        if self.replacement.tries > 1 and self.model.conditional is not None:
+            return self._try_again(bank, kept, rows, generator, kappa)
+        return self._draw_from_replacement(bank, kept, rows, generator, kappa)
+
+    def _try_again(
+        self, bank: Bank, kept: Tensor | None, rows: Tensor, generator: torch.Generator, kappa: float | None
+    ) -> Tensor:
+        """Return samples for rows of a bank: the first accepted of further tries, or one of r."""
+        model = self.model.require_conditional()
+        conditions, x = model.conditions(bank.z[rows]), bank.x[rows].clone()
+        left = torch.arange(len(rows), device=x.device)
+        for _ in range(self.replacement.tries - 1):
+            again = self.score(
+                model.ask(self.model.prior(len(left), generator), conditions[left]), varies=False
+            )
+            accepted = self.accept(again, generator, kappa)
+            x[left[accepted]] = again.x[accepted]
+            left = left[~accepted]
+            if len(left) == 0:
+                return x
+        x[left] = self._draw_from_replacement(bank, kept, rows[left], generator, kappa)
+        return x
+
+    def _draw_from_replacement(
+        self, bank: Bank, kept: Tensor | None, rows: Tensor, generator: torch.Generator, kappa: float | None
+    ) -> Tensor:
         """Return samples of r for rows of a bank, whose accepted rows are ``kept`` if they may be used."""
         r = self.replacement
         if isinstance(r, Noise):
@@ -219,7 +252,7 @@ class Target:
             z = self.model.prior(max(n, 1000), generator)
             if not replacement.is_marginal:
                 z = replacement.ask(self.model.require_conditional(), z)
-            bank = self.score(z)
+            bank = self.score(z, varies=replacement.is_marginal)
             accepted = self.accept(bank, generator, kappa)
             if not replacement.is_marginal:
                 replacement.check(float(accepted.double().mean()))
