@@ -10,10 +10,11 @@ from torch import Tensor, nn
 
 from unflow.ground.errors import InputError, choose
 from unflow.mathematics.couplings import COUPLINGS
-from unflow.mathematics.paths import new_path
+from unflow.mathematics.paths import expand, new_path
 from unflow.methods.appended import append_flow, describe_appended_net, new_appended_net
 from unflow.methods.conditional_pairs import ConditionalPairs, draw_given
 from unflow.models import Conditional, Flow
+from unflow.nets import AdaptedVelocity
 from unflow.target import Bank, Target
 from unflow.training.method import (
     Parts,
@@ -169,7 +170,9 @@ class ERFM(VelocityTraining):
         chain = self.place == "chain"
         net = new_appended_net(problem, self.width, self.depth, seed) if chain else flow_of(problem).net
         path = new_path(self.path)
-        return {"velocity": make_velocity_part(net, path, self.learning_rate, self.average, problem)}
+        original = net if isinstance(net, AdaptedVelocity) and not chain else None
+        part = make_velocity_part(net, path, self.learning_rate, self.average, problem, original)
+        return {"velocity": part}
 
     def draw(self, prepared: Tensors, generator: torch.Generator) -> Tensors:
         """Draw pairs, planned or independent, times, and the weights of an importance-weighted loss."""
@@ -187,12 +190,13 @@ class ERFM(VelocityTraining):
 
     def _draw_given(self, prepared: Tensors, generator: torch.Generator) -> Tensors:
         """Draw pairs of a conditional model; noise without a plan is fresh, other x0 belong to their x1."""
-        rows, label = draw_given(prepared, self.batch_size, self.null_share, generator)
+        rows, label, dropped = draw_given(prepared, self.batch_size, self.null_share, generator)
         x0, x1 = prepared["x0"][rows], prepared["x1"][rows]
-        if self.place == "prior" and self.coupling == "independent":
-            x0 = torch.randn(x1.shape, generator=generator).to(x1)
         t = torch.rand(self.batch_size, generator=generator)
-        batch = {"x0": x0, "x1": x1, "t": t, "label": label}
+        batch = {"x0": x0, "x1": x1, "t": t, "label": label, "anchor": prepared["anchor"][rows] * ~dropped}
+        if self.place == "prior":
+            fresh = torch.randn(x1.shape, generator=generator).to(x1)
+            batch["x0"] = torch.where(expand(prepared["planned"][rows], x0), x0, fresh)
         if "weight" in prepared:
             batch["weight"] = prepared["weight"][rows]
         return batch

@@ -149,7 +149,7 @@ class LatentTransport(Training):
 
     def earlier(self, problem: Problem) -> LatentFlow | None:
         """Return the training of the flow of latents, for the couplings that begin with one."""
-        if not self._begins_with_flow:
+        if not self._begins_with_flow or conditional_of(problem) is not None:
             return None
         return LatentFlow(
             steps=self.flow_steps,

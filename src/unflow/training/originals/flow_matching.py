@@ -170,15 +170,21 @@ def require_labels(problem: Problem, model: Conditional) -> None:
 
 
 def make_velocity_part(
-    net: nn.Module, path: Path, learning_rate: float | None, average: float, problem: Problem | None = None
+    net: nn.Module,
+    path: Path,
+    learning_rate: float | None,
+    average: float,
+    problem: Problem | None = None,
+    original: AdaptedVelocity | None = None,
 ) -> Part:
     """Return the flow-matching loss around a copy of ``net``, with its optimizer and average.
 
-    For the problem of a conditional model, it is the loss at given conditions.
+    For the problem of a conditional model, it is the loss at given conditions, anchored to ``original``.
     """
     net = trainable_copy(net)
     if problem is not None and conditional_of(problem) is not None and isinstance(net, AdaptedVelocity):
-        return Part(ConditionalVelocityLoss(net, path), net, learning_rate, decay=average)
+        loss = ConditionalVelocityLoss(net, path, original)
+        return Part(loss, net, learning_rate, decay=average)
     return Part(VelocityLoss(net, path), net, learning_rate, decay=average)
 
 
