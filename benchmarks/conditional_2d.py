@@ -32,7 +32,7 @@ from unflow.training.originals import FlowMatching
 K, FORGET, SIGMA = 8, 3, 0.1
 ANGLES = 2 * math.pi * torch.arange(K) / K
 CENTRES = torch.stack([ANGLES.cos(), ANGLES.sin()], 1)
-NET = {"net": "mlp", "shape": [2], "width": 64, "depth": 3, "num_classes": K}
+NET = {"net": "mlp", "shape": [2], "width": 96, "depth": 3, "frequencies": 3, "num_classes": K}
 SETTINGS: dict[str, dict[str, object]] = {
     "erfm": {"steps": 1500},
     "erfm_resample": {"steps": 1500},
@@ -121,10 +121,13 @@ def main() -> None:
     given = parser.parse_args()
     torch.set_num_threads(1)
     for seed in given.seeds:
-        flow, flow_map = make_flow(seed), make_flow_map(seed)
+        originals: dict[bool, Conditional] = {}
         for name in given.methods:
             method: Method = dataclasses.replace(UNLEARNERS[name], **SETTINGS.get(name, {}))
-            model = flow if "flow" in method.families else flow_map
+            is_flow = "flow" in method.families
+            if is_flow not in originals:
+                originals[is_flow] = make_flow(seed) if is_flow else make_flow_map(seed)
+            model = originals[is_flow]
             target = make_target(model, given.replace)
             result = uf.unlearn(target, method, name=name, seed=seed, self_measure=0)
             found = measure(target, result.model)

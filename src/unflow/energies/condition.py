@@ -47,6 +47,23 @@ class ConditionEnergy(Energy):
         """False: it does not depend on the sample."""
         return False
 
+    def check_model(self, model: object) -> None:
+        """Raise InputError for a model that cannot be asked, or of which no condition would be left."""
+        asked = getattr(model, "conditional", None)
+        if asked is None:
+            raise InputError(
+                f"got the energy of {self.describe()} for a model without conditions; expected a conditional "
+                "model: write --energy classifier:DIR"
+            )
+        known = range(asked.num_conditions)
+        wrong = [k for k in self.forget if k not in known]
+        if wrong:
+            raise InputError(
+                f"got label {wrong[0]} to forget; expected one of the model's conditions, 0 to {len(known) - 1}"
+            )
+        if set(self.forget) == set(known):
+            raise InputError("got every condition to forget; expected at least one that is kept")
+
     def at(self, conditions: Int[Tensor, " batch"]) -> Float[Tensor, " batch"]:
         """Return F of conditions."""
         return HEIGHT * torch.isin(conditions, self.forgotten.to(conditions.device)).float()

@@ -29,7 +29,18 @@ from unflow.nets import build_net, named_function, trust
 from unflow.nets.adapters import Range, to_range
 from unflow.nets.dtypes import check_weights
 
-KINDS = ("generator", "flow", "flow_map", "diffusers", "classifier", "onnx", "estimator", "score", "images")
+KINDS = (
+    "generator",
+    "flow",
+    "flow_map",
+    "diffusers",
+    "classifier",
+    "onnx",
+    "estimator",
+    "score",
+    "images",
+    "label",
+)
 """The kinds with which a specification may begin; any other string is the path of a bundle."""
 RETURNED = {"score": "one number for each sample", "extractor": "the network"}
 """Kind -> what its function returns, where that is neither a model nor a classifier."""

@@ -52,6 +52,8 @@ class Target:
     def __post_init__(self) -> None:
         check_strength(self.strength)
         self.replacement.check_model(self.model)
+        if isinstance(self.energy, ConditionEnergy):
+            self.energy.check_model(self.model)
 
     @property
     def replacement(self) -> Replacement:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from unflow.disk.diffusers.unet import LabelledUNet
-from unflow.energies import Energy
+from unflow.energies import ConditionEnergy, Energy
 from unflow.ground.errors import InputError, convert_errors
 from unflow.ground.streams import Stream, stream
 from unflow.models import Conditional, Flow, FlowMap, GenerativeModel
@@ -36,7 +36,7 @@ def probe_problem(problem: Problem) -> None:
     probe_model(model)
     if problem.teacher is not None:
         probe_model(problem.teacher)
-    if problem.target is not None:
+    if problem.target is not None and not isinstance(problem.target.energy, ConditionEnergy):
         probe_energy(problem.target.energy, draw_probe(model))
 
 
