@@ -4,8 +4,8 @@
 
 The originals are a class-conditional flow and a class-conditional flow map of the same eight Gaussians on a
 circle, and the request forgets one of them by its place. The law q*(x | c) is that of exact samples
-(``Target.sample``), counted on 32 cells: the nearest centre, and the quadrant around it. Sampling alone causes
-the total variation in the column "floor" (two sets of exact samples).
+(``Target.sample``), counted on 32 cells: the nearest centre, and the quadrant around it. Sampling alone
+causes the total variation in the column "floor" (two sets of exact samples).
 """
 
 from __future__ import annotations
@@ -48,9 +48,7 @@ def make_flow(seed: int, steps: int = 2500) -> Conditional:
     """Train a class-conditional flow with a null condition."""
     labels = torch.randint(K, (20_000,), generator=stream(seed, 1))
     x = CENTRES[labels] + SIGMA * torch.randn(20_000, 2, generator=stream(seed, 2))
-    net = AdaptedVelocity(
-        new_net({**NET, "num_times": 1}, seed), (2,), "x, t, label", label=0, null_label=K
-    )
+    net = AdaptedVelocity(new_net({**NET, "num_times": 1}, seed), (2,), "x, t, label", label=0, null_label=K)
     model = Conditional(Flow(net, (2,), steps=12), [1 / K] * K)
     problem = Problem(model=model, data=x, labels=labels)
     found = fit(FlowMatching(steps=steps, learning_rate=4e-3), problem, seed=seed).model

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from jsonargparse import ArgumentParser
 
@@ -65,7 +65,13 @@ def run(
         generator = generator.with_guidance(guidance)
     x = generator.push_batches(z)
     decoder = None if autoencoder is None else str(autoencoder)
-    record = {"command": "sample", "model": str(model), "autoencoder": decoder, "n": n, "seed": seed}
+    record: dict[str, Any] = {
+        "command": "sample",
+        "model": str(model),
+        "autoencoder": decoder,
+        "n": n,
+        "seed": seed,
+    }
     record |= {} if label is None else {"label": label}
     record |= {} if guidance is None else {"guidance": guidance}
     with run_folder(out, record):

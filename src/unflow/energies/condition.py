@@ -59,7 +59,8 @@ class ConditionEnergy(Energy):
         wrong = [k for k in self.forget if k not in known]
         if wrong:
             raise InputError(
-                f"got label {wrong[0]} to forget; expected one of the model's conditions, 0 to {len(known) - 1}"
+                f"got label {wrong[0]} to forget; expected one of the model's conditions, 0 to "
+                f"{len(known) - 1}"
             )
         if set(self.forget) == set(known):
             raise InputError("got every condition to forget; expected at least one that is kept")

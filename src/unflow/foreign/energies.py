@@ -199,7 +199,7 @@ def _build_label_energy(spec: Specification, request: EnergyRequest) -> Energy:
     spec.take_all({})
     if not all(part.isdigit() for part in spec.source.split("/")):
         raise InputError(
-            f"got --energy label:{spec.source}; expected the numbers of conditions: write label:3, or label:3/5"
+            f"got --energy label:{spec.source}; expected numbers of conditions: write label:3, or label:3/5"
         )
     return ConditionEnergy([int(part) for part in spec.source.split("/")])
 

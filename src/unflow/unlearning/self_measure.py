@@ -104,7 +104,7 @@ def _ask(
         exact = target.sample(len(asked), generator, label=c).x
         samples = (target.model.push_batches(asked), result.push_batches(asked), exact)
         votes = count_votes(target, torch.cat([samples[0], samples[2]]), samples[1])
-        before, exactly = votes.before.cpu().split(len(asked))
+        before, exactly = votes.before.cpu().tensor_split(2)
         found.append(Asked(c, _count_share(before), _count_share(votes.after.cpu()), _count_share(exactly)))
     return tuple(found)
 
