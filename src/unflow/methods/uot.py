@@ -14,8 +14,9 @@ from unflow.mathematics.divergences import Divergence
 from unflow.methods.conditional_pairs import favour_changed
 from unflow.methods.latent_transport import LatentTransport
 from unflow.methods.potentials import FeaturePotential, find_features
-from unflow.models import GenerativeModel
+from unflow.models import Conditional, FlowMap, GenerativeModel, Generator
 from unflow.nets import MLP, new_net
+from unflow.nets.adapters import unwrap
 from unflow.training.method import (
     Descend,
     Part,
@@ -275,7 +276,8 @@ class UOT(Training):
             return FeaturePotential(features, num_features, self.width, self.depth, seed)
         frequencies = self.frequencies
         if frequencies is None:
-            inner = getattr(model, "net", None)
+            inner = model.inner if isinstance(model, Conditional) else model
+            inner = unwrap(inner.net) if isinstance(inner, FlowMap | Generator) else inner
             frequencies = len(inner.angles) if isinstance(inner, MLP) else 0
         net: dict[str, Any] = {
             "net": "mlp",
