@@ -34,12 +34,12 @@ ANGLES = 2 * math.pi * torch.arange(K) / K
 CENTRES = torch.stack([ANGLES.cos(), ANGLES.sin()], 1)
 NET = {"net": "mlp", "shape": [2], "width": 96, "depth": 3, "frequencies": 3, "num_classes": K}
 SETTINGS: dict[str, dict[str, object]] = {
-    "erfm": {"steps": 1500},
-    "erfm_resample": {"steps": 1500},
+    "erfm": {"steps": 4000, "integration_steps": 16},
+    "erfm_resample": {"steps": 4000, "integration_steps": 16},
     "erfm_prior": {"steps": 1500},
     "erfm_resample_prior": {"steps": 1500},
-    "latent_transport": {"steps": 1500},
-    "uot_tilted": {"steps": 1500},
+    "latent_transport": {"steps": 3000},
+    "uot_tilted": {"steps": 3000, "tau": 0.1, "share": 0.0},
     "uot": {},
 }
 

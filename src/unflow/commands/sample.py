@@ -65,15 +65,9 @@ def run(
         generator = generator.with_guidance(guidance)
     x = generator.push_batches(z)
     decoder = None if autoencoder is None else str(autoencoder)
-    record: dict[str, Any] = {
-        "command": "sample",
-        "model": str(model),
-        "autoencoder": decoder,
-        "n": n,
-        "seed": seed,
-    }
-    record |= {} if label is None else {"label": label}
-    record |= {} if guidance is None else {"guidance": guidance}
+    record: dict[str, Any] = {"command": "sample", "model": str(model), "autoencoder": decoder, "n": n}
+    asked = {"label": label, "guidance": guidance}
+    record |= {"seed": seed} | {name: value for name, value in asked.items() if value is not None}
     with run_folder(out, record):
         print(f"samples: {write_arrays(out / 'samples.npz', {'x': x.numpy(), 'z': z.numpy()})}")
         if x.ndim == 4:

@@ -277,17 +277,17 @@ class UOT(Training):
         frequencies = self.frequencies
         if frequencies is None:
             inner = model.inner if isinstance(model, Conditional) else model
-            inner = unwrap(inner.net) if isinstance(inner, FlowMap | Generator) else inner
-            frequencies = len(inner.angles) if isinstance(inner, MLP) else 0
-        net: dict[str, Any] = {
+            net = unwrap(inner.net) if isinstance(inner, FlowMap | Generator) else None
+            frequencies = len(net.angles) if isinstance(net, MLP) else 0
+        description: dict[str, Any] = {
             "net": "mlp",
             "shape": model.sample_shape,
             "width": self.width,
             "depth": self.depth,
         }
         if self._sees_condition(problem):
-            net |= {"num_classes": model.require_conditional().num_classes}
-        return new_net(net | {"num_times": 0, "outputs": 1, "frequencies": frequencies}, seed)
+            description |= {"num_classes": model.require_conditional().num_classes}
+        return new_net(description | {"num_times": 0, "outputs": 1, "frequencies": frequencies}, seed)
 
     def draw(self, prepared: Tensors, generator: torch.Generator) -> Tensors:
         """Draw latents with their original outputs, and independent rows of the pool."""
