@@ -15,7 +15,7 @@ from unflow.methods import UNLEARNERS, UOT
 from unflow.methods.conditional_latents import ConditionalLatents, LabelMap, choose_given
 from unflow.methods.conditional_pairs import ConditionalPairs, draw_given, favour_changed, pair_within
 from unflow.models import Chain, Conditional, Flow, FlowMap
-from unflow.nets import MLP, AdaptedAverageVelocity, AdaptedVelocity, new_net
+from unflow.nets import AdaptedAverageVelocity, AdaptedVelocity, new_net
 from unflow.target import Target
 from unflow.training.losses import ConditionalVelocityLoss, VelocityLoss
 
@@ -146,10 +146,9 @@ def test_pairs_have_the_law_of_each_condition_and_x0_does_not_change(in_place: b
         assert float((share / share.sum() - law).abs().sum() / 2) < 3 / float(rows.sum()) ** 0.5
         if in_place:
             assert float(drawn["x0"][rows].mean()) == pytest.approx(0, abs=0.06)
-    changed = drawn["anchor"] > 0
-    assert bool(
-        (in_place or ~changed).all() if isinstance(in_place, Tensor) else in_place or not changed.any()
-    )
+    anchored = drawn["anchor"] > 0
+    assert bool(anchored.any()) == in_place
+    assert float(anchored[drawn["label"] == FORGET].double().mean()) < 0.1
 
 
 def test_a_plan_stays_within_the_condition() -> None:
@@ -168,7 +167,8 @@ def test_half_of_the_draws_favour_conditions_that_change() -> None:
     chance = favour_changed(label, kept)
     assert float(chance.sum()) == pytest.approx(1)
     assert float(chance[label == FORGET].sum()) == pytest.approx(0.5 + 0.125)
-    assert torch.equal(favour_changed(label, torch.ones(400)), torch.full((400,), 1 / 400).double())
+    even = torch.full((400,), 1 / 400).double()
+    torch.testing.assert_close(favour_changed(label, torch.ones(400)), even)
 
 
 def test_rows_without_their_condition_are_drawn_evenly() -> None:
@@ -185,6 +185,7 @@ def test_the_loss_at_conditions_is_that_of_the_network_and_the_anchor_is_its_opt
     net: Any = flow().inner.net
     for k, weight in enumerate(net.parameters()):
         weight.data = 0.3 * torch.randn(weight.shape, generator=stream(1, k))
+    net.requires_grad_(False)
     x0, x1 = torch.randn(64, 2, generator=stream(0)), torch.randn(64, 2, generator=stream(2))
     t, label = torch.rand(64, generator=stream(3)), torch.arange(64) % (K + 1)
     loss = ConditionalVelocityLoss(net, None, net)
@@ -196,13 +197,7 @@ def test_the_loss_at_conditions_is_that_of_the_network_and_the_anchor_is_its_opt
 
 # Small runs
 
-SMALL: dict[str, Any] = {
-    "steps": 3,
-    "batch_size": 32,
-    "bank_size": 64,
-    "block_size": 32,
-    "learning_rate": 1e-3,
-}
+SMALL: dict[str, Any] = {"steps": 3, "batch_size": 32, "bank_size": 64, "learning_rate": 1e-3}
 
 
 @pytest.mark.parametrize("name", ["erfm", "erfm_resample", "erfm_prior", "erfm_resample_prior"])
@@ -210,7 +205,9 @@ SMALL: dict[str, Any] = {
 def test_flows_are_trained_at_their_conditions(name: str, replace: str) -> None:
     model = flow()
     target = Target(model, ConditionEnergy([FORGET]), replace=replace)
-    after = uf.unlearn(target, dataclasses.replace(UNLEARNERS[name], **SMALL), self_measure=0).model
+    after = uf.unlearn(
+        target, dataclasses.replace(UNLEARNERS[name], **SMALL, block_size=32), self_measure=0
+    ).model
     assert isinstance(after, Conditional)
     assert isinstance(after.inner, Chain if "prior" not in name else Flow)
     for label in (0, FORGET, "null"):
@@ -223,8 +220,7 @@ def test_one_step_models_are_trained_at_their_conditions(name: str) -> None:
     config = {"net": "mlp", "shape": [2], "width": 32, "depth": 2, "num_times": 2, "num_classes": K}
     net = AdaptedAverageVelocity(new_net(config, 0), (2,), "x, start, end, label", label=0)
     model = Conditional(FlowMap(net, (2,)), SHARES)
-    small = {key: value for key, value in SMALL.items() if key != "block_size"}
-    method = dataclasses.replace(UNLEARNERS[name], **small)
+    method = dataclasses.replace(UNLEARNERS[name], **SMALL)
     after = uf.unlearn(Target(model, CallableEnergy(lambda x: x[:, 0].square(), 0.0)), method, self_measure=0)
     assert isinstance(after.model, Conditional)
     assert not torch.equal(after.model.sample(5, stream(0)), model.sample(5, stream(0)))
@@ -241,15 +237,12 @@ def test_the_potential_of_features_knows_no_condition() -> None:
         uf.unlearn(target_of(one_step()), UOT(steps=2, pool="tilted", potential="features"))
 
 
-def test_latent_transport_moves_the_forgotten_condition_and_leaves_the_others() -> None:
-    model = one_step()
-    net = new_net({"net": "mlp", "shape": [2], "width": 48, "depth": 2, "num_times": 2, "num_classes": K}, 0)
-    assert isinstance(net, MLP)
-    result = uf.unlearn(
-        target_of(model), dataclasses.replace(UNLEARNERS["latent_transport"], steps=3, bank_size=512), seed=0
-    )
+def test_the_self_measure_asks_for_the_forgotten_condition() -> None:
+    method = dataclasses.replace(UNLEARNERS["latent_transport"], steps=3, bank_size=512)
+    result = uf.unlearn(target_of(one_step()), method)
     assert result.measure is not None
     (asked,) = result.measure.asked
     assert asked.label == FORGET
-    assert asked.before.value > 0.95 > 0.1 > asked.target.value
+    assert asked.before.value > 0.95
+    assert asked.target.value < 0.1
     assert "asked for 1: " in result.verdict

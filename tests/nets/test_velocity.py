@@ -577,11 +577,12 @@ class Theirs10(nn.Module):
         return -self.net(x, 1 - strict(tau, x, "batch")[:, 0] / 10)
 
 
-def test_a_third_party_network_with_labels_gets_an_mlp_appended_that_knows_none() -> None:
+def test_a_third_party_network_gets_an_mlp_appended_that_knows_labels_if_they_are_asked_for() -> None:
     net = classes(label=2, null_label=3, guidance=4.0)
     chained = describe_appended_net(Problem(model=Flow(net, (2,))), None, None)
     assert (chained["net"], chained["shape"], chained["num_times"]) == ("mlp", [2], 1)
-    assert describe_appended_net(Problem(model=Labelled(Flow(net, (2,)), SHARES)), None, None) == chained
+    asked = describe_appended_net(Problem(model=Labelled(Flow(net, (2,)), SHARES)), None, None)
+    assert asked == chained | {"num_classes": 3}
 
 
 def test_a_plain_velocity_has_neither_guidance_nor_prediction() -> None:

@@ -13,8 +13,8 @@ from unflow.target import Bank, Nearest, Target
 from unflow.training.method import Tensors, draw_rows, draw_weighted
 from unflow.training.originals.flow_matching import null_of
 
-GUIDANCES = (1.0, 2.0, 4.0)
-"""Multiples of the model's guidance at which an appended flow learns what it is given."""
+GUIDANCES = (1.0, 1.0, 2.0, 4.0)
+"""Multiples of the model's guidance at which an appended flow learns, each for a quarter of the bank."""
 
 
 class ConditionalPairs:
@@ -86,7 +86,7 @@ class ConditionalPairs:
         }
 
     def _draw_bank(self, generator: torch.Generator) -> Bank:
-        """Return the bank; before an appended flow, thirds of it at ``GUIDANCES`` times the model's guidance.
+        """Return the bank; before an appended flow, parts of it at ``GUIDANCES`` times the model's guidance.
 
         The flow then also moves samples whose owner asks for more guidance.
         """
