@@ -11,7 +11,7 @@ import unflow as uf
 from unflow.energies import CallableEnergy, ConditionEnergy
 from unflow.ground.errors import InputError
 from unflow.ground.streams import stream
-from unflow.methods import UNLEARNERS, UOT
+from unflow.methods import UNLEARNERS, UOT, LatentTransport
 from unflow.methods.conditional_latents import ConditionalLatents, LabelMap, choose_given
 from unflow.methods.conditional_pairs import ConditionalPairs, draw_given, favour_changed, pair_within
 from unflow.models import Chain, Conditional, Flow, FlowMap
@@ -238,7 +238,7 @@ def test_the_potential_of_features_knows_no_condition() -> None:
 
 
 def test_the_self_measure_asks_for_the_forgotten_condition() -> None:
-    method = dataclasses.replace(UNLEARNERS["latent_transport"], steps=3, bank_size=512)
+    method = LatentTransport(steps=3, bank_size=512)
     result = uf.unlearn(target_of(one_step()), method)
     assert result.measure is not None
     (asked,) = result.measure.asked

@@ -215,7 +215,7 @@ REFUSED: list[tuple[Any, str]] = [
     (lambda: flow(null=-1), "got null=-1; expected the class index that means no class"),
     (lambda: Flow(MLP((2,), 8, 1), (2,)).sample(3, stream(0), guidance=2.0), "for a flow without conditions"),
     (lambda: AdaptedGenerator(MLP((3,), 8, 1), (3,), "z, y"), 'got arguments="z, y"; expected "z, label"'),
-    (lambda: read_label("cat"), "got --label cat; expected the number of a condition, or null"),
+    (lambda: read_label("cat"), "got --label cat; expected the number of a condition"),
 ]
 
 

@@ -18,6 +18,10 @@ if TYPE_CHECKING:  # the help of a command must not wait for torch
     import torch
 
 
+RANDOM = "random"
+"""The label of conditions at random."""
+
+
 def add_arguments(parser: ArgumentParser, arguments: Sequence[str]) -> list[str]:
     """Add the options; the first word is the model."""
     add_run(parser, run)
@@ -30,7 +34,7 @@ def run(
     out: Path,
     n: int = 64,
     seed: int = 0,
-    label: str | None = None,
+    label: str = RANDOM,
     guidance: float | None = None,
     autoencoder: Path | None = None,
     trust_code: bool = False,
@@ -42,8 +46,7 @@ def run(
         out: folder for samples.npz and samples.png.
         n: number of samples, >= 1.
         seed: random seed of the latents, >= 0; the same seed gives the same latents for every model.
-        label: number of the class or condition that a conditional model is asked for, or null; by default
-            conditions at random.
+        label: number of the class or condition that a conditional model is asked for, null for none, or random.
         guidance: guidance scale of a conditional flow; by default the model's.
         autoencoder: bundle of the autoencoder that decodes the samples, for a model of latents.
         trust_code: true to let bundles run the third-party functions that they name.
@@ -59,14 +62,14 @@ def run(
         raise InputError(f"got n={n}; expected 1 or more samples")
     generator = load_whole(model, autoencoder, trust_code)
     z = generator.prior(n, stream(seed, Stream.LATENTS))
-    if label is not None:
+    if label != RANDOM:
         z = generator.require_conditional().ask(z, read_label(label))
     if guidance is not None:
         generator = generator.with_guidance(guidance)
     x = generator.push_batches(z)
     decoder = None if autoencoder is None else str(autoencoder)
     record: dict[str, Any] = {"command": "sample", "model": str(model), "autoencoder": decoder, "n": n}
-    asked = {"label": label, "guidance": guidance}
+    asked = {"label": None if label == RANDOM else label, "guidance": guidance}
     record |= {"seed": seed} | {name: value for name, value in asked.items() if value is not None}
     with run_folder(out, record):
         print(f"samples: {write_arrays(out / 'samples.npz', {'x': x.numpy(), 'z': z.numpy()})}")
@@ -84,7 +87,9 @@ def read_label(text: str) -> int | str:
     if text == "null":
         return text
     if not text.isdigit():
-        raise InputError(f"got --label {text}; expected the number of a condition, or null: write --label 3")
+        raise InputError(
+            f"got --label {text}; expected the number of a condition, null or random: write --label 3"
+        )
     return int(text)
 
 
