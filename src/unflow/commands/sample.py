@@ -46,7 +46,8 @@ def run(
         out: folder for samples.npz and samples.png.
         n: number of samples, >= 1.
         seed: random seed of the latents, >= 0; the same seed gives the same latents for every model.
-        label: number of the class or condition that a conditional model is asked for, null for none, or random.
+        label: number of the class or condition that a conditional model is asked for; null for none; random
+            for conditions at random.
         guidance: guidance scale of a conditional flow; by default the model's.
         autoencoder: bundle of the autoencoder that decodes the samples, for a model of latents.
         trust_code: true to let bundles run the third-party functions that they name.

@@ -146,7 +146,8 @@ class SelfMeasure:
 
     def as_dict(self) -> dict[str, Any]:
         """Return the numbers as lineage.json records them, with the verdict."""
-        return {**dataclasses.asdict(self), "verdict": self.verdict}
+        found = dataclasses.asdict(self)
+        return {**found, "asked": list(found["asked"]), "verdict": self.verdict}
 
     @property
     def forgotten(self) -> bool | None:
