@@ -206,7 +206,7 @@ def test_flows_are_trained_at_their_conditions(name: str, replace: str) -> None:
     model = flow()
     target = Target(model, ConditionEnergy([FORGET]), replace=replace)
     after = uf.unlearn(
-        target, dataclasses.replace(UNLEARNERS[name], **SMALL, block_size=32), self_measure=0
+        target, dataclasses.replace(UNLEARNERS[name], **{**SMALL, "block_size": 32}), self_measure=0
     ).model
     assert isinstance(after, Conditional)
     assert isinstance(after.inner, Chain if "prior" not in name else Flow)
