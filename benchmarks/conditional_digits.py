@@ -3,8 +3,8 @@
     python benchmarks/conditional_digits.py [--seed 0] [--replace retained] [--methods erfm_resample ...]
 
 The flow is a class-conditional MLP with a null label, the one-step model a class-conditional map that is
-regressed on the flow's samples at the same noise. The guide is trained on the same part of scikit-learn's digits
-as the flow, the judge on another part. Every share is of 500 samples, of 2,000 for the null label.
+regressed on the flow's samples at the same noise. The guide is trained on the same part of scikit-learn's
+digits as the flow, the judge on another part. Every share is of 500 samples, of 2,000 for the null label.
 """
 
 from __future__ import annotations
