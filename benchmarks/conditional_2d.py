@@ -39,7 +39,7 @@ SETTINGS: dict[str, dict[str, object]] = {
     "erfm_prior": {"steps": 1500},
     "erfm_resample_prior": {"steps": 1500},
     "latent_transport": {"steps": 3000},
-    "uot_tilted": {"steps": 3000, "tau": 0.1, "share": 0.0},
+    "uot_tilted": {},
     "uot": {},
 }
 
