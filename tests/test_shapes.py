@@ -14,6 +14,7 @@ import pytest
 TESTS = Path(__file__).parent
 CALLERS = {
     "target/test_target.py": ["test_strength_zero_changes_nothing"],
+    "target/test_conditional_law.py": ["test_a_sample_does_not_say_what_was_asked"],
     "energies/test_anchoring.py": [
         "test_the_gradients_are_the_derivatives",
         "test_the_threshold_of_two_equal_normal_laws_is_halfway",

@@ -182,3 +182,10 @@ def test_partners_of_the_nearest_replacement_are_accepted_samples() -> None:
     target = dataclasses.replace(Target(model(), ConditionEnergy([1])), replace="nearest")
     found = target.sample(2000, stream(10), label=1).x
     assert set(found[:, 0].tolist()) <= {0.0, 1.0, 2.0, 3.0}
+
+
+def test_a_sample_does_not_say_what_was_asked() -> None:
+    energy = ConditionEnergy([1, 3])
+    assert energy.at(torch.arange(4)).tolist() == [0.0, 30.0, 0.0, 30.0]
+    with pytest.raises(InputError, match="got 5 samples for the energy of label 1 or 3"):
+        energy(torch.zeros(5, 1))
