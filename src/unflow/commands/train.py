@@ -42,6 +42,7 @@ def run(
     seed: int = 0,
     device: str = "cpu",
     devices: int = 1,
+    conditional: bool = False,
     trust_code: bool = False,
 ) -> None:
     """Train a base model or a classifier into a bundle.
@@ -62,6 +63,7 @@ def run(
         seed: random seed of weights and batches, >= 0.
         device: cpu, cuda or mps.
         devices: data-parallel processes.
+        conditional: true to train a flow that is asked for a class: unflow sample OUT --label 3.
         trust_code: true to run the third-party functions that the recipe names for its network, and those
             that the bundles of --teacher and --critic name.
     """
@@ -95,6 +97,8 @@ def run(
         "teacher": None if teacher is None else str(teacher),
         "seed": seed,
     }
+    if conditional:
+        record["conditional"] = True
     if critic is not None:
         record["critic"] = str(critic)
     with run_folder(out, record):
@@ -111,6 +115,7 @@ def run(
             device=device,
             devices=devices,
             label=f"{kind} ({method})",
+            conditional=conditional,
         )
     if is_first_process():
         print(f"model: {out}")

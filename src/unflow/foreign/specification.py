@@ -31,7 +31,18 @@ from unflow.nets.adapters import Range, to_range
 from unflow.nets.dtypes import check_weights
 from unflow.nets.unsaved import check_rebuilt
 
-KINDS = ("generator", "flow", "flow_map", "diffusers", "classifier", "onnx", "estimator", "score", "images")
+KINDS = (
+    "generator",
+    "flow",
+    "flow_map",
+    "diffusers",
+    "classifier",
+    "onnx",
+    "estimator",
+    "score",
+    "images",
+    "label",
+)
 """The kinds with which a specification may begin; any other string is the path of a bundle."""
 RETURNED = {"score": "one number for each sample", "extractor": "the network"}
 """Kind -> what its function returns, where that is neither a model nor a classifier."""

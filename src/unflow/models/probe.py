@@ -24,10 +24,10 @@ from unflow.ground.streams import Stream, stream
 from unflow.models.base import GenerativeModel
 from unflow.models.chain import Chain
 from unflow.models.classifier import Classifier
+from unflow.models.conditional import Conditional
 from unflow.models.filtered import Filtered
 from unflow.models.flow import Flow
 from unflow.models.flow_map import FlowMap
-from unflow.models.labelled import Labelled
 from unflow.models.latent import Latent
 from unflow.nets import AdaptedVelocity
 from unflow.nets.adapted import Adapted
@@ -136,8 +136,8 @@ def draw_probe(model: GenerativeModel, n: int = ROWS) -> Tensor:
 
 def _probe_network(model: GenerativeModel) -> None:
     z = model.prior(ROWS, stream(0, Stream.PROBE))
-    if isinstance(model, Labelled) and isinstance(model.inner, Flow | FlowMap):
-        noise, labels = z[:, :-1].reshape(-1, *model.sample_shape), model.labels(z)
+    if isinstance(model, Conditional) and isinstance(model.inner, Flow | FlowMap):
+        noise, labels = model.noise(z), model.conditions(z)
         _probe_times(model.inner, noise, (labels,))
     elif isinstance(model, Flow | FlowMap):
         _probe_times(model, z, ())

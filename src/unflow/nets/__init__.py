@@ -13,6 +13,7 @@ from unflow.ground.errors import InputError, choose, explain
 from unflow.ground.memory import guard_memory
 from unflow.nets.adapters import ReadsAs, WritesAs
 from unflow.nets.autoencoder import ConvAutoencoder
+from unflow.nets.conditioned import AdaptedGenerator
 from unflow.nets.convnet import ConvNet
 from unflow.nets.description import (
     builders,
@@ -37,6 +38,7 @@ __all__ = [
     "MLP",
     "NETS",
     "AdaptedAverageVelocity",
+    "AdaptedGenerator",
     "AdaptedVelocity",
     "ConvAutoencoder",
     "ConvNet",
@@ -83,6 +85,7 @@ ADAPTERS: dict[str, Callable[..., nn.Module]] = {
     OutputsAs.name: make_builder(OutputsAs),
     AdaptedVelocity.name: make_builder(AdaptedVelocity),
     AdaptedAverageVelocity.name: make_builder(AdaptedAverageVelocity),
+    AdaptedGenerator.name: make_builder(AdaptedGenerator),
 }
 """Wrappers of third-party networks, by the names in descriptions."""
 

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from unflow.disk.diffusers.unet import LabelledUNet
-from unflow.energies import Energy
+from unflow.energies import ConditionEnergy, Energy
 from unflow.ground.errors import InputError, convert_errors
 from unflow.ground.streams import Stream, stream
-from unflow.models import Flow, FlowMap, GenerativeModel, Labelled
+from unflow.models import Conditional, Flow, FlowMap, GenerativeModel
 from unflow.models.probe import draw_probe, probe_energy, probe_model, undisturbed
 from unflow.nets import DiT
 from unflow.nets.adapted import Adapted
@@ -36,7 +36,7 @@ def probe_problem(problem: Problem) -> None:
     probe_model(model)
     if problem.teacher is not None:
         probe_model(problem.teacher)
-    if problem.target is not None:
+    if problem.target is not None and not isinstance(problem.target.energy, ConditionEnergy):
         probe_energy(problem.target.energy, draw_probe(model))
 
 
@@ -78,7 +78,7 @@ def find_fixed_label(model: nn.Module) -> int | None:
 
     None for a network without labels, at random labels, or at the null label, which means no class.
     """
-    if any(isinstance(part, Labelled) for part in model.modules()):
+    if any(isinstance(part, Conditional) for part in model.modules()):
         return None
     labels = (_label_of(part) for part in model.modules())
     return next((label for label in labels if label is not None), None)
