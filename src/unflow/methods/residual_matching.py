@@ -123,7 +123,8 @@ class ResidualMatching(Training):
     error to outputs of moved latents blurs wherever neighbours go to different places; a critic does not.
     Adversarial loss: arXiv 1406.2661; gradient penalty: arXiv 1801.04406.
 
-    Points and short vectors need no critic: for them the method is ``LatentTransport`` with its defaults.
+    Points and short vectors need no critic, and this one would not see conditions. For them, and for
+    conditional models, the method is ``LatentTransport`` with its defaults.
 
     Attributes:
         learning_rate: of G; None: ``scale_rate`` of G, 1.5 % of its weights.
@@ -166,8 +167,10 @@ class ResidualMatching(Training):
         require_batch(self.bank_size, self.batch_size, "latents (bank_size)")
 
     def training(self, problem: Problem, seed: int) -> tuple[Training, Problem]:
-        """Return itself for images, and ``LatentTransport`` for other samples."""
-        return (self if is_image(model_of(problem).sample_shape) else LatentTransport()), problem
+        """Return itself for images, and ``LatentTransport`` for other samples and for conditional models."""
+        model = model_of(problem)
+        has_critic = is_image(model.sample_shape) and model.conditional is None
+        return (self if has_critic else LatentTransport()), problem
 
     def uncompilable(self) -> str:
         """Return the name of the gradient penalty's derivative, if there is a penalty."""
