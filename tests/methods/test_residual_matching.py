@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from unflow.energies import CallableEnergy
-from unflow.mathematics.sharpness import edge_contrast
 from unflow.ground.errors import InputError
 from unflow.ground.streams import stream
+from unflow.mathematics.sharpness import edge_contrast
 from unflow.methods import LatentTransport, ResidualMatching
 from unflow.methods.critics import ConvCritic, make_critic
 from unflow.methods.residual_matching import CriticLoss, HeldLoss, draw_law
@@ -89,7 +89,7 @@ def test_points_are_moved_by_latent_transport_alone() -> None:
 
 
 def test_pixels_in_a_vector_are_an_image() -> None:
-    assert isinstance(make_critic(problem(flat=True).model.sample_shape, seed=0), ConvCritic)
+    assert isinstance(make_critic(generator(flat=True).sample_shape, seed=0), ConvCritic)
 
 
 # The stationary point
