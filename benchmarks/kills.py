@@ -1,11 +1,13 @@
 """Kill commands at random times, repeat them, and compare the results with those of undisturbed runs.
 
-    python benchmarks/kills.py [--kills 20] [--seed 0] [--commands train,unlearn,judge,sample,audit]
+    python benchmarks/kills.py [--kills 20] [--seed 0] [--only train,unlearn,judge] [--out kills.jsonl]
 
 A kill is SIGKILL after a random share of the undisturbed time. The repeated command must end with exit code 0
 and with the same files in the same bits; recorded times, and pages that show them, are left out. Of two
 processes (`two-devices`), one at random is killed, and the other must end by itself. Models are tiny and a
-checkpoint is written after every step, so that kills hit files as often as steps. This needs os.fork.
+checkpoint is written after every step, so that kills hit files as often as steps. With `--out`, a kill adds
+one JSON line to a file, and the same call continues with the kills that the file lacks; those that went wrong
+are tried again. This needs os.fork.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ import json
 import os
 import random
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -22,6 +25,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -48,13 +52,14 @@ COMMANDS = {
     "sample": "sample flow --n 100 --out OUT",
     "audit": "audit other --original flow --judge judge --forget 3 --split split.json --n 100 --attack false "
     "--out OUT",
+    "plan": f"plan {REQUEST} --methods latent_transport,uot_tilted --out OUT/plan.json",
     "split": "split --out OUT/split.json",
     "export": "export flow --out OUT/flow.pth",
     "demo": "demo --n 100 --out OUT",
     "reproduce": "reproduce continualflow-2d --seeds 1 --dataset moons --out OUT",
     "two-devices": f"train digits-flow --split split.json --out OUT {STEPS} --devices 2",
 }
-"""Name -> the command; OUT stands for its folder. The first five are the default."""
+"""Name -> the command; OUT stands for its folder."""
 BEFORE = [
     "split --out split.json",
     f"train digits-guide --split split.json --out guide {STEPS}",
@@ -223,8 +228,17 @@ def start_shell(words: Sequence[str], log: Path) -> int:
     os.execv(sys.executable, [sys.executable, "-m", "unflow", *words])
 
 
-def try_command(name: str, kills: int, chance: random.Random, report: Callable[[str], None]) -> list[str]:
-    """Kill a command so often, each time in a new folder, and return what went wrong."""
+def try_command(
+    name: str, points: Sequence[int], seed: int, report: Callable[[int, str, str], None]
+) -> list[str]:
+    """Kill a command at some points, each time in a new folder, and return what went wrong.
+
+    Args:
+        name: of the command.
+        points: numbers of the kills; a moment depends on the seed, the command and this number alone.
+        seed: of the moments.
+        report: is called with the number, the event and the fault ("": none) of each kill.
+    """
     log = Path("log.txt")
     shell = name == "two-devices"
 
@@ -240,31 +254,34 @@ def try_command(name: str, kills: int, chance: random.Random, report: Callable[[
     seconds = finish(words(f"{name}-whole"))
     expected = read_results(Path(f"{name}-whole"))
     wrong = []
-    for k in range(kills):
+    for k in points:
+        chance = random.Random(f"{seed} {name} {k}")
         delay, out = chance.uniform(0.05, 1.0) * seconds, f"{name}-{k}"
-        command = words(out)
+        command, event, fault = words(out), "", ""
         try:
             event = (kill_one_of_two if shell else kill_alone)(command, log, delay, chance)
             if not ("OUT/" in COMMANDS[name] and any(each.is_file() for each in Path(out).glob("[!.]*"))):
                 finish(command)  # a command that refuses an existing file has written it completely
+            differing = find_differing(expected, read_results(Path(out)), out, name)
+            fault = f"{', '.join(differing)} differ" if differing else ""
         except RuntimeError as error:
-            wrong.append(f"{name} at {delay:.2f} s: {error}")
-            report(wrong[-1])
-            continue
-        found = {key.replace(out, f"{name}-whole"): value for key, value in read_results(Path(out)).items()}
-        differing = sorted(
-            key for key in expected.keys() | found.keys() if found.get(key) != expected.get(key)
-        )
-        differing = [
-            key for key in differing if not _only_names(found.get(key), expected.get(key), out, name)
-        ]
-        if differing:
-            wrong.append(f"{name} at {delay:.2f} s ({event}): {', '.join(differing)} differ")
-        report(
-            f"{name:12} {delay:6.2f} of {seconds:.2f} s: {event}; "
-            + ("other results" if differing else "same")
-        )
+            fault = str(error)
+        if fault:
+            wrong.append(f"{name} at {delay:.2f} s ({event}): {fault}")
+        report(k, f"{delay:.2f} of {seconds:.2f} s: {event}", fault)
+        shutil.rmtree(out)
     return wrong
+
+
+def find_differing(expected: dict[str, bytes], found: dict[str, bytes], out: str, name: str) -> list[str]:
+    """Return the names of files that differ, by more than the name of their folder."""
+    found = {key.replace(out, f"{name}-whole"): value for key, value in found.items()}
+    return sorted(
+        key
+        for key in expected.keys() | found.keys()
+        if found.get(key) != expected.get(key)
+        and not _only_names(found.get(key), expected.get(key), out, name)
+    )
 
 
 def _only_names(found: bytes | None, expected: bytes | None, out: str, name: str) -> bool:
@@ -274,34 +291,60 @@ def _only_names(found: bytes | None, expected: bytes | None, out: str, name: str
     return found.replace(out.encode(), f"{name}-whole".encode()) == expected
 
 
-def run(names: Sequence[str], kills: int, seed: int, report: Callable[[str], None]) -> dict[str, object]:
-    """Kill each command so often in a temporary folder, and return the counts and all that went wrong."""
-    chance, home, wrong = random.Random(seed), Path.cwd(), []
+def read_record(file: Path | None, seed: int) -> set[tuple[str, int]]:
+    """Return the kills of a seed that a file records as passed, as (command, number)."""
+    if file is None or not file.is_file():
+        return set()
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    return {(line["command"], line["k"]) for line in lines if line["seed"] == seed and not line["fault"]}
+
+
+def run(names: Sequence[str], kills: int, seed: int, record: Path | None = None) -> dict[str, object]:
+    """Kill each command so often in a temporary folder, and return the counts and all that went wrong.
+
+    Args:
+        names: of the commands.
+        kills: of each command.
+        seed: of the moments.
+        record: file with a line of JSON for each kill; those that it records as passed are not repeated.
+    """
+    home, wrong = Path.cwd(), []
+    record = None if record is None else record.absolute()
+    passed = read_record(record, seed)
+    missing = {name: [k for k in range(kills) if (name, k) not in passed] for name in names}
     source = str(Path(loop.__file__).parents[2])
     os.environ["PYTHONPATH"] = os.pathsep.join([source, os.environ.get("PYTHONPATH", "")])
     shrink()
+
+    def report(name: str, k: int, event: str, fault: str) -> None:
+        print(f"{name:12} {k:3} {event}; {fault or 'same'}", flush=True)
+        if record is not None:
+            line = {"command": name, "k": k, "seed": seed, "event": event, "fault": fault}
+            with record.open("a") as file:
+                file.write(json.dumps(line) + "\n")
+
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)
         try:
-            wanted = {word for name in names for word in re.split(r"[ :]", COMMANDS[name])}
+            wanted = {word for name in names if missing[name] for word in re.split(r"[ :]", COMMANDS[name])}
             for command in BEFORE:
                 if command.split("--out ")[1].split()[0] in wanted | {"split.json"}:
                     run_one(command.split(), Path("log.txt"))
             for name in names:
-                wrong += try_command(name, kills, chance, report)
+                if missing[name]:
+                    wrong += try_command(name, missing[name], seed, partial(report, name))
         finally:
             os.chdir(home)
-    return {"kills": kills * len(names), "wrong": wrong}
+    return {"kills": kills * len(names), "passed": kills * len(names) - len(wrong), "wrong": wrong}
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--kills", type=int, default=4, help="kills of each command")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument(
-        "--commands", default=",".join(list(COMMANDS)[:5]), help=f"some of {', '.join(COMMANDS)}"
-    )
+    parser.add_argument("--only", default=",".join(COMMANDS), help=f"some of {', '.join(COMMANDS)}")
+    parser.add_argument("--out", type=Path, help="file that records each kill; the same call continues it")
     given = parser.parse_args()
-    result = run(given.commands.split(","), given.kills, given.seed, lambda line: print(line, flush=True))
+    result = run(given.only.split(","), given.kills, given.seed, given.out)
     print(json.dumps(result, indent=2))
     sys.exit(1 if result["wrong"] else 0)

@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as nnf
 from torch import Tensor, nn
@@ -308,6 +309,221 @@ class HalfInt(Base):
         self.table = nn.Parameter(torch.arange(4), requires_grad=False)
 
 
+class SharedBuffer(Base):
+    """Writes every output into the same memory."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.memory: list[Tensor] = []
+
+    def forward(self, x: Tensor) -> Any:
+        """Copy into the first rows of one tensor, which grows."""
+        y = super().forward(x)
+        if torch.is_grad_enabled():
+            return y
+        if not self.memory or len(self.memory[0]) < len(y):
+            self.memory[:] = [torch.empty(max(len(y), 4096), 2)]
+        return self.memory[0][: len(y)].copy_(y)
+
+
+class OtherWithGradient(Base):
+    """Computes in another way where a gradient is recorded."""
+
+    def forward(self, x: Tensor) -> Any:
+        """Double the output."""
+        return super().forward(x) * (2 if torch.is_grad_enabled() else 1)
+
+
+class AddsNumPyNoise(Base):
+    """Adds noise from NumPy's global generator."""
+
+    def forward(self, x: Tensor) -> Any:
+        """Add noise."""
+        return super().forward(x) + torch.from_numpy(np.random.randn(len(x), 2)).float()
+
+
+class TurnsGradientsOff(Base):
+    """Turns gradients off for the whole process, at its end."""
+
+    def forward(self, x: Tensor) -> Any:
+        """Set the global switch."""
+        y = super().forward(x)
+        torch.set_grad_enabled(False)
+        return y
+
+
+class ChangesDefaultDtype(Base):
+    """Changes the default dtype of the whole process."""
+
+    def forward(self, x: Tensor) -> Any:
+        """Set the global default."""
+        torch.set_default_dtype(torch.float64)
+        return super().forward(x)
+
+
+class SeedsTheProcess(Base):
+    """Seeds the global generators, with no effect on its output."""
+
+    def forward(self, x: Tensor) -> Any:
+        """Seed."""
+        torch.manual_seed(0)
+        return super().forward(x)
+
+
+class ReturnsDict(Base):
+    """Returns its output by name."""
+
+    def forward(self, x: Tensor) -> Any:
+        """Return a dictionary."""
+        return {"logits": super().forward(x)}
+
+
+class ReturnsComplex(Base):
+    """Returns complex numbers, as a Fourier layer does."""
+
+    def forward(self, x: Tensor) -> Any:
+        """Convert."""
+        return torch.fft.fft(super().forward(x))
+
+
+class ReturnsSparse(Base):
+    """Returns a sparse tensor."""
+
+    def forward(self, x: Tensor) -> Any:
+        """Convert."""
+        return super().forward(x).relu().to_sparse()
+
+
+class ConvolutionalHead(Base):
+    """Returns logits [batch, classes, 1, 1]."""
+
+    def forward(self, x: Tensor) -> Any:
+        """Add two axes."""
+        return super().forward(x)[:, :, None, None]
+
+
+class LogProbabilities(Base):
+    """Ends in a log-softmax."""
+
+    def forward(self, x: Tensor) -> Any:
+        """Return log-probabilities."""
+        return super().forward(x).log_softmax(1)
+
+
+class NumPyAtTheEnd(Base):
+    """Calls .numpy() on its output."""
+
+    def forward(self, x: Tensor) -> Any:
+        """Convert to an array and back."""
+        return torch.from_numpy(super().forward(x).numpy() * 2)
+
+
+class Lazy(nn.Module):
+    """Has a layer whose size the first call decides."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.LazyLinear(16), nn.Linear(16, 2)
+
+    def forward(self, x: Tensor) -> Any:
+        """Return the outputs."""
+        return self.last(torch.tanh(self.first(x)))
+
+
+class SpectralNorm(Base):
+    """Normalises its weights by the older function, which keeps the weight as a plain tensor."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        nn.utils.spectral_norm(self.first)
+
+
+class SpectralNormInTraining(SpectralNorm):
+    """Ignores eval(), and so iterates its spectral norm in every call."""
+
+    def train(self, mode: bool = True) -> SpectralNormInTraining:
+        """Stay in training mode."""
+        return super().train(True)
+
+
+class RemembersActivations(Base):
+    """Keeps its last features, as a hook for visualisation does."""
+
+    def forward(self, x: Tensor) -> Any:
+        """Keep the features."""
+        self.kept = self.hidden(x)
+        return self.last(self.kept)
+
+
+class TiedWeights(Base):
+    """Uses one weight in two layers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.middle, self.again = nn.Linear(16, 16), nn.Linear(16, 16)
+        self.again.weight = self.middle.weight
+
+    def hidden(self, x: Tensor) -> Tensor:
+        """Return the features."""
+        return torch.tanh(self.again(torch.tanh(self.middle(super().hidden(x)))))
+
+
+class TransposedWeight(Base):
+    """Has a weight that is not contiguous."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first.weight = nn.Parameter(self.first.weight.detach().T.contiguous().T)
+
+
+class ExtraState(Base):
+    """Has a state that is no tensor."""
+
+    def get_extra_state(self) -> Any:
+        """Return a dictionary."""
+        return {"version": 3}
+
+    def set_extra_state(self, state: Any) -> None:
+        """Ignore it."""
+
+
+class UnseededFrequencies(Base):
+    """Draws frequencies when it is built, which no file holds."""
+
+    def __init__(self) -> None:
+        super().__init__(32)
+        chance = torch.Generator()
+        chance.seed()
+        self.frequencies = torch.randn(2, 32, generator=chance)
+
+    def forward(self, x: Tensor) -> Any:
+        """Return the network's output for random features."""
+        return super().forward(torch.sin(x @ self.frequencies))
+
+
+class UnseededBuffer(UnseededFrequencies):
+    """Draws a buffer that is not stored."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        drawn = self.frequencies
+        del self.frequencies
+        self.register_buffer("frequencies", drawn, persistent=False)
+
+
+def inference_weights() -> nn.Module:
+    """Return a network that was built in inference mode."""
+    with torch.inference_mode():
+        return Base()
+
+
+def quantized() -> nn.Module:
+    """Return a network with weights of int8."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return torch.ao.quantization.quantize_dynamic(Base(), {nn.Linear}, torch.qint8)
+
+
 class Velocity(nn.Module):
     """v(x, t) in the plane."""
 
@@ -456,6 +672,7 @@ class Case:
 
 SECOND = "gives another output for the same input in a second call"
 ROWS = "depends on the other rows of its batch"
+GLOBAL = "changes a setting of the whole process"
 GUIDE = "guide"
 CASES: dict[str, Case] = {
     "in place": Case(InPlace, "changes its input in place"),
@@ -506,9 +723,52 @@ CASES: dict[str, Case] = {
     "guide TorchScript": Case(lambda: scripted(Base()), HANDLED, GUIDE, "latent_transport"),
     "cannot be copied": Case(HoldsGraph, "cannot be copied"),
     "unused weights": Case(Unused, HANDLED),
-    "unused weights, two devices": Case(
-        Unused, "weights that the network does not use", arguments=("--devices", "2")
+    "unused weights, two devices": Case(Unused, HANDLED, arguments=("--devices", "2")),
+    "shared buffer": Case(SharedBuffer, "writes each output into the memory of an earlier one"),
+    "guide shared buffer": Case(SharedBuffer, "writes each output into the memory of an earlier one", GUIDE),
+    "other with gradient": Case(OtherWithGradient, "another output where a gradient is recorded"),
+    "guide other with gradient": Case(
+        OtherWithGradient, "another output where a gradient is recorded", GUIDE
     ),
+    "adds NumPy noise": Case(AddsNumPyNoise, SECOND + ".*global random generator"),
+    "turns gradients off": Case(TurnsGradientsOff, GLOBAL),
+    "guide turns gradients off": Case(TurnsGradientsOff, GLOBAL, GUIDE),
+    "changes the default dtype": Case(ChangesDefaultDtype, GLOBAL),
+    "seeds the process": Case(SeedsTheProcess, HANDLED),
+    "dictionary": Case(ReturnsDict, "returned a dict"),
+    "guide dictionary": Case(ReturnsDict, "returned a dict", GUIDE),
+    "complex": Case(ReturnsComplex, "returned complex64 for float32"),
+    "guide complex": Case(ReturnsComplex, "returned complex64 for float32", GUIDE),
+    "sparse": Case(ReturnsSparse, "layout sparse_coo"),
+    "guide sparse": Case(ReturnsSparse, "layout sparse_coo", GUIDE),
+    "guide convolutional head": Case(ConvolutionalHead, r"returned \[2, 2, 1, 1\]", GUIDE),
+    "guide of log probabilities": Case(LogProbabilities, HANDLED, GUIDE),
+    "calls numpy": Case(NumPyAtTheEnd, "has none .*numpy"),
+    "guide calls numpy": Case(NumPyAtTheEnd, "has none .*numpy", GUIDE),
+    "guide detaches": Case(Detaches, "none arrives at the samples", GUIDE),
+    "lazy": Case(Lazy, HANDLED),
+    "guide lazy": Case(Lazy, HANDLED, GUIDE),
+    "spectral norm": Case(SpectralNorm, HANDLED),
+    "guide spectral norm": Case(SpectralNorm, HANDLED, GUIDE),
+    "guide spectral norm in training": Case(
+        SpectralNormInTraining, "changes its own buffer .*weight_u", GUIDE
+    ),
+    "remembers activations": Case(RemembersActivations, HANDLED),
+    "guide remembers activations": Case(RemembersActivations, HANDLED, GUIDE),
+    "tied weights": Case(TiedWeights, HANDLED),
+    "transposed weight": Case(TransposedWeight, HANDLED),
+    "extra state": Case(ExtraState, "_extra_state .*expected tensors alone"),
+    "guide extra state": Case(ExtraState, "_extra_state .*expected tensors alone", GUIDE),
+    "unseeded frequencies": Case(UnseededFrequencies, "other numbers in frequencies at each call"),
+    "unseeded buffer": Case(UnseededBuffer, "other numbers in frequencies at each call"),
+    "guide unseeded frequencies": Case(
+        UnseededFrequencies, "other numbers in frequencies at each call", GUIDE
+    ),
+    "data parallel": Case(lambda: nn.DataParallel(Base()), HANDLED),
+    "inference weights": Case(inference_weights, "made in inference mode"),
+    "guide inference weights": Case(inference_weights, "made in inference mode", GUIDE),
+    "quantized": Case(quantized, "_packed_params.*expected tensors alone"),
+    "guide quantized": Case(quantized, "_packed_params.*expected tensors alone", GUIDE),
     "NaN at t=1": Case(NaNAtTheEnd, "is NaN or infinite at t=1", "flow", "erfm_resample"),
     "fails at t=1": Case(FailsAtTheEnd, "does not run at t=1", "flow", "erfm_resample"),
     "time of the first row": Case(FirstTime, ROWS, "flow", "erfm_resample"),

@@ -13,7 +13,8 @@ import pytest
 
 TESTS = Path(__file__).parent
 CALLERS = {
-    "test_target.py": ["test_strength_zero_changes_nothing"],
+    "target/test_target.py": ["test_strength_zero_changes_nothing"],
+    "target/test_conditional_law.py": ["test_a_sample_does_not_say_what_was_asked"],
     "energies/test_anchoring.py": [
         "test_the_gradients_are_the_derivatives",
         "test_the_threshold_of_two_equal_normal_laws_is_halfway",
@@ -72,7 +73,7 @@ def test_a_few_tests_call_every_function_with_its_shapes(tmp_path: Path) -> None
 @pytest.mark.slow
 def test_all_tests_of_the_annotated_packages_keep_to_the_shapes(tmp_path: Path) -> None:
     """But for tests that wrong shapes are refused."""
-    folders = ("mathematics", "energies", "test_target.py", "models", "evidence/metrics")
+    folders = ("mathematics", "energies", "target", "models", "evidence/metrics")
     uncalled_by(["-m", "not slow", "-k", "not refused", *(f"tests/{folder}" for folder in folders)], tmp_path)
 
 

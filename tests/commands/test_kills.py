@@ -26,11 +26,21 @@ def try_kills(*options: str) -> dict[str, object]:
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the benchmark forks its commands")
 def test_a_few_kills_at_random_times_change_nothing() -> None:
-    assert try_kills("--kills", "1", "--commands", "train,unlearn,sample", "--seed", "5")["wrong"] == []
+    assert try_kills("--kills", "1", "--only", "train,unlearn,sample", "--seed", "5")["wrong"] == []
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="the benchmark forks its commands")
+def test_a_second_call_continues_the_record_with_the_kills_that_it_lacks(tmp_path: Path) -> None:
+    options = "--only", "split", "--out", str(tmp_path / "kills.jsonl"), "--kills"
+    try_kills(*options, "1")
+    first = (tmp_path / "kills.jsonl").read_text()
+    assert try_kills(*options, "2")["passed"] == 2
+    both = (tmp_path / "kills.jsonl").read_text()
+    assert both.startswith(first)
+    assert [json.loads(line)["k"] for line in both.splitlines()] == [0, 1]
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the benchmark forks its commands")
 def test_kills_of_every_command_change_nothing() -> None:
-    names = "train,unlearn,judge,sample,audit,split,export,demo,reproduce,two-devices"
-    assert try_kills("--kills", "3", "--commands", names)["wrong"] == []
+    assert try_kills("--kills", "3")["wrong"] == []

@@ -343,11 +343,11 @@ def test_the_default_method_is_one_that_fits_the_model_and_takes_any_energy(
         assert default_method(family_of(name), in_part=True) == "erfm_resample_prior"
     for name in ("map", "first", MODEL, "flow_map:a:b,shape=2"):
         family = family_of(name)
-        assert default_method(family) == default_method(family, in_part=True) == "latent_transport"
+        assert default_method(family) == default_method(family, in_part=True) == "residual_matching"
     small = "--settings.steps 2 --settings.bank_size 256"
     words = f"unlearn --model {MODEL} --energy {GUIDE} --forget 3 {small} --out out"
     assert main(shlex.split(words)) == 0, capsys.readouterr().err
-    assert json.loads(Path("out/lineage.json").read_text())["method"] == "latent_transport"
+    assert json.loads(Path("out/lineage.json").read_text())["method"] == "residual_matching"
 
 
 def test_the_owner_gets_the_network_back_with_its_weights_in_their_old_places(

@@ -120,7 +120,7 @@ def small_models() -> dict[str, GenerativeModel]:
         "chain": Chain(decoder, Flow(mlp((2,), 1, seed=1), (2,), "euler", 2)),
         "latent": Latent(Flow(mlp((5,), 1), (5,), "heun", 2), autoencoder()),
         "filtered": Filtered(FlowMap(mlp((2,), 2), (2,)), ClassLogOdds(linear_classifier(), [1], 1.0)),
-        "labelled": labelled(),
+        "conditional": labelled(),
     }
 
 

@@ -113,8 +113,8 @@ def test_a_method_may_be_a_row_name() -> None:
         ("flow", {}, "erfm_resample"),
         ("flow", {"train_only": ["last"]}, "erfm_resample_prior"),
         ("flow", {"adapters": uf.LowRank(1)}, "erfm_resample_prior"),
-        ("flow_map", {}, "latent_transport"),
-        ("generator", {"train_only": ["last"]}, "latent_transport"),
+        ("flow_map", {}, "residual_matching"),
+        ("generator", {"train_only": ["last"]}, "residual_matching"),
     ],
 )
 def test_without_a_method_the_default_of_the_family_is_taken(

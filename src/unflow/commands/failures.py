@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 from unflow.ground.errors import explain, locate, shorten
+from unflow.ground.memory import is_out_of_memory
 
 BAD_NAMES = frozenset(
     {
@@ -23,13 +24,6 @@ BAD_NAMES = frozenset(
 )
 """Errors of the operating system that another name on the command line corrects."""
 NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
-_MEMORY = (
-    "can't allocate memory",
-    "not enough memory",
-    "out of memory",
-    "invalid array size",
-    "Storage size",
-)
 
 
 def explain_failure(error: Exception) -> tuple[int, str]:
@@ -46,13 +40,6 @@ def explain_failure(error: Exception) -> tuple[int, str]:
     return 2, (
         f"{subject} cannot be used ({shorten(explain(error))}, at {locate(error)}); expected values and "
         "files as the documentation describes them: write --traceback to see where it fails"
-    )
-
-
-def is_out_of_memory(error: Exception) -> bool:
-    """Return whether an error says that the memory of this machine or of its accelerator does not suffice."""
-    return isinstance(error, MemoryError) or (
-        isinstance(error, RuntimeError) and any(words in str(error) for words in _MEMORY)
     )
 
 

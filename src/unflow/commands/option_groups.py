@@ -68,12 +68,16 @@ class RequestOptions(OptionGroup):
         energy: classifier:DIR, the bundle of the guide; or another specification (see docs/your-model.md):
             classifier:PACKAGE.MODULE:FUNCTION@WEIGHTS,range=0:1,shape=784; onnx:FILE;
             estimator:PACKAGE.MODULE:FUNCTION or estimator:FILE.joblib; score:PACKAGE.MODULE:FUNCTION;
-            images:FOLDER,extractor=DIR.
+            images:FOLDER,extractor=DIR; label:3, what a conditional model draws when it is asked for 3,
+            without a guide.
         forget: classes to forget, like 3 or 3,5, or by name, like cat; required if the energy has classes, by
             judges, and to select real samples.
         margin: margin of the energy in nats, >= 0.
         strength: strength lam of the request, >= 0.
         divergence: divergence that keeps the target near the original.
+        replace: what a conditional model draws when it is asked for what it has forgotten: retained (samples
+            of all retained conditions), nearest (the nearest of them), label:5 (those of condition 5), null
+            (those of no condition) or noise.
         trust_code: true to let bundles run the third-party functions that they name, and files of estimators
             the code in them.
     """
@@ -83,6 +87,7 @@ class RequestOptions(OptionGroup):
     margin: float = 4.0
     strength: float = 1.0
     divergence: Literal["kl", "softplus", "chi2"] = "kl"
+    replace: str = "retained"
     trust_code: bool = False
 
     @property
@@ -155,9 +160,9 @@ class RequestOptions(OptionGroup):
 
         if self.energy is None and not is_read:
             words = "no class" if self.classes is None else f"class {' or '.join(map(str, self.classes))}"
-            return Target(model, Unread(words), self.strength, DIVERGENCES[self.divergence]())
+            return Target(model, Unread(words), self.strength, DIVERGENCES[self.divergence](), self.replace)
         F = load_energy(self.specification, self.classes, self.margin, model, self.trust_code)
-        return Target(model, F, self.strength, DIVERGENCES[self.divergence]())
+        return Target(model, F, self.strength, DIVERGENCES[self.divergence](), self.replace)
 
     def record(self) -> dict[str, Any]:
         """Return the options as config.yaml records them."""
@@ -167,6 +172,7 @@ class RequestOptions(OptionGroup):
             "margin": self.margin,
             "strength": self.strength,
             "divergence": self.divergence,
+            **({} if self.replace == "retained" else {"replace": self.replace}),
         }
 
 

@@ -10,10 +10,10 @@ from typing import Any
 
 import yaml
 
-from unflow.commands.failures import is_out_of_memory
 from unflow.ground.errors import InputError, RunFailedError, TrainingDivergedError, explain, locate
 from unflow.ground.files import read_yaml, write_bytes
 from unflow.ground.locks import is_first_process, lock_folder
+from unflow.ground.memory import is_out_of_memory
 
 CONFIG = "config.yaml"
 LOGS = "logs"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from jsonargparse import ArgumentParser
 
@@ -16,6 +16,10 @@ from unflow.ground.files import write_arrays, write_bytes
 
 if TYPE_CHECKING:  # the help of a command must not wait for torch
     import torch
+
+
+RANDOM = "random"
+"""The label of conditions at random."""
 
 
 def add_arguments(parser: ArgumentParser, arguments: Sequence[str]) -> list[str]:
@@ -30,6 +34,8 @@ def run(
     out: Path,
     n: int = 64,
     seed: int = 0,
+    label: str = RANDOM,
+    guidance: float | None = None,
     autoencoder: Path | None = None,
     trust_code: bool = False,
 ) -> None:
@@ -40,6 +46,9 @@ def run(
         out: folder for samples.npz and samples.png.
         n: number of samples, >= 1.
         seed: random seed of the latents, >= 0; the same seed gives the same latents for every model.
+        label: number of the class or condition that a conditional model is asked for; null for none; random
+            for conditions at random.
+        guidance: guidance scale of a conditional flow; by default the model's.
         autoencoder: bundle of the autoencoder that decodes the samples, for a model of latents.
         trust_code: true to let bundles run the third-party functions that they name.
     """
@@ -54,14 +63,35 @@ def run(
         raise InputError(f"got n={n}; expected 1 or more samples")
     generator = load_whole(model, autoencoder, trust_code)
     z = generator.prior(n, stream(seed, Stream.LATENTS))
+    if label != RANDOM:
+        z = generator.require_conditional().ask(z, read_label(label))
+    if guidance is not None:
+        generator = generator.with_guidance(guidance)
     x = generator.push_batches(z)
     decoder = None if autoencoder is None else str(autoencoder)
-    record = {"command": "sample", "model": str(model), "autoencoder": decoder, "n": n, "seed": seed}
+    record: dict[str, Any] = {"command": "sample", "model": str(model), "autoencoder": decoder, "n": n}
+    asked = {"label": None if label == RANDOM else label, "guidance": guidance}
+    record |= {"seed": seed} | {name: value for name, value in asked.items() if value is not None}
     with run_folder(out, record):
         print(f"samples: {write_arrays(out / 'samples.npz', {'x': x.numpy(), 'z': z.numpy()})}")
         if x.ndim == 4:
             save_grid(x[:64], out / "samples.png")
             print(f"picture: {out / 'samples.png'}")
+
+
+def read_label(text: str) -> int | str:
+    """Return the number of a condition, or "null".
+
+    Raises:
+        InputError: for anything else.
+    """
+    if text == "null":
+        return text
+    if not text.isdigit():
+        raise InputError(
+            f"got --label {text}; expected the number of a condition, null or random: write --label 3"
+        )
+    return int(text)
 
 
 def save_grid(x: torch.Tensor, path: Path, columns: int = 8) -> None:

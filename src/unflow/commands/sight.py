@@ -44,11 +44,14 @@ class Findings:
         Raises:
             InputError: as ``probe_problem``, ``inspect`` and ``compare_names``.
         """
+        from unflow.energies import ConditionEnergy
         from unflow.training.derivatives import probe_problem
         from unflow.unlearning.problems import NO_SAMPLES, make_problem
         from unflow.unlearning.sight import draw_for_sight, find_guide
 
         probe_problem(make_problem(target, NO_SAMPLES, None))
+        if isinstance(target.energy, ConditionEnergy):
+            return
         x = draw_for_sight(target.model, seed)
         guide = find_guide(target.energy)
         if guide is None:

@@ -23,10 +23,20 @@ if TYPE_CHECKING:  # the help of a command must not wait for torch
 
 def add_arguments(parser: ArgumentParser, arguments: Sequence[str]) -> list[str]:
     """Add the options; those of ``settings`` depend on the method."""
-    rest = flag_recipe(arguments)
+    rest = name_network(flag_recipe(arguments))
     add_run(parser, run, skip={"settings"})
     add_settings(parser, peek("method", rest, "flow_matching"), TRAININGS)
     return rest
+
+
+def name_network(arguments: Sequence[str]) -> list[str]:
+    """Return the arguments with ``--net mlp`` written as ``--net.net mlp``."""
+    words = list(arguments)
+    for at, (word, following) in enumerate(zip(words, [*words[1:], ""], strict=True)):
+        option, equals, attached = word.partition("=")
+        if option == "--net" and (attached or following).isidentifier():
+            words[at] = f"--net.net{equals}{attached}"
+    return words
 
 
 def run(
@@ -42,6 +52,7 @@ def run(
     seed: int = 0,
     device: str = "cpu",
     devices: int = 1,
+    conditional: bool = False,
     trust_code: bool = False,
 ) -> None:
     """Train a base model or a classifier into a bundle.
@@ -62,6 +73,7 @@ def run(
         seed: random seed of weights and batches, >= 0.
         device: cpu, cuda or mps.
         devices: data-parallel processes.
+        conditional: true to train a flow that is asked for a class: unflow sample OUT --label 3.
         trust_code: true to run the third-party functions that the recipe names for its network, and those
             that the bundles of --teacher and --critic name.
     """
@@ -95,6 +107,8 @@ def run(
         "teacher": None if teacher is None else str(teacher),
         "seed": seed,
     }
+    if conditional:
+        record["conditional"] = True
     if critic is not None:
         record["critic"] = str(critic)
     with run_folder(out, record):
@@ -111,6 +125,7 @@ def run(
             device=device,
             devices=devices,
             label=f"{kind} ({method})",
+            conditional=conditional,
         )
     if is_first_process():
         print(f"model: {out}")

@@ -92,7 +92,7 @@ def run(
         settings: hyper-parameters of the method.
         method: name of a method, listed below; auto: the first of unflow plan, found by short trials; by
             default erfm_resample for a flow (erfm_resample_prior with --rank or --train_only) and
-            latent_transport for a one-step model.
+            residual_matching for a one-step model.
         teacher: bundle of a retrained flow, from which the method retrained distils a flow map.
         seed: random seed, >= 0.
         devices: number of data-parallel processes.

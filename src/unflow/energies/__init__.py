@@ -31,6 +31,7 @@ from unflow.energies.base import (
 )
 from unflow.energies.black_box import BlackBox, ScoreLogOdds
 from unflow.energies.class_log_odds import ClassLogOdds, check_classes
+from unflow.energies.condition import ConditionEnergy
 from unflow.energies.estimator import EstimatorLogOdds, LinearClassifier
 from unflow.energies.functions import CallableEnergy, Region
 from unflow.energies.imagenet import ImageNetClassifier
@@ -45,6 +46,7 @@ __all__ = [
     "BlackBox",
     "CallableEnergy",
     "ClassLogOdds",
+    "ConditionEnergy",
     "Decoded",
     "Decoder",
     "Energy",

@@ -285,12 +285,14 @@ def require_finite(F: Float[Tensor, " n"]) -> None:
         )
 
 
-def evaluate(energy: Energy, x: Float[Tensor, " n *shape"], batch_size: int = 4096) -> Float[Tensor, " n"]:
+def evaluate(
+    energy: Energy, x: Float[Tensor, " n *shape"], batch_size: int = 4096, *, varies: bool = True
+) -> Float[Tensor, " n"]:
     """Return F at many samples, [n], without gradient, after checking that the values can be an energy.
 
     Raises:
-        InputError: for values of the wrong shape, NaN or infinite values, the same value for all samples, or
-            a value under the energy's lower bound.
+        InputError: for values of the wrong shape, NaN or infinite values, the same value for all samples (if
+            it ``varies``), or a value under the energy's lower bound.
     """
     with torch.no_grad():
         values = [energy(chunk) for chunk in follow(in_batches(x, batch_size), "score samples")]
@@ -302,7 +304,7 @@ def evaluate(energy: Energy, x: Float[Tensor, " n *shape"], batch_size: int = 40
             )
     F = torch.cat(values)
     require_finite(F)
-    if len(F) > 1 and float(F.max() - F.min()) == 0.0:
+    if varies and len(F) > 1 and float(F.max() - F.min()) == 0.0:
         raise InputError(
             f"the energy is the same number ({float(F[0]):.4g}) for all {len(F)} samples; expected it "
             "to differ between what to forget and what to keep"

@@ -20,7 +20,7 @@ from unflow.ground.logits import check_logits, logits_of_classes
 from unflow.ground.streams import stream
 from unflow.models import GenerativeModel
 from unflow.models.classifier import Classifier
-from unflow.models.probe import undisturbed
+from unflow.models.probe import check_kind, undisturbed
 from unflow.nets import OutputsAs, ReadsAs, WritesAs
 from unflow.nets.dtypes import check_fits
 from unflow.nets.modes import evaluating
@@ -96,6 +96,7 @@ def check_reads(classifier: Classifier, model: GenerativeModel) -> None:
             f"the classifier returned {found} for 2 samples; expected logits {list(shape)}: name a "
             "function whose network returns them, and its classes by names=cat/dog"
         )
+    check_kind("the classifier", logits, x)
     check_logits(logits)
 
 
@@ -135,6 +136,7 @@ def _number_classes(net: ReadsAs, spec: Specification, x: Tensor | None) -> list
             net(x.to(weight.device)) if x is not None else net.net(weight.new_zeros(2, *(net.shape or ())))
         )
     if isinstance(logits, Tensor):
+        check_kind("the classifier", logits, weight)
         logits = logits_of_classes(logits)
     if not isinstance(logits, Tensor) or logits.ndim != 2:
         found = list(logits.shape) if isinstance(logits, Tensor) else f"a {type(logits).__name__}"

@@ -9,7 +9,15 @@ import torch
 from torch import nn
 
 from unflow.disk.bundle import CONFIG, is_on_hub
-from unflow.energies import BlackBox, ClassLogOdds, Energy, OnnxLogOdds, ScoreLogOdds, check_classes
+from unflow.energies import (
+    BlackBox,
+    ClassLogOdds,
+    ConditionEnergy,
+    Energy,
+    OnnxLogOdds,
+    ScoreLogOdds,
+    check_classes,
+)
 from unflow.foreign.classifiers import check_range, load_classifier, load_classifier_for
 from unflow.foreign.estimators import build_estimator_energy, list_labels
 from unflow.foreign.images import build_image_energy
@@ -25,7 +33,8 @@ from unflow.nets import ReadsAs
 
 FORMS = (
     "classifier:DIR, classifier:pretrained:ORG/NAME, classifier:PACKAGE.MODULE:FUNCTION@WEIGHTS, onnx:FILE, "
-    "estimator:PACKAGE.MODULE:FUNCTION, score:PACKAGE.MODULE:FUNCTION or images:FOLDER,extractor=..."
+    "estimator:PACKAGE.MODULE:FUNCTION, score:PACKAGE.MODULE:FUNCTION, images:FOLDER,extractor=... or "
+    "label:3"
 )
 
 
@@ -60,7 +69,10 @@ def load_energy(
     if spec.kind == "classifier":
         return _build_classifier_energy(spec, request)
     energy = INSTALLED[spec.kind](spec, request)
-    _check_scores(energy, model)
+    if isinstance(energy, ConditionEnergy):
+        energy.check_model(model)
+    else:
+        _check_scores(energy, model)
     return energy
 
 
@@ -125,6 +137,8 @@ def guide_behind(energy: Energy | None) -> Classifier | None:
 def list_energy_data(text: str | Specification) -> tuple[str, ...]:
     """Return the data behind an energy, as lineages record it."""
     spec = parse_energy(text)
+    if spec.kind == "label":
+        return ()
     if spec.kind != "images":
         return ("guide",)
     return ("images of what to forget", *(() if guide_of(spec) is None else ("guide: its features",)))
@@ -181,11 +195,21 @@ def _build_image_energy(spec: Specification, request: EnergyRequest) -> Energy:
     return build_image_energy(spec, request.margin, request.model, request.trust_code)
 
 
+def _build_label_energy(spec: Specification, request: EnergyRequest) -> Energy:
+    spec.take_all({})
+    if not all(part.isdigit() for part in spec.source.split("/")):
+        raise InputError(
+            f"got --energy label:{spec.source}; expected numbers of conditions: write label:3, or label:3/5"
+        )
+    return ConditionEnergy([int(part) for part in spec.source.split("/")])
+
+
 ENERGIES: dict[str, EnergyBuilder] = {
     "onnx": _build_onnx_energy,
     "estimator": _build_estimator_energy,
     "score": _build_score_energy,
     "images": _build_image_energy,
+    "label": _build_label_energy,
 }
 """Kind -> the function that builds its energy; a classifier's is ``ClassLogOdds``."""
 INSTALLED = Registry("unflow.energies", ENERGIES, make_builder, reserved=(*KINDS, "pretrained"))

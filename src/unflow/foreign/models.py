@@ -28,18 +28,18 @@ from unflow.ground.files import read_json
 from unflow.ground.streams import stream
 from unflow.ground.values import expand_home, is_file, unquote
 from unflow.models import (
+    Conditional,
     Flow,
     FlowMap,
     GenerativeModel,
     Generator,
-    Labelled,
     Latent,
     family_of_config,
     inner_model,
 )
 from unflow.models.autoencoder import Autoencoder
 from unflow.models.probe import probe_model
-from unflow.nets import AdaptedAverageVelocity, AdaptedVelocity, WritesAs
+from unflow.nets import AdaptedAverageVelocity, AdaptedGenerator, AdaptedVelocity, WritesAs
 from unflow.nets.adapters import Range
 
 PROBED = 64
@@ -171,7 +171,7 @@ def family_of(text: Source) -> str:
 # Kinds
 
 
-def _build_generator(spec: Specification) -> Generator:
+def _build_generator(spec: Specification) -> GenerativeModel:
     known: Readers = {
         "prior": read_prior,
         "range": _read_range,
@@ -179,6 +179,10 @@ def _build_generator(spec: Specification) -> Generator:
         "axes": str,
         "key": str,
         "decoder": str,
+        "call": read_call,
+        "label": _read_label,
+        "one_hot": _read_flag,
+        "null": int,
     }
     ours, theirs = spec.take(known)
     if "prior" not in ours:
@@ -188,9 +192,10 @@ def _build_generator(spec: Specification) -> Generator:
         )
     law, shape = ours["prior"]
     net = _convert_samples(spec.build_network(theirs, ours.get("key"), known), ours)
-    model = Generator(net, shape, law).eval()
-    _check_samples(model, ours.get("range"), spec)
-    return model
+    if "label" in ours:
+        table = torch.eye(_count_labels(spec)) if ours.get("one_hot") else None
+        net = AdaptedGenerator(net, shape, ours.get("call", "z, label"), label=ours["label"], table=table)
+    return _add_labels(Generator(net, shape, law), spec, ours.get("range"))
 
 
 def _convert_samples(net: nn.Module, ours: Mapping[str, Any]) -> nn.Module:
@@ -210,11 +215,14 @@ def _build_flow(spec: Specification) -> GenerativeModel:
         **_OF_FLOWS,
         "predicts": str,
         "null_label": int,
+        "null": int,
         "guidance": float,
         "integrator": str,
         "steps": int,
     }
     ours, net, shape = _read_velocity(spec, known)
+    if "null" in ours:
+        ours["null_label"] = ours.pop("null")
     sampling = {name: ours.pop(name) for name in ("integrator", "steps") if name in ours}
     model = Flow(AdaptedVelocity(net, shape, ours.pop("call", "x, t"), **ours), shape, **sampling)
     return _add_labels(model, spec)
@@ -266,13 +274,35 @@ def _read_velocity(spec: Specification, known: Readers) -> tuple[dict[str, Any],
     return ours, spec.build_network(theirs, ours.pop("key", None), known), ours.pop("shape")
 
 
-def _add_labels(model: Flow | FlowMap, spec: Specification) -> GenerativeModel:
+def _add_labels(
+    model: Flow | FlowMap | Generator, spec: Specification, value_range: Range | None = None
+) -> GenerativeModel:
     """Return the model; with random labels if the specification asks for them."""
-    label = spec.options.get("label", "")
-    number = label.removeprefix("random:")
-    whole = Labelled(model, [1 / int(number)] * int(number)) if label.startswith("random:") else model
-    _check_samples(whole.eval(), None, spec)
+    whole: GenerativeModel = model
+    if spec.options.get("label", "").startswith("random:"):
+        n = _count_labels(spec)
+        null = spec.options.get("null")
+        whole = Conditional(model, [1 / n] * n, None if null is None else int(null))
+    _check_samples(whole.eval(), value_range, spec)
     return whole
+
+
+def _count_labels(spec: Specification) -> int:
+    """Return the number of classes in label=random:10."""
+    label = spec.options.get("label", "")
+    if not label.startswith("random:"):
+        raise InputError(
+            f"got label={label} with one_hot for {spec.source}; expected the number of classes: write "
+            "label=random:10"
+        )
+    return int(label.removeprefix("random:"))
+
+
+def _read_flag(text: str) -> bool:
+    """Return the truth in "true" or "false"."""
+    if text not in ("true", "false"):
+        raise ValueError
+    return text == "true"
 
 
 def _build_diffusers(spec: Specification) -> GenerativeModel:

@@ -24,12 +24,25 @@ from torch import nn
 
 from unflow.disk.weights import load_weights
 from unflow.ground.errors import InputError, explain
+from unflow.ground.memory import guard_memory
 from unflow.ground.values import QUOTED, exists, quote, read_value, split_outside, unquote
 from unflow.nets import build_net, named_function, trust
 from unflow.nets.adapters import Range, to_range
 from unflow.nets.dtypes import check_weights
+from unflow.nets.unsaved import check_rebuilt
 
-KINDS = ("generator", "flow", "flow_map", "diffusers", "classifier", "onnx", "estimator", "score", "images")
+KINDS = (
+    "generator",
+    "flow",
+    "flow_map",
+    "diffusers",
+    "classifier",
+    "onnx",
+    "estimator",
+    "score",
+    "images",
+    "label",
+)
 """The kinds with which a specification may begin; any other string is the path of a bundle."""
 RETURNED = {"score": "one number for each sample", "extractor": "the network"}
 """Kind -> what its function returns, where that is neither a model nor a classifier."""
@@ -135,7 +148,9 @@ class Specification:
         """
         self._check_options(self.find_function(), (), options, known)
         trust(self.source)
-        net = build_net({"builder": self.source, "options": options})
+        config = {"builder": self.source, "options": options}
+        net = build_net(config)
+        check_rebuilt(net, config, self.source)
         check_weights(net, f"the network of {self.source}")
         if self.weights is not None:
             load_weights(net, self.weights, key)
@@ -170,7 +185,10 @@ class Specification:
         function = self.find_function()
         self._check_options(function, arguments, options, known)
         try:
-            return function(*arguments, **options)
+            with guard_memory(self.source):
+                return function(*arguments, **options)
+        except InputError:
+            raise
         except Exception as error:  # third-party code may raise any exception
             raise InputError(
                 f"{self.source} fails ({explain(error)}); expected it to return a result"

@@ -25,11 +25,11 @@ POOLED_SIDE = 28
 
 def has_edges(shape: Sequence[int]) -> bool:
     """Return whether samples of a shape are images: [c, h, w], [h, w], or the pixels of a square."""
-    height, width = _as_image_shape(shape)[1:]
+    height, width = as_image_shape(shape)[1:]
     return min(height, width) >= LEAST_SIDE
 
 
-def _as_image_shape(shape: Sequence[int]) -> tuple[int, int, int]:
+def as_image_shape(shape: Sequence[int]) -> tuple[int, int, int]:
     """Return (channels, height, width) of a sample; (n, 1, 1) for one that is no image."""
     entries = math.prod(shape)
     if len(shape) >= 2:
@@ -53,7 +53,7 @@ def edge_contrast(x: Float[Tensor, " n *shape"]) -> Float[Tensor, " n"]:
     Args:
         x: images [n, c, h, w] or [n, h, w]; vectors [n, c * s * s] are read as images of side s.
     """
-    images = x.reshape(len(x), *_as_image_shape(x.shape[1:])).double()
+    images = x.reshape(len(x), *as_image_shape(x.shape[1:])).double()
     down, across = images.diff(dim=2).flatten(1), images.diff(dim=3).flatten(1)
     squares = down.square().sum(1) + across.square().sum(1)
     heights = down.abs().sum(1) + across.abs().sum(1)
@@ -63,7 +63,7 @@ def edge_contrast(x: Float[Tensor, " n *shape"]) -> Float[Tensor, " n"]:
 def flatten_small(x: Float[Tensor, " n *shape"]) -> Float[Tensor, "n d"]:
     """Return samples as vectors [n, d]; images with sides above ``POOLED_SIDE`` are averaged over blocks."""
     if has_edges(x.shape[1:]):
-        channels, height, width = _as_image_shape(x.shape[1:])
+        channels, height, width = as_image_shape(x.shape[1:])
         block = math.ceil(max(height, width) / POOLED_SIDE)
         if block > 1:
             images = x.reshape(len(x), channels, height, width).float()

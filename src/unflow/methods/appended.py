@@ -12,8 +12,9 @@ import torch
 from torch import nn
 
 from unflow.ground.errors import InputError
-from unflow.models import Chain, Flow, GenerativeModel, Labelled
-from unflow.nets import build_net, net_config, new_net
+from unflow.models import Chain, Conditional, Flow, GenerativeModel
+from unflow.nets import AdaptedVelocity, build_net, net_config, new_net
+from unflow.nets.adapters import unwrap
 from unflow.training.method import Problem, model_of
 
 SHARE = 0.25
@@ -30,7 +31,7 @@ def new_appended_net(problem: Problem, width: int | None, depth: int | None, see
     """Return a fresh velocity with at most a quarter of the original's parameters; its flow is the identity.
 
     q0 is nearer to q* than noise is, so a small network is enough. The original of a chain is its first
-    model, and that of a labelled model the flow inside.
+    model, and that of a conditional model the flow inside, whose conditions the new network is told.
 
     A network of unflow gets the same kind of network: an MLP with half the layers (at least min(2, depth))
     and the largest fitting width; a U-Net with fewer channels; a DiT with fewer heads and layers. A
@@ -48,16 +49,22 @@ def new_appended_net(problem: Problem, width: int | None, depth: int | None, see
     Raises:
         InputError: for a width or depth and a network that is not an MLP.
     """
-    return new_net(describe_appended_net(problem, width, depth), seed)
+    net, model = new_net(describe_appended_net(problem, width, depth), seed), model_of(problem)
+    if not isinstance(model, Conditional) or not getattr(net, "num_classes", 0):
+        return net
+    return AdaptedVelocity(net, model.sample_shape, "x, t, label", label=0)
 
 
 def describe_appended_net(problem: Problem, width: int | None, depth: int | None) -> dict[str, Any]:
     """Return the description of the network of ``new_appended_net``, which raises the same InputError."""
-    original = _find_original(model_of(problem))
+    model = model_of(problem)
+    original = _find_original(model)
+    classes = {"num_classes": model.num_classes} if isinstance(model, Conditional) else {}
     most = int(SHARE * sum(weight.numel() for weight in original.net.parameters()))
-    config = net_config(original.net)
+    config = net_config(unwrap(original.net) if classes else original.net)
     if config.get("net") not in ("mlp", *_SHRINK):
         config = _describe_by_shape(original)
+    config = {name: value for name, value in config.items() if name != "num_classes"} | classes
     if config["net"] == "mlp":
         return _fit_mlp(config, width, depth, most)
     sizes = [name for name, size in (("width", width), ("depth", depth)) if size is not None]
@@ -106,12 +113,13 @@ def _shrink_unet(config: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def _shrink_dit(config: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """Yield transformers with fewer and fewer heads, of the same size, and layers; without classes."""
+    """Yield transformers with fewer and fewer heads, of the same size, and layers."""
     heads, per_head = config["heads"], config["width"] // config["heads"]
     for factor in (2, 3, 4, 6, 8, 12):
         fewer = max(1, heads // factor)
         sizes = {"heads": fewer, "width": fewer * per_head, "depth": max(1, config["depth"] // factor)}
-        yield config | sizes | {"num_classes": 0, "label": None}
+        sizes |= {"num_classes": config.get("num_classes", 0), "label": None}
+        yield config | sizes
 
 
 _SHRINK = {"unet": _shrink_unet, "dit": _shrink_dit}
@@ -119,13 +127,15 @@ _SHRINK = {"unet": _shrink_unet, "dit": _shrink_dit}
 
 
 def _find_original(model: GenerativeModel) -> Flow:
-    while isinstance(model, Chain | Labelled):
+    while isinstance(model, Chain | Conditional):
         model = model.base if isinstance(model, Chain) else model.inner
     assert isinstance(model, Flow)
     return model
 
 
-def append_flow(problem: Problem, net: nn.Module, steps: int) -> Chain:
-    """Return a copy of the model followed by the flow of velocity ``net``."""
-    model = model_of(problem)
-    return Chain(copy.deepcopy(model), Flow(net, model.sample_shape, "midpoint", steps))
+def append_flow(problem: Problem, net: nn.Module, steps: int) -> GenerativeModel:
+    """Return a copy of the model followed by the flow of velocity ``net``, which sees the same conditions."""
+    model, after = model_of(problem), Flow(net, model_of(problem).sample_shape, "midpoint", steps)
+    if isinstance(model, Conditional) and isinstance(net, AdaptedVelocity):
+        return model.around(Chain(copy.deepcopy(model.inner), after))
+    return Chain(copy.deepcopy(model), after)

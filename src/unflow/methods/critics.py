@@ -7,27 +7,29 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
+from unflow.mathematics.sharpness import as_image_shape, has_edges
 from unflow.nets import MLP, initial_weights
 
 SMALLEST_IMAGE = 8
-"""Height and width from which a sample of shape [channels, height, width] is read by convolutions."""
+"""Height and width from which an image is read by convolutions."""
 LAST_SIDE = 4
 """The strided convolutions halve an image until its longer side is this or less; a shorter side stays."""
 
 
 class ConvCritic(nn.Module):
-    """D(x) by strided convolutions and one hidden layer: images [batch, c, h, w] -> [batch, 1].
+    """D(x) by strided convolutions and one hidden layer: images [batch, *shape] -> [batch, 1].
 
     There is no normalisation: a critic must see the contrast of an image.
 
     Args:
-        shape: (channels, height, width) of one image.
+        shape: of one image: [c, h, w], [h, w], or a vector of the pixels of a square.
         width: channels of the first layer; doubled at the first two further halvings.
     """
 
     def __init__(self, shape: Sequence[int], width: int = 16) -> None:
         super().__init__()
-        channels, *sides = shape
+        self.shape = as_image_shape(shape)
+        channels, *sides = self.shape
         layers: list[nn.Module] = []
         out = width
         while max(sides) > LAST_SIDE:
@@ -42,13 +44,13 @@ class ConvCritic(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return D(x), [batch, 1]."""
-        value: Tensor = self.body(x)
+        value: Tensor = self.body(x.reshape(len(x), *self.shape))
         return value
 
 
 def is_image(shape: Sequence[int]) -> bool:
     """Return whether samples of this shape are images to a critic, rather than points or small latents."""
-    return len(shape) == 3 and min(shape[1:]) >= SMALLEST_IMAGE
+    return has_edges(shape) and min(as_image_shape(shape)[1:]) >= SMALLEST_IMAGE
 
 
 def make_critic(shape: Sequence[int], seed: int, width: int = 16) -> nn.Module:

@@ -10,21 +10,29 @@ from torch import Tensor, nn
 
 from unflow.ground.errors import InputError, choose
 from unflow.mathematics.couplings import COUPLINGS
-from unflow.mathematics.paths import new_path
+from unflow.mathematics.paths import expand, new_path
 from unflow.methods.appended import append_flow, describe_appended_net, new_appended_net
-from unflow.models import Flow
+from unflow.methods.conditional_pairs import ConditionalPairs, draw_given
+from unflow.models import Conditional, Flow
+from unflow.nets import AdaptedVelocity
 from unflow.target import Bank, Target
 from unflow.training.method import (
     Parts,
     Problem,
     Tensors,
+    check_share,
     draw_rows,
     draw_weighted,
     require_batch,
-    require_unlabelled,
     target_of,
 )
-from unflow.training.originals.flow_matching import VelocityTraining, flow_of, make_velocity_part
+from unflow.training.originals.flow_matching import (
+    VelocityTraining,
+    conditional_of,
+    flow_of,
+    make_velocity_part,
+    with_velocity,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +59,8 @@ class ERFM(VelocityTraining):
         width, depth: of the appended MLP ("chain"); None: at most a quarter of the original's parameters
             (``appended.new_appended_net``).
         path: a name in ``paths.PATHS``.
+        null_share: of a conditional model with a null condition: share of samples trained without their
+            condition, in [0, 1).
         average: decay of the weight average that becomes the model.
     """
 
@@ -67,6 +77,7 @@ class ERFM(VelocityTraining):
     width: int | None = None
     depth: int | None = None
     path: str = "linear"
+    null_share: float = 0.1
     average: float = 0.99
 
     needs: ClassVar[frozenset[str]] = frozenset({"target"})
@@ -98,6 +109,7 @@ class ERFM(VelocityTraining):
     def __post_init__(self) -> None:
         super().__post_init__()
         new_path(self.path)
+        check_share(self.null_share, "null_share")
         if self.coupling != "independent" and self.weighting == "importance":
             raise InputError(
                 f"got coupling={self.coupling} with weighting=importance; expected resample there, "
@@ -111,16 +123,19 @@ class ERFM(VelocityTraining):
     def check(self, problem: Problem) -> None:
         """Raise InputError for a model that cannot be trained in place or have a flow appended."""
         super().check(problem)
-        if self.place == "prior":
-            require_unlabelled(problem, "place=prior")
-        if self.place == "prior" and not isinstance(problem.model, Flow):
+        model = problem.model.inner if isinstance(problem.model, Conditional) else problem.model
+        if self.place == "prior" and not isinstance(model, Flow):
             raise InputError("got a chained model with place=prior; expected a Flow: write place=chain")
         if self.place == "chain":
             describe_appended_net(problem, self.width, self.depth)
 
     def prepare(self, problem: Problem, generator: torch.Generator) -> Tensors:
         """Return pairs {x0, x1} (resample) or samples {x0, x1, weight} (importance)."""
-        target = target_of(problem)
+        target, model = target_of(problem), conditional_of(problem)
+        if model is not None:
+            pairs = ConditionalPairs(target, model, self.bank_size, in_place=self.place == "prior")
+            plan = self.block_size if self.coupling == "exact_ot" else None
+            return pairs.resample(plan, generator) if self._resamples else pairs.weigh(generator)
         bank = target.bank(self.bank_size, generator)
         target.effective_sample_size(bank.energy)
         source = bank.x if self.place == "chain" else bank.z
@@ -133,6 +148,10 @@ class ERFM(VelocityTraining):
         ]
         x0, x1 = (torch.cat(column) for column in zip(*blocks, strict=True))
         return {"x0": x0, "x1": x1}
+
+    @property
+    def _resamples(self) -> bool:
+        return self.weighting == "resample"
 
     def _pairs(
         self, x0: Tensor, rows: Tensor, bank: Bank, kappa: float, target: Target, generator: torch.Generator
@@ -150,13 +169,18 @@ class ERFM(VelocityTraining):
         """Return a new velocity ("chain"), or a copy of the original's ("prior")."""
         chain = self.place == "chain"
         net = new_appended_net(problem, self.width, self.depth, seed) if chain else flow_of(problem).net
-        return {"velocity": make_velocity_part(net, new_path(self.path), self.learning_rate, self.average)}
+        path = new_path(self.path)
+        original = net if isinstance(net, AdaptedVelocity) and not chain else None
+        part = make_velocity_part(net, path, self.learning_rate, self.average, problem, original)
+        return {"velocity": part}
 
     def draw(self, prepared: Tensors, generator: torch.Generator) -> Tensors:
         """Draw pairs, planned or independent, times, and the weights of an importance-weighted loss."""
+        if "label" in prepared:
+            return self._draw_given(prepared, generator)
         n = len(prepared["x0"])
         rows0 = draw_rows(n, self.batch_size, generator)
-        paired = self.weighting == "resample" and (self.coupling != "independent" or self.thin)
+        paired = self._resamples and (self.coupling != "independent" or self.thin)
         rows1 = rows0 if paired else draw_rows(n, self.batch_size, generator)
         batch = {"x0": prepared["x0"][rows0], "x1": prepared["x1"][rows1]}
         batch["t"] = torch.rand(self.batch_size, generator=generator)
@@ -164,9 +188,22 @@ class ERFM(VelocityTraining):
             batch["weight"] = prepared["weight"][rows1]
         return batch
 
+    def _draw_given(self, prepared: Tensors, generator: torch.Generator) -> Tensors:
+        """Draw pairs of a conditional model; noise without a plan is fresh, other x0 belong to their x1."""
+        rows, label, dropped = draw_given(prepared, self.batch_size, self.null_share, generator)
+        x0, x1 = prepared["x0"][rows], prepared["x1"][rows]
+        t = torch.rand(self.batch_size, generator=generator)
+        batch = {"x0": x0, "x1": x1, "t": t, "label": label, "anchor": prepared["anchor"][rows] * ~dropped}
+        if self.place == "prior":
+            fresh = torch.randn(x1.shape, generator=generator).to(x1)
+            batch["x0"] = torch.where(expand(prepared["planned"][rows], x0), x0, fresh)
+        if "weight" in prepared:
+            batch["weight"] = prepared["weight"][rows]
+        return batch
+
     def result(self, problem: Problem, parts: Parts) -> nn.Module:
         """Return the original followed by the new flow, or the flow trained in place."""
         net = parts["velocity"].average
         if self.place == "chain":
             return append_flow(problem, net, self.integration_steps)
-        return flow_of(problem).with_velocity(net)
+        return with_velocity(problem, net)

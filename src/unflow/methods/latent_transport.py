@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from unflow.ground.errors import InputError, choose
+from unflow.methods.conditional_latents import ConditionalLatents, choose_given
+from unflow.methods.conditional_pairs import favour_changed
 from unflow.methods.latent_couplings import (
     REDRAWS,
     SHIFTS,
@@ -22,7 +24,8 @@ from unflow.methods.latent_couplings import (
 )
 from unflow.methods.latent_flow import LatentFlow, latent_flow_of, require_normal
 from unflow.methods.latent_law import LatentLaw
-from unflow.models import latent_norm
+from unflow.models import Conditional, latent_norm
+from unflow.target import Target
 from unflow.training.losses import OutputLoss
 from unflow.training.method import (
     Descend,
@@ -32,11 +35,13 @@ from unflow.training.method import (
     Tensors,
     Training,
     draw_rows,
+    draw_weighted,
     model_of,
     require_batch,
     target_of,
     trainable_copy,
 )
+from unflow.training.originals.flow_matching import conditional_of
 
 LATENT_COUPLINGS: dict[str, tuple[Move, ...]] = {
     "maximal": (MaximalMove(),),
@@ -83,7 +88,8 @@ class LatentTransport(Training):
 
     z' = z with probability min(1, q*/q0), which moves the least mass. The law of all partners is exact, up to
     the training error of the flow in "flow..." couplings (``LATENT_COUPLINGS``). The regression leaves out
-    pairs that only a plan has matched, if maps carry enough (``choose_pairs``). The method needs no
+    pairs that only a plan has matched, if maps carry enough (``choose_pairs``). A conditional model has the
+    law q*(x | c) for each condition (``ConditionalLatents``), whatever the coupling. The method needs no
     adversary, no data and, except for "project", no gradient of the energy. The result does not contain the
     original.
 
@@ -143,7 +149,7 @@ class LatentTransport(Training):
 
     def earlier(self, problem: Problem) -> LatentFlow | None:
         """Return the training of the flow of latents, for the couplings that begin with one."""
-        if not self._begins_with_flow:
+        if not self._begins_with_flow or conditional_of(problem) is not None:
             return None
         return LatentFlow(
             steps=self.flow_steps,
@@ -159,6 +165,9 @@ class LatentTransport(Training):
 
         ``rows`` are the pairs of the regression, [bank_size] (``choose_pairs``).
         """
+        model = conditional_of(problem)
+        if model is not None:
+            return self._prepare_given(target_of(problem), model, generator)
         law = LatentLaw.draw(target_of(problem), self.bank_size, generator)
         flow = (FlowMove(latent_flow_of(problem)),) if self._begins_with_flow else ()
         coupled = couple(law, flow + LATENT_COUPLINGS[self.coupling], generator)
@@ -169,6 +178,21 @@ class LatentTransport(Training):
             "moved": coupled.moved,
             "matched": coupled.matched,
             "rows": choose_pairs(coupled, generator),
+        }
+
+    def _prepare_given(self, target: Target, model: Conditional, generator: torch.Generator) -> Tensors:
+        """Return the same tensors for a conditional model, with the law q*(x | c) of each condition."""
+        latents = ConditionalLatents(target, model, self.bank_size, generator)
+        found = latents.couple()
+        rows = choose_given(found, latents.label, MIN_CARRIED, generator)
+        return {
+            "z": latents.bank.z,
+            "partner": found.z,
+            "y": found.y,
+            "moved": found.moved,
+            "matched": found.matched,
+            "rows": rows,
+            "chance": favour_changed(latents.label, latents.w)[rows],
         }
 
     def facts(self, prepared: Tensors) -> dict[str, float | None]:
@@ -192,7 +216,11 @@ class LatentTransport(Training):
 
     def draw(self, prepared: Tensors, generator: torch.Generator) -> Tensors:
         """Draw latents with the outputs that they are regressed on."""
-        rows = prepared["rows"][draw_rows(len(prepared["rows"]), self.batch_size, generator)]
+        rows = draw_rows(len(prepared["rows"]), self.batch_size, generator)
+        if "chance" in prepared:
+            every = torch.arange(len(prepared["rows"]))
+            rows = draw_weighted(every, prepared["chance"], self.batch_size, generator)
+        rows = prepared["rows"][rows]
         return {"z": prepared["z"][rows], "y": prepared["y"][rows]}
 
     def step(self, parts: Parts, batch: Tensors, descend: Descend, progress: float) -> Tensors:

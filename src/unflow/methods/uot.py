@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -11,10 +11,12 @@ from torch import Tensor, nn
 from unflow.energies import Energy
 from unflow.ground.errors import InputError
 from unflow.mathematics.divergences import Divergence
+from unflow.methods.conditional_pairs import favour_changed
 from unflow.methods.latent_transport import LatentTransport
 from unflow.methods.potentials import FeaturePotential, find_features
-from unflow.models import GenerativeModel
+from unflow.models import Conditional, FlowMap, GenerativeModel, Generator
 from unflow.nets import MLP, new_net
+from unflow.nets.adapters import unwrap
 from unflow.training.method import (
     Descend,
     Part,
@@ -24,11 +26,13 @@ from unflow.training.method import (
     Training,
     draw_rows,
     draw_weighted,
+    model_of,
     require_batch,
     start_of,
     target_of,
     trainable_copy,
 )
+from unflow.training.originals.flow_matching import conditional_of
 
 MAX_RATIO = 1e3
 """Largest density ratio in the potential's loss. Without a limit, KL's exponential would overflow for a
@@ -71,12 +75,16 @@ class PotentialLoss(nn.Module):
         super().__init__()
         self.net, self.phi1, self.phi2 = net, phi1, phi2
 
-    def forward(self, moved: Tensor, cost: Tensor, pool: Tensor, r1: float) -> Tensor:
-        """Return the loss for moved samples G(z), their costs [batch], samples of the pool, and R1."""
-        slack = self.net(moved)[:, 0] - cost
+    def forward(self, moved: Tensor, cost: Tensor, pool: Tensor, r1: float, *labels: Tensor) -> Tensor:
+        """Return the loss for moved samples G(z), their costs [batch], samples of the pool, and R1.
+
+        ``labels`` are the conditions of the moved samples and of the pool, [batch], for a potential v(x, c).
+        """
+        of_moved, of_pool = labels[:1], labels[1:]
+        slack = self.net(moved, *of_moved)[:, 0] - cost
         value = (slack if self.phi1 is None else self.phi1.conjugate_up_to(slack, MAX_RATIO)).mean()
         pool = pool.detach().requires_grad_(r1 > 0)
-        v = self.net(pool)[:, 0]
+        v = self.net(pool, *of_pool)[:, 0]
         value = value + self.phi2.conjugate_up_to(-v, MAX_RATIO).mean()
         if r1 > 0:
             (slope,) = torch.autograd.grad(v.sum(), pool, create_graph=True)
@@ -92,8 +100,10 @@ class GeneratorLoss(nn.Module):
         self.model = model
         self._read = (potential, cost)
 
-    def forward(self, z: Tensor, origin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(self, z: Tensor, origin: Tensor, *label: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return the loss for latents z with original outputs G0(z), the samples G(z), and costs [batch].
+
+        ``label`` holds the conditions of the latents, [batch], for a potential v(x, c).
 
         Samples and costs carry no gradient. The potential's step needs them: computing G(z) again would cost
         a quarter of the whole step.
@@ -102,7 +112,7 @@ class GeneratorLoss(nn.Module):
         moved = self.model.push(z)
         cost = transport(origin, moved)
         potential.requires_grad_(False)
-        loss = (cost - potential(moved)[:, 0]).mean()
+        loss = (cost - potential(moved, *label)[:, 0]).mean()
         potential.requires_grad_(True)
         return loss, moved.detach(), cost.detach()
 
@@ -118,6 +128,10 @@ class UOT(Training):
     no R1, v* = lam F - kappa with law(G) = q* is stationary. A transport cost tau > 0 keeps the outputs of
     retained latents near G0(z), at the price of a larger distance to q*. Semi-dual form: UOTM,
     arXiv 2305.14777; for unlearning: arXiv 2603.16489, of which this is our reading.
+
+    For a conditional model, the tilted pool has the law q*(x | c) and the potential is v(x, c). With the pool
+    "model", v sees x alone: the law of all conditions together is q*, and a forgotten one goes where it is
+    near.
 
     Attributes:
         start: the model that G starts at and that the transport cost is measured from: the "original", or
@@ -191,6 +205,11 @@ class UOT(Training):
         super().check(problem)
         if self.potential == "features":
             find_features(target_of(problem).energy)
+            if self._sees_condition(problem):
+                raise InputError(
+                    "got potential=features for a conditional model, whose features know no condition; "
+                    "expected potential=samples"
+                )
 
     def uncompilable(self) -> str:
         """Return the name of the gradient penalty's derivative, if there is a penalty."""
@@ -205,12 +224,18 @@ class UOT(Training):
         target = target_of(problem)
         bank = target.bank(self.bank_size, generator)
         pool = bank.x
-        if self.pool == "tilted":
+        given: Tensors = {}
+        if self._sees_condition(problem):
+            found = target.replaced(bank, generator, target.multiplier(bank.energy), share=True)
+            label = model_of(problem).require_conditional().conditions(bank.z)
+            given = {"label": label, "chance": favour_changed(label, found.kept.float())}
+            pool = found.x
+        elif self.pool == "tilted":
             ratio = target.density_ratio(bank.energy)
             pool = draw_weighted(bank.x, ratio, self.bank_size, generator)
         scale = TransportCost.measure_scale(bank.x)
         origin = bank.x if problem.earlier is None else start_of(problem).push_batches(bank.z)
-        return {"z": bank.z, "origin": origin, "pool": pool, "scale": scale}
+        return {"z": bank.z, "origin": origin, "pool": pool, "scale": scale, **given}
 
     def init(self, problem: Problem, prepared: Tensors, seed: int) -> Parts:
         """Return the potential, which starts at 0, and the generator, which starts at ``start``."""
@@ -236,6 +261,10 @@ class UOT(Training):
             ),
         }
 
+    def _sees_condition(self, problem: Problem) -> bool:
+        """Return whether the potential is v(x, c), which gives each condition its own law."""
+        return self.pool == "tilted" and conditional_of(problem) is not None
+
     def _potential(self, problem: Problem, seed: int) -> nn.Module:
         """Return the potential; its last layer starts at 0."""
         model = start_of(problem)
@@ -247,23 +276,41 @@ class UOT(Training):
             return FeaturePotential(features, num_features, self.width, self.depth, seed)
         frequencies = self.frequencies
         if frequencies is None:
-            inner = getattr(model, "net", None)
-            frequencies = len(inner.angles) if isinstance(inner, MLP) else 0
-        net = {"net": "mlp", "shape": model.sample_shape, "width": self.width, "depth": self.depth}
-        return new_net(net | {"num_times": 0, "outputs": 1, "frequencies": frequencies}, seed)
+            inner = model.inner if isinstance(model, Conditional) else model
+            net = unwrap(inner.net) if isinstance(inner, FlowMap | Generator) else None
+            frequencies = len(net.angles) if isinstance(net, MLP) else 0
+        description: dict[str, Any] = {
+            "net": "mlp",
+            "shape": model.sample_shape,
+            "width": self.width,
+            "depth": self.depth,
+        }
+        if self._sees_condition(problem):
+            description |= {"num_classes": model.require_conditional().num_classes}
+        return new_net(description | {"num_times": 0, "outputs": 1, "frequencies": frequencies}, seed)
 
     def draw(self, prepared: Tensors, generator: torch.Generator) -> Tensors:
         """Draw latents with their original outputs, and independent rows of the pool."""
-        rows = draw_rows(len(prepared["z"]), self.batch_size, generator)
-        others = draw_rows(len(prepared["pool"]), self.batch_size, generator)
+        rows, others = (self._draw_rows(prepared, name, generator) for name in ("z", "pool"))
         origin = prepared["origin"][rows]
-        return {"z": prepared["z"][rows], "origin": origin, "pool": prepared["pool"][others]}
+        batch = {"z": prepared["z"][rows], "origin": origin, "pool": prepared["pool"][others]}
+        if "label" not in prepared:
+            return batch
+        return batch | {"label": prepared["label"][rows], "pool_label": prepared["label"][others]}
+
+    def _draw_rows(self, prepared: Tensors, name: str, generator: torch.Generator) -> Tensor:
+        n = len(prepared[name])
+        if "chance" not in prepared:
+            return draw_rows(n, self.batch_size, generator)
+        return draw_weighted(torch.arange(n), prepared["chance"], self.batch_size, generator)
 
     def step(self, parts: Parts, batch: Tensors, descend: Descend, progress: float) -> Tensors:
         """Take one step on the generator, then one on the potential at the same moved samples."""
-        generator, moved, cost = descend.with_outputs("generator", batch["z"], batch["origin"])
+        labels = [batch[name] for name in ("label", "pool_label") if name in batch]
+        z, origin = batch["z"], batch["origin"]
+        generator, moved, cost = descend.with_outputs("generator", z, origin, *labels[:1])
         r1 = self.r1 * (1 - progress) if self.anneal_r1 else self.r1
-        potential = descend("potential", moved, cost, batch["pool"], r1)
+        potential = descend("potential", moved, cost, batch["pool"], r1, *labels)
         return {"generator": generator, "potential": potential}
 
     def result(self, problem: Problem, parts: Parts) -> nn.Module:

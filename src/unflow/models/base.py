@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from unflow.ground.batches import check_memory, in_batches
@@ -71,15 +71,63 @@ class GenerativeModel(nn.Module, ABC):
             chunks = follow(in_batches(z, batch_size), "draw samples")
             return torch.cat([self.push(chunk) for chunk in chunks])
 
-    def sample(self, n: int, generator: torch.Generator) -> Float[Tensor, " n *shape"]:
+    def sample(
+        self,
+        n: int,
+        generator: torch.Generator,
+        label: int | str | Tensor | None = None,
+        guidance: float | None = None,
+    ) -> Float[Tensor, " n *shape"]:
         """Return n samples, shape [n, *sample_shape].
 
+        Args:
+            n: number of samples.
+            generator: of the latents.
+            label: the condition that all samples are asked for, "null" for none, or one per sample [n]; None:
+                conditions at random, by their probabilities.
+            guidance: the guidance scale; None: the model's.
+
         Raises:
-            InputError: if n is under 1.
+            InputError: if n is under 1; for a label or guidance that the model does not have.
         """
         if n < 1:
             raise InputError(f"got {n} samples to draw; expected 1 or more")
-        return self.push_batches(self.prior(n, generator))
+        model, z = self, self.prior(n, generator)
+        if label is not None:
+            z = self.require_conditional().ask(z, label)
+        if guidance is not None:
+            model = self.with_guidance(guidance)
+        return model.push_batches(z)
+
+    @property
+    def conditional(self) -> Askable | None:
+        """The conditional model inside that has the same latents; None for a model without conditions."""
+        return None
+
+    def require_conditional(self) -> Askable:
+        """Return the conditional model inside.
+
+        Raises:
+            InputError: for a model without conditions.
+        """
+        found = self.conditional
+        if found is None:
+            raise InputError(
+                "got a label or guidance for a model without conditions; expected a conditional model: leave "
+                "it out, or declare label=random:10 in the specification of the model"
+            )
+        return found
+
+    def with_guidance(self, guidance: float) -> GenerativeModel:
+        """Return the same model, with shared weights, at another guidance.
+
+        Raises:
+            InputError: for guidance that the model cannot have.
+        """
+        raise InputError(
+            f"got guidance={guidance:g} for a {self.family} without conditions; expected a conditional "
+            "model: leave it out"
+        )
 
     @property
     def device(self) -> torch.device:
@@ -97,6 +145,33 @@ class GenerativeModel(nn.Module, ABC):
     def dim(self) -> int:
         """The number of entries of one sample."""
         return math.prod(self.sample_shape)
+
+
+class Askable(GenerativeModel):
+    """A model whose latents contain what it is asked for: a condition, such as a class or a prompt."""
+
+    null: int | None
+    """The condition that means none; None where the model has no such condition."""
+
+    @property
+    @abstractmethod
+    def num_conditions(self) -> int:
+        """Conditions that have a probability."""
+
+    @property
+    @abstractmethod
+    def num_classes(self) -> int:
+        """Classes of a network (``num_classes`` of an ``MLP``) that tells all conditions and null apart."""
+
+    @abstractmethod
+    def conditions(self, z: Float[Tensor, " batch prior"]) -> Int[Tensor, " batch"]:
+        """Return the condition that each latent asks for: 0 <= k < num_conditions, or ``null``."""
+
+    @abstractmethod
+    def ask(
+        self, z: Float[Tensor, " batch prior"], label: int | str | Int[Tensor, " batch"]
+    ) -> Float[Tensor, " batch prior"]:
+        """Return latents with the same noise that ask for another condition."""
 
 
 def latent_norm(z: Float[Tensor, " batch *prior"]) -> Float[Tensor, " batch *ones"]:

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from unflow.ground.errors import InputError
-from unflow.models.base import GenerativeModel
+from unflow.models.base import Askable, GenerativeModel
 
 
 class Chain(GenerativeModel):
@@ -43,6 +43,17 @@ class Chain(GenerativeModel):
     def push(self, z: Float[Tensor, " batch *prior"]) -> Float[Tensor, " batch *shape"]:
         """Return after(base(z))."""
         return self.after.push(self.base.push(z))
+
+    @property
+    def conditional(self) -> Askable | None:
+        """That of the first model; that of the second behind a flow of its latents."""
+        return self.base.conditional or self.after.conditional
+
+    def with_guidance(self, guidance: float) -> GenerativeModel:
+        """Return the same model with the conditional one at another guidance."""
+        if self.base.conditional is None:
+            return Chain(self.base, self.after.with_guidance(guidance))
+        return Chain(self.base.with_guidance(guidance), self.after)
 
     @property
     def num_evaluations(self) -> int:

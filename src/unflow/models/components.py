@@ -16,11 +16,11 @@ from unflow.models.autoencoder import Autoencoder
 from unflow.models.base import GenerativeModel
 from unflow.models.chain import Chain
 from unflow.models.classifier import Classifier
+from unflow.models.conditional import Conditional
 from unflow.models.filtered import Filtered
 from unflow.models.flow import Flow
 from unflow.models.flow_map import FlowMap
 from unflow.models.generator import Generator
-from unflow.models.labelled import Labelled
 from unflow.models.latent import Latent
 from unflow.models.saved_energies import build_energy
 from unflow.nets import build_net
@@ -38,6 +38,7 @@ def from_config(config: Config) -> GenerativeModel:
     """
     options = dict(config)
     name = options.pop("model", None)
+    name = _FORMER.get(name, name)
     build = choose(_MODELS, name, "model").build
     try:
         return build(options)
@@ -78,9 +79,12 @@ _MODELS = {
     "chain": _Model(Chain, lambda c: Chain(from_config(c["base"]), from_config(c["after"]))),
     "latent": _Model(Latent, lambda c: Latent(from_config(c["inner"]), Autoencoder.from_config(c))),
     "filtered": _Model(Filtered, _build_filtered),
-    "labelled": _Model(Labelled, lambda c: Labelled(from_config(c["inner"]), c["probabilities"])),
+    "conditional": _Model(Conditional, lambda c: Conditional(from_config(c.pop("inner")), **c)),
 }
 """Name of a generative model -> its class, and how it is built from the other entries of its config."""
+
+_FORMER = {"labelled": "conditional"}
+"""Names of models in older bundles -> their names today."""
 
 MODELS: dict[str, type[GenerativeModel]] = {name: model.kind for name, model in _MODELS.items()}
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from unflow.energies import Energy, require_bounded, require_finite
 from unflow.ground.errors import InputError
 from unflow.mathematics.divergences import DIVERGENCES, KL, Divergence
-from unflow.models.base import GenerativeModel
+from unflow.models.base import Askable, GenerativeModel
 from unflow.models.saved_energies import describe_energy
 
 
@@ -93,6 +93,22 @@ class Filtered(GenerativeModel):
         require_finite(energy)  # a comparison with NaN is false, so the sample would pass
         chance = self.divergence.acceptance(energy, bound, self.strength, self.kappa)
         return uniform >= chance.to("cpu", torch.float64)
+
+    @property
+    def conditional(self) -> Askable | None:
+        """That of the filtered model."""
+        return self.model.conditional
+
+    def with_guidance(self, guidance: float) -> GenerativeModel:
+        """Return the same model with the filtered model at another guidance."""
+        return Filtered(
+            self.model.with_guidance(guidance),
+            self.energy,
+            self.strength,
+            self.divergence,
+            self.kappa,
+            self.rounds,
+        )
 
     @property
     def num_evaluations(self) -> int:

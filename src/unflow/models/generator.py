@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Sequence
 from typing import Any, Literal
@@ -60,6 +61,12 @@ class Generator(GenerativeModel):
         """Return net(z)."""
         x: Tensor = self.net(z)
         return x
+
+    def with_network(self, net: nn.Module) -> Generator:
+        """Return a generator of the same prior with another network of the same shapes."""
+        other = copy.copy(self)
+        other._modules = {**self._modules, "net": net}
+        return other
 
     @property
     def num_evaluations(self) -> int:

@@ -7,11 +7,11 @@ from torch import nn
 from unflow.ground.errors import InputError
 from unflow.models.base import GenerativeModel
 from unflow.models.chain import Chain
+from unflow.models.conditional import Conditional, find_conditional_net
 from unflow.models.filtered import Filtered
 from unflow.models.flow import Flow
 from unflow.models.flow_map import FlowMap
 from unflow.models.generator import Generator
-from unflow.models.labelled import Labelled
 from unflow.models.latent import Latent, inner_model
 from unflow.nets.adapters import unwrap
 
@@ -25,6 +25,9 @@ def models_inside(model: GenerativeModel) -> list[GenerativeModel]:
     """
     if isinstance(model, Latent):
         return [Latent(inner, model.autoencoder) for inner in models_inside(model.inner)]
+    if isinstance(model, Conditional):
+        inside = models_inside(model.inner)
+        return [model.around(inner) for inner in inside if find_conditional_net(inner) is not None]
     links: list[GenerativeModel] = []
     if isinstance(model, Filtered):
         links = [model.model]
@@ -40,7 +43,7 @@ def plain_module(model: GenerativeModel) -> nn.Module:
         InputError: for a chain or a filter, which holds more than one network.
     """
     inner = inner_model(model)
-    if isinstance(inner, Labelled):
+    if isinstance(inner, Conditional):
         inner = inner.inner
     if not isinstance(inner, Flow | FlowMap | Generator):
         raise InputError(

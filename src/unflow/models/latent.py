@@ -10,7 +10,7 @@ from torch import Tensor
 
 from unflow.ground.errors import InputError
 from unflow.models.autoencoder import Autoencoder
-from unflow.models.base import GenerativeModel
+from unflow.models.base import Askable, GenerativeModel
 
 
 class Latent(GenerativeModel):
@@ -41,6 +41,15 @@ class Latent(GenerativeModel):
     def push(self, z: Float[Tensor, " batch *prior"]) -> Float[Tensor, " batch *shape"]:
         """Return decode(inner(z))."""
         return self.autoencoder.decode(self.inner.push(z))
+
+    @property
+    def conditional(self) -> Askable | None:
+        """That of the inner model."""
+        return self.inner.conditional
+
+    def with_guidance(self, guidance: float) -> GenerativeModel:
+        """Return the same model with the inner model at another guidance."""
+        return Latent(self.inner.with_guidance(guidance), self.autoencoder)
 
     @property
     def num_evaluations(self) -> int:

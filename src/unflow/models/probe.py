@@ -24,10 +24,10 @@ from unflow.ground.streams import Stream, stream
 from unflow.models.base import GenerativeModel
 from unflow.models.chain import Chain
 from unflow.models.classifier import Classifier
+from unflow.models.conditional import Conditional
 from unflow.models.filtered import Filtered
 from unflow.models.flow import Flow
 from unflow.models.flow_map import FlowMap
-from unflow.models.labelled import Labelled
 from unflow.models.latent import Latent
 from unflow.nets import AdaptedVelocity
 from unflow.nets.adapted import Adapted
@@ -136,8 +136,8 @@ def draw_probe(model: GenerativeModel, n: int = ROWS) -> Tensor:
 
 def _probe_network(model: GenerativeModel) -> None:
     z = model.prior(ROWS, stream(0, Stream.PROBE))
-    if isinstance(model, Labelled) and isinstance(model.inner, Flow | FlowMap):
-        noise, labels = z[:, :-1].reshape(-1, *model.sample_shape), model.labels(z)
+    if isinstance(model, Conditional) and isinstance(model.inner, Flow | FlowMap):
+        noise, labels = model.noise(z), model.conditions(z)
         _probe_times(model.inner, noise, (labels,))
     elif isinstance(model, Flow | FlowMap):
         _probe_times(model, z, ())
@@ -208,10 +208,12 @@ def check_function(probed: Probed, shape: Sequence[int] | None = None) -> None:
     """
     name, inputs = probed.name, probed.inputs
     with undisturbed(probed.module) as disturbed:
-        first = _call(probed, inputs, shape)
+        returned = _call(probed, inputs, shape)
+        first = returned.clone()
         draws = disturbed.drew_randomly()
         changed = disturbed.find_changed()
-        again = _call(probed, inputs, shape)
+        again = _call(probed, inputs, shape).clone()
+        recorded = _call_with_gradient(probed)
         one = _call(probed, [x[:1] for x in inputs], shape)
         rows = [2, 1] if len(first) > 2 else [0]
         two = _call(probed, [x[rows] for x in inputs], shape)
@@ -221,12 +223,20 @@ def check_function(probed: Probed, shape: Sequence[int] | None = None) -> None:
             "was trained: change it only `if self.training`"
         )
     if _distance(first, again) > REPEATED:
-        cause = (
-            "it draws from torch's global random generator" if draws else "it counts or remembers its calls"
-        )
+        cause = "it draws from a global random generator" if draws else "it counts or remembers its calls"
         raise InputError(
             f"{name} gives another output for the same input in a second call: {cause}; expected the same "
             "output in evaluation mode: write dropout(x, p, self.training), and take all noise from the input"
+        )
+    if not torch.equal(returned, first):
+        raise InputError(
+            f"{name} writes each output into the memory of an earlier one; expected a new tensor from each "
+            "call: write y.clone() where the network ends"
+        )
+    if recorded is not None and _distance(first, recorded) > REPEATED:
+        raise InputError(
+            f"{name} gives another output where a gradient is recorded; expected the same output in training "
+            "and in sampling: write no torch.is_grad_enabled() in forward"
         )
     if max(_distance(first[:1], one), _distance(first[rows], two)) > ALONE:
         raise InputError(
@@ -241,7 +251,10 @@ def _call(probed: Probed, inputs: Sequence[Tensor], shape: Sequence[int] | None)
     name, n = probed.name, len(inputs[0])
     copies = [x.clone() for x in inputs]
     expected = "one that runs on batches of any size"
-    with convert_errors(f"{name} does not run on {n} sample{'s' if n > 1 else ''}", expected):
+    with (
+        _check_globals(name),
+        convert_errors(f"{name} does not run on {n} sample{'s' if n > 1 else ''}", expected),
+    ):
         y = probed.function(*copies)
     if not isinstance(y, Tensor):
         raise InputError(
@@ -255,7 +268,7 @@ def _call(probed: Probed, inputs: Sequence[Tensor], shape: Sequence[int] | None)
             f"[{', '.join(map(str, wanted))}], one row for each: write no squeeze() or mean over the batch, "
             "and permute the axes where the network ends"
         )
-    _check_kind(name, y, inputs[0])
+    check_kind(name, y, inputs[0])
     for k, (x, copy) in enumerate(zip(inputs, copies, strict=True)):
         if not torch.equal(x, copy):
             raise InputError(
@@ -272,8 +285,48 @@ def _call(probed: Probed, inputs: Sequence[Tensor], shape: Sequence[int] | None)
     return y
 
 
-def _check_kind(name: str, y: Tensor, x: Tensor) -> None:
-    """Raise InputError for an output of another dtype or on another device than the input."""
+def _call_with_gradient(probed: Probed) -> Tensor | None:
+    """Return the output while a gradient is recorded; None for a network that does not run then.
+
+    ``training.derivatives`` refuses such a network for a method that needs the gradient.
+    """
+    try:
+        with torch.enable_grad(), _check_globals(probed.name):
+            return probed.function(*(x.clone() for x in probed.inputs)).detach()
+    except InputError:
+        raise
+    except Exception:  # third-party code may raise any exception
+        return None
+
+
+@contextmanager
+def _check_globals(name: str) -> Iterator[None]:
+    """Raise InputError if the code within changes a switch of the whole process; set it back.
+
+    Raises:
+        InputError: for a change of the default dtype, or of whether gradients are recorded.
+    """
+    dtype, records = torch.get_default_dtype(), torch.is_grad_enabled()
+    try:
+        yield
+        if (torch.get_default_dtype(), torch.is_grad_enabled()) != (dtype, records):
+            raise InputError(
+                f"{name} changes a setting of the whole process (the default dtype, or whether gradients are "
+                "recorded); expected a network that leaves them alone: write `with torch.no_grad():` and "
+                "dtype=x.dtype in place of torch.set_grad_enabled and torch.set_default_dtype"
+            )
+    finally:
+        torch.set_default_dtype(dtype)
+        torch.set_grad_enabled(records)
+
+
+def check_kind(name: str, y: Tensor, x: Tensor) -> None:
+    """Raise InputError for an output of another dtype, layout or device than the input x."""
+    if y.layout != x.layout:
+        raise InputError(
+            f"{name} returned a tensor of the layout {str(y.layout).removeprefix('torch.')}; expected a "
+            "dense one: write y.to_dense() where the network ends"
+        )
     if y.dtype != x.dtype:
         raise InputError(
             f"{name} returned {shorten(y.dtype)} for {shorten(x.dtype)}; expected the dtype of its input: "
@@ -300,12 +353,12 @@ class Disturbed:
     """What a network has changed beside its output: random generators and its own buffers."""
 
     def __init__(self, module: nn.Module) -> None:
-        self._module, self._state = module, torch.random.get_rng_state()
+        self._module, self._state = module, _read_generators()
         self._buffers = {name: buffer.clone() for name, buffer in module.named_buffers()}
 
     def drew_randomly(self) -> bool:
-        """Return whether torch's global generator has moved."""
-        return not torch.equal(self._state, torch.random.get_rng_state())
+        """Return whether a global generator, of torch, NumPy or Python, has moved."""
+        return self._state != _read_generators()
 
     def find_changed(self) -> str | None:
         """Return the name of the first buffer that has changed, or None."""
@@ -321,6 +374,16 @@ class Disturbed:
             new = buffers.get(name)
             if new is not None and not _is_same(old, new):
                 new.copy_(old)
+
+
+def _read_generators() -> tuple[bytes, ...]:
+    """Return the states of the global random generators."""
+    _, keys, position, *_ = np.random.get_state()
+    return (
+        torch.random.get_rng_state().numpy().tobytes(),
+        repr(random.getstate()).encode(),
+        np.asarray(keys).tobytes() + str(position).encode(),
+    )
 
 
 def _is_same(one: Tensor, other: Tensor) -> bool:

@@ -10,8 +10,10 @@ import torch
 from torch import nn
 
 from unflow.ground.errors import InputError, choose, explain
+from unflow.ground.memory import guard_memory
 from unflow.nets.adapters import ReadsAs, WritesAs
 from unflow.nets.autoencoder import ConvAutoencoder
+from unflow.nets.conditioned import AdaptedGenerator
 from unflow.nets.convnet import ConvNet
 from unflow.nets.description import (
     builders,
@@ -36,6 +38,7 @@ __all__ = [
     "MLP",
     "NETS",
     "AdaptedAverageVelocity",
+    "AdaptedGenerator",
     "AdaptedVelocity",
     "ConvAutoencoder",
     "ConvNet",
@@ -82,6 +85,7 @@ ADAPTERS: dict[str, Callable[..., nn.Module]] = {
     OutputsAs.name: make_builder(OutputsAs),
     AdaptedVelocity.name: make_builder(AdaptedVelocity),
     AdaptedAverageVelocity.name: make_builder(AdaptedAverageVelocity),
+    AdaptedGenerator.name: make_builder(AdaptedGenerator),
 }
 """Wrappers of third-party networks, by the names in descriptions."""
 
@@ -90,7 +94,7 @@ def build_net(config: dict[str, Any]) -> nn.Module:
     """Return a new network from its description.
 
     Raises:
-        InputError: for an unknown network, builder or option.
+        InputError: for an unknown network, builder or option, and as ``guard_memory``.
     """
     if not isinstance(config, dict):
         raise InputError(f"got {config!r} for a network; expected the result of ``net_config``")
@@ -102,7 +106,8 @@ def build_net(config: dict[str, Any]) -> nn.Module:
         name = options.pop("net", None)
         build = choose({**NETS, **ADAPTERS}, name, "network")
     try:
-        net = build(**options)
+        with guard_memory(name):
+            net = build(**options)
     except TypeError as error:
         raise InputError(f"the network {name} does not take these options: {error}") from error
     except Exception as error:  # third-party code may raise any exception

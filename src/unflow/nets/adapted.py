@@ -36,10 +36,14 @@ class Adapted(Wrapper):
         time_shape: a name in ``TIME_SHAPES``. A network with one time for all rows ("scalar") is called
             row by row if the times of the rows differ, as in training.
         label: class index for every sample; None for a network without labels.
+        table: what the network takes for each class index, [classes, ...], such as text embeddings or one-hot
+            vectors; or the shape of the table, for one of zeros; None: the index itself.
 
     Raises:
         InputError: for invalid arguments, times or labels.
     """
+
+    table: Tensor | None
 
     trial: ClassVar[tuple[float, ...]]
     """The times, in unflow's convention, of the trial on a few samples."""
@@ -57,6 +61,7 @@ class Adapted(Wrapper):
         time_scale: float,
         time_shape: str,
         label: int | None,
+        table: Tensor | Sequence[int] | None = None,
     ) -> None:
         super().__init__()
         if noise_at not in (0, 1):
@@ -70,6 +75,7 @@ class Adapted(Wrapper):
         self.net, self.shape, self.arguments = net, tuple(shape), arguments
         self.noise_at, self.time_scale, self.time_shape = noise_at, time_scale, time_shape
         self.label: int | Tensor | None = label
+        self.register_buffer("table", read_table(table, label))
         _check_arguments(arguments, known, labelled=label is not None)
 
     @property
@@ -96,6 +102,7 @@ class Adapted(Wrapper):
             "time_scale": self.time_scale,
             "time_shape": self.time_shape,
             "label": self.label,
+            **({} if self.table is None else {"table": list(self.table.shape)}),
         }
 
     @property
@@ -114,7 +121,11 @@ class Adapted(Wrapper):
         return self.label
 
     def with_labels(self: Known, labels: Tensor) -> Known:
-        """Return a copy, with shared weights, that uses ``labels`` [batch] in place of its own label."""
+        """Return a copy, with shared weights, that uses other labels in place of its own.
+
+        Args:
+            labels: class indices [batch], or rows like those of the table, [batch, ...].
+        """
         other = copy.copy(self)
         other.label = labels
         return other
@@ -135,7 +146,7 @@ class Adapted(Wrapper):
         )
 
     def _call(self, x: Tensor, times: Mapping[str, Tensor], labels: Tensor | None) -> Tensor:
-        values: dict[str, Any] = {"x": x, "label": labels}
+        values: dict[str, Any] = {"x": x, "label": look_up(self.table, labels)}
         values |= {name: _reshape_time(t, self.time_shape) for name, t in times.items()}
         entries = [_parse_argument(part) for part in self.arguments.split(",")]
         positional = [values[name] for keyword, name in entries if not keyword]
@@ -197,6 +208,30 @@ class Adapted(Wrapper):
                 other = copy.copy(self)
                 other.arguments, other.time_shape = ", ".join([*order, *named]), time_shape
                 yield other
+
+
+def read_table(table: Tensor | Sequence[int] | None, label: int | None) -> Tensor | None:
+    """Return a table of labels as a tensor of its own.
+
+    Raises:
+        InputError: for a table without a label, or without rows of numbers.
+    """
+    if table is None:
+        return None
+    given = table.detach().clone() if isinstance(table, Tensor) else torch.zeros(tuple(table))
+    if label is None or given.ndim < 2 or not given.is_floating_point():
+        raise InputError(
+            f"got a table of shape {list(given.shape)} with label={label}; expected a row of numbers for "
+            "each label, and a label: write label=0 and table=torch.eye(10) for one-hot vectors"
+        )
+    return given
+
+
+def look_up(table: Tensor | None, labels: Tensor | None) -> Tensor | None:
+    """Return the rows of a table at labels [batch]; labels without a table, and rows, as they are."""
+    if table is None or labels is None or labels.is_floating_point():
+        return labels
+    return table[labels]
 
 
 def _parse_argument(part: str) -> tuple[str, str]:

@@ -11,6 +11,7 @@ from typing import Any
 from torch import nn
 
 from unflow.ground.errors import InputError, explain
+from unflow.ground.memory import guard_memory
 
 OWN_BUILDERS = {
     f"unflow.hub:{name}": f"unflow.disk.diffusers:{name}"
@@ -114,7 +115,10 @@ def named_function(path: str) -> Any:
         )
     module, _, name = OWN_BUILDERS.get(path, path).partition(":")
     try:
-        return getattr(importlib.import_module(module), name)
+        with guard_memory(path):
+            return getattr(importlib.import_module(module), name)
+    except InputError:
+        raise
     except Exception as error:  # third-party code may raise any exception
         raise InputError(
             f"got {path!r} ({explain(error)}); expected package.module:function that can be imported"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from unflow.ground.errors import InputError
 
@@ -11,12 +12,34 @@ DTYPES = (torch.float32, torch.float64)
 
 
 def check_weights(module: nn.Module, name: str) -> None:
-    """Raise InputError for weights that are not all float32 or all float64; ``name`` names the network."""
+    """Raise InputError for weights that are not all float32 or all float64, or that no file can hold.
+
+    Args:
+        module: the network.
+        name: of the network.
+    """
     check_dtypes(module, name)
+    check_state(module, name)
+    if any(weight.is_inference() for weight in module.parameters() if not is_lazy(weight)):
+        raise InputError(
+            f"got weights in {name} that were made in inference mode, and cannot be loaded or trained; "
+            "expected usual ones: build the network outside of torch.inference_mode()"
+        )
     if len({weight.dtype for weight in module.parameters()}) > 1:
         raise InputError(
             f"got weights of float32 and of float64 in {name}; expected one dtype: write net.float() where "
             "the network is built"
+        )
+
+
+def check_state(module: nn.Module, name: str) -> None:
+    """Raise InputError for a state that safetensors cannot store: extra state, or packed int8 weights."""
+    found = ((key, value) for key, value in module.state_dict().items() if not isinstance(value, Tensor))
+    key, value = next(found, ("", None))
+    if key:
+        raise InputError(
+            f"got the state {key} in {name}, of the type {type(value).__name__}; expected tensors alone, "
+            "which a file of weights can hold: remove get_extra_state, and quantize after unlearning"
         )
 
 

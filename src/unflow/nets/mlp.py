@@ -28,6 +28,20 @@ class TimeEmbedding(nn.Module):
         return torch.cat([angle.cos(), angle.sin()], dim=1)
 
 
+def split_label(
+    x: Tensor, conditions: tuple[Tensor, ...], num_times: int, num_classes: int
+) -> tuple[tuple[Tensor, ...], Tensor]:
+    """Return the times among the conditions of a network and the label [batch], which may be left out.
+
+    The label of no class is num_classes; a network without classes takes all conditions as times.
+    """
+    none = torch.full((len(x),), num_classes, device=x.device)
+    if num_classes == 0:
+        return conditions, none
+    times, rest = conditions[:num_times], conditions[num_times:]
+    return times, rest[0] if rest else none
+
+
 class MLP(nn.Module):
     """h <- h + W silu(LayerNorm(h)), ``depth`` times, on the flattened input and its times.
 
@@ -42,6 +56,8 @@ class MLP(nn.Module):
         outputs: features of the output [batch, outputs]; None for the input's shape.
         frequencies: number of sines and cosines of 2^k pi x, k = 0, 1, ..., appended for each entry of x;
             points in the plane need some, because thin rings and sharp edges have high frequencies.
+        num_classes: classes of a label after the times, appended as a one-hot vector; 0: none. The label
+            num_classes, which is also used where no label is given, means no class.
     """
 
     angles: Tensor
@@ -54,6 +70,7 @@ class MLP(nn.Module):
         num_times: int = 1,
         outputs: int | None = None,
         frequencies: int = 0,
+        num_classes: int = 0,
     ) -> None:
         super().__init__()
         self.config = {
@@ -64,13 +81,16 @@ class MLP(nn.Module):
             "num_times": num_times,
             "outputs": outputs,
             "frequencies": frequencies,
+            **({"num_classes": num_classes} if num_classes else {}),
         }
         check_options(self.config)
         self.shape, self.outputs, self.num_times = tuple(shape), outputs, num_times
+        self.num_classes = num_classes
         dim = math.prod(shape)
         self.register_buffer("angles", math.pi * 2.0 ** torch.arange(frequencies), persistent=False)
         self.embed = TimeEmbedding()
-        self.first = nn.Linear(dim * (1 + 2 * frequencies) + num_times * self.embed.width, width)
+        inputs = dim * (1 + 2 * frequencies) + num_times * self.embed.width + num_classes
+        self.first = nn.Linear(inputs, width)
         linears = [nn.Linear(width, width) for _ in range(depth)]
         self.layers = nn.ModuleList(
             nn.Sequential(nn.LayerNorm(width), nn.SiLU(), linear) for linear in linears
@@ -80,9 +100,13 @@ class MLP(nn.Module):
             nn.init.zeros_(linear.weight)
             nn.init.zeros_(linear.bias)
 
-    def features(self, x: Tensor, *times: Tensor) -> Tensor:
+    def features(self, x: Tensor, *conditions: Tensor) -> Tensor:
         """Return the input of the last layer, [batch, width]."""
-        h = self.first(torch.cat([*self._expand_entries(x.flatten(1)), *map(self.embed, times)], dim=1))
+        times, label = split_label(x, conditions, self.num_times, self.num_classes)
+        parts = [*self._expand_entries(x.flatten(1)), *map(self.embed, times)]
+        if self.num_classes:
+            parts.append(nnf.one_hot(label, self.num_classes + 1)[:, :-1].to(x))
+        h = self.first(torch.cat(parts, dim=1))
         for layer in self.layers:
             h = h + layer(h)
         return nnf.silu(h)
@@ -93,7 +117,7 @@ class MLP(nn.Module):
         angle = (x[:, :, None] * self.angles).flatten(1)
         return [x, angle.sin(), angle.cos()]
 
-    def forward(self, x: Tensor, *times: Tensor) -> Tensor:
-        """Return [batch, *shape], or [batch, outputs]; x [batch, *shape], each time [batch]."""
-        out: Tensor = self.last(self.features(x, *times))
+    def forward(self, x: Tensor, *conditions: Tensor) -> Tensor:
+        """Return [batch, *shape], or [batch, outputs]; x [batch, *shape], each time and the label [batch]."""
+        out: Tensor = self.last(self.features(x, *conditions))
         return out.reshape(len(x), *self.shape) if self.outputs is None else out

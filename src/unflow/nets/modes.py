@@ -11,7 +11,11 @@ from torch import nn
 
 @contextmanager
 def evaluating(module: nn.Module) -> Iterator[None]:
-    """Put ``module`` in evaluation mode within this context; afterwards restore the mode of every part."""
+    """Put ``module`` in evaluation mode within this context; afterwards restore the mode of every part.
+
+    The default dtype is restored, too, which a third-party network may change.
+    """
+    dtype = torch.get_default_dtype()
     modes = [(part, part.training) for part in module.modules()]
     module.eval()
     try:
@@ -19,6 +23,7 @@ def evaluating(module: nn.Module) -> Iterator[None]:
     finally:
         for part, training in modes:
             part.training = training
+        torch.set_default_dtype(dtype)
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from unflow.ground.errors import InputError
 from unflow.nets.limits import check_options
-from unflow.nets.mlp import TimeEmbedding
+from unflow.nets.mlp import TimeEmbedding, split_label
 
 
 class ResidualBlock(nn.Module):
@@ -42,13 +42,21 @@ class UNet(nn.Module):
         shape: (channels, height, width); height and width divisible by 2^(len(widths) - 1).
         widths: channels of each resolution, multiples of 8, finest first.
         num_times: number of time arguments after x.
+        num_classes: classes of a label after the times, which enters as the times do; 0: none. The label
+            num_classes, which is also used where no label is given, means no class.
     """
 
     def __init__(
-        self, shape: Sequence[int], widths: Sequence[int] = (32, 64, 64), num_times: int = 1
+        self,
+        shape: Sequence[int],
+        widths: Sequence[int] = (32, 64, 64),
+        num_times: int = 1,
+        num_classes: int = 0,
     ) -> None:
         super().__init__()
         self.config = {"net": "unet", "shape": list(shape), "widths": list(widths), "num_times": num_times}
+        if num_classes:
+            self.config["num_classes"] = num_classes
         check_options(self.config)
         channels, factor = shape[0], 2 ** (len(widths) - 1)
         if any(side % factor for side in shape[1:]) or any(width % 8 for width in widths):
@@ -59,7 +67,7 @@ class UNet(nn.Module):
         self.embed = TimeEmbedding()
         time_width = 4 * widths[0]
         self.times = nn.Sequential(nn.Linear(max(num_times, 1) * self.embed.width, time_width), nn.SiLU())
-        self.num_times = num_times
+        self.num_times, self.num_classes = num_times, num_classes
         self.first = nn.Conv2d(channels, widths[0], 3, padding=1)
         fine, coarse = widths[:-1], widths[1:]
         self.down = nn.ModuleList(ResidualBlock(w, w, time_width) for w in fine)
@@ -75,11 +83,16 @@ class UNet(nn.Module):
         self.last = nn.Conv2d(widths[0], channels, 3, padding=1)
         for parameter in self.last.parameters():
             nn.init.zeros_(parameter)
+        if num_classes:
+            self.classes = nn.Embedding(num_classes + 1, time_width)
 
-    def forward(self, x: Tensor, *times: Tensor) -> Tensor:
-        """Return [batch, *shape] for x [batch, *shape] and each time [batch]."""
+    def forward(self, x: Tensor, *conditions: Tensor) -> Tensor:
+        """Return [batch, *shape] for x [batch, *shape], each time and the label [batch]."""
+        times, label = split_label(x, conditions, self.num_times, self.num_classes)
         zeros = [x.new_zeros(len(x))] if self.num_times == 0 else []
         embedding = self.times(torch.cat([self.embed(t) for t in [*times, *zeros]], dim=1))
+        if self.num_classes:
+            embedding = embedding + self.classes(label)
         h = self.first(x)
         kept = []
         for block, shrink in zip(self.down, self.shrink, strict=True):

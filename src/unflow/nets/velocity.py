@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
@@ -42,6 +43,7 @@ class AdaptedVelocity(Adapted):
         null_label: class index that means no class.
         guidance: w; 1 is the label alone, 0 the null label alone. Unless w = 1, one call computes both with
             twice the rows.
+        table: what the network takes for each class index, [classes, ...], or its shape; None: the index.
 
     Raises:
         InputError: for invalid settings, or a network that does not run on a few samples with these settings;
@@ -64,6 +66,7 @@ class AdaptedVelocity(Adapted):
         label: int | None = None,
         null_label: int | None = None,
         guidance: float = 1.0,
+        table: Tensor | Sequence[int] | None = None,
     ) -> None:
         super().__init__(
             net,
@@ -74,6 +77,7 @@ class AdaptedVelocity(Adapted):
             time_scale=time_scale,
             time_shape=time_shape,
             label=label,
+            table=table,
         )
         if predicts not in ("velocity", "data"):
             raise InputError(f"got predicts={predicts!r}; expected 'velocity' or 'data'")
@@ -87,12 +91,18 @@ class AdaptedVelocity(Adapted):
         own = {"predicts": self.predicts, "null_label": self.null_label, "guidance": self.guidance}
         return super().options | own
 
+    def with_guidance(self, null_label: int | None, guidance: float) -> AdaptedVelocity:
+        """Return a copy, with shared weights, with another null label and guidance."""
+        other = copy.copy(self)
+        other.null_label, other.guidance = null_label, guidance
+        return other
+
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
         """Return dx/dt [batch, *shape] for x [batch, *shape] and t [batch]."""
         labels = self.labels(x)
         if labels is None or self.null_label is None or self.guidance == 1:
             return self._velocity(x, t, labels)
-        null = torch.full_like(labels, self.null_label)
+        null = _expand_null(self.null_label, self.table, labels)
         both = self._velocity(torch.cat([x, x]), torch.cat([t, t]), torch.cat([null, labels]))
         v_null, v_label = both.chunk(2)
         return v_null + self.guidance * (v_label - v_null)
@@ -129,6 +139,7 @@ class AdaptedAverageVelocity(Adapted):
         time_scale: its times run from 0 to this number; the span is scaled as well.
         time_shape: as for ``AdaptedVelocity``.
         label: class index for every sample; None for a network without labels.
+        table: as for ``AdaptedVelocity``.
 
     Raises:
         InputError: for invalid settings, or a network that does not run on a few samples with these settings.
@@ -147,6 +158,7 @@ class AdaptedAverageVelocity(Adapted):
         time_scale: float = 1.0,
         time_shape: TimeShape = "batch",
         label: int | None = None,
+        table: Tensor | Sequence[int] | None = None,
     ) -> None:
         known = [{"x", "start", "end"}, {"x", "start", "span"}, {"x", "end", "span"}]
         super().__init__(
@@ -158,6 +170,7 @@ class AdaptedAverageVelocity(Adapted):
             time_scale=time_scale,
             time_shape=time_shape,
             label=label,
+            table=table,
         )
         self.check_runs()
 
@@ -176,6 +189,13 @@ def plain_velocity(config: dict[str, Any]) -> dict[str, Any]:
     if config.get("net") != AdaptedVelocity.name:
         return config
     return config | {"guidance": 1.0, "predicts": "velocity", "noise_at": 0}
+
+
+def _expand_null(null_label: int, table: Tensor | None, labels: Tensor) -> Tensor:
+    """Return the null label for each row of labels: an index [batch], or its row of the table."""
+    if table is None or not labels.is_floating_point():
+        return torch.full_like(labels, null_label)
+    return table[null_label].to(labels).expand_as(labels)
 
 
 def _check_guidance(guidance: float, label: int | None, null_label: int | None) -> None:

@@ -30,7 +30,7 @@ from unflow.models import MODELS, GenerativeModel
 from unflow.training.loop import METRICS, fit
 from unflow.training.method import Method, Problem, Tensors, Trained, settings
 
-FAMILIES = frozenset(MODELS) - {"chain", "latent", "filtered", "labelled"}
+FAMILIES = frozenset(MODELS) - {"chain", "latent", "filtered", "conditional"}
 """Families that a method may name. A model that wraps another one has the family of the inner model."""
 
 __all__ = ["FAMILIES", "check_energy", "check_method"]

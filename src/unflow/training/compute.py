@@ -77,8 +77,13 @@ class Compute:
                     f"got {name} for {method}, which trains nothing; expected none: leave {name} out"
                 )
 
-    def launch(self) -> Fabric:
-        """Start the processes, which all trainings of one ``fit`` share."""
+    def launch(self, find_unused: bool = False) -> Fabric:
+        """Start the processes, which all trainings of one ``fit`` share.
+
+        Args:
+            find_unused: whether each step looks for weights that its loss does not use; otherwise, devices
+                wait for their gradients.
+        """
         from lightning_fabric import Fabric  # its import takes seconds
 
         if self.devices > 1:
@@ -86,7 +91,11 @@ class Compute:
         fabric = Fabric(
             accelerator=self.device,
             devices=self.devices,
-            strategy="ddp" if self.devices > 1 else "auto",
+            strategy="auto"
+            if self.devices == 1
+            else "ddp_find_unused_parameters_true"
+            if find_unused
+            else "ddp",
             precision=self.precision,
             loggers=list(self.loggers),
         )

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from unflow.disk.diffusers.unet import LabelledUNet
-from unflow.energies import Energy
+from unflow.energies import ConditionEnergy, Energy
 from unflow.ground.errors import InputError, convert_errors
 from unflow.ground.streams import Stream, stream
-from unflow.models import Flow, FlowMap, GenerativeModel, Labelled
+from unflow.models import Conditional, Flow, FlowMap, GenerativeModel
 from unflow.models.probe import draw_probe, probe_energy, probe_model, undisturbed
 from unflow.nets import DiT
 from unflow.nets.adapted import Adapted
@@ -36,7 +36,7 @@ def probe_problem(problem: Problem) -> None:
     probe_model(model)
     if problem.teacher is not None:
         probe_model(problem.teacher)
-    if problem.target is not None:
+    if problem.target is not None and not isinstance(problem.target.energy, ConditionEnergy):
         probe_energy(problem.target.energy, draw_probe(model))
 
 
@@ -48,7 +48,7 @@ def probe_method(method: Method, problem: Problem, compute: Compute = ONE_CPU) -
     Raises:
         InputError: for a network that cannot be copied, a derivative that the method follows and that does
         not
-            arrive or is 0 everywhere, weights that get no gradient on several devices, and a network with
+            arrive or is 0 everywhere, and a network with
             labels whose own weights would be trained at one label without consent (``Problem.one_label``).
     """
     for loop in list_trainings(method, problem):
@@ -78,7 +78,7 @@ def find_fixed_label(model: nn.Module) -> int | None:
 
     None for a network without labels, at random labels, or at the null label, which means no class.
     """
-    if any(isinstance(part, Labelled) for part in model.modules()):
+    if any(isinstance(part, Conditional) for part in model.modules()):
         return None
     labels = (_label_of(part) for part in model.modules())
     return next((label for label in labels if label is not None), None)
@@ -110,7 +110,7 @@ def _probe_weights(model: GenerativeModel, method: str, compute: Compute) -> Non
     with convert_errors("the model cannot be copied", "a network that copy.deepcopy copies"):
         trained = trainable_copy(model)
     who = f"{method} trains weights by a gradient, and"
-    weights = {name: weight for name, weight in trained.named_parameters() if weight.requires_grad}
+    weights = [weight for weight in trained.parameters() if weight.requires_grad]
     if not weights:
         raise InputError(
             f"{who} the model has no weights; expected one with parameters: choose another method"
@@ -123,19 +123,25 @@ def _probe_weights(model: GenerativeModel, method: str, compute: Compute) -> Non
         y = _evaluate(trained, trained.prior(ROWS, _stream()))
         if not y.requires_grad:
             raise InputError(f"{who} none arrives; expected {_DIFFERENTIABLE}: {_CUTS}")
-        found = torch.autograd.grad(_project(y), list(weights.values()), allow_unused=True)
-    gradients = dict(zip(weights, found, strict=True))
+        found = torch.autograd.grad(_project(y), weights, allow_unused=True)
     if not any(gradient is not None and bool(gradient.any()) for gradient in found):
         raise InputError(f"{who} it is 0 everywhere; expected {_DIFFERENTIABLE}: {_CUTS}")
     if any(gradient is not None and not bool(torch.isfinite(gradient).all()) for gradient in found):
         raise InputError(f"{who} it is NaN or infinite; expected finite numbers: no square root or norm of 0")
-    unused = [name for name, gradient in gradients.items() if gradient is None]
-    if unused and compute.devices > 1:
-        raise InputError(
-            f"got weights that the network does not use ({', '.join(unused[:3])}) on {compute.devices} "
-            "devices, which wait for each other's gradients of all weights; expected none: write "
-            "requires_grad_(False) for them, or devices=1"
-        )
+
+
+def has_unused_weights(model: nn.Module) -> bool:
+    """Return whether some weights of a generative model get no gradient from its output, on a few samples."""
+    if not isinstance(model, GenerativeModel):
+        return False
+    trained = trainable_copy(model)
+    weights = [weight for weight in trained.parameters() if weight.requires_grad]
+    with undisturbed(trained), torch.enable_grad():
+        y = _evaluate(trained, trained.prior(ROWS, _stream()))
+        if not (weights and y.requires_grad):
+            return False
+        found = torch.autograd.grad(_project(y), weights, allow_unused=True)
+    return any(gradient is None for gradient in found)
 
 
 def _probe_latents(model: GenerativeModel, method: str, compute: Compute) -> None:
@@ -230,6 +236,7 @@ def require_energy_gradient(energy: Energy, model: GenerativeModel, method: str)
 
 __all__ = [
     "find_fixed_label",
+    "has_unused_weights",
     "probe_method",
     "probe_problem",
     "require_all_labels",

@@ -29,6 +29,7 @@ from unflow.ground.records import gathers
 from unflow.ground.streams import Stream, check_seed, derive_seed, stream
 from unflow.nets.modes import moved_to
 from unflow.training.compute import ONE_CPU, Compute
+from unflow.training.derivatives import has_unused_weights
 from unflow.training.method import Method, Problem, Tensors, Trained, Training, Untrained, settings
 from unflow.training.rates import MAX_RESTARTS, RISE, Watch
 from unflow.training.run import Run, mean_over_devices
@@ -127,7 +128,7 @@ def fit(
     name, folder = label or type(method).__name__, None if out is None else Path(out)
     train = partial(
         _train,
-        compute.launch(),
+        compute.launch(compute.devices > 1 and has_unused_weights(original)),
         compute,
         log_every=log_every,
         checkpoint_every=checkpoint_every,

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from unflow.mathematics.paths import LinearPath, Path, expand
 from unflow.models import GenerativeModel
+from unflow.nets import AdaptedVelocity
 
 
 def squared_error(prediction: Tensor, target: Tensor) -> Tensor:
@@ -30,6 +31,49 @@ class VelocityLoss(nn.Module):
         """Return the loss of pairs (x0, x1) at times t, each weighted by weight [batch]."""
         x_t, dx_t = self.path.sample(x0, x1, t)
         error = squared_error(self.net(x_t, t), dx_t)
+        return (error if weight is None else weight * error).mean()
+
+
+class ConditionalVelocityLoss(nn.Module):
+    r"""Flow matching at given conditions, at guidance 1, anchored to the velocity of an original v0.
+
+        E[ w ||net(x_t, t; c) - (dx_t + anchor (v0(x_t, t; c) - dx_t))||^2 ] / dim
+
+    Where the law of a condition stays, E[dx_t | x_t] = v0(x_t, t; c): the anchor then leaves the optimum as
+    it is, and takes the noise from its target.
+
+    Args:
+        net: velocity that takes a label.
+        path: between source and data.
+        original: v0, read and not trained, so not registered here; None: no anchor.
+    """
+
+    def __init__(
+        self, net: AdaptedVelocity, path: Path | None = None, original: AdaptedVelocity | None = None
+    ) -> None:
+        super().__init__()
+        self.net, self.path, self._read = net, path or LinearPath(), (original,)
+
+    def forward(
+        self,
+        x0: Tensor,
+        x1: Tensor,
+        t: Tensor,
+        label: Tensor,
+        anchor: Tensor | None = None,
+        weight: Tensor | None = None,
+    ) -> Tensor:
+        """Return the loss of pairs (x0, x1) of conditions label [batch], at times t.
+
+        ``anchor`` [batch] is in [0, 1], ``weight`` [batch] >= 0; None: 0 and 1.
+        """
+        x_t, dx_t = self.path.sample(x0, x1, t)
+        (original,) = self._read
+        if anchor is not None and original is not None:
+            with torch.no_grad():
+                v0 = original.with_labels(label).with_guidance(None, 1.0)(x_t, t)
+            dx_t = torch.lerp(dx_t, v0, expand(anchor, v0))
+        error = squared_error(self.net.with_labels(label).with_guidance(None, 1.0)(x_t, t), dx_t)
         return (error if weight is None else weight * error).mean()
 
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from unflow.ground.errors import InputError
 from unflow.ground.faces import renamed
-from unflow.models import Filtered, GenerativeModel, Labelled, Latent
+from unflow.models import Conditional, Filtered, GenerativeModel, Latent
 from unflow.models.classifier import Classifier
 from unflow.target import Target
 from unflow.training.low_rank import LowRank
@@ -388,11 +388,23 @@ def require_batch(n: int, batch_size: int, what: str) -> None:
 
 def require_unlabelled(problem: Problem, purpose: str) -> None:
     """Raise InputError for a labelled model, whose network needs a label, which ``purpose`` does not have."""
-    if isinstance(problem.model, Labelled):
+    if isinstance(problem.model, Conditional):
         raise InputError(
             f"got a labelled model for {purpose}, which knows no labels; expected a method that only draws "
             "its samples: write erfm_resample for a flow, uot_tilted or latent_transport for a flow map"
         )
+
+
+def drop_labels(label: Tensor, null: Tensor, share: float, generator: torch.Generator) -> Tensor:
+    """Return labels [n] of which each is replaced by the null condition, [1], with probability ``share``."""
+    dropped = torch.rand(len(label), generator=generator).to(label.device) < share
+    return torch.where(dropped, null, label)
+
+
+def check_share(share: float, name: str) -> None:
+    """Raise InputError for a share outside [0, 1); ``name`` is that of the hyper-parameter."""
+    if not 0 <= share < 1:
+        raise InputError(f"got {name}={share}; expected a number from 0 to below 1")
 
 
 def trainable_copy(module: Module) -> Module:
@@ -442,8 +454,10 @@ __all__ = [
     "Training",
     "Untrained",
     "as_method",
+    "check_share",
     "draw_rows",
     "draw_weighted",
+    "drop_labels",
     "fixed_names",
     "model_of",
     "require_batch",

@@ -15,5 +15,5 @@ def default_method(family: str, in_part: bool = False) -> str:
             trains the flow's own weights.
     """
     if family != "flow":
-        return "latent_transport"
+        return "residual_matching"
     return "erfm_resample_prior" if in_part else "erfm_resample"

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from unflow.data import LabelledData
-from unflow.energies import Decoded
+from unflow.energies import ConditionEnergy, Decoded
 from unflow.ground.errors import InputError
 from unflow.models import GenerativeModel, Latent, inner_model
 from unflow.target import Target
@@ -77,7 +77,9 @@ def make_problem(target: Target, data: RealSamples, teacher: GenerativeModel | N
     """
     model, teacher = target.model, None if teacher is None else inner_model(teacher)
     if isinstance(model, Latent):
-        energy = Decoded(target.energy, model.autoencoder)
+        energy = target.energy
+        if not isinstance(energy, ConditionEnergy):
+            energy = Decoded(energy, model.autoencoder)
         target = dataclasses.replace(target, model=model.inner, energy=energy)
         data = RealSamples(**{name: model.autoencoder.encode(x) for name, x in data.present().items()})
     return Problem(

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from unflow.energies import ConditionEnergy
 from unflow.energies.unread import Unread
 from unflow.ground.errors import InputError
 from unflow.ground.progress import hide_progress
@@ -24,13 +25,15 @@ from unflow.models import GenerativeModel
 from unflow.nets.modes import moved_to
 from unflow.target import Target
 from unflow.unlearning.forgotten import Votes, count_votes
-from unflow.unlearning.verdict import Ratio, SelfMeasure, Share
+from unflow.unlearning.verdict import Asked, Ratio, SelfMeasure, Share
 
 NUM_SAMPLES, NUM_OF_FLOW, NUM_OF_LARGE = 2000, 1000, 500
 """Fresh samples of a one-step model; of a flow; of a model with more than ``LARGE`` weights."""
 LARGE = 30_000_000
 LEAST = 50
 """Accepted samples of the original, at least, that sharpness is compared with; latents of the moved part."""
+NUM_ASKED, MOST_ASKED = 500, 3
+"""Samples of one condition, and conditions, at most, that a conditional model is asked for."""
 FEW_POINTS = 1000
 """Samples, at most, between which distances of images are measured."""
 
@@ -62,6 +65,9 @@ def measure_unlearning(
     n = choose_n(target.model) if n is None else n
     check_n(n)
     loss = compare_losses(losses)
+    if isinstance(target.energy, ConditionEnergy):
+        words = "the request is a condition, so no guide says what is drawn: an audit's judge does"
+        return SelfMeasure(n=n, loss=loss, obstacle=words)
     if any(isinstance(part, Unread) for part in target.energy.modules()):
         return SelfMeasure(
             n=n, loss=loss, obstacle="the request has no energy, so nothing counts as forgotten"
@@ -78,7 +84,29 @@ def measure_unlearning(
         reference = target.model.push_batches(others)
         # Votes of the two sets of the original, in one call: weights have one kappa.
         votes = count_votes(target, torch.cat([before, reference]), after)
-        return _compare(found, before, after, reference, votes, generator)
+        found = _compare(found, before, after, reference, votes, generator)
+        return dataclasses.replace(found, asked=_ask(target, result, z, votes.before[:n], generator))
+
+
+def _ask(
+    target: Target, result: GenerativeModel, z: Tensor, forgotten: Tensor, generator: torch.Generator
+) -> tuple[Asked, ...]:
+    """Return the shares of a conditional model at the conditions that draw mostly what is to be forgotten."""
+    model = target.model.conditional
+    if model is None or result.conditional is None:
+        return ()
+    label = model.conditions(z)
+    counts = torch.bincount(label, minlength=model.num_conditions)
+    shares = torch.bincount(label, forgotten.to(z.device).double(), minlength=model.num_conditions) / counts
+    found = []
+    for c in (shares > 0.5).nonzero()[:, 0].tolist()[:MOST_ASKED]:
+        asked = model.ask(z[:NUM_ASKED], c)
+        exact = target.sample(len(asked), generator, label=c).x
+        samples = (target.model.push_batches(asked), result.push_batches(asked), exact)
+        votes = count_votes(target, torch.cat([samples[0], samples[2]]), samples[1])
+        before, exactly = votes.before.cpu().tensor_split(2)
+        found.append(Asked(c, _count_share(before), _count_share(votes.after.cpu()), _count_share(exactly)))
+    return tuple(found)
 
 
 def choose_n(model: GenerativeModel) -> int:

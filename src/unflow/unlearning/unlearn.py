@@ -20,7 +20,7 @@ from unflow.ground.records import gathers
 from unflow.methods import INSTALLED
 from unflow.models import GenerativeModel, plain_module
 from unflow.models.saved_energies import describe_energy
-from unflow.target import Target
+from unflow.target import RETAINED, Target
 from unflow.training.compute import ONE_CPU, Compute
 from unflow.training.derivatives import probe_method, probe_problem
 from unflow.training.loop import METRICS, finish, fit, seconds_to_within
@@ -168,6 +168,8 @@ def unlearn(
         "strength": target.strength,
         "divergence": target.divergence.name,
     }
+    if target.replace != RETAINED.name:
+        request |= {"replace": target.replace}
     identity = _describe_identity(target, method, name, seed, data, problem, compute)
     if "target" in reads:  # methods that do not read the energy give the same result with another one
         identity |= {"energy": sha256_module(target.energy), "request": request}

@@ -59,6 +59,36 @@ class Share:
     high: float
 
 
+@dataclass(frozen=True)
+class Asked:
+    """The share of forgotten samples among those of one condition that the model was asked for.
+
+    Attributes:
+        label: the condition.
+        before: of the original.
+        after: of the result.
+        target: of exact samples of q*(x | c).
+    """
+
+    label: int
+    before: Share
+    after: Share
+    target: Share
+
+    @property
+    def forgotten(self) -> bool:
+        """Whether the share is the target's, up to ``TOLERATED_SHARE`` and noise."""
+        return self.after.low <= self.target.high + TOLERATED_SHARE
+
+    @property
+    def words(self) -> str:
+        """The shares in words."""
+        return (
+            f"asked for {self.label}: {_percent(self.before.value)} -> {_percent(self.after.value)} "
+            f"{_interval(self.after)} (exact target {_percent(self.target.value)})"
+        )
+
+
 @dataclass(frozen=True, kw_only=True)
 class SelfMeasure:
     """The numbers of a self-measure. None means "could not be measured"; ``obstacle`` says why.
@@ -89,6 +119,8 @@ class SelfMeasure:
         not_finite: samples of the result with NaN or infinite entries.
         loss: first and last logged loss, and "fell", "rose" or "did not change"; None for methods with
             several losses, or without logged ones.
+        asked: of a conditional model: the conditions of which the original draws mostly what is to be
+            forgotten.
         obstacle: why nothing could be measured.
     """
 
@@ -109,11 +141,13 @@ class SelfMeasure:
     unchanged: bool = False
     not_finite: int = 0
     loss: tuple[float, float, str] | None = None
+    asked: tuple[Asked, ...] = ()
     obstacle: str | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Return the numbers as lineage.json records them, with the verdict."""
-        return {**dataclasses.asdict(self), "verdict": self.verdict}
+        found = dataclasses.asdict(self)
+        return {**found, "asked": list(found["asked"]), "verdict": self.verdict}
 
     @property
     def forgotten(self) -> bool | None:
@@ -125,7 +159,7 @@ class SelfMeasure:
         limit = self.target.high + TOLERATED_SHARE
         if self.before.low <= limit:
             return None  # the original itself cannot be told from the target
-        if self.after.low > limit:
+        if self.after.low > limit or not all(each.forgotten for each in self.asked):
             return False
         return None if self.after.high >= self.before.low else True
 
@@ -192,6 +226,7 @@ class SelfMeasure:
                 f"{_interval(self.after)} of {self.n:,} fresh samples (exact target "
                 f"{_percent(self.target.value)} {_interval(self.target)})"
             )
+        yield from (each.words for each in self.asked)
         if self.sharpness is not None:
             yield self._describe_sharpness(self.sharpness)
         if self.changed is not None:
@@ -267,11 +302,18 @@ def read_measure(record: Mapping[str, Any]) -> SelfMeasure:
     own = {each.name: each.type for each in dataclasses.fields(SelfMeasure)}
     values: dict[str, Any] = {name: record[name] for name in own if record.get(name) is not None}
     for name, value in values.items():
-        if isinstance(value, Mapping):
+        if name == "asked":
+            values[name] = tuple(_read_asked(each) for each in value)
+        elif isinstance(value, Mapping):
             values[name] = (Share if "Share" in str(own[name]) else Ratio)(**value)
         elif name == "loss":
             values[name] = tuple(value)
     return SelfMeasure(**values)
+
+
+def _read_asked(record: Mapping[str, Any]) -> Asked:
+    shares = {name: Share(**record[name]) for name in ("before", "after", "target")}
+    return Asked(record["label"], **shares)
 
 
 def check_requirements(names: Sequence[str]) -> tuple[str, ...]:

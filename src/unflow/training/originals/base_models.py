@@ -6,22 +6,25 @@ import math
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from unflow.data import LabelledData, load_data, read_split
 from unflow.disk import bundle
 from unflow.ground.errors import InputError
 from unflow.ground.files import sha256_module
 from unflow.ground.locks import locks_output
 from unflow.ground.progress import print_line
-from unflow.models import Flow, FlowMap, GenerativeModel
+from unflow.models import Conditional, Flow, FlowMap, GenerativeModel
 from unflow.models.autoencoder import Autoencoder
 from unflow.models.classifier import Classifier
 from unflow.models.components import SavedModel
-from unflow.nets import new_net
+from unflow.nets import AdaptedVelocity, new_net
 from unflow.training.compute import Compute
 from unflow.training.loop import finish, fit
 from unflow.training.method import Method, Problem, settings
 from unflow.training.originals.autoencoding import Autoencoding
 from unflow.training.originals.classification import Classification
+from unflow.training.originals.flow_matching import FlowMatching
 
 KINDS = ("flow", "flow_map", "classifier", "autoencoder")
 
@@ -79,6 +82,24 @@ def new_model(kind: str, net: dict[str, Any], data: LabelledData, seed: int) -> 
     raise InputError(f"got the kind {kind!r}; expected one of {', '.join(KINDS)}")
 
 
+def new_conditional(net: dict[str, Any], data: LabelledData, seed: int) -> Conditional:
+    """Return a flow with fresh weights that is asked for the classes of the data, or for none.
+
+    Raises:
+        InputError: for a network of unflow that takes no label.
+    """
+    shape, k = list(data.x.shape[1:]), len(data.class_names)
+    if "builder" in net or net.get("net") not in ("mlp", "unet", "dit"):
+        raise InputError(
+            f"got conditional with the network {net.get('net') or net.get('builder')}; expected mlp, unet or "
+            "dit, which take a label: leave conditional out"
+        )
+    made = new_net({"num_times": 1, "shape": shape, **net, "num_classes": k}, seed)
+    velocity = AdaptedVelocity(made, shape, "x, t, label", label=0, null_label=k)
+    counts = torch.bincount(data.labels, minlength=k).double()
+    return Conditional(Flow(velocity, shape), (counts / counts.sum()).tolist())
+
+
 @locks_output
 def train_model(
     kind: str,
@@ -94,6 +115,7 @@ def train_model(
     device: str = "cpu",
     devices: int = 1,
     label: str = "",
+    conditional: bool = False,
 ) -> SavedModel:
     """Train a base model, classifier or autoencoder into a bundle.
 
@@ -112,8 +134,14 @@ def train_model(
         device: "cpu", "cuda" or "mps".
         devices: data-parallel processes.
         label: name in the progress line.
+        conditional: whether a flow is asked for the classes of the data.
     """
     _check_kind(kind, method)
+    if conditional and (kind != "flow" or not isinstance(method, FlowMatching)):
+        raise InputError(
+            f"got conditional for the kind {kind} by {type(method).__name__}; expected a flow "
+            "by flow_matching"
+        )
     out, net = Path(out), choose_width(kind, net, data)
     identity = {
         "kind": kind,
@@ -124,6 +152,8 @@ def train_model(
         "data": {part: data.fingerprint},
         "teacher": sha256_module(teacher) if teacher is not None else None,
     }
+    if conditional:
+        identity["conditional"] = True
     if critic is not None:
         identity["critic"] = sha256_module(critic)
     if bundle.is_complete(out):
@@ -131,7 +161,7 @@ def train_model(
         finish(out)
         return bundle.load_result(out, [net])
     problem = Problem(
-        model=new_model(kind, net, data, seed),
+        model=new_conditional(net, data, seed) if conditional else new_model(kind, net, data, seed),
         data=data.x,
         labels=data.labels,
         teacher=teacher,

@@ -1,0 +1,28 @@
+"""Samples of a model with what a request says of them."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+
+class Bank(NamedTuple):
+    """Samples of the original model with their latents and energies."""
+
+    z: Float[Tensor, " n *prior_shape"]
+    """Latents, [n, *prior_shape]."""
+    x: Float[Tensor, " n *sample_shape"]
+    """Samples x = G0(z), [n, *sample_shape]."""
+    energy: Float[Tensor, " n"]
+    """F(x), [n]."""
+
+
+class Replaced(NamedTuple):
+    """Samples of q*(x | c), one for each row of a bank of a conditional model."""
+
+    x: Float[Tensor, " n *sample_shape"]
+    """The row's own sample where it was accepted, else one of the replacement, [n, *sample_shape]."""
+    kept: Bool[Tensor, " n"]
+    """Which rows were accepted, [n]."""
