@@ -76,6 +76,12 @@ KNOBS: dict[str, dict[str, tuple[float, ...]]] = {
 }
 """Baseline -> its own settings and their values."""
 BUDGETS = ("default", "quarter")
+HEAD = """# Settings of the baselines: the grid
+
+`python benchmarks/tuning.py` wrote this page, and its docstring states the rule. The guide counts the forgotten
+samples and its features define the distance; no judge has a part. "forgets" marks a setting that the first two
+steps of the rule allow. The best setting by the rule comes first.
+"""
 SLACK, KEPT = 0.005, 1 / 3
 """Largest forgotten share over the target's; share of the pairs that goes on to the next rung."""
 MIN_STEPS, PILOT = 20, (20, 70)
@@ -298,7 +304,7 @@ def finish(out: Path) -> str:
     (out / "grid.json").write_text(
         json.dumps({"targets": list(targets.values()), "cells": cells}, indent=1) + "\n"
     )
-    tables = "\n".join(parts)
+    tables = "\n".join([HEAD, *parts])
     (out / "grid.md").write_text(tables)
     return tables
 
