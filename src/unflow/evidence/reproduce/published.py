@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from unflow.methods import ERFM, OTFM, UNLEARNERS, LatentFlow
+from unflow.methods import ERFM, OTFM, UNLEARNERS, UOT, LatentFlow
 from unflow.training.method import Method
 
 
@@ -22,4 +22,6 @@ def find_published_method(name: str, flow_net: dict[str, Any]) -> Method:
         return replace(method, learning_rate=1e-2, width=flow_net.get("width"))
     if isinstance(method, LatentFlow):
         return replace(method, learning_rate=4e-3)
+    if isinstance(method, UOT):
+        return replace(method, network="mlp")
     return method
