@@ -34,6 +34,36 @@ class VelocityLoss(nn.Module):
         return (error if weight is None else weight * error).mean()
 
 
+class ControlledVelocityLoss(nn.Module):
+    r"""Energy-reweighted flow matching with the original's velocity v0 as a control variate.
+
+        E[ w ||net - v0||^2 + 2 (w - 1) (v0 - dx_t) . (net - v0) ] / dim,    at (x_t, t)
+
+    It differs from E[w ||net - dx_t||^2] / dim by a constant and by 2 E[(v0 - dx_t) . (net - v0)] / dim, and
+    the latter is 0 where v0 = E[dx_t | x_t]: a flow trained on independent pairs. Only samples that lose
+    weight have a noisy term, and the loss is 0 at v0.
+
+    Args:
+        net: velocity, (x [batch, *shape], t [batch]) -> [batch, *shape].
+        original: v0, read and not trained, so not registered here.
+        path: between source and data.
+    """
+
+    def __init__(self, net: nn.Module, original: nn.Module, path: Path | None = None) -> None:
+        super().__init__()
+        self.net, self.path, self._read = net, path or LinearPath(), (original,)
+
+    def forward(self, x0: Tensor, x1: Tensor, t: Tensor, weight: Tensor) -> Tensor:
+        """Return the loss of pairs (x0, x1) at times t with weights in [0, 1], [batch]."""
+        (original,) = self._read
+        x_t, dx_t = self.path.sample(x0, x1, t)
+        with torch.no_grad():
+            v0 = original(x_t, t)
+        change = self.net(x_t, t) - v0
+        w = expand(weight, change)
+        return (w * change.square() + 2 * (w - 1) * (v0 - dx_t) * change).mean()
+
+
 class ConditionalVelocityLoss(nn.Module):
     r"""Flow matching at given conditions, at guidance 1, anchored to the velocity of an original v0.
 
