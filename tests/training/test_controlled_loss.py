@@ -72,12 +72,14 @@ def test_a_flow_of_points_forgets_by_the_controlled_loss() -> None:
     class Velocity(Exact):
         def __init__(self) -> None:
             super().__init__(0.0)
-            self.more = nn.Sequential(nn.Linear(2, 64), nn.SiLU(), nn.Linear(64, 1)).double()
-            nn.init.zeros_(self.more[2].weight)
-            nn.init.zeros_(self.more[2].bias)
+            last = nn.Linear(64, 1)
+            nn.init.zeros_(last.weight)
+            nn.init.zeros_(last.bias)
+            self.more = nn.Sequential(nn.Linear(2, 64), nn.SiLU(), last).double()
 
         def forward(self, x: Tensor, t: Tensor) -> Tensor:
-            return super().forward(x, t) + self.more(torch.cat([x, t[:, None]], 1))
+            more: Tensor = self.more(torch.cat([x, t[:, None]], 1))
+            return super().forward(x, t) + more
 
     flow = uf.Flow(Velocity(), (1,), "midpoint", 16)
     energy = uf.energies.CallableEnergy(lambda x: nn.functional.softplus(4 * (x[:, 0] - 0.5)), 0.0)

@@ -61,7 +61,8 @@ class ControlledVelocityLoss(nn.Module):
             v0 = original(x_t, t)
         change = self.net(x_t, t) - v0
         w = expand(weight, change)
-        return (w * change.square() + 2 * (w - 1) * (v0 - dx_t) * change).mean()
+        loss: Tensor = (w * change.square() + 2 * (w - 1) * (v0 - dx_t) * change).mean()
+        return loss
 
 
 class ConditionalVelocityLoss(nn.Module):
