@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 
 import pytest
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 import unflow as uf
 from unflow.ground.errors import InputError
 from unflow.methods import ERFM
+from unflow.nets import AdaptedVelocity
 from unflow.training.losses import ControlledVelocityLoss, VelocityLoss
 
 
@@ -91,6 +93,33 @@ def test_a_flow_of_points_forgets_by_the_controlled_loss() -> None:
     grid = torch.linspace(-2.5, 2.5, 26, dtype=torch.float64)
     one, other = (torch.histogram(each[:, 0], grid).hist / len(each) for each in (x, exact))
     assert (one - other).abs().sum() / 2 < 0.06
+
+
+class Denoiser(nn.Module):
+    """E[x1 | x_t] of the same law, plus a bend."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bend = nn.Parameter(torch.tensor(0.1, dtype=torch.float64))
+
+    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+        s = t[:, None]
+        return s / (s**2 + (1 - s) ** 2) * x + self.bend
+
+
+@pytest.mark.parametrize("controlled", [False, True])
+def test_a_network_that_predicts_data_is_trained_by_its_own_error(controlled: bool) -> None:
+    x0, x1, t, w = draw(1000, 3)
+    x_t = (1 - t)[:, None] * x0 + t[:, None] * x1
+    velocity = AdaptedVelocity(Denoiser(), (1,), predicts="data")
+    if controlled:
+        loss = ControlledVelocityLoss(velocity, copy.deepcopy(velocity))(x0, x1, t, w)
+        assert loss == 0
+        return
+    loss = VelocityLoss(velocity)(x0, x1, t)
+    with torch.no_grad():
+        own = (velocity.net(x_t, t) - x1).square().mean()
+    assert loss.item() == pytest.approx(own.item())
 
 
 @pytest.mark.parametrize("settings", [{}, {"place": "prior", "weighting": "resample"}, {"place": "chain"}])
