@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from unflow.methods import ERFM, OTFM, UNLEARNERS, LatentFlow, SelectiveAmnesia
+from unflow.methods import ERFM, OTFM, UNLEARNERS, UOT, LatentFlow, SelectiveAmnesia
 from unflow.training.method import Method
 
 BASELINE_RATES = {
@@ -33,6 +33,8 @@ def find_published_method(name: str, flow_net: dict[str, Any]) -> Method:
         return replace(method, learning_rate=1e-2, width=flow_net.get("width"))
     if isinstance(method, LatentFlow):
         return replace(method, learning_rate=4e-3)
+    if isinstance(method, UOT):
+        return replace(method, network="mlp")
     if isinstance(method, SelectiveAmnesia):
         method = replace(method, lam=100.0)
     if name in BASELINE_RATES:
