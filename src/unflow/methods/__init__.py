@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from unflow.ground.plugins import Registry, describe_package
+from unflow.methods.baselines.concept_ablation import ConceptAblation
+from unflow.methods.baselines.esd import ESD
 from unflow.methods.baselines.fine_tune import FineTune
 from unflow.methods.baselines.gradient_ascent import GradientAscent
 from unflow.methods.baselines.neg_grad_plus import NegGradPlus
@@ -24,6 +26,7 @@ from unflow.training.originals import TRAINERS, Autoencoding, Classification, Di
 
 __all__ = [
     "ERFM",
+    "ESD",
     "INSTALLED",
     "OTFM",
     "TRAINERS",
@@ -31,6 +34,7 @@ __all__ = [
     "UOT",
     "Autoencoding",
     "Classification",
+    "ConceptAblation",
     "Distill",
     "FineTune",
     "FlowMatching",
@@ -76,6 +80,8 @@ UNLEARNERS: dict[str, Method] = {
     "saliency": Saliency(),
     "selective_amnesia": SelectiveAmnesia(),
     "weight_extrapolation": WeightExtrapolation(),
+    "esd": ESD(),
+    "concept_ablation": ConceptAblation(),
     "reject": Reject(),
     "retrained": Retrain(),
 }
