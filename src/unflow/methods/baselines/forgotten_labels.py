@@ -100,8 +100,8 @@ def check_anchor(label: int, forgotten: list[int], retained: list[int]) -> None:
     if label not in retained:
         why = "which the request forgets" if label in forgotten else "which the model does not draw"
         raise InputError(
-            f"got label {label}, {why}, to take the place of label {', '.join(map(str, forgotten))}; expected "
-            f"a retained label: one of {', '.join(map(str, retained))}"
+            f"got label {label}, {why}, to take the place of a forgotten one; expected a retained label: one "
+            f"of {', '.join(map(str, retained))}"
         )
 
 
