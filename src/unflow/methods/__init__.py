@@ -13,6 +13,7 @@ from unflow.methods.baselines.relabel import Relabel
 from unflow.methods.baselines.retrain import Retrain
 from unflow.methods.baselines.saliency import Saliency
 from unflow.methods.baselines.selective_amnesia import SelectiveAmnesia
+from unflow.methods.baselines.sfd import SFD
 from unflow.methods.baselines.weight_extrapolation import WeightExtrapolation
 from unflow.methods.erfm import ERFM
 from unflow.methods.latent_flow import LatentFlow
@@ -29,6 +30,7 @@ __all__ = [
     "ESD",
     "INSTALLED",
     "OTFM",
+    "SFD",
     "TRAINERS",
     "UNLEARNERS",
     "UOT",
@@ -82,6 +84,7 @@ UNLEARNERS: dict[str, Method] = {
     "weight_extrapolation": WeightExtrapolation(),
     "esd": ESD(),
     "concept_ablation": ConceptAblation(),
+    "sfd": SFD(),
     "reject": Reject(),
     "retrained": Retrain(),
 }

@@ -217,7 +217,7 @@ def test_the_optimum_of_concept_ablation_gives_the_anchors_output(
 
 
 def test_the_regularisation_is_flow_matching_on_the_anchor() -> None:
-    net = flow().inner.net  # type: ignore[union-attr]
+    net = flow().inner.net
     assert isinstance(net, AdaptedVelocity)
     x0, x1, t = torch.zeros(4, 2), torch.ones(4, 2), torch.rand(4)
     label, anchor = torch.full((4,), FORGET), torch.zeros(4, dtype=torch.long)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from dataclasses import dataclass
 from functools import cache
@@ -45,14 +46,14 @@ NUM_LEVELS, FIRST_BETA, LAST_BETA = 1000, 1e-4, 0.02
 def noise_times() -> Tensor:
     """Return the time of the linear path with the signal-to-noise ratio of each noise level, [NUM_LEVELS].
 
-        t = 1 / (1 + sigma),    sigma^2 = (1 - a) / a,    a = prod (1 - beta)
+    t = 1 / (1 + sigma),    sigma^2 = (1 - a) / a,    a = prod (1 - beta)
     """
     a = (1 - torch.linspace(FIRST_BETA, LAST_BETA, NUM_LEVELS, dtype=torch.float64)).cumprod(0)
     return (1 / (1 + ((1 - a) / a).sqrt())).float()
 
 
 def denoise(net: AdaptedVelocity, x: Tensor, t: Tensor, label: Tensor) -> Tensor:
-    """Return E[x1 | x_t = x] = x + (1 - t) v(x, t; label), at guidance 1, for the law of which v is the flow."""
+    """Return E[x1 | x_t = x] = x + (1 - t) v(x, t; label), at guidance 1, for the law of the flow v."""
     v: Tensor = net.with_labels(label).with_guidance(None, 1.0)(x, t)
     return x + expand(1 - t, x) * v
 
@@ -115,7 +116,9 @@ class ScoreForgettingLoss(nn.Module):
         teacher, fake = self._read
         x = self.model.push(z)
         x_t, _ = LinearPath().sample(x0, x, t)
+        fake.requires_grad_(False)
         p, s = denoise(teacher, x_t, t, anchor), denoise(fake, x_t, t, label)
+        fake.requires_grad_(True)
         omega = (p - x).detach().abs().flatten(1).mean(1).clamp(min=1e-5)
         product = ((p - s) * ((p - x) - self.alpha * (p - s))).flatten(1).mean(1)
         return weigh(product / omega, is_forgotten, self.forget)
@@ -133,25 +136,27 @@ class SFD(Training):
     The teacher is the conditional flow that the original was distilled from, with all labels. In each step,
     a fake velocity is trained on samples of the student, then the student by
 
-        l(c, a) = <p - s, (p - x) - alpha (p - s)> / omega         (arXiv 2409.11219; 2404.04057 without labels)
+        l(c, a) = <p - s, (p - x) - alpha (p - s)> / omega                   arXiv 2409.11219
 
-    with the teacher's prediction p of the sample x for the label a, and the fake one's, s, for the label c. It
-    is a = c for retained labels, and the anchor for a forgotten c. The optimum draws for c what the teacher
+    with the teacher's prediction p of the sample x for the label a, and the fake one's, s, for c. It is a = c for retained labels, and the anchor for a forgotten c. The optimum draws for c what the teacher
     draws for a. The student starts at the trained one-step model (the authors' second stage), the fake
     velocity at the teacher. The other defaults are the authors' for CIFAR-10 too: 50,000 steps at a small
     rate, which take long. They also clip gradients at 1; this loop does not.
 
     Attributes:
+        batch_size: half of it forgotten labels, even (the authors': 128 of each kind).
         anchor: the label that overrides; None: that of the target's replacement ``label:5``, else for each
             forgotten label the retained one whose samples of the original lie nearest at the same noise.
         alpha: finite (the authors': 1.2).
         forget: weight of forgotten labels in both losses, >= 0.
         fake_rate: learning rate of the fake velocity, > 0.
-        first_level, last_level: noise levels of x_t, of 1000 of a DDPM: 0 <= first_level < last_level <= 1000.
+        first_level, last_level: noise levels of x_t, among 1000 of a DDPM, the last excluded;
+            0 <= first_level < last_level <= 1000.
         average: decay of the weight average that becomes the model.
     """
 
     steps: int = 50000
+    batch_size: int = 256
     learning_rate: float | None = 1e-5
     anchor: int | None = None
     alpha: float = 1.2
@@ -164,7 +169,6 @@ class SFD(Training):
     needs: ClassVar[frozenset[str]] = frozenset({"target", "teacher"})
     families: ClassVar[frozenset[str]] = frozenset({"flow_map", "generator"})
     needs_conditional: ClassVar[bool] = True
-    derivatives: ClassVar[frozenset[str]] = frozenset({"weights"})
     label: ClassVar[str] = "SFD"
     summary: ClassVar[str] = (
         "baseline: score distillation from a flow, whose label is another where it is forgotten"
@@ -174,6 +178,8 @@ class SFD(Training):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_weight("forget", self.forget)
+        if self.batch_size % 2:
+            raise InputError(f"got batch_size={self.batch_size}; expected an even number")
         if not math.isfinite(self.alpha):
             raise InputError(f"got alpha={self.alpha}; expected a finite number")
         if not (self.fake_rate > 0 and math.isfinite(self.fake_rate)):
@@ -201,7 +207,7 @@ class SFD(Training):
             )
 
     def prepare(self, problem: Problem, generator: torch.Generator) -> Tensors:
-        """Return the forgotten labels with their anchors, and the retained labels with their probabilities."""
+        """Return the forgotten labels with their anchors, and the retained labels with their shares."""
         target, model = target_of(problem), require_conditional_model(problem)
         pairs = find_anchors(target, find_forgotten(target, generator), self.anchor, generator)
         retained = [k for k in find_labels(model) if k not in pairs]
@@ -209,5 +215,55 @@ class SFD(Training):
             **expand_labels(pairs, len(pairs)),
             "retained": torch.tensor(retained),
             "share": torch.tensor([model.probabilities[k] for k in retained]),
-            "thresholds": model.quantiles(),
+            "times": noise_times()[self.first_level : self.last_level],
+            "z": model.prior(1, generator),
+            "x": torch.zeros(1, *model.sample_shape),
         }
+
+    def init(self, problem: Problem, prepared: Tensors, seed: int) -> Parts:
+        """Return the student, starting at the trained weights, and the fake velocity, at the teacher's."""
+        teacher, model = problem.teacher, trainable_copy(require_conditional_model(problem))
+        assert isinstance(teacher, Conditional)
+        assert isinstance(teacher.inner, Flow)
+        net = teacher.inner.net
+        assert isinstance(net, AdaptedVelocity)
+        fake = copy.deepcopy(net).train().requires_grad_(True)
+        loss = ScoreForgettingLoss(model, net, fake, self.alpha, self.forget)
+        return {
+            "fake": Part(FakeScoreLoss(fake, self.forget), fake, self.fake_rate, BETAS),
+            "model": Part(loss, model, self.learning_rate, BETAS, decay=self.average),
+        }
+
+    def draw(self, prepared: Tensors, generator: torch.Generator) -> Tensors:
+        """Draw conditions, every second one forgotten, with latents, noise and times for both losses."""
+        n = self.batch_size
+        rows = draw_rows(len(prepared["label"]), n, generator)
+        kept = prepared["retained"][
+            torch.multinomial(prepared["share"].cpu(), n, True, generator=generator).to(rows.device)
+        ]
+        is_forgotten = torch.arange(n) % 2 == 1
+        batch = {
+            "label": torch.where(is_forgotten, prepared["label"][rows], kept),
+            "anchor": torch.where(is_forgotten, prepared["anchor"][rows], kept),
+            "is_forgotten": is_forgotten,
+        }
+        for part in ("fake", "model"):
+            for name, like in (("z", prepared["z"]), ("x0", prepared["x"])):
+                batch[f"{part}/{name}"] = torch.randn((n, *like.shape[1:]), generator=generator).to(like)
+            batch[f"{part}/t"] = prepared["times"][draw_rows(len(prepared["times"]), n, generator)]
+        return batch
+
+    def step(self, parts: Parts, batch: Tensors, descend: Descend, progress: float) -> Tensors:
+        """Take one step on the fake velocity, on samples of the student, then one on the student."""
+        model, label = parts["model"].net, batch["label"]
+        assert isinstance(model, Conditional)
+        with torch.no_grad():
+            x1 = model.push(model.ask(batch["fake/z"], label))
+        x0, t, is_forgotten = batch["fake/x0"], batch["fake/t"], batch["is_forgotten"]
+        fake = descend("fake", x0, x1, t, label, is_forgotten)
+        z, x0, t = model.ask(batch["model/z"], label), batch["model/x0"], batch["model/t"]
+        return {"fake": fake, "loss": descend("model", z, x0, t, label, batch["anchor"], is_forgotten)}
+
+    def result(self, problem: Problem, parts: Parts) -> nn.Module:
+        """Return the averaged student."""
+        return parts["model"].average
