@@ -138,10 +138,11 @@ class SFD(Training):
 
         l(c, a) = <p - s, (p - x) - alpha (p - s)> / omega                   arXiv 2409.11219
 
-    with the teacher's prediction p of the sample x for the label a, and the fake one's, s, for c. It is a = c for retained labels, and the anchor for a forgotten c. The optimum draws for c what the teacher
-    draws for a. The student starts at the trained one-step model (the authors' second stage), the fake
-    velocity at the teacher. The other defaults are the authors' for CIFAR-10 too: 50,000 steps at a small
-    rate, which take long. They also clip gradients at 1; this loop does not.
+    with the teacher's prediction p of the sample x for the label a, and the fake one's, s, for c. It is a = c
+    for retained labels, and the anchor for a forgotten c. The optimum draws for c what the teacher draws for
+    a. The student starts at the trained one-step model (the authors' second stage), the fake velocity at the
+    teacher. The defaults are the authors' for CIFAR-10: 50,000 steps at a small rate, which take long. They
+    also clip gradients at 1; this loop does not.
 
     Attributes:
         batch_size: half of it forgotten labels, even (the authors': 128 of each kind).
