@@ -48,6 +48,7 @@ class AuditRow:
         redistribution: chi-square test that the retained classes have the target's shares.
         classes: per class "n", "fid" and "coverage".
         further: what an experiment records beyond an audit's fields.
+        asked: of a conditional model, shares and distances by what it was asked for.
         against_retrained: the share of forgotten samples beside the retrained model's of the same family.
     """
 
@@ -68,6 +69,7 @@ class AuditRow:
     redistribution: Mapping[str, Any] | None = None
     classes: Sequence[Mapping[str, Any]] | None = None
     further: Mapping[str, Any] = field(default_factory=dict)
+    asked: Mapping[str, Any] | None = None
     against_retrained: Comparison | None = None
 
     @property
