@@ -36,13 +36,11 @@ def verdicts(
         second_judge: whether there is one.
     """
     return {
-        row.key: list(
-            Verdict(
-                _describe_forgetting(row, rows, " or ".join(names)),
-                _describe_cost(row, find_row(rows, row.family, "original"), floors.get(row.family) or {}),
-                _describe_undoing(row, attacks, second_judge),
-            )
-        )
+        row.key: [
+            _describe_forgetting(row, rows, " or ".join(names)),
+            _describe_cost(row, find_row(rows, row.family, "original"), floors.get(row.family) or {}),
+            _describe_undoing(row, attacks, second_judge),
+        ]
         for row in rows
         if not row.is_reference
     }
@@ -183,7 +181,7 @@ def add_answers(
         first = sentences[0]
         if row.asked is not None:
             near = _describe_neighbours(row, others["original"], questions, class_names)
-            if _is_drawn_when_asked(row.asked, others) and first.startswith("Forgotten"):
+            if _is_drawn_when_asked(row.asked, others) and not first.startswith("Not forgotten"):
                 first = f"Not forgotten where it is asked for; at random, {first[0].lower()}{first[1:]}"
         added[key] = [first, *sentences[1:], asked, *([near] if near else [])]
     return added
