@@ -282,14 +282,14 @@ def _draw_target(target: Target, asked: Tensor, seed: int, which: int) -> Answer
 def _find_mismatch(answers: Answers, evidence: Evidence, labels: Sequence[int]) -> str | None:
     """Return that most labels of the original are other classes of the judge; None where they are not.
 
-    A weak model, whose samples are often other classes, is none: a label counts where over half of its
-    samples are of one other class.
+    A weak model, whose samples are of many classes, or of one for all labels, is none: the labels must be
+    different other classes, each in over half of its samples.
     """
     judged = evidence.judge.probabilities(answers.x).argmax(1).cpu()
     modes = {k: judged[answers.asked == k].mode().values.item() for k in labels}
     sure = [k for k in labels if float((judged[answers.asked == k] == modes[k]).double().mean()) > 0.5]
     other = [k for k in sure if modes[k] != k]
-    if 2 * len(other) <= len(labels):
+    if 2 * len({modes[k] for k in other}) <= len(labels):
         return None
     return (
         f"the judge's classes do not match the labels (asked for label {other[0]}, the original draws its "
