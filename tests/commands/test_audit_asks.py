@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import shlex
+from contextlib import redirect_stdout
 from html.parser import HTMLParser
+from io import StringIO
 from pathlib import Path
 
 import pytest
-import torch
 
 import unflow as uf
 from unflow.commands.cli import main
@@ -65,11 +65,20 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def audit(runs: Path, out: str, options: str = "", model: str = "after") -> int:
+    energy = "" if "--energy" in options else f"--energy classifier:{runs / 'guide'}"
     line = (
-        f"audit {runs / model} --original {runs / 'flow'} --judge {runs / 'judge'} --forget 3 --n 200 "
-        f"--energy classifier:{runs / 'guide'} --split {runs / 'split.json'} --attack false --out {runs / out}"
+        f"audit {runs / model} --original {runs / 'flow'} --judge {runs / 'judge'} --forget 3 --n 100 "
+        f"{energy} --split {runs / 'split.json'} --attack false --out {runs / out} {options}"
     )
-    return main(shlex.split(f"{line} {options}"))
+    return main(shlex.split(line))
+
+
+@pytest.fixture(scope="module")
+def printed(runs: Path) -> str:
+    """The output of an audit whose folder is "audited"."""
+    with redirect_stdout(StringIO()) as found:
+        assert audit(runs, "audited", '--ask_n 60 --fail-if "asked.own<0.01,asked.forgotten>1"') == 0
+    return found.getvalue()
 
 
 class Grid(HTMLParser):
@@ -86,11 +95,7 @@ class Grid(HTMLParser):
             self.alternatives.append(text)
 
 
-def test_an_audit_asks_for_every_label_before_and_after(
-    runs: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert audit(runs, "audited", '--ask_n 60 --fail-if "asked.own<0.01,asked.forgotten>1"') == 0
-    printed = capsys.readouterr().out
+def test_an_audit_asks_for_every_label_before_and_after(runs: Path, printed: str) -> None:
     assert "asked for each label, 60 samples each: original | erfm_resample_prior | target" in printed
     assert "Asked for 3, it " in printed
     assert "The judge's nearest other classes are drawn when they are asked for: " in printed
@@ -137,30 +142,23 @@ def test_bad_questions_are_one_sentence(runs: Path, capsys: pytest.CaptureFixtur
 
 
 def test_the_energy_of_a_label_is_audited(runs: Path) -> None:
-    line = (
-        f"audit {runs / 'after'} --original {runs / 'flow'} --judge {runs / 'judge'} --forget 3 --n 200 "
-        f"--energy label:3 --split {runs / 'split.json'} --attack false --ask_n 50 --out {runs / 'label'}"
-    )
-    assert main(shlex.split(line)) == 0
+    assert audit(runs, "label", "--energy label:3 --ask_n 50") == 0
     rows = {row["method"]: row for row in read_json(runs / "label" / "audit.json")["rows"]}
     assert rows["target"]["asked"]["forgotten"] < rows["original"]["asked"]["forgotten"]
 
 
-def test_damaged_answers_are_one_sentence(runs: Path, tmp_path: Path) -> None:
-    assert audit(runs, "whole", "--ask_n 50") == 0
-    record = read_json(runs / "whole" / "audit.json")
+def test_damaged_answers_are_one_sentence(runs: Path, printed: str, tmp_path: Path) -> None:
+    record = read_json(runs / "audited" / "audit.json")
     record["rows"][0]["asked"]["conditions"][0]["forgotten"] = "many"
     write_json(tmp_path / "audit.json", record)
     with pytest.raises(uf.InputError, match=r"rows\[0\]\.asked\.conditions\[0\]\.forgotten='many'"):
         write_report(tmp_path)
 
 
-def test_old_audits_have_no_section_on_questions(runs: Path, tmp_path: Path) -> None:
-    assert audit(runs, "new", "--ask_n 50") == 0
-    record = read_json(runs / "new" / "audit.json")
+def test_old_audits_have_no_section_on_questions(runs: Path, printed: str, tmp_path: Path) -> None:
+    record = read_json(runs / "audited" / "audit.json")
     del record["questions"]
     for row in record["rows"]:
         row.pop("asked", None)
-    write_json(tmp_path / "audit.json", json.loads(json.dumps(record)))
+    write_json(tmp_path / "audit.json", record)
     assert 'id="asked"' not in write_report(tmp_path).read_text(encoding="utf-8")
-    assert torch.get_num_threads() == 1
