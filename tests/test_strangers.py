@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import strangers
 import torch
+import tuning
 from sklearn.datasets import load_digits
 from strangers_measures import floor_of, list_failures
 from third_party import classifiers, data, scores, training, vae
@@ -101,9 +102,7 @@ def test_each_bound_that_a_row_misses_is_named() -> None:
         assert list_failures(good | {key: bad[key]}, facts, is_flow=False) == [name]
 
 
-def test_a_finished_cell_is_not_run_again_and_a_refusal_is_a_row(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def train_briefly(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, train in {
         "vae": functools.partial(vae.train, epochs=10),
         "guide": functools.partial(classifiers.train_guide, epochs=4),
@@ -116,6 +115,12 @@ def test_a_finished_cell_is_not_run_again_and_a_refusal_is_a_row(
             name,
             training.Recipe(train, recipe.line, recipe.half, recipe.kind, recipe.dataset),
         )
+
+
+def test_a_finished_cell_is_not_run_again_and_a_refusal_is_a_row(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train_briefly(monkeypatch)
     tuned = tmp_path / "tuned.json"
     tuned.write_text(json.dumps({"vae": {"latent_transport": {"steps": 3, "bank_size": 1024}}}))
     words = ["--data", str(folder), "--cache", str(tmp_path / "cache"), "--out", str(tmp_path / "out")]
@@ -140,3 +145,53 @@ def test_a_finished_cell_is_not_run_again_and_a_refusal_is_a_row(
     assert [cell["method"] for cell in cells if "refused" in cell] == ["erfm_resample_prior"]
     assert "| `erfm_resample_prior` | InputError: " in first.out
     assert (tmp_path / "out" / "pictures" / "vae-common.png").exists()
+
+
+def cell_of(left: float, distance: float) -> dict[str, float]:
+    return {"left": left, "distance": distance}
+
+
+def test_the_choice_is_the_nearest_setting_that_forgets_else_the_nearest_of_all() -> None:
+    facts = {"target": 0.01, "original_distance": 20.0}
+    still, good, better = cell_of(0.1, 1.0), cell_of(0.0149, 19.0), cell_of(0.0, 12.0)
+    destroyed, failed = cell_of(0.0, 21.0), {"error": "TrainingDivergedError"}
+    rank = functools.partial(tuning.rank_cells, facts=facts)
+    assert rank([destroyed, still, failed, good, better]) == [better, good, still, destroyed]
+    assert rank([destroyed, failed, still]) == [still, destroyed]
+    assert rank([failed]) == []
+
+
+def test_a_grid_has_every_product_of_rates_and_knobs() -> None:
+    pairs = tuning.list_pairs("saliency", 0.05, (0.01, 0.02))
+    assert len(pairs) == len({tuple(pair.values()) for pair in pairs}) == 2 * 2 * 2
+    assert {pair["learning_rate"] for pair in pairs} == {0.0005, 0.001}
+    assert tuning.list_pairs("gradient_ascent", 0.05, (0.01,)) == [{"learning_rate": 0.0005}]
+
+
+def test_a_grid_is_continued_and_its_choice_is_read_by_the_benchmark(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train_briefly(monkeypatch)
+    words = ["--data", str(folder), "--cache", str(tmp_path / "cache"), "--out", str(tmp_path / "out")]
+    words += ["--strangers", "vae", "--methods", "gradient_ascent", "--budgets", "quarter", "--n", "300"]
+    monkeypatch.setattr("sys.argv", ["tuning.py", *words, "--rungs", "2"])
+    threads = torch.get_num_threads()
+    try:
+        tuning.main()
+        first = capsys.readouterr()
+        tuning.main()
+        again = capsys.readouterr()
+    finally:
+        torch.set_num_threads(threads)
+    assert first.err.count("vae, gradient_ascent, quarter") == 3 + 1  # the best third goes on
+    assert "gradient_ascent, quarter" not in again.err
+    assert again.out == first.out == (tmp_path / "out" / "grid.md").read_text() + "\n"
+    grid = json.loads((tmp_path / "out" / "grid.json").read_text())
+    (target,), cells = grid["targets"], grid["cells"]
+    assert len(cells) == 3 + 1 + 1  # the defaults
+    assert all(0 <= cell["left"] <= 1 and cell["distance"] >= 0 for cell in cells)
+    chosen = json.loads((tmp_path / "out" / "tuned.json").read_text())["vae"]["gradient_ascent"]
+    assert chosen == tuning.rank_cells(cells, target)[0]["settings"]
+    stranger = strangers.Stranger("vae", None, None, tmp_path, 300)  # type: ignore[arg-type]  # only its name is read
+    method = strangers.choose_method(stranger, "gradient_ascent", {"vae": {"gradient_ascent": chosen}})
+    assert {name: getattr(method, name) for name in chosen} == chosen

@@ -19,7 +19,7 @@ import yaml
 import unflow
 from unflow.commands.arguments import find_recipe
 from unflow.commands.cli import COMMANDS, format_usage, main
-from unflow.commands.train import add_arguments
+from unflow.commands.train import add_arguments, name_network
 from unflow.data import DATASETS, PARTS, load_data, split_data, write_split
 from unflow.disk import bundle
 from unflow.evidence.auditing.gates import NUMBERS
@@ -45,6 +45,20 @@ def unflow_process(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
         env=ENVIRONMENT,
         cwd=cwd,
     )
+
+
+@pytest.mark.parametrize(
+    ("given", "read"),
+    [
+        (["--net", "mlp", "--out", "a b"], ["--net.net", "mlp", "--out", "a b"]),
+        (["--net=unet"], ["--net.net=unet"]),
+        (["--net", "{net: mlp}"], ["--net", "{net: mlp}"]),
+        (["--net.net", "mlp"], ["--net.net", "mlp"]),
+        (["--net"], ["--net"]),
+    ],
+)
+def test_a_network_may_be_named_without_its_description(given: list[str], read: list[str]) -> None:
+    assert name_network(given) == read
 
 
 # Help.

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from unflow.energies import CallableEnergy
-from unflow.mathematics.sharpness import edge_contrast
 from unflow.ground.errors import InputError
 from unflow.ground.streams import stream
-from unflow.methods import LatentTransport, ResidualMatching
+from unflow.mathematics.sharpness import edge_contrast
+from unflow.methods import UOT, LatentTransport, ResidualMatching
 from unflow.methods.critics import ConvCritic, make_critic
 from unflow.methods.residual_matching import CriticLoss, HeldLoss, draw_law
 from unflow.models import FlowMap, Generator
@@ -89,7 +89,7 @@ def test_points_are_moved_by_latent_transport_alone() -> None:
 
 
 def test_pixels_in_a_vector_are_an_image() -> None:
-    assert isinstance(make_critic(problem(flat=True).model.sample_shape, seed=0), ConvCritic)
+    assert isinstance(make_critic(generator(flat=True).sample_shape, seed=0), ConvCritic)
 
 
 # The stationary point
@@ -147,6 +147,40 @@ def test_points_and_small_latents_have_an_mlp(shape: tuple[int, ...]) -> None:
     critic = make_critic(shape, seed=0)
     assert isinstance(critic, MLP)
     assert critic(torch.randn(2, *shape)).shape == (2, 1)
+
+
+@pytest.mark.parametrize("shape", [(1, 8, 8), (784,), (2,)])
+def test_a_silent_critic_is_0_everywhere(shape: tuple[int, ...]) -> None:
+    critic = make_critic(shape, seed=0, silent=True)
+    assert not critic(torch.randn(4, *shape)).any()
+
+
+@pytest.mark.parametrize(
+    ("network", "flat", "kind"),
+    [
+        (None, False, ConvCritic),
+        (None, True, ConvCritic),
+        ("mlp", False, MLP),
+        ("convolutional", True, ConvCritic),
+    ],
+)
+def test_the_potential_of_uot_fits_the_samples(network: Any, flat: bool, kind: type[nn.Module]) -> None:
+    request = problem(flat=flat)
+    assert request.target is not None
+    energy = CallableEnergy(right, 0.0)
+    request = Problem(model=request.model, target=Target(request.target.model, energy))
+    method = UOT(bank_size=128, network=network)
+    parts = method.init(request, method.prepare(request, stream(0)), 0)
+    potential = parts["potential"].net
+    assert isinstance(potential, kind)
+    assert not potential(torch.randn(4, *generator(flat).sample_shape)).any()
+
+
+def test_a_convolutional_potential_of_points_is_refused() -> None:
+    model = FlowMap(MLP((2,), 8, 1, num_times=2), (2,))
+    points = Problem(model=model, target=Target(model, CallableEnergy(lambda x: x[:, 0].exp(), 0.0)))
+    with pytest.raises(InputError, match=r"network=convolutional for samples of shape \[2\]"):
+        UOT(network="convolutional").check(points)
 
 
 def test_critics_of_one_seed_are_equal() -> None:

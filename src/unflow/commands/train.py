@@ -23,10 +23,20 @@ if TYPE_CHECKING:  # the help of a command must not wait for torch
 
 def add_arguments(parser: ArgumentParser, arguments: Sequence[str]) -> list[str]:
     """Add the options; those of ``settings`` depend on the method."""
-    rest = flag_recipe(arguments)
+    rest = name_network(flag_recipe(arguments))
     add_run(parser, run, skip={"settings"})
     add_settings(parser, peek("method", rest, "flow_matching"), TRAININGS)
     return rest
+
+
+def name_network(arguments: Sequence[str]) -> list[str]:
+    """Return the arguments with ``--net mlp`` written as ``--net.net mlp``."""
+    words = list(arguments)
+    for at, (word, following) in enumerate(zip(words, [*words[1:], ""], strict=True)):
+        option, equals, attached = word.partition("=")
+        if option == "--net" and (attached or following).isidentifier():
+            words[at] = f"--net.net{equals}{attached}"
+    return words
 
 
 def run(

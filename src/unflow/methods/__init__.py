@@ -62,6 +62,7 @@ UNLEARNERS: dict[str, Method] = {
     "erfm_prior": ERFM(place="prior"),
     "erfm_resample": ERFM(weighting="resample", coupling="exact_ot", thin=True),
     "erfm_resample_prior": ERFM(place="prior", weighting="resample", coupling="exact_ot"),
+    "erfm_control": ERFM(place="prior", control=True, steps=600, batch_size=64, bank_size=4096),
     "ot_fm": OTFM(),
     "uot": UOT(),
     "uot_tilted": UOT(pool="tilted", share=0.3, steps=1400),

@@ -42,6 +42,13 @@ class ConvCritic(nn.Module):
         head = nn.Linear(size, 8 * width), nn.LeakyReLU(0.2), nn.Linear(8 * width, 1)
         self.body = nn.Sequential(*layers, nn.Flatten(), *head)
 
+    def silence(self) -> None:
+        """Set the last layer to 0."""
+        last = self.body[-1]
+        assert isinstance(last, nn.Linear)
+        nn.init.zeros_(last.weight)
+        nn.init.zeros_(last.bias)
+
     def forward(self, x: Tensor) -> Tensor:
         """Return D(x), [batch, 1]."""
         value: Tensor = self.body(x.reshape(len(x), *self.shape))
@@ -53,15 +60,19 @@ def is_image(shape: Sequence[int]) -> bool:
     return has_edges(shape) and min(as_image_shape(shape)[1:]) >= SMALLEST_IMAGE
 
 
-def make_critic(shape: Sequence[int], seed: int, width: int = 16) -> nn.Module:
+def make_critic(shape: Sequence[int], seed: int, width: int = 16, *, silent: bool = False) -> nn.Module:
     """Return a critic with fresh weights: convolutional for images, an MLP for points and small latents.
 
     Args:
         shape: of one sample.
         seed: of the weights.
         width: channels of the first convolution; an MLP is 16 times as wide.
+        silent: whether D(x) = 0 at the start, as it always is of an MLP.
     """
     with initial_weights(seed):
         if is_image(shape):
-            return ConvCritic(shape, width)
+            critic = ConvCritic(shape, width)
+            if silent:
+                critic.silence()
+            return critic
         return MLP(shape, outputs=1, width=16 * width, depth=2, num_times=0)

@@ -16,7 +16,9 @@ from unflow.methods.conditional_pairs import ConditionalPairs, draw_given
 from unflow.models import Conditional, Flow
 from unflow.nets import AdaptedVelocity
 from unflow.target import Bank, Target
+from unflow.training.losses import ControlledVelocityLoss
 from unflow.training.method import (
+    Part,
     Parts,
     Problem,
     Tensors,
@@ -25,6 +27,7 @@ from unflow.training.method import (
     draw_weighted,
     require_batch,
     target_of,
+    trainable_copy,
 )
 from unflow.training.originals.flow_matching import (
     VelocityTraining,
@@ -58,6 +61,8 @@ class ERFM(VelocityTraining):
         integration_steps: of the appended flow ("chain").
         width, depth: of the appended MLP ("chain"); None: at most a quarter of the original's parameters
             (``appended.new_appended_net``).
+        control: with "prior" and "importance": the original's velocity is a control variate of the loss
+            (``ControlledVelocityLoss``), for flows trained on independent pairs.
         path: a name in ``paths.PATHS``.
         null_share: of a conditional model with a null condition: share of samples trained without their
             condition, in [0, 1).
@@ -76,6 +81,7 @@ class ERFM(VelocityTraining):
     integration_steps: int = 8
     width: int | None = None
     depth: int | None = None
+    control: bool = False
     path: str = "linear"
     null_share: float = 0.1
     average: float = 0.99
@@ -118,12 +124,18 @@ class ERFM(VelocityTraining):
             )
         if self.thin and (self.place, self.weighting) != ("chain", "resample"):
             raise InputError("got thin=True; expected it with place=chain and weighting=resample only")
+        if self.control and (self.place, self.weighting) != ("prior", "importance"):
+            raise InputError("got control=True; expected it with place=prior and weighting=importance only")
         require_batch(self.bank_size, max(self.batch_size, self.block_size), "samples (bank_size)")
 
     def check(self, problem: Problem) -> None:
         """Raise InputError for a model that cannot be trained in place or have a flow appended."""
         super().check(problem)
         model = problem.model.inner if isinstance(problem.model, Conditional) else problem.model
+        if self.control and problem.model is not model:
+            raise InputError(
+                "got control=True for a conditional model, whose loss is anchored by itself; expected False"
+            )
         if self.place == "prior" and not isinstance(model, Flow):
             raise InputError("got a chained model with place=prior; expected a Flow: write place=chain")
         if self.place == "chain":
@@ -170,6 +182,10 @@ class ERFM(VelocityTraining):
         chain = self.place == "chain"
         net = new_appended_net(problem, self.width, self.depth, seed) if chain else flow_of(problem).net
         path = new_path(self.path)
+        if self.control:
+            trained = trainable_copy(net)
+            loss = ControlledVelocityLoss(trained, net, path)
+            return {"velocity": Part(loss, trained, self.learning_rate, decay=self.average)}
         original = net if isinstance(net, AdaptedVelocity) and not chain else None
         part = make_velocity_part(net, path, self.learning_rate, self.average, problem, original)
         return {"velocity": part}

@@ -12,6 +12,7 @@ from unflow.energies import Energy
 from unflow.ground.errors import InputError
 from unflow.mathematics.divergences import Divergence
 from unflow.methods.conditional_pairs import favour_changed
+from unflow.methods.critics import is_image, make_critic
 from unflow.methods.latent_transport import LatentTransport
 from unflow.methods.potentials import FeaturePotential, find_features
 from unflow.models import Conditional, FlowMap, GenerativeModel, Generator
@@ -146,8 +147,10 @@ class UOT(Training):
         anneal_r1: whether the penalty falls linearly to 0 over the training.
         bank_size: latents (with their outputs G0(z)) that batches are drawn from.
         potential: input of the potential: "samples", or frozen "features" of the energy's classifier.
-        width, depth: of the potential, an MLP.
-        frequencies: Fourier frequencies of the potential; None: as many as an MLP inside G has, else 0.
+        network: of a potential of samples: "mlp" or "convolutional" (``make_critic``); None: convolutional
+            for images, an MLP for points and short vectors, and where the potential sees a condition.
+        width, depth: of an MLP; convolutions have a sixteenth of the width as channels of their first layer.
+        frequencies: Fourier frequencies of an MLP; None: as many as an MLP inside G has, else 0.
         potential_rate: learning rate of the potential; None: the generator's.
         average: decay of the average of G that becomes the model.
     """
@@ -163,6 +166,7 @@ class UOT(Training):
     anneal_r1: bool = False
     bank_size: int = 16384
     potential: Literal["samples", "features"] = "samples"
+    network: Literal["mlp", "convolutional"] | None = None
     width: int = 256
     depth: int = 2
     frequencies: int | None = None
@@ -198,6 +202,8 @@ class UOT(Training):
             raise InputError(f"got start={self.start!r}; expected 'original' or 'latent_transport'")
         if self.potential not in ("samples", "features"):
             raise InputError(f"got potential={self.potential!r}; expected 'samples' or 'features'")
+        if self.network not in (None, "mlp", "convolutional"):
+            raise InputError(f"got network={self.network!r}; expected 'mlp', 'convolutional' or None")
         require_batch(self.bank_size, self.batch_size, "samples (bank_size)")
 
     def check(self, problem: Problem) -> None:
@@ -210,6 +216,15 @@ class UOT(Training):
                     "got potential=features for a conditional model, whose features know no condition; "
                     "expected potential=samples"
                 )
+        if self.network == "convolutional":
+            self._check_convolutions(problem)
+
+    def _check_convolutions(self, problem: Problem) -> None:
+        """Raise InputError for samples without edges, and for a potential that sees a condition."""
+        shape = model_of(problem).sample_shape
+        if not is_image(shape) or self._sees_condition(problem):
+            seen = "a conditional model" if is_image(shape) else f"samples of shape {list(shape)}"
+            raise InputError(f"got network=convolutional for {seen}; expected images: write network=mlp")
 
     def uncompilable(self) -> str:
         """Return the name of the gradient penalty's derivative, if there is a penalty."""
@@ -265,6 +280,12 @@ class UOT(Training):
         """Return whether the potential is v(x, c), which gives each condition its own law."""
         return self.pool == "tilted" and conditional_of(problem) is not None
 
+    def _convolves(self, problem: Problem) -> bool:
+        """Return whether the potential of samples is convolutional."""
+        if self.network is not None:
+            return self.network == "convolutional"
+        return is_image(model_of(problem).sample_shape) and not self._sees_condition(problem)
+
     def _potential(self, problem: Problem, seed: int) -> nn.Module:
         """Return the potential; its last layer starts at 0."""
         model = start_of(problem)
@@ -274,6 +295,8 @@ class UOT(Training):
                 x = model.push(model.prior(1, torch.Generator().manual_seed(seed)))
                 num_features = features(x).flatten(1).shape[1]
             return FeaturePotential(features, num_features, self.width, self.depth, seed)
+        if self._convolves(problem):
+            return make_critic(model.sample_shape, seed, max(1, self.width // 16), silent=True)
         frequencies = self.frequencies
         if frequencies is None:
             inner = model.inner if isinstance(model, Conditional) else model

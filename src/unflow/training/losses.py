@@ -15,8 +15,20 @@ def squared_error(prediction: Tensor, target: Tensor) -> Tensor:
     return (prediction - target).square().flatten(1).mean(1)
 
 
+def weigh_times(net: nn.Module, t: Tensor) -> Tensor:
+    """Return the weight of the error of a velocity at times t: (1 - t)^2 for a network that predicts data.
+
+    That is the error of its prediction. Its velocity is (prediction - x_t) / (1 - t), so that equal weights
+    would train it near t = 1 alone, and destroy it. A weight of the time leaves the optimum as it is.
+    """
+    predicts_data = isinstance(net, AdaptedVelocity) and net.predicts == "data"
+    return (1 - t).square() if predicts_data else torch.ones_like(t)
+
+
 class VelocityLoss(nn.Module):
     """Flow matching: E[ w ||net(x_t, t) - dx_t||^2 ] / dim (arXiv 2302.00482, Eq. 2).
+
+    The errors of a network that predicts data are weighted (``weigh_times``).
 
     Args:
         net: velocity, (x [batch, *shape], t [batch]) -> [batch, *shape].
@@ -30,8 +42,40 @@ class VelocityLoss(nn.Module):
     def forward(self, x0: Tensor, x1: Tensor, t: Tensor, weight: Tensor | None = None) -> Tensor:
         """Return the loss of pairs (x0, x1) at times t, each weighted by weight [batch]."""
         x_t, dx_t = self.path.sample(x0, x1, t)
-        error = squared_error(self.net(x_t, t), dx_t)
+        error = weigh_times(self.net, t) * squared_error(self.net(x_t, t), dx_t)
         return (error if weight is None else weight * error).mean()
+
+
+class ControlledVelocityLoss(nn.Module):
+    r"""Energy-reweighted flow matching with the original's velocity v0 as a control variate.
+
+        E[ w ||net - v0||^2 + 2 (w - 1) (v0 - dx_t) . (net - v0) ] / dim,    at (x_t, t)
+
+    It differs from E[w ||net - dx_t||^2] / dim by a constant and by 2 E[(v0 - dx_t) . (net - v0)] / dim, and
+    the latter is 0 where v0 = E[dx_t | x_t]: a flow trained on independent pairs. Only samples that lose
+    weight have a noisy term, and the loss is 0 at v0.
+
+    Args:
+        net: velocity, (x [batch, *shape], t [batch]) -> [batch, *shape].
+        original: v0, read and not trained, so not registered here.
+        path: between source and data.
+    """
+
+    def __init__(self, net: nn.Module, original: nn.Module, path: Path | None = None) -> None:
+        super().__init__()
+        self.net, self.path, self._read = net, path or LinearPath(), (original,)
+
+    def forward(self, x0: Tensor, x1: Tensor, t: Tensor, weight: Tensor) -> Tensor:
+        """Return the loss of pairs (x0, x1) at times t with weights in [0, 1], [batch]."""
+        (original,) = self._read
+        x_t, dx_t = self.path.sample(x0, x1, t)
+        with torch.no_grad():
+            v0 = original(x_t, t)
+        change = self.net(x_t, t) - v0
+        w = expand(weight, change)
+        loss = w * change.square() + 2 * (w - 1) * (v0 - dx_t) * change
+        mean: Tensor = (weigh_times(self.net, t) * loss.flatten(1).mean(1)).mean()
+        return mean
 
 
 class ConditionalVelocityLoss(nn.Module):
@@ -73,7 +117,8 @@ class ConditionalVelocityLoss(nn.Module):
             with torch.no_grad():
                 v0 = original.with_labels(label).with_guidance(None, 1.0)(x_t, t)
             dx_t = torch.lerp(dx_t, v0, expand(anchor, v0))
-        error = squared_error(self.net.with_labels(label).with_guidance(None, 1.0)(x_t, t), dx_t)
+        velocity = self.net.with_labels(label).with_guidance(None, 1.0)(x_t, t)
+        error = weigh_times(self.net, t) * squared_error(velocity, dx_t)
         return (error if weight is None else weight * error).mean()
 
 

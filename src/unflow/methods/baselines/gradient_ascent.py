@@ -22,6 +22,10 @@ from unflow.training.method import (
     trainable_copy,
 )
 from unflow.training.originals.flow_matching import draw_flow_batch
+from unflow.training.rates import scale_rate
+
+RATE = 0.002
+"""The learning rate relative to the size of the weights."""
 
 
 class Ascent(nn.Module):
@@ -57,15 +61,20 @@ class GradientAscent(Training):
     """Ascend on the training loss of forget data (flow), or descend on lam F(G(z)) (one-step model).
 
     No term protects the rest of the law: long training destroys the model, so the default is few steps.
+
+    Attributes:
+        learning_rate: None: ``scale_rate`` of the model, a five-hundredth of its weights. A range test cannot
+            choose it: the steeper the loss falls, the more is destroyed.
     """
 
     steps: int = 100
     batch_size: int = 64
-    learning_rate: float = 1e-4
+    learning_rate: float | None = None
 
     label: ClassVar[str] = "gradient ascent"
     summary: ClassVar[str] = "baseline: climb the loss on what is to be forgotten"
     needs_gradient: ClassVar[bool] = True
+    scales_rate: ClassVar[bool] = True
 
     def reads(self, problem: Problem) -> frozenset[str]:
         """Return forget data for a flow, the target's energy for a one-step model."""
@@ -83,12 +92,13 @@ class GradientAscent(Training):
     def init(self, problem: Problem, prepared: Tensors, seed: int) -> Parts:
         """Return the model, starting at its trained weights."""
         model = trainable_copy(problem.model)
+        rate = self.learning_rate or scale_rate(model, RATE)
         if isinstance(model, Flow):
-            return {"model": Part(Ascent(VelocityLoss(model.net)), model, self.learning_rate)}
+            return {"model": Part(Ascent(VelocityLoss(model.net)), model, rate)}
         assert isinstance(model, GenerativeModel)
         assert problem.target is not None
         loss = EnergyLoss(model, problem.target.energy, problem.target.strength)
-        return {"model": Part(loss, model, self.learning_rate)}
+        return {"model": Part(loss, model, rate)}
 
     def draw(self, prepared: Tensors, generator: torch.Generator) -> Tensors:
         """Draw noise, forget data and times (flow), or latents (one-step model)."""

@@ -78,13 +78,14 @@ class NegGradPlus(OwnTraining):
 
     def training(self, problem: Problem, seed: int) -> tuple[Training, Problem]:
         """Return the training of the model's family on both kinds of data."""
+        own = self.own_training(problem)
         loop = AscentDescent(
-            own=self.own_training(problem),
+            own=own,
             strength=self.strength,
             clip=self.clip,
             steps=self.steps,
             batch_size=self.batch_size,
-            learning_rate=self.learning_rate,
+            learning_rate=own.learning_rate,
         )
         return loop, problem
 

@@ -5,12 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from torch import nn
+
 from unflow.ground.errors import InputError, choose
 from unflow.mathematics.couplings import COUPLINGS
 from unflow.models import Flow, FlowMap
 from unflow.training.method import Problem, Trained, Training, require_unlabelled
 from unflow.training.originals.flow_matching import FlowMatching
 from unflow.training.originals.mean_flow import MeanFlow
+from unflow.training.rates import scale_rate
+
+RATE = 0.02
+"""The learning rate relative to the size of the weights."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,10 +26,12 @@ class OwnTraining(Trained):
     Attributes:
         coupling: of noise and data, as in the training of the original; for flows only.
         average: decay of the weight average that becomes the model.
+        learning_rate: None: ``scale_rate`` of the model, a fiftieth of its weights. A range test cannot
+            choose it: at trained weights a few steps do not lower the loss.
     """
 
     steps: int = 300
-    learning_rate: float = 3e-4
+    learning_rate: float | None = None
     coupling: str = "independent"
     average: float = 0.99
 
@@ -42,13 +50,14 @@ class OwnTraining(Trained):
                 "got a chained model to train on data; expected a Flow or a FlowMap: train its base instead"
             )
 
-    @property
-    def common(self) -> dict[str, Any]:
-        """The hyper-parameters that all trainings of base models have."""
-        return {name: getattr(self, name) for name in ("steps", "batch_size", "learning_rate", "average")}
+    def common(self, model: nn.Module) -> dict[str, Any]:
+        """Return the hyper-parameters of every training of a base model, with the rate for this model."""
+        named = {name: getattr(self, name) for name in ("steps", "batch_size", "average")}
+        return named | {"learning_rate": self.learning_rate or scale_rate(model, RATE)}
 
     def own_training(self, problem: Problem) -> Training:
         """Return the training of the model's family with these hyper-parameters."""
+        common = self.common(problem.model)
         if isinstance(problem.model, FlowMap):
-            return MeanFlow(**self.common)
-        return FlowMatching(**self.common, coupling=self.coupling)
+            return MeanFlow(**common)
+        return FlowMatching(**common, coupling=self.coupling)

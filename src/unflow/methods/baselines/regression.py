@@ -23,6 +23,10 @@ from unflow.training.method import (
     select_prefix,
     target_of,
 )
+from unflow.training.rates import scale_rate
+
+RATE = 0.03
+"""The learning rate relative to the size of the weights."""
 
 
 class TwoSidedLoss(nn.Module):
@@ -50,22 +54,30 @@ class Regression(Training):
     """A one-step model regressed on new outputs at forgotten latents, and on its own at retained ones.
 
     Attributes:
+        learning_rate: None: ``scale_rate`` of the model, 0.03 of its weights. A range test cannot choose it:
+            the retained latents start at their own outputs, so the first steps raise their loss from 0, and
+            the lowest rate looks best.
         bank_size: latents of the original model that rejection sampling classifies.
         average: decay of the weight average that becomes the model.
     """
 
     steps: int = 500
-    learning_rate: float = 1e-4
+    learning_rate: float | None = None
     bank_size: int = 16384
     average: float = 0.99
 
     needs: ClassVar[frozenset[str]] = frozenset({"target"})
     families: ClassVar[frozenset[str]] = frozenset({"flow_map", "generator"})
+    scales_rate: ClassVar[bool] = True
     keeps_prepared: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
         require_batch(self.bank_size, self.batch_size, "samples (bank_size)")
+
+    def choose_rate(self, model: nn.Module) -> float:
+        """Return the given learning rate, or that for the size of the model's weights."""
+        return self.learning_rate or scale_rate(model, RATE)
 
     def draw(self, prepared: Tensors, generator: torch.Generator) -> Tensors:
         """Draw rows of the prepared tensors of both kinds: {forget/z, ..., retain/z, ...}."""

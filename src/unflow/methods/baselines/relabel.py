@@ -50,7 +50,7 @@ class Relabel(Regression):
         """Return the model, starting at its trained weights."""
         model = trainable_copy(model_of(problem))
         loss = TwoSidedLoss(model, self.alpha)
-        return {"model": Part(loss, model, self.learning_rate, decay=self.average)}
+        return {"model": Part(loss, model, self.choose_rate(model), decay=self.average)}
 
 
 def relabel_latents(problem: Problem, n: int, generator: torch.Generator) -> Tensors:

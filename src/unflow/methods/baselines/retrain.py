@@ -40,7 +40,7 @@ class Retrain(OwnTraining):
 
     def training(self, problem: Problem, seed: int) -> tuple[Training, Problem]:
         """Return the training of the model's family, for a model with fresh weights."""
-        loop = Distill(**self.common) if _is_distilled(problem) else self.own_training(problem)
+        loop = Distill(**self.common(problem.model)) if _is_distilled(problem) else self.own_training(problem)
         return loop, dataclasses.replace(problem, model=_reset_weights(problem, seed), data=problem.retain)
 
 

@@ -58,7 +58,7 @@ class Saliency(Regression):
     def init(self, problem: Problem, prepared: Tensors, seed: int) -> Parts:
         """Return the model, starting at its trained weights, with masked gradients."""
         model, masks = trainable_copy(model_of(problem)), select_prefix(prepared, "mask/")
-        part = Part(TwoSidedLoss(model, self.alpha), model, self.learning_rate, decay=self.average)
+        part = Part(TwoSidedLoss(model, self.alpha), model, self.choose_rate(model), decay=self.average)
         trained = ((name, weight) for name, weight in model.named_parameters() if weight.requires_grad)
         for name, parameter in trained:
             # Where the gradient is always 0, Adam's moments and steps are 0 too: the weight keeps its bits.

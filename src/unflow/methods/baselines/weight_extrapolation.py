@@ -27,6 +27,10 @@ from unflow.training.method import (
     trainable_copy,
 )
 from unflow.training.originals.flow_matching import draw_flow_batch, pair_flow_data, require_flow
+from unflow.training.rates import scale_rate
+
+RATE = 0.002
+"""The learning rate relative to the size of the weights."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +45,8 @@ class WeightExtrapolation(Training):
     forgotten one, drawn once.
 
     Attributes:
+        learning_rate: None: ``scale_rate`` of the model, a five-hundredth of its weights. The rate with the
+            steepest fall of the loss moves the weights so far that the opposite point destroys the model.
         gamma: >= 0; 0 is the original. The authors choose it on held-out data.
         coupling: of noise and data, as in the training of the original; for flows only.
         bank_size: latents of the original that rejection sampling classifies; for one-step models only.
@@ -49,7 +55,7 @@ class WeightExtrapolation(Training):
 
     steps: int = 200
     batch_size: int = 64
-    learning_rate: float = 1e-4
+    learning_rate: float | None = None
     gamma: float = 1.0
     coupling: str = "independent"
     bank_size: int = 16384
@@ -60,6 +66,7 @@ class WeightExtrapolation(Training):
         "baseline: train on forgotten samples alone, then move the weights the opposite way"
     )
     families: ClassVar[frozenset[str]] = frozenset({"flow", "flow_map", "generator"})
+    scales_rate: ClassVar[bool] = True
     citation: ClassVar[str] = "2212.04089"
     keeps_prepared: ClassVar[bool] = True
 
@@ -95,7 +102,8 @@ class WeightExtrapolation(Training):
         model = trainable_copy(problem.model)
         assert isinstance(model, GenerativeModel)
         loss = VelocityLoss(model.net) if isinstance(model, Flow) else OutputLoss(model)
-        return {"model": Part(loss, model, self.learning_rate, decay=self.average)}
+        rate = self.learning_rate or scale_rate(model, RATE)
+        return {"model": Part(loss, model, rate, decay=self.average)}
 
     def draw(self, prepared: Tensors, generator: torch.Generator) -> Tensors:
         """Draw noise, forget data and times (flow), or latents and outputs (one-step model)."""
