@@ -36,6 +36,9 @@ CENTRES = torch.stack([ANGLES.cos(), ANGLES.sin()], 1)
 class Mixture(nn.Module):
     """Label c draws the Gaussian k with the chance ``law[c, k]``; the last row is the null condition."""
 
+    law: Tensor
+    centres: Tensor
+
     def __init__(self, law: Tensor) -> None:
         super().__init__()
         self.register_buffer("law", law)
