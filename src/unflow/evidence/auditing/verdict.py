@@ -190,7 +190,7 @@ def add_answers(
 
 
 def _grade_answers(asked: Mapping[str, Any], others: Mapping[str, Mapping[str, Any]]) -> int:
-    """Return how far the class is forgotten where it is asked for, at the worst guidance: a key of ``_GRADES``.
+    """Return how far the class is forgotten where it is asked for, at the worst guidance: see ``_GRADES``.
 
     The reference is the exact target, else the retrained model; without one, it is not forgotten entirely.
     """
