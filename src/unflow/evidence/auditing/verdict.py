@@ -181,21 +181,39 @@ def add_answers(
         first = sentences[0]
         if row.asked is not None:
             near = _describe_neighbours(row, others["original"], questions, class_names)
-            if _is_drawn_when_asked(row.asked, others) and not first.startswith("Not forgotten"):
-                first = f"Not forgotten where it is asked for; at random, {first[0].lower()}{first[1:]}"
+            grade = _grade_answers(row.asked, others)
+            if grade < _grade_random(first):
+                words = f"{_GRADES[grade][0]} where it is asked for"
+                first = f"{words}; at random, {first[0].lower()}{first[1:]}"
         added[key] = [first, *sentences[1:], asked, *([near] if near else [])]
     return added
 
 
-def _is_drawn_when_asked(asked: Mapping[str, Any], others: Mapping[str, Mapping[str, Any]]) -> bool:
-    """Return whether a model draws the forgotten class where it is asked for, by more than its reference.
+def _grade_answers(asked: Mapping[str, Any], others: Mapping[str, Mapping[str, Any]]) -> int:
+    """Return how far the class is forgotten where it is asked for, at the worst guidance: see ``_GRADES``.
 
-    The reference is the exact target, else the retrained model; without one, half of the original's share.
+    The reference is the exact target, else the retrained model; without one, it is not forgotten entirely.
     """
-    beside = others.get("target") or others.get("retrained")
-    bar = beside["intervals"]["forgotten"][1] if beside else others["original"]["forgotten"] / 2
     names = ["forgotten", *(f"guidance.{g}" for g in asked["guidance"])]
-    return any(asked["intervals"][name][0] > bar for name in names)
+    ends, before = asked["intervals"], others["original"]["intervals"]
+    if any(ends[name][1] >= before[name][0] for name in names):
+        return 0
+    beside = others.get("target") or others.get("retrained")
+    if beside is None or any(ends[name][0] > beside["intervals"]["forgotten"][1] for name in names):
+        return 1
+    return 2
+
+
+_GRADES = {
+    0: ("Not forgotten", "it still draws it"),
+    1: ("Partly forgotten", "it draws it less often"),
+    2: ("Forgotten", "it no longer draws it"),
+}
+
+
+def _grade_random(sentence: str) -> int:
+    """Return the key of ``_GRADES`` that the sentence about random samples begins with."""
+    return 0 if sentence.startswith("Not") else 2 if sentence.startswith("Forgotten") else 1
 
 
 def _describe_answers(
@@ -212,9 +230,9 @@ def _describe_answers(
     ]
     against = " and ".join([f"the original's {_percent(original['forgotten'])}", *beside])
     low, high = asked["intervals"]["forgotten"]
-    kept = "still draws" if _is_drawn_when_asked(asked, others) else "no longer draws"
+    drawn = _GRADES[_grade_answers(asked, others)][1]
     parts = [
-        f"Asked for {names}, it {kept} it: {_percent(asked['forgotten'])} "
+        f"Asked for {names}, {drawn}: {_percent(asked['forgotten'])} "
         f"[{100 * low:.3g}, {100 * high:.3g}] of the samples are {names}, against {against}"
     ]
     if asked["guidance"]:
