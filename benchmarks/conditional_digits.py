@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import time
+from dataclasses import replace
 
 import torch
 
@@ -30,6 +31,15 @@ from unflow.training.originals import Classification, FlowMatching
 K, FORGET, SHAPE = 10, 3, (1, 8, 8)
 NET = {"net": "mlp", "shape": [1, 8, 8], "width": 256, "depth": 4, "num_classes": K}
 ROWS = ("erfm_resample_prior", "erfm_resample", "latent_transport", "uot_tilted")
+METHODS = {
+    **UNLEARNERS,
+    "esd_faster": replace(UNLEARNERS["esd"], learning_rate=1e-4),  # type: ignore[call-arg]
+    "esd_held": replace(UNLEARNERS["esd"], learning_rate=1e-4, steps=300, retain=1.0),  # type: ignore[call-arg]
+    "sfd_short": replace(  # type: ignore[call-arg]
+        UNLEARNERS["sfd"], steps=3000, learning_rate=1e-4, fake_rate=3e-4, average=0.999
+    ),
+}
+"""Rows of ``UNLEARNERS``, and baselines with settings other than their authors'."""
 
 
 def train_flow(data: LabelledData, seed: int, steps: int = 8000) -> Conditional:
@@ -110,12 +120,17 @@ def main() -> None:
     for is_flow, model in models.items():
         print(f"| original {'flow' if is_flow else 'map'} | {describe(model, judge)} | – |", flush=True)
     for name in given.methods:
-        model = models["flow" in UNLEARNERS[name].families]
-        target = uf.Target(model, ClassLogOdds(guide, [FORGET], 4.0), replace=given.replace)
-        start = time.monotonic()
-        result = uf.unlearn(target, name, seed=given.seed, self_measure=0)
-        seconds = time.monotonic() - start
-        print(f"| {name} | {describe(result.model, judge)} | {seconds:.0f} |", flush=True)
+        method = METHODS[name]
+        for model in models.values():
+            if model.family not in method.families:
+                continue
+            target = uf.Target(model, ClassLogOdds(guide, [FORGET], 4.0), replace=given.replace)
+            teacher = flow if "teacher" in method.needs else None
+            start = time.monotonic()
+            result = uf.unlearn(target, method, seed=given.seed, self_measure=0, teacher=teacher)
+            seconds = time.monotonic() - start
+            words = f"{name}, {model.family}" if len(method.families) == 3 else name
+            print(f"| {words} | {describe(result.model, judge)} | {seconds:.0f} |", flush=True)
 
 
 if __name__ == "__main__":

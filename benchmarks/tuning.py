@@ -79,8 +79,8 @@ BUDGETS = ("default", "quarter")
 HEAD = """# Settings of the baselines: the grid
 
 `python benchmarks/tuning.py` wrote this page, and its docstring states the rule. The guide counts the
-forgotten samples and its features define the distance; no judge has a part. "forgets" marks a setting that the
-first two steps of the rule allow. The best setting by the rule comes first.
+forgotten samples and its features define the distance; no judge has a part. "forgets" marks a setting that
+the first two steps of the rule allow. The best setting by the rule comes first.
 """
 SLACK, KEPT = 0.005, 1 / 3
 """Largest forgotten share over the target's; share of the pairs that goes on to the next rung."""

@@ -475,7 +475,7 @@ IN_PLACE = {
 }
 """What needs the velocity at a label that it does not know."""
 GENERATIVE = {
-    **UNLEARNERS,
+    **{name: method for name, method in UNLEARNERS.items() if not method.needs_conditional},
     **{k: v for k, v in TRAINERS.items() if k not in ("classification", "autoencoding")},
 }
 CASES = [(name, family) for name in GENERATIVE for family in IN_PLACE if family in GENERATIVE[name].families]

@@ -25,7 +25,11 @@ from unflow.training.loop import fit
 from unflow.training.method import Method, Problem
 from unflow.training.originals.flow_matching import FlowMatching
 
-SHARING = {name: method for name, method in UNLEARNERS.items() if getattr(method, "shares_batches", False)}
+SHARING = {
+    name: method
+    for name, method in UNLEARNERS.items()
+    if getattr(method, "shares_batches", False) and not method.needs_conditional
+}
 SMALL = {"steps": 4, "batch_size": 16, "bank_size": 256, "block_size": 16, "fisher_batches": 4}
 
 

@@ -290,7 +290,10 @@ def small(method: Method) -> Method:
 
 SPECIAL = ("classification", "autoencoding")
 """Trainers of what is no generative model."""
-MEMBERS = {**UNLEARNERS, **{k: v for k, v in TRAINERS.items() if k not in SPECIAL}}
+MEMBERS = {
+    **{name: method for name, method in UNLEARNERS.items() if not method.needs_conditional},
+    **{name: method for name, method in TRAINERS.items() if name not in SPECIAL},
+}
 CASES = [(name, family) for name, method in MEMBERS.items() for family in sorted(method.families)]
 
 

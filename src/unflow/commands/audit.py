@@ -65,6 +65,8 @@ def run(
     resolve: float = 0.5,
     seed: int = 0,
     attack: bool = True,
+    ask: bool = True,
+    ask_n: int | None = None,
     *,
     attacks: Attacks,
     fail_if: str | None = None,
@@ -88,6 +90,8 @@ def run(
         resolve: difference of two forget rates that the audit resolves, in percentage points, in (0, 100).
         seed: of latents and rejection, >= 0.
         attack: whether to run the attacks.
+        ask: whether to ask a conditional model for each of its labels.
+        ask_n: samples of each label, >= 50; by default the questions cost no more than the rest of the audit.
         attacks: settings of the attacks.
         fail_if: conditions on the model's row, like "forget_rate>0.01,pul<95"; exit code 1 if one holds.
         card: whether to write the audit into the model card, README.md of the model's bundle.
@@ -149,6 +153,8 @@ def run(
         **rows.record(),
         "n": n,
         "resolve": resolve,
+        "ask": None if ask else "false",
+        "ask_n": ask_n,
         "seed": seed,
     }
     judges = Judges(
@@ -178,6 +184,8 @@ def run(
             out=out,
             attacks=attacks if attack else None,
             strengths=others,
+            ask=ask,
+            ask_n=ask_n,
         )
         findings.say()
         print_result(result, out, (model, trust_code) if card else None)
@@ -194,7 +202,8 @@ def print_result(result: Audit, out: Path, card: tuple[str, bool] | None) -> Non
     from unflow.evidence.report.terminal import format_guards, print_audit
 
     print_audit(result.as_dict())
-    print("\n".join(["", *format_guards(result.as_dict()), "", *result.verdict(), ""]))
+    sentences = [sentence for sentence in result.verdict() if sentence]
+    print("\n".join(["", *format_guards(result.as_dict()), "", *sentences, ""]))
     print(f"audit:  {out / 'audit.json'}")
     print(f"report: {write_report(out)}")
     if card is not None:
@@ -216,12 +225,13 @@ def add_classifiers(
     Raises:
         InputError: as ``unlearning.sight.inspect`` and ``compare_names``.
     """
+    from unflow.energies import ConditionEnergy
     from unflow.models.probe import probe_energy, probe_judge, probe_model
     from unflow.unlearning.sight import draw_for_sight, find_guide, judge_voter
 
     probe_model(model)
     x = draw_for_sight(model, seed)
-    if target is not None:
+    if target is not None and not isinstance(target.energy, ConditionEnergy):  # it reads no sample
         probe_energy(target.energy, x)
     probe_judge(judge, x, "the judge")
     guide = None if target is None else find_guide(target.energy)

@@ -93,7 +93,8 @@ def run(
         method: name of a method, listed below; auto: the first of unflow plan, found by short trials; by
             default erfm_resample for a flow (erfm_resample_prior with --rank or --train_only) and
             residual_matching for a one-step model.
-        teacher: bundle of a retrained flow, from which the method retrained distils a flow map.
+        teacher: bundle of a flow: a retrained one, from which the method retrained distils a flow map, or the
+            conditional one for sfd.
         seed: random seed, >= 0.
         devices: number of data-parallel processes.
         logger: csv, tensorboard or wandb (`pip install 'unflow[tensorboard]'`) also logs to OUT/logs.
@@ -206,7 +207,7 @@ def check_teacher(settings: Method, target: Target, method: str, teacher: Genera
     if teacher is not None and "teacher" not in settings.reads(problem):
         raise InputError(
             f"got --teacher for {method}, which reads none for a model of the family {target.model.family}; "
-            "expected it for the method retrained on a flow map: leave --teacher out"
+            "expected it for the methods retrained and sfd on a one-step model: leave --teacher out"
         )
 
 

@@ -119,6 +119,41 @@ _INTERVAL = each(number, 2)
 _CLASSES = either(count, text, each(either(count, text)))
 _MEASURED = {measure.key: number for measure in MEASURES}
 
+_CONDITION = record(
+    {"label": either(count, text)},
+    {
+        "own": number,
+        "forgotten": number,
+        "own_interval": _INTERVAL,
+        "forgotten_interval": _INTERVAL,
+        "fd_target": number,
+        "fd_real": number,
+    },
+)
+_ASKED = record(
+    {"conditions": each(_CONDITION)},
+    {
+        **dict.fromkeys(
+            ("forgotten", "own", "least_own", "ua", "ra", "neighbours", "null", "guided"), number
+        ),
+        **dict.fromkeys(("fd_target", "fd_real"), number),
+        "guidance": named(number),
+        "n": count,
+        "intervals": named(maybe(_INTERVAL)),
+    },
+)
+_QUESTIONS = record(
+    {},
+    {
+        "n": count,
+        "labels": each(count),
+        "guidance": each(number),
+        "null": flag,
+        "neighbours": each(count),
+        "num_conditions": count,
+        "obstacle": text,
+    },
+)
 _ROW = record(
     {"family": stem, "method": stem},
     {
@@ -135,6 +170,7 @@ _ROW = record(
         "told_apart": named(maybe(record({}, {"auc": number, "interval": _INTERVAL}))),
         "redistribution": named(maybe(number)),
         "classes": each(named(maybe(number))),
+        "asked": _ASKED,
         **_MEASURED,
     },
 )
@@ -181,6 +217,7 @@ _AUDIT = record(
         "differences": each(_DIFFERENCE),
         "notes": each(text),
         "attacks": _ATTACKS,
+        "questions": _QUESTIONS,
         "versions": named(text),
         "guards": each(record({"holds": maybe(flag), "name": text, "words": text})),
         "verdicts": named(each(text)),

@@ -90,6 +90,10 @@ class Stream(IntEnum):
     SELF_MEASURE = 160
     """Latents, and rejection, of the self-measure that follows each unlearning."""
 
+    ASKED = 174
+    """Latents with which an audit asks a conditional model, and exact samples for the answers:
+    ``stream(seed, Stream.ASKED, k)``, k = 1 or 2."""
+
 
 def stream(seed: int, *path: int) -> torch.Generator:
     """Return the CPU generator of one purpose; it depends on the seed and the path alone.

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from unflow.ground.plugins import Registry, describe_package
+from unflow.methods.baselines.concept_ablation import ConceptAblation
+from unflow.methods.baselines.esd import ESD
 from unflow.methods.baselines.fine_tune import FineTune
 from unflow.methods.baselines.gradient_ascent import GradientAscent
 from unflow.methods.baselines.neg_grad_plus import NegGradPlus
@@ -11,6 +13,7 @@ from unflow.methods.baselines.relabel import Relabel
 from unflow.methods.baselines.retrain import Retrain
 from unflow.methods.baselines.saliency import Saliency
 from unflow.methods.baselines.selective_amnesia import SelectiveAmnesia
+from unflow.methods.baselines.sfd import SFD
 from unflow.methods.baselines.weight_extrapolation import WeightExtrapolation
 from unflow.methods.erfm import ERFM
 from unflow.methods.latent_flow import LatentFlow
@@ -24,13 +27,16 @@ from unflow.training.originals import TRAINERS, Autoencoding, Classification, Di
 
 __all__ = [
     "ERFM",
+    "ESD",
     "INSTALLED",
     "OTFM",
+    "SFD",
     "TRAINERS",
     "UNLEARNERS",
     "UOT",
     "Autoencoding",
     "Classification",
+    "ConceptAblation",
     "Distill",
     "FineTune",
     "FlowMatching",
@@ -77,6 +83,9 @@ UNLEARNERS: dict[str, Method] = {
     "saliency": Saliency(),
     "selective_amnesia": SelectiveAmnesia(),
     "weight_extrapolation": WeightExtrapolation(),
+    "esd": ESD(),
+    "concept_ablation": ConceptAblation(),
+    "sfd": SFD(),
     "reject": Reject(),
     "retrained": Retrain(),
 }

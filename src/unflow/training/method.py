@@ -137,6 +137,8 @@ class Method(ABC):  # noqa: B024 - its two subclasses have the abstract methods
     """Fields of ``Problem`` without which the method cannot run."""
     families: ClassVar[frozenset[str]] = frozenset({"flow", "flow_map", "generator"})
     """Model families that it can train or unlearn."""
+    needs_conditional: ClassVar[bool] = False
+    """Whether it forgets labels, so that it unlearns only conditional models."""
     trains_own_weights: ClassVar[bool] = False
     """Whether the result is the model's own network with other weights."""
     watches_held_out: ClassVar[bool] = False
@@ -191,6 +193,11 @@ class Method(ABC):  # noqa: B024 - its two subclasses have the abstract methods
             raise InputError(
                 f"{type(self).__name__} does not train models of the family {model.family}; expected "
                 f"{' or '.join(sorted(self.families))}"
+            )
+        if self.needs_conditional and not isinstance(model, Conditional):
+            raise InputError(
+                f"got a model without conditions for {type(self).__name__}, which forgets a label; expected "
+                "a conditional model: declare label=random:10 in the specification of the model"
             )
 
 
@@ -361,6 +368,7 @@ def find_gradient_free() -> dict[str, list[str]]:
     """Return kind of model -> names of known methods that take any energy, also one without gradient."""
     kinds = {"one-step models": "flow_map", "flows": "flow"}
     free = {name: each for name, each in KNOWN.items() if "target" in each.needs and not each.needs_gradient}
+    free = {name: each for name, each in free.items() if not each.needs_conditional}
     return {kind: [name for name in free if family in free[name].families] for kind, family in kinds.items()}
 
 

@@ -116,7 +116,8 @@ def unlearn(
         out: folder for the bundle, metrics and checkpoints; None writes nothing. If the folder holds the
             finished bundle of the same call, that bundle is loaded and nothing is trained.
         data: real samples, for methods that read them.
-        teacher: a retrained flow, from which the retrained flow map is distilled.
+        teacher: a retrained flow, from which the retrained flow map is distilled; the conditional flow
+            for ``SFD``.
         compute: device, devices, precision, micro-batches, compilation and loggers of the training.
         seed: >= 0.
         on_step: called after each step with the number of finished steps.

@@ -7,6 +7,7 @@ resolution      the number of samples, and the differences that exceed noise
 judges          accuracy of a judge, and its independence of the guide
 judge_training  trains and calibrates two judges
 attacked        runs the attacks on the models
+asked           asks conditional models for each condition
 series          one request at several strengths
 notes           findings that should make a reader suspicious
 guards          checks for the seven ways in which a good number can be false

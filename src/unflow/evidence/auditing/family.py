@@ -180,7 +180,9 @@ class FamilyAudit:
         if samples.z is not None:
             arrays["z"] = samples.z
         if evidence.energy is not None:
-            arrays["energy"] = evaluate(evidence.energy, samples.x)
+            arrays["energy"] = evaluate(
+                evidence.energy, samples.x, varies=False
+            )  # a row of one class does not
         path = folder / f"{self.family}-{entry.method}.npz"
         return write_arrays(path, {name: value.numpy() for name, value in arrays.items()})
 

@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+from unflow.evidence.auditing.asked import GUIDANCE
 from unflow.evidence.measures import COSTS, MEASURES
 from unflow.evidence.metrics.uncertainty import ChiSquare
 from unflow.evidence.row import AuditRow
@@ -23,6 +24,9 @@ _GATE = re.compile(r"\s*([a-z_0-9.]+)\s*(>=|<=|>|<)\s*([-+]?[0-9.]+(?:e[-+]?[0-9
 
 SETS = ("retain", "target", "retrained")
 WITH_INTERVAL = ("forget_rate", "stayed_share", "pul", *(f"fid_{name}" for name in SETS))
+GUIDED = tuple(f"guidance.{g:g}" for g in GUIDANCE)
+ASKED_SHARES = ("forgotten", "own", "neighbours", "null", *GUIDED)
+ASKED = (*ASKED_SHARES, "least_own", "ua", "ra", "guided", "fd_target", "fd_real", "n")
 NUMBERS = (
     *(measure.key for measure in (*MEASURES, *COSTS)),
     "seed",
@@ -30,6 +34,8 @@ NUMBERS = (
     *(f"intervals.{name}.{end}" for name in WITH_INTERVAL for end in ("low", "high")),
     *(f"told_apart.{name}.auc" for name in SETS[1:]),
     *(f"redistribution.{name}" for name in ChiSquare._fields),
+    *(f"asked.{name}" for name in ASKED),
+    *(f"asked.intervals.{name}.{end}" for name in ASKED_SHARES for end in ("low", "high")),
 )
 """Every number that a row of audit.json can have."""
 

@@ -11,6 +11,8 @@ from torch import Tensor
 
 from unflow.data import LabelledData
 from unflow.disk.bundle import collect_versions
+from unflow.energies import ConditionEnergy, Energy
+from unflow.evidence.auditing.asked import Questions, ask_models, plan_questions
 from unflow.evidence.auditing.attacked import Attacks, attack
 from unflow.evidence.auditing.evidence import Entry, Evidence, Samples, draw_samples, target_samples
 from unflow.evidence.auditing.family import audit_family
@@ -19,7 +21,7 @@ from unflow.evidence.auditing.judges import is_same_judge, judge_record
 from unflow.evidence.auditing.notes import find_notes
 from unflow.evidence.auditing.resolution import differences, samples_needed
 from unflow.evidence.auditing.series import series, write_series
-from unflow.evidence.auditing.verdict import Verdict, verdicts
+from unflow.evidence.auditing.verdict import Verdict, add_answers, verdicts
 from unflow.evidence.row import SCHEMA, AuditRow
 from unflow.ground.errors import InputError, choose
 from unflow.ground.files import write_json
@@ -46,6 +48,7 @@ class Audit:
         class_names: that the judge knows.
         second_judge: record of the second judge; None without one.
         attacks: results of the attacks; None without attacks.
+        questions: what conditional models were asked for, or why they were not; None for other models.
     """
 
     judge: dict[str, Any]
@@ -55,6 +58,7 @@ class Audit:
     class_names: list[str]
     second_judge: dict[str, Any] | None = None
     attacks: dict[str, Any] | None = None
+    questions: Questions | None = None
 
     @property
     def notes(self) -> list[str]:
@@ -76,6 +80,7 @@ class Audit:
             "differences": differences(self.rows),
             "notes": self.notes,
             "attacks": self.attacks,
+            "questions": None if self.questions is None else self.questions.as_dict(),
             "versions": collect_versions(),
             "guards": guards(self.rows, self.request, self.judge),
             "verdicts": self._verdicts(),
@@ -91,7 +96,10 @@ class Audit:
         return next(iter(judged.values())) if method is None else choose(judged, method, "row")
 
     def verdict(self, method: str | None = None) -> Verdict:
-        """Return three sentences about a row: forgotten or not, at what cost, and what could undo it.
+        """Return sentences about a row: forgotten or not, at what cost, and what could undo it.
+
+        A conditional model has two more: what it draws when it is asked for the forgotten labels, and how
+        its neighbours fared.
 
         Args:
             method: as in ``row``.
@@ -103,7 +111,10 @@ class Audit:
 
     def _verdicts(self) -> dict[str, list[str]]:
         names = [str(self.class_names[k]) for k in self.request["forget"]]
-        return verdicts(self.rows, self.floor, names, self.attacks, self.second_judge is not None)
+        found = verdicts(self.rows, self.floor, names, self.attacks, self.second_judge is not None)
+        if self.questions is None:
+            return found
+        return add_answers(found, self.rows, self.questions, self.request["forget"], self.class_names)
 
     def write(self, path: Path) -> Path:
         """Write audit.json; NaN is refused."""
@@ -276,6 +287,8 @@ def audit(
     repeats: int = 50,
     attacks: Attacks | None = None,
     strengths: Mapping[float, GenerativeModel] | None = None,
+    ask: bool = True,
+    ask_n: int | None = None,
     out: str | Path | None = None,
 ) -> Audit:
     """Compare a model with the original, and with the exact target and a retrained model if given.
@@ -296,6 +309,8 @@ def audit(
         repeats: resamples behind the interval of each distance, which is then known to a tenth; 0: none.
         attacks: on the model, the original and the retrained one; None: none.
         strengths: models of the same request at other strengths, for the report's slider.
+        ask: whether to ask conditional models for each of their labels.
+        ask_n: samples of each label, >= 50; None: as many as make the question cost no more than a row.
         out: folder for audit.json and samples/; None writes nothing.
 
     Raises:
@@ -314,11 +329,12 @@ def audit(
         forget,
         real.held_out,
         real.training,
-        target.energy if target else None,
+        _find_energy(target),
         second=judges.second_judge,
         repeats=repeats,
     )
     n = n or samples_needed(model, judge, forget, resolve, seed)
+    questions = plan_questions(original, model, evidence, n, ask=ask, n=ask_n)
     family = _draw_family(model, references, provenance, n, seed)
     folder = None if out is None else Path(out)
     if folder is not None and strengths:
@@ -327,13 +343,41 @@ def audit(
     request = {"forget": list(forget), "words": describe(target, forget)}
     records = judges.records(real.held_out, forget)
     result = assemble_audit([family], evidence, records, request, judge.class_names, folder)
+    models = {"original": original, provenance.method: model}
+    if references.retrained is not None:
+        models["retrained"] = references.retrained
+    if questions is not None:
+        result = _add_answers(result, questions, models, target, evidence, seed, folder)
     if attacks is None:
         return result
-    attacked = {"original": original, provenance.method: model}
-    if references.retrained is not None:
-        attacked["retrained"] = references.retrained
-    result = replace(result, attacks=attack(attacked, evidence, attacks, seed))
+    result = replace(result, attacks=attack(models, evidence, attacks, seed))
     if folder is not None:  # again: attacks take longest, and a kill during them must not lose the measures
+        result.write(folder / "audit.json")
+    return result
+
+
+def _find_energy(target: Target | None) -> Energy | None:
+    """Return the energy of a request that reads samples."""
+    return None if target is None or isinstance(target.energy, ConditionEnergy) else target.energy
+
+
+def _add_answers(
+    result: Audit,
+    questions: Questions,
+    models: Mapping[str, GenerativeModel],
+    target: Target | None,
+    evidence: Evidence,
+    seed: int,
+    folder: Path | None,
+) -> Audit:
+    """Return an audit whose rows have the answers of conditional models."""
+    records: dict[str, dict[str, Any]] = {}
+    if questions.obstacle is None:
+        samples = None if folder is None else folder / "samples"
+        questions, records = ask_models(questions, models, target, evidence, seed, samples)
+    rows = [replace(row, asked=records.get(row.method)) for row in result.rows]
+    result = replace(result, rows=rows, questions=questions)
+    if folder is not None:
         result.write(folder / "audit.json")
     return result
 

@@ -1,19 +1,22 @@
-"""The verdict of an audit in three sentences: forgotten or not, at what cost, and what could undo it."""
+"""The verdict of an audit: forgotten or not, at what cost, what could undo it, and what a question draws."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from unflow.evidence.auditing.asked import Questions
 from unflow.evidence.row import AuditRow, find_reference, find_row
 
 
 class Verdict(NamedTuple):
-    """Three sentences."""
+    """Three sentences, and two about a conditional model; those are empty for other models."""
 
     forgotten: str
     cost: str
     undone: str
+    asked: str = ""
+    neighbours: str = ""
 
 
 def verdicts(
@@ -33,13 +36,11 @@ def verdicts(
         second_judge: whether there is one.
     """
     return {
-        row.key: list(
-            Verdict(
-                _describe_forgetting(row, rows, " or ".join(names)),
-                _describe_cost(row, find_row(rows, row.family, "original"), floors.get(row.family) or {}),
-                _describe_undoing(row, attacks, second_judge),
-            )
-        )
+        row.key: [
+            _describe_forgetting(row, rows, " or ".join(names)),
+            _describe_cost(row, find_row(rows, row.family, "original"), floors.get(row.family) or {}),
+            _describe_undoing(row, attacks, second_judge),
+        ]
         for row in rows
         if not row.is_reference
     }
@@ -147,6 +148,129 @@ def _describe_relearning(method: str, attacks: Mapping[str, Any]) -> str | None:
     k, steps, ratio = max(reached)
     beside = "" if ratio is None else f", {ratio:.2g} times as many as the retrained model needs"
     return f"half of it comes back in {steps:.0f} steps on {k} images{beside}"
+
+
+# What a conditional model draws when it is asked
+
+
+def add_answers(
+    found: Mapping[str, Sequence[str]],
+    rows: Sequence[AuditRow],
+    questions: Questions,
+    forget: Sequence[int],
+    class_names: Sequence[str],
+) -> dict[str, list[str]]:
+    """Return verdicts with the sentences about what conditional models draw when they are asked.
+
+    The first sentence of a row that still draws the forgotten class where it is asked for is corrected.
+
+    Args:
+        found: three sentences about each row.
+        rows: of the audit, with their answers.
+        questions: what was asked for.
+        forget: forgotten classes.
+        class_names: of the judge.
+    """
+    names = " or ".join(str(class_names[k]) for k in forget)
+    by_key = {row.key: row for row in rows}
+    added = {}
+    for key, sentences in found.items():
+        row = by_key[key]
+        others = {each.method: each.asked for each in rows if each.family == row.family and each.asked}
+        asked, near = _describe_answers(row, others, questions, names), ""
+        first = sentences[0]
+        if row.asked is not None:
+            near = _describe_neighbours(row, others["original"], questions, class_names)
+            grade = _grade_answers(row.asked, others)
+            if grade < _grade_random(first):
+                words = f"{_GRADES[grade][0]} where it is asked for"
+                first = f"{words}; at random, {first[0].lower()}{first[1:]}"
+        added[key] = [first, *sentences[1:], asked, *([near] if near else [])]
+    return added
+
+
+def _grade_answers(asked: Mapping[str, Any], others: Mapping[str, Mapping[str, Any]]) -> int:
+    """Return how far the class is forgotten where it is asked for, at the worst guidance: see ``_GRADES``.
+
+    The reference is the exact target, else the retrained model; without one, it is not forgotten entirely.
+    """
+    names = ["forgotten", *(f"guidance.{g}" for g in asked["guidance"])]
+    ends, before = asked["intervals"], others["original"]["intervals"]
+    if any(ends[name][1] >= before[name][0] for name in names):
+        return 0
+    beside = others.get("target") or others.get("retrained")
+    if beside is None or any(ends[name][0] > beside["intervals"]["forgotten"][1] for name in names):
+        return 1
+    return 2
+
+
+_GRADES = {
+    0: ("Not forgotten", "it still draws it"),
+    1: ("Partly forgotten", "it draws it less often"),
+    2: ("Forgotten", "it no longer draws it"),
+}
+
+
+def _grade_random(sentence: str) -> int:
+    """Return the key of ``_GRADES`` that the sentence about random samples begins with."""
+    return 0 if sentence.startswith("Not") else 2 if sentence.startswith("Forgotten") else 1
+
+
+def _describe_answers(
+    row: AuditRow, others: Mapping[str, Mapping[str, Any]], questions: Questions, names: str
+) -> str:
+    if row.asked is None:
+        why = questions.obstacle or "the audited model draws not all labels of the original"
+        return f"The model is conditional, but was not asked for its labels: {why}."
+    asked, original = row.asked, others["original"]
+    beside = [
+        f"{_percent(others[method]['forgotten'])} of the {words}"
+        for method, words in (("target", "exact target"), ("retrained", "retrained model"))
+        if method in others
+    ]
+    against = " and ".join([f"the original's {_percent(original['forgotten'])}", *beside])
+    low, high = asked["intervals"]["forgotten"]
+    drawn = _GRADES[_grade_answers(asked, others)][1]
+    parts = [
+        f"Asked for {names}, {drawn}: {_percent(asked['forgotten'])} "
+        f"[{100 * low:.3g}, {100 * high:.3g}] of the samples are {names}, against {against}"
+    ]
+    if asked["guidance"]:
+        shares = ", ".join(f"{_percent(share)} at {g}" for g, share in asked["guidance"].items())
+        parts.append(f"by guidance {shares}")
+    if asked["null"] is not None:
+        parts.append(f"the null condition draws it in {_percent(asked['null'])}")
+    low, high = asked["intervals"]["own"]
+    parts.append(
+        f"asked for the other labels, {_percent(asked['own'])} [{100 * low:.3g}, {100 * high:.3g}] are of "
+        f"their own class (the original's {_percent(original['own'])})"
+    )
+    return f"{'; '.join(parts)}; {_describe_questions(questions)}."
+
+
+def _describe_questions(questions: Questions) -> str:
+    """Return the number of samples, and of labels where not all were asked for."""
+    asked, known = len(questions.labels), questions.num_conditions
+    some = "each label" if asked == known else f"each of {asked} of {known} labels"
+    return f"{questions.n} samples of {some}"
+
+
+def _describe_neighbours(
+    row: AuditRow, original: Mapping[str, Any], questions: Questions, class_names: Sequence[str]
+) -> str:
+    """Return how often the neighbours of the forgotten classes are of their own class, before and after."""
+    assert row.asked is not None
+    if not questions.neighbours:
+        return ""
+    before, after = (
+        {record["label"]: record["own"] for record in asked["conditions"]} for asked in (original, row.asked)
+    )
+    each = [
+        f"{class_names[k]} in {_percent(after[k])} (the original's {_percent(before[k])})"
+        for k in questions.neighbours
+    ]
+    listed = f"{', '.join(each[:-1])} and {each[-1]}" if len(each) > 1 else each[0]
+    return f"The judge's nearest other classes are drawn when they are asked for: {listed}."
 
 
 # Words

@@ -59,12 +59,12 @@ def _build_shelf(run: Run, samples: Samples, k: int, many: int) -> Shelf:
     found = np.flatnonzero(samples.label == k)
     x = lay_out_channels(samples.x[found[:many]])
     side_by_side = many * x.shape[3] // samples.x.shape[3]
-    src = encode_image(_join_images(x), side_by_side) if len(found) else None
+    src = encode_image(join_images(x), side_by_side) if len(found) else None
     count = f"{len(found)} of {len(samples.x)}" if len(found) else "none"
     return Shelf(run.class_name(k), k in run.forget, src, count)
 
 
-def _join_images(x: NDArray[Any]) -> NDArray[Any]:
+def join_images(x: NDArray[Any]) -> NDArray[Any]:
     """Return images [n, channels, height, width] side by side with a grey line between two."""
     line = np.zeros((*x.shape[:3], max(1, x.shape[3] // 16)), x.dtype)
     pieces = np.concatenate([x, line], axis=3)

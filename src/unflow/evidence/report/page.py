@@ -11,6 +11,7 @@ import yaml
 
 from unflow.evidence.measures import PAGE
 from unflow.evidence.report import figures, tables
+from unflow.evidence.report.asked import find_obstacle, list_asked
 from unflow.evidence.report.attacked import read_attacks
 from unflow.evidence.report.gallery import build_galleries
 from unflow.evidence.report.pictures import build_album, build_slider
@@ -65,6 +66,8 @@ def _build_context(run: Run) -> dict[str, Any]:
         "costs": tables.COST_COLUMNS,
         "meanings": _explain_rows(run),
         "attacks": read_attacks(run),
+        "questions": run.audit.get("questions"),
+        "not_asked": find_obstacle(run),
         "curves": _draw_curves(run),
         "curves_absent": _list_absent_curves(run),
         "judge": _describe_judge(run),
@@ -125,6 +128,7 @@ def _describe_family(run: Run, family: str) -> dict[str, Any]:
             "energies", lambda row: figures.has_energies(run, row), figures.draw_energies
         ),
         "cost": tables.build_cost_table(run, family),
+        "asked": list_asked(run, family),
     }
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -71,6 +71,26 @@ class Strengths:
 
 
 @dataclass(frozen=True)
+class Answers:
+    """Samples of a conditional model by what it was asked for.
+
+    Attributes:
+        x: samples, [m, *shape]; images are in [-1, 1].
+        condition: label that each was asked for, -1 for the null condition, [m].
+        label: class that the judge predicts, [m].
+    """
+
+    x: NDArray[Any]
+    condition: NDArray[Any]
+    label: NDArray[Any]
+
+    @property
+    def is_image(self) -> bool:
+        """Whether x is [m, channels, height, width]."""
+        return self.x.ndim == 4
+
+
+@dataclass(frozen=True)
 class Run:
     """The content of a run folder."""
 
@@ -83,6 +103,7 @@ class Run:
     strengths: Mapping[str, Strengths]
     curves: Mapping[str, list[dict[str, Any]]]
     lineage: Mapping[str, Mapping[str, Any]]
+    answers: Mapping[str, Answers] = field(default_factory=dict)
 
     @property
     def families(self) -> list[str]:
@@ -156,7 +177,19 @@ def read_run(run: Path) -> Run:
         strengths=_read_strengths(run, rows),
         curves={_relative_folder(run, p): read_json_lines(p) for p in sorted(run.rglob("metrics.jsonl"))},
         lineage={_relative_folder(run, p): _read_record(p) for p in sorted(run.rglob("lineage.json"))},
+        answers={key: found for key in files if (found := _read_answers(run, key)) is not None},
     )
+
+
+def _read_answers(run: Path, key: str) -> Answers | None:
+    path = run / "samples" / f"{key}-asked.npz"
+    if not path.is_file():
+        return None
+    arrays = _read_arrays(path, ("x", "condition", "label"))
+    shapes = {name: array.shape[:1] for name, array in arrays.items()}
+    if len(shapes) < 3 or arrays["x"].ndim < 2 or len(set(shapes.values())) > 1 or not arrays["x"].size:
+        raise InputError(f"{path} is damaged; expected the file that `unflow audit` wrote: run it again")
+    return Answers(**arrays)
 
 
 def _read_record(path: Path) -> dict[str, Any]:

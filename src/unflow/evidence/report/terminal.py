@@ -32,10 +32,85 @@ def print_audit(audit: dict[str, Any]) -> None:
         table.add_section()
         table.add_row("floor", *(measure.write(floor.get(measure.key)) for measure in columns))
         console.print(table)
+    print_answers(audit, rows)
     for line in format_differences(audit):
         console.print(line, highlight=False)
     for note in audit["notes"]:
         console.print(f"note: {note}", highlight=False)
+
+
+MOST_CONDITIONS = 20
+"""Conditions in the terminal's table of answers."""
+
+
+def print_answers(audit: Mapping[str, Any], rows: Sequence[AuditRow]) -> None:
+    """Print, for conditional models, a table of what each condition draws before and after."""
+    from rich.console import Console
+    from rich.table import Table
+
+    answered = {row.method: row.asked for row in rows if row.asked is not None}
+    if not answered:
+        return
+    console = Console(width=None if Console().is_terminal else 140)
+    for method in (row.method for row in rows if not row.is_reference and row.asked is not None):
+        shown = ["original", method, *(name for name in ("target", "retrained") if name in answered)]
+        table = Table(
+            title=f"asked for each label, {audit['questions']['n']} samples each: {' | '.join(shown)}",
+            title_justify="left",
+        )
+        table.add_column("label", no_wrap=True)
+        for title in ("own class, %", "forgotten, %", "FD to its target", "FD to its real"):
+            table.add_column(title, justify="right")
+        for name, cells in list_answers(audit, [answered[each] for each in shown], MOST_CONDITIONS):
+            table.add_row(name, *cells)
+        console.print(table)
+
+
+def list_answers(
+    audit: Mapping[str, Any], asked: Sequence[Mapping[str, Any]], most: int
+) -> list[tuple[str, list[str]]]:
+    """Return name and cells of each condition and guidance, with the numbers of several rows in a cell.
+
+    Args:
+        audit: with the questions and the class names.
+        asked: the records of the rows, "original" first and the judged row second.
+        most: conditions, at most: the forgotten ones, their neighbours, and those least of their own class.
+    """
+    questions, forget = audit["questions"], audit["request"]["forget"]
+    by_label = [{each["label"]: each for each in record["conditions"]} for record in asked]
+    first = [*forget, *questions["neighbours"]]
+    known = [record["label"] for record in asked[0]["conditions"]]
+    others = [k for k in known if k not in first and k != "null"]
+    if len(known) > most:
+        others = sorted(others, key=lambda k: by_label[1][k]["own"])[: max(most - len(first), 0)]
+    chosen = [k for k in known if k in first or k in others or k == "null"]
+    lines = []
+    for k in chosen:
+        cells = [
+            _join_numbers([record[k].get(name) for record in by_label], scale)
+            for name, scale in (("own", 100), ("forgotten", 100), ("fd_target", 1), ("fd_real", 1))
+        ]
+        lines.append((_name_condition(audit, k), cells))
+    names = " or ".join(str(audit["class_names"][k]) for k in forget)
+    for g in asked[0].get("guidance") or {}:
+        shares = [(record.get("guidance") or {}).get(g) for record in asked]
+        lines.append((f"{names}, guidance {g}", [_join_numbers([], 1), _join_numbers(shares, 100), "", ""]))
+    return lines
+
+
+def _name_condition(audit: Mapping[str, Any], label: int | str) -> str:
+    if label == "null":
+        return "null"
+    tag = "forgotten" if label in audit["request"]["forget"] else ""
+    tag = "neighbour" if label in audit["questions"]["neighbours"] else tag
+    return str(audit["class_names"][int(label)]) + (f" ({tag})" if tag else "")
+
+
+def _join_numbers(values: Sequence[float | None], scale: float) -> str:
+    if all(value is None for value in values):
+        return "–"
+    decimals = 1 if scale == 100 else 2
+    return " | ".join("–" if value is None else f"{scale * value:.{decimals}f}" for value in values)
 
 
 HOLDS = {True: "yes", False: "NO", None: "?"}
