@@ -22,6 +22,7 @@ CALLERS = {
     ],
     "energies/test_calibration.py": ["test_the_guide_is_read_in_evaluation_mode_and_left_alone"],
     "energies/test_energies.py": [
+        "test_a_request_without_an_energy_has_none_for_samples",
         "test_no_energy_falls_under_its_lower_bound",
         "test_the_log_odds_of_a_class_follow_from_the_logits_of_all_classes",
         "test_the_bounded_inverse_is_the_complementary_weight",
@@ -36,6 +37,12 @@ CALLERS = {
         "test_what_does_not_fit_is_refused",
     ],
     "mathematics/test_integrators.py": ["test_one_step_of_a_linear_system_is_the_taylor_polynomial"],
+    "mathematics/test_sharpness.py": [
+        "test_the_contrast_of_one_edge_is_its_height_and_of_several_their_weighted_mean",
+        "test_midpoints_and_noise_lie_far_and_samples_of_the_law_do_not",
+        "test_gaps_are_near_zero_for_repeated_samples_and_reach_is_large_for_missed_ones",
+        "test_large_images_are_averaged_before_distances",
+    ],
     "mathematics/test_paths.py": ["test_a_path_runs_from_the_source_to_the_data"],
     "models/test_filtered.py": ["test_an_energy_is_rebuilt_from_plain_data"],
     "energies/test_foreign_energies.py": [

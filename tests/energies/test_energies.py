@@ -26,6 +26,7 @@ from unflow.energies import (
     require_bounded,
     retained_probabilities,
 )
+from unflow.energies.unread import Unread
 from unflow.ground.errors import InputError
 
 X = torch.linspace(-4, 4, 41, dtype=torch.float64)[:, None]
@@ -424,3 +425,8 @@ def test_an_energy_under_its_stated_bound_is_refused() -> None:
 
 def test_one_class_may_be_given_as_a_number() -> None:
     assert ClassLogOdds(torch.nn.Linear(2, 3), 1).forget == ClassLogOdds(torch.nn.Linear(2, 3), [1]).forget
+
+
+def test_a_request_without_an_energy_has_none_for_samples() -> None:
+    with pytest.raises(InputError, match=r"a request \(class 3\) without an energy for 4 samples"):
+        Unread("class 3")(torch.zeros(4, 2))

@@ -78,7 +78,14 @@ def test_a_name_that_is_no_row_is_its_own_label() -> None:
 def test_the_methods_that_follow_no_gradient_are_found() -> None:
     free = {kind: set(rows) for kind, rows in find_gradient_free().items()}
     assert free["one-step models"] > {"latent_transport", "latent_transport_chain", "reject"}
-    assert free["flows"] == {"erfm", "erfm_prior", "erfm_resample", "erfm_resample_prior", "reject"}
+    assert free["flows"] == {
+        "erfm",
+        "erfm_prior",
+        "erfm_resample",
+        "erfm_resample_prior",
+        "erfm_control",
+        "reject",
+    }
     following = {"uot", "uot_tilted", "latent_transport_uot", "gradient_ascent"}
     assert {row for row, method in UNLEARNERS.items() if method.needs_gradient} == following
     assert LatentTransport(coupling="flow_project").needs_gradient

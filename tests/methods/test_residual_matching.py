@@ -85,7 +85,10 @@ def test_it_obeys_the_laws_of_methods(tmp_path: Path) -> None:
 def test_points_are_moved_by_latent_transport_alone() -> None:
     model = FlowMap(MLP((2,), 8, 1, num_times=2), (2,))
     points = Problem(model=model, target=Target(model, CallableEnergy(lambda x: x[:, 0].exp(), 0.0, False)))
-    assert ResidualMatching().training(points, 0) == (LatentTransport(), points)
+    assert ResidualMatching(steps=7).training(points, 0) == (
+        LatentTransport(steps=7, batch_size=64, bank_size=16384, average=0.995),
+        points,
+    )
 
 
 def test_pixels_in_a_vector_are_an_image() -> None:
@@ -158,8 +161,8 @@ def test_a_silent_critic_is_0_everywhere(shape: tuple[int, ...]) -> None:
 @pytest.mark.parametrize(
     ("network", "flat", "kind"),
     [
-        (None, False, ConvCritic),
-        (None, True, ConvCritic),
+        ("auto", False, ConvCritic),
+        ("auto", True, ConvCritic),
         ("mlp", False, MLP),
         ("convolutional", True, ConvCritic),
     ],

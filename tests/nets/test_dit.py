@@ -472,7 +472,7 @@ def test_mixed_precision_keeps_48_bytes_per_token_and_feature_of_a_block_in_plac
 
 def test_what_uot_keeps_is_what_the_formula_says() -> None:
     model = FlowMap(dit(), SHAPE)
-    method = UOT(batch_size=8, bank_size=64, width=16, depth=1)
+    method = UOT(batch_size=8, bank_size=64, network="mlp", width=16, depth=1)
     target = Target(model, CallableEnergy(lambda x: x.flatten(1).mean(1).sigmoid(), 0.0))
     problem = Problem(model=model, target=target)
     prepared = method.prepare(problem, stream(0))

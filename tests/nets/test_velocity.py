@@ -470,7 +470,14 @@ def small(method: Method) -> Method:
 
 
 IN_PLACE = {
-    "flow": {"neg_grad_plus", "fine_tune", "weight_extrapolation", "retrained", "flow_matching"},
+    "flow": {
+        "erfm_control",
+        "neg_grad_plus",
+        "fine_tune",
+        "weight_extrapolation",
+        "retrained",
+        "flow_matching",
+    },
     "flow_map": {"neg_grad_plus", "fine_tune", "retrained", "mean_flow", "distill"},
 }
 """What needs the velocity at a label that it does not know."""

@@ -26,6 +26,7 @@ from unflow.training.method import (
     draw_rows,
     draw_weighted,
     require_batch,
+    require_unlabelled,
     target_of,
     trainable_copy,
 )
@@ -99,7 +100,11 @@ class ERFM(VelocityTraining):
     @property
     def label(self) -> str:
         """ERFM, and how this configuration differs from the paper's."""
-        variants = {"resampled": self.weighting == "resample", "in place": self.place == "prior"}
+        variants = {
+            "resampled": self.weighting == "resample",
+            "in place": self.place == "prior",
+            "control": self.control,
+        }
         chosen = ", ".join(word for word, holds in variants.items() if holds)
         return f"ERFM ({chosen})" if chosen else "ERFM"
 
@@ -132,10 +137,8 @@ class ERFM(VelocityTraining):
         """Raise InputError for a model that cannot be trained in place or have a flow appended."""
         super().check(problem)
         model = problem.model.inner if isinstance(problem.model, Conditional) else problem.model
-        if self.control and problem.model is not model:
-            raise InputError(
-                "got control=True for a conditional model, whose loss is anchored by itself; expected False"
-            )
+        if self.control:
+            require_unlabelled(problem, "control=True")
         if self.place == "prior" and not isinstance(model, Flow):
             raise InputError("got a chained model with place=prior; expected a Flow: write place=chain")
         if self.place == "chain":

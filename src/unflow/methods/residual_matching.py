@@ -124,7 +124,7 @@ class ResidualMatching(Training):
     Adversarial loss: arXiv 1406.2661; gradient penalty: arXiv 1801.04406.
 
     Points and short vectors need no critic, and this one would not see conditions. For them, and for
-    conditional models, the method is ``LatentTransport`` with its defaults.
+    conditional models, the method is ``LatentTransport`` with the same steps, batches and bank.
 
     Attributes:
         learning_rate: of G; None: ``scale_rate`` of G, 1.5 % of its weights.
@@ -170,7 +170,11 @@ class ResidualMatching(Training):
         """Return itself for images, and ``LatentTransport`` for other samples and for conditional models."""
         model = model_of(problem)
         has_critic = is_image(model.sample_shape) and model.conditional is None
-        return (self if has_critic else LatentTransport()), problem
+        if has_critic:
+            return self, problem
+        return LatentTransport(
+            steps=self.steps, batch_size=self.batch_size, bank_size=self.bank_size, average=self.average
+        ), problem
 
     def uncompilable(self) -> str:
         """Return the name of the gradient penalty's derivative, if there is a penalty."""

@@ -147,7 +147,7 @@ class UOT(Training):
         anneal_r1: whether the penalty falls linearly to 0 over the training.
         bank_size: latents (with their outputs G0(z)) that batches are drawn from.
         potential: input of the potential: "samples", or frozen "features" of the energy's classifier.
-        network: of a potential of samples: "mlp" or "convolutional" (``make_critic``); None: convolutional
+        network: of a potential of samples: "mlp", "convolutional" (``make_critic``) or "auto": convolutional
             for images, an MLP for points and short vectors, and where the potential sees a condition.
         width, depth: of an MLP; convolutions have a sixteenth of the width as channels of their first layer.
         frequencies: Fourier frequencies of an MLP; None: as many as an MLP inside G has, else 0.
@@ -166,7 +166,7 @@ class UOT(Training):
     anneal_r1: bool = False
     bank_size: int = 16384
     potential: Literal["samples", "features"] = "samples"
-    network: Literal["mlp", "convolutional"] | None = None
+    network: Literal["auto", "mlp", "convolutional"] = "auto"
     width: int = 256
     depth: int = 2
     frequencies: int | None = None
@@ -202,8 +202,8 @@ class UOT(Training):
             raise InputError(f"got start={self.start!r}; expected 'original' or 'latent_transport'")
         if self.potential not in ("samples", "features"):
             raise InputError(f"got potential={self.potential!r}; expected 'samples' or 'features'")
-        if self.network not in (None, "mlp", "convolutional"):
-            raise InputError(f"got network={self.network!r}; expected 'mlp', 'convolutional' or None")
+        if self.network not in ("auto", "mlp", "convolutional"):
+            raise InputError(f"got network={self.network!r}; expected 'auto', 'mlp' or 'convolutional'")
         require_batch(self.bank_size, self.batch_size, "samples (bank_size)")
 
     def check(self, problem: Problem) -> None:
@@ -282,7 +282,7 @@ class UOT(Training):
 
     def _convolves(self, problem: Problem) -> bool:
         """Return whether the potential of samples is convolutional."""
-        if self.network is not None:
+        if self.network != "auto":
             return self.network == "convolutional"
         return is_image(model_of(problem).sample_shape) and not self._sees_condition(problem)
 
