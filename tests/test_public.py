@@ -335,6 +335,7 @@ EXAMPLES = {
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_the_examples_of_the_guides_run(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    torch.manual_seed(0)  # an example draws the weights of its networks
     exec(compile(EXAMPLES[name], name, "exec", dont_inherit=True), {"__name__": "example"})
 
 

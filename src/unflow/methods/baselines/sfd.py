@@ -229,7 +229,8 @@ class SFD(Training):
         net = teacher.inner.net
         assert isinstance(net, AdaptedVelocity)
         fake = copy.deepcopy(net).train().requires_grad_(True)
-        loss = ScoreForgettingLoss(model, net, fake, self.alpha, self.forget)
+        frozen = copy.deepcopy(net).eval().requires_grad_(False)  # the caller's keeps its gradients
+        loss = ScoreForgettingLoss(model, frozen, fake, self.alpha, self.forget)
         return {
             "fake": Part(FakeScoreLoss(fake, self.forget), fake, self.fake_rate, BETAS),
             "model": Part(loss, model, self.learning_rate, BETAS, decay=self.average),
