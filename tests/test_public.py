@@ -13,6 +13,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+import torch
 
 import unflow
 from unflow.data import DATASETS, SOURCES
