@@ -323,23 +323,34 @@ def say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
+def add_places(parser: argparse.ArgumentParser, out: Path) -> None:
+    """Add the options that name the data, the strangers and the folders."""
+    parser.add_argument("--data", help="folder with MNIST's IDX files")
+    parser.add_argument("--fashion", help="folder with Fashion-MNIST's IDX files")
+    parser.add_argument("--cache", type=Path, default=Path("runs/strangers-cache"))
+    parser.add_argument("--out", type=Path, default=out)
+    parser.add_argument("--strangers", nargs="+", choices=STRANGERS, default=list(STRANGERS))
+
+
+def parse_places(parser: argparse.ArgumentParser) -> argparse.Namespace:
+    """Return the parsed options, with ``folders``: the folder of each dataset."""
+    asked = parser.parse_args()
+    asked.folders = {"data": asked.data, "fashion": asked.fashion}
+    return asked
+
+
 def read_options() -> argparse.Namespace:
     every = [row for row in uf.methods.UNLEARNERS if row not in ("retrained", "reject")]
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--data", help="folder with MNIST's IDX files")
-    parser.add_argument("--fashion", help="folder with Fashion-MNIST's IDX files")
-    parser.add_argument("--cache", type=Path, default=Path("runs/strangers-cache"))
-    parser.add_argument("--out", type=Path, default=Path("runs/strangers"))
-    parser.add_argument("--strangers", nargs="+", choices=STRANGERS, default=list(STRANGERS))
+    add_places(parser, Path("runs/strangers"))
     parser.add_argument("--requests", nargs="+", choices=REQUESTS, default=list(REQUESTS))
     parser.add_argument("--methods", nargs="+", choices=["default", *every], default=["default"])
     parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3])
     parser.add_argument("--n", type=int, default=4000, help="samples of a row")
     parser.add_argument("--tuned", type=Path, help="JSON: stranger -> row -> settings of its method")
-    asked = parser.parse_args()
-    asked.folders = {"data": asked.data, "fashion": asked.fashion}
+    asked = parse_places(parser)
     asked.tuned = json.loads(asked.tuned.read_text()) if asked.tuned else {}
     return asked
 

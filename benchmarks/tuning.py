@@ -47,9 +47,19 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import torch
-from strangers import MARGIN, STRANGERS, Request, Stranger, load_stranger, make_request, say, select_samples
+from strangers import (
+    MARGIN,
+    Request,
+    Stranger,
+    add_places,
+    load_stranger,
+    make_request,
+    parse_places,
+    say,
+    select_samples,
+)
 from third_party import training
-from torch import Tensor, nn
+from torch import Tensor
 
 import unflow as uf
 from unflow.foreign import load_energy
@@ -117,7 +127,7 @@ class Yardstick:
 
     def distance_of(self, x: Tensor) -> float:
         """Return the Fréchet distance of samples to the exact target samples."""
-        return uf.metrics.frechet_distance(generated=read_features(self.guide, x), reference=self.features)
+        return uf.metrics.frechet_distance(generated=self.guide.features(x), reference=self.features)
 
 
 def make_yardstick(stranger: Stranger, request: Request) -> Yardstick:
@@ -128,7 +138,7 @@ def make_yardstick(stranger: Stranger, request: Request) -> Yardstick:
     exact = target.sample(2 * stranger.n, uf.stream(0, DRAWN, 1)).x
     first, second = torch.as_tensor(exact).split(stranger.n)
     z = stranger.model.prior(stranger.n, uf.stream(0, DRAWN, 0))
-    bare = Yardstick(guide, request.classes, z, read_features(guide, first), {})
+    bare = Yardstick(guide, request.classes, z, guide.features(first), {})
     original = bare.measure(stranger.model)
     facts = {
         "target": count_share(guide, torch.cat([first, second]), request.classes),
@@ -142,16 +152,6 @@ def make_yardstick(stranger: Stranger, request: Request) -> Yardstick:
 def count_share(guide: Classifier, x: Tensor, classes: tuple[int, ...]) -> float:
     """Return the share of samples that the guide assigns to the classes."""
     return float(torch.isin(guide.probabilities(x).argmax(1), torch.tensor(classes)).double().mean())
-
-
-def read_features(guide: Classifier, x: Tensor) -> Tensor:
-    """Return the inputs [n, d] of the guide's last linear layer."""
-    last = [each for each in guide.modules() if isinstance(each, nn.Linear)][-1]
-    found: list[Tensor] = []
-    handle = last.register_forward_pre_hook(lambda _, inputs: found.append(inputs[0]))
-    guide.probabilities(x)
-    handle.remove()
-    return torch.cat(found)
 
 
 # The grid
@@ -345,11 +345,7 @@ def read_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--data", help="folder with MNIST's IDX files")
-    parser.add_argument("--fashion", help="folder with Fashion-MNIST's IDX files")
-    parser.add_argument("--cache", type=Path, default=Path("runs/strangers-cache"))
-    parser.add_argument("--out", type=Path, default=Path("runs/tuning"))
-    parser.add_argument("--strangers", nargs="+", choices=STRANGERS, default=list(STRANGERS))
+    add_places(parser, Path("runs/tuning"))
     parser.add_argument("--methods", nargs="+", choices=list(KNOBS), default=list(KNOBS))
     parser.add_argument("--budgets", nargs="+", choices=BUDGETS, default=list(BUDGETS))
     parser.add_argument("--request", choices=("common", "rare", "two"), default="common")
@@ -357,9 +353,7 @@ def read_options() -> argparse.Namespace:
     parser.add_argument("--rates", nargs="+", type=float, default=list(RATES), help="shares of the weights")
     parser.add_argument("--rungs", type=int, default=len(RUNGS), help="number of rungs")
     parser.add_argument("--full", action="store_true", help="all pairs of rate and knobs at every rung")
-    asked = parser.parse_args()
-    asked.folders = {"data": asked.data, "fashion": asked.fashion}
-    return asked
+    return parse_places(parser)
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""The energy of a condition: what a model is asked for, whatever it draws."""
+"""The energy of a condition: it depends on the label or prompt of a sample, not on the sample."""
 
 from __future__ import annotations
 

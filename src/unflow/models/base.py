@@ -148,7 +148,7 @@ class GenerativeModel(nn.Module, ABC):
 
 
 class Askable(GenerativeModel):
-    """A model whose latents contain what it is asked for: a condition, such as a class or a prompt."""
+    """A conditional model: each of its latents contains a condition, such as a class or a prompt."""
 
     null: int | None
     """The condition that means none; None where the model has no such condition."""
@@ -157,6 +157,11 @@ class Askable(GenerativeModel):
     @abstractmethod
     def num_conditions(self) -> int:
         """Conditions that have a probability."""
+
+    @property
+    @abstractmethod
+    def drawn(self) -> list[int]:
+        """Conditions whose probability is not 0, ascending."""
 
     @property
     @abstractmethod

@@ -1,4 +1,4 @@
-"""Conditional: a model that is asked for a label or a prompt, whose latents include what it is asked for."""
+"""Conditional: a model of labels or prompts, whose latents include the condition."""
 
 from __future__ import annotations
 
@@ -89,6 +89,11 @@ class Conditional(Askable):
         return len(self.probabilities)
 
     @property
+    def drawn(self) -> list[int]:
+        """Conditions whose probability is not 0, ascending."""
+        return [k for k, p in enumerate(self.probabilities) if p > 0]
+
+    @property
     def num_classes(self) -> int:
         """Classes of a network (``num_classes`` of an ``MLP``) that tells all conditions and null apart."""
         return max(self.num_conditions, self.null or 0)
@@ -147,14 +152,13 @@ class Conditional(Askable):
         return self.null
 
     def _check_conditions(self, labels: Tensor) -> None:
-        p = torch.as_tensor(self.probabilities)
-        known = [k for k in range(len(p)) if p[k] > 0] + ([] if self.null is None else [self.null])
+        known = self.drawn + ([] if self.null is None else [self.null])
         wrong = labels[~torch.isin(labels, torch.tensor(known, device=labels.device))]
         if len(wrong):
             also = "" if self.null is None else ", or null"
             raise InputError(
                 f"got label={int(wrong[0])}; expected a condition that the model draws: a number from 0 "
-                f"to {len(p) - 1} whose probability is not 0{also}"
+                f"to {self.num_conditions - 1} whose probability is not 0{also}"
             )
 
     # Samples

@@ -148,7 +148,7 @@ class Adapted(Wrapper):
     def _call(self, x: Tensor, times: Mapping[str, Tensor], labels: Tensor | None) -> Tensor:
         values: dict[str, Any] = {"x": x, "label": look_up(self.table, labels)}
         values |= {name: _reshape_time(t, self.time_shape) for name, t in times.items()}
-        entries = [_parse_argument(part) for part in self.arguments.split(",")]
+        entries = [parse_argument(part) for part in self.arguments.split(",")]
         positional = [values[name] for keyword, name in entries if not keyword]
         return _get_tensor(
             self.net(*positional, **{keyword: values[name] for keyword, name in entries if keyword})
@@ -234,14 +234,14 @@ def look_up(table: Tensor | None, labels: Tensor | None) -> Tensor | None:
     return table[labels]
 
 
-def _parse_argument(part: str) -> tuple[str, str]:
+def parse_argument(part: str) -> tuple[str, str]:
     """Return the keyword ("" if positional) and the name of one argument."""
     keyword, _, name = part.rpartition("=")
     return keyword.strip(), name.strip()
 
 
 def _check_arguments(arguments: str, known: Sequence[set[str]], *, labelled: bool) -> None:
-    entries = [_parse_argument(part) for part in arguments.split(",")]
+    entries = [parse_argument(part) for part in arguments.split(",")]
     names, keywords = [name for _, name in entries], [keyword for keyword, _ in entries]
     wanted = [names_known | ({"label"} if labelled else set()) for names_known in known]
     expected = " or ".join(f'"{", ".join(sorted(each, key=_rank_name))}"' for each in wanted)

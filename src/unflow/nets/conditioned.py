@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from unflow.ground.errors import InputError, explain
-from unflow.nets.adapted import look_up, read_table
+from unflow.nets.adapted import look_up, parse_argument, read_table
 from unflow.nets.adapters import Wrapper
 from unflow.nets.description import net_config
 from unflow.nets.modes import evaluating
@@ -44,7 +44,7 @@ class AdaptedGenerator(Wrapper):
         table: Tensor | Sequence[int] | None = None,
     ) -> None:
         super().__init__()
-        self._entries = [_split_argument(part) for part in arguments.split(",")]
+        self._entries = [parse_argument(part) for part in arguments.split(",")]
         if sorted(name for _, name in self._entries) != ["label", "z"]:
             raise InputError(
                 f'got arguments="{arguments}"; expected "z, label", in the order that the network takes'
@@ -100,8 +100,3 @@ class AdaptedGenerator(Wrapper):
                 f"the {type(self.net).__name__} does not run as net({self.arguments}) with label {label} "
                 f"({explain(error)}); expected the index of one of its classes"
             ) from error
-
-
-def _split_argument(part: str) -> tuple[str, str]:
-    keyword, _, name = part.rpartition("=")
-    return keyword.strip(), name.strip()

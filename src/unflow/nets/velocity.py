@@ -97,6 +97,11 @@ class AdaptedVelocity(Adapted):
         other.null_label, other.guidance = null_label, guidance
         return other
 
+    def unguided(self, labels: Tensor) -> AdaptedVelocity:
+        """Return a copy, with shared weights, at other labels (``with_labels``) and guidance 1."""
+        found: AdaptedVelocity = self.with_labels(labels).with_guidance(None, 1.0)
+        return found
+
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
         """Return dx/dt [batch, *shape] for x [batch, *shape] and t [batch]."""
         labels = self.labels(x)

@@ -1,4 +1,4 @@
-"""Samples of a model with what a request says of them."""
+"""Samples of a model with their latents and energies, or with their replacements."""
 
 from __future__ import annotations
 

@@ -25,6 +25,11 @@ def weigh_times(net: nn.Module, t: Tensor) -> Tensor:
     return (1 - t).square() if predicts_data else torch.ones_like(t)
 
 
+def velocity_error(net: nn.Module, x: Tensor, t: Tensor, goal: Tensor) -> Tensor:
+    """Return ||net(x, t) - goal||^2 / dim per sample, [batch], weighted by ``weigh_times``."""
+    return weigh_times(net, t) * squared_error(net(x, t), goal)
+
+
 class VelocityLoss(nn.Module):
     """Flow matching: E[ w ||net(x_t, t) - dx_t||^2 ] / dim (arXiv 2302.00482, Eq. 2).
 
@@ -42,7 +47,7 @@ class VelocityLoss(nn.Module):
     def forward(self, x0: Tensor, x1: Tensor, t: Tensor, weight: Tensor | None = None) -> Tensor:
         """Return the loss of pairs (x0, x1) at times t, each weighted by weight [batch]."""
         x_t, dx_t = self.path.sample(x0, x1, t)
-        error = weigh_times(self.net, t) * squared_error(self.net(x_t, t), dx_t)
+        error = velocity_error(self.net, x_t, t, dx_t)
         return (error if weight is None else weight * error).mean()
 
 
@@ -115,10 +120,9 @@ class ConditionalVelocityLoss(nn.Module):
         (original,) = self._read
         if anchor is not None and original is not None:
             with torch.no_grad():
-                v0 = original.with_labels(label).with_guidance(None, 1.0)(x_t, t)
+                v0 = original.unguided(label)(x_t, t)
             dx_t = torch.lerp(dx_t, v0, expand(anchor, v0))
-        velocity = self.net.with_labels(label).with_guidance(None, 1.0)(x_t, t)
-        error = weigh_times(self.net, t) * squared_error(velocity, dx_t)
+        error = velocity_error(self.net.unguided(label), x_t, t, dx_t)
         return (error if weight is None else weight * error).mean()
 
 

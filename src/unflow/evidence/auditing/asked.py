@@ -103,7 +103,7 @@ def plan_questions(
     obstacle = _find_obstacle(before, after, evidence) if ask else "it was left out (`--ask false`)"
     if obstacle is not None or after is None:
         return Questions(num_conditions=before.num_conditions, obstacle=obstacle)
-    known = list_labels(before)
+    known = before.drawn
     neighbours = find_neighbours(evidence, known)
     null = before.null is not None and after.null is not None
     guidance = GUIDANCE if null and _is_guided(original) and _is_guided(model) else ()
@@ -125,18 +125,12 @@ def _find_obstacle(before: Askable, after: Askable | None, evidence: Evidence) -
     known, classes = before.num_conditions, evidence.judge.num_classes
     if known != classes:
         return f"the judge has {classes} classes and the model {known} conditions, so they do not correspond"
-    drawn = list_labels(before)
+    drawn = before.drawn
     if missing := [k for k in evidence.forget if k not in drawn]:
         return f"the original draws no label {missing[0]}"
-    if missing := [k for k in drawn if k not in list_labels(after)]:
+    if missing := [k for k in drawn if k not in after.drawn]:
         return f"the audited model draws no label {missing[0]}, though its network may still know it"
     return None
-
-
-def list_labels(model: Askable) -> list[int]:
-    """Return the conditions of a model whose probability is not 0."""
-    chances = getattr(model, "probabilities", None) or [1.0] * model.num_conditions
-    return [k for k, chance in enumerate(chances) if chance > 0]
 
 
 def _is_guided(model: GenerativeModel) -> bool:
@@ -249,7 +243,7 @@ def _knows(model: GenerativeModel, questions: Questions) -> bool:
     inside = model.conditional
     if inside is None or (questions.null and inside.null is None):
         return False
-    return set(questions.labels) <= set(list_labels(inside))
+    return set(questions.labels) <= set(inside.drawn)
 
 
 def _ask(model: GenerativeModel, z: Tensor, asked: Tensor) -> Tensor:

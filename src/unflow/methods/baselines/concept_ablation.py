@@ -19,7 +19,7 @@ from unflow.methods.baselines.forgotten_labels import (
 from unflow.methods.baselines.regression import TwoSidedLoss, check_weight
 from unflow.models import Conditional, Flow
 from unflow.nets import AdaptedVelocity
-from unflow.training.losses import squared_error
+from unflow.training.losses import velocity_error
 from unflow.training.method import (
     Descend,
     Part,
@@ -55,11 +55,11 @@ class AblationLoss(nn.Module):
         x_t, dx_t = LinearPath().sample(x0, x1, t)
         (original,) = self._read
         with torch.no_grad():
-            goal = original.with_labels(anchor).with_guidance(None, 1.0)(x_t, t)
-        loss = squared_error(self.net.with_labels(label).with_guidance(None, 1.0)(x_t, t), goal).mean()
+            goal = original.unguided(anchor)(x_t, t)
+        loss = velocity_error(self.net.unguided(label), x_t, t, goal).mean()
         if self.regularisation == 0:
             return loss
-        error = squared_error(self.net.with_labels(anchor).with_guidance(None, 1.0)(x_t, t), dx_t)
+        error = velocity_error(self.net.unguided(anchor), x_t, t, dx_t)
         return loss + self.regularisation * error.mean()
 
 

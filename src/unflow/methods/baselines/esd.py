@@ -12,11 +12,15 @@ from torch import Tensor, nn
 from unflow.ground.errors import InputError
 from unflow.mathematics.integrators import INTEGRATORS
 from unflow.mathematics.paths import expand
-from unflow.methods.baselines.forgotten_labels import find_forgotten, find_labels, require_conditional_model
+from unflow.methods.baselines.forgotten_labels import (
+    find_forgotten,
+    require_conditional_model,
+    share_retained,
+)
 from unflow.methods.baselines.regression import check_weight
 from unflow.models import Flow
 from unflow.nets import AdaptedVelocity
-from unflow.training.losses import squared_error
+from unflow.training.losses import velocity_error
 from unflow.training.method import (
     Part,
     Parts,
@@ -70,13 +74,13 @@ class ErasureLoss(nn.Module):
         with torch.no_grad():
             v_null = self._original(x_t, t, torch.full_like(label, self.null))
             goal = v_null - self.eta * (self._original(x_t, t, label) - v_null)
-        loss = squared_error(self._at(self.net, x_t, t, label), goal).mean()
+        loss = velocity_error(self.net.unguided(label), x_t, t, goal).mean()
         if z_r is None or t_r is None or label_r is None:
             return loss
         x_r = self.trace(z_r, t_r, label_r)
         with torch.no_grad():
             goal = self._original(x_r, t_r, label_r)
-        return loss + self.retain * squared_error(self._at(self.net, x_r, t_r, label_r), goal).mean()
+        return loss + self.retain * velocity_error(self.net.unguided(label_r), x_r, t_r, goal).mean()
 
     @torch.no_grad()
     def trace(self, z: Tensor, t: Tensor, label: Tensor) -> Tensor:
@@ -90,11 +94,7 @@ class ErasureLoss(nn.Module):
     def _original(self, x: Tensor, t: Tensor, label: Tensor) -> Tensor:
         (flow,) = self._read
         assert isinstance(flow.net, AdaptedVelocity)
-        return self._at(flow.net, x, t, label)
-
-    def _at(self, net: AdaptedVelocity, x: Tensor, t: Tensor, label: Tensor) -> Tensor:
-        """Return a velocity at given conditions and guidance 1."""
-        v: Tensor = net.with_labels(label).with_guidance(None, 1.0)(x, t)
+        v: Tensor = flow.net.unguided(label)(x, t)
         return v
 
 
@@ -157,11 +157,9 @@ class ESD(VelocityTraining):
         """Return the forgotten labels, and the retained ones with their probabilities."""
         model = require_conditional_model(problem)
         forgotten = find_forgotten(target_of(problem), generator)
-        retained = [k for k in find_labels(model) if k not in forgotten]
         return {
             "forgotten": torch.tensor(forgotten),
-            "retained": torch.tensor(retained),
-            "share": torch.tensor([model.probabilities[k] for k in retained]),
+            **share_retained(model, forgotten),
             "null": torch.tensor([model.null]),
             "like": model.inner.prior(1, generator),
         }

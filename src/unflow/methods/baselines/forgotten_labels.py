@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import torch
 from torch import Tensor
 
@@ -27,7 +29,16 @@ def require_conditional_model(problem: Problem) -> Conditional:
 def find_labels(model: GenerativeModel) -> list[int]:
     """Return the conditions of a conditional model whose probability is not 0, without the null condition."""
     assert isinstance(model, Conditional)
-    return [k for k, p in enumerate(model.probabilities) if p > 0 and k != model.null]
+    return [k for k in model.drawn if k != model.null]
+
+
+def share_retained(model: Conditional, forgotten: Collection[int]) -> Tensors:
+    """Return {retained: the conditions that are not forgotten, share: their probabilities}."""
+    retained = [k for k in find_labels(model) if k not in forgotten]
+    return {
+        "retained": torch.tensor(retained),
+        "share": torch.tensor([model.probabilities[k] for k in retained]),
+    }
 
 
 def measure_acceptance(target: Target, generator: torch.Generator) -> dict[int, float]:

@@ -19,6 +19,7 @@ from unflow.methods.baselines.forgotten_labels import (
     find_forgotten,
     find_labels,
     require_conditional_model,
+    share_retained,
 )
 from unflow.methods.baselines.regression import check_weight
 from unflow.models import Conditional, Flow, GenerativeModel
@@ -54,7 +55,7 @@ def noise_times() -> Tensor:
 
 def denoise(net: AdaptedVelocity, x: Tensor, t: Tensor, label: Tensor) -> Tensor:
     """Return E[x1 | x_t = x] = x + (1 - t) v(x, t; label), at guidance 1, for the law of the flow v."""
-    v: Tensor = net.with_labels(label).with_guidance(None, 1.0)(x, t)
+    v: Tensor = net.unguided(label)(x, t)
     return x + expand(1 - t, x) * v
 
 
@@ -75,7 +76,7 @@ class FakeScoreLoss(nn.Module):
     def forward(self, x0: Tensor, x1: Tensor, t: Tensor, label: Tensor, is_forgotten: Tensor) -> Tensor:
         """Return the loss of noise x0 and the student's samples x1 of conditions label [batch] at times t."""
         x_t, dx_t = LinearPath().sample(x0, x1, t)
-        v = self.net.with_labels(label).with_guidance(None, 1.0)(x_t, t)
+        v = self.net.unguided(label)(x_t, t)
         return weigh(t.square() * squared_error(v, dx_t), is_forgotten, self.forget)
 
 
@@ -211,11 +212,9 @@ class SFD(Training):
         """Return the forgotten labels with their anchors, and the retained labels with their shares."""
         target, model = target_of(problem), require_conditional_model(problem)
         pairs = find_anchors(target, find_forgotten(target, generator), self.anchor, generator)
-        retained = [k for k in find_labels(model) if k not in pairs]
         return {
             **expand_labels(pairs, len(pairs)),
-            "retained": torch.tensor(retained),
-            "share": torch.tensor([model.probabilities[k] for k in retained]),
+            **share_retained(model, pairs),
             "times": noise_times()[self.first_level : self.last_level],
             "z": model.prior(1, generator),
             "x": torch.zeros(1, *model.sample_shape),
