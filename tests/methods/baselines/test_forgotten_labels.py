@@ -229,6 +229,16 @@ def test_the_regularisation_is_flow_matching_on_the_anchor() -> None:
         assert found.item() == pytest.approx(first + weight * second)
 
 
+def test_a_network_that_predicts_data_is_held_by_the_error_of_its_predictions() -> None:
+    """The error of its velocity would count (1 - t)^-2 times as much."""
+    net = AdaptedVelocity(Table(), (2,), "x, t, label", label=0, null_label=K, predicts="data")
+    x, t = torch.randn(4, 2), torch.tensor([0.0, 0.5, 0.9, 0.999])
+    label, anchor = torch.full((4,), FORGET), torch.zeros(4, dtype=torch.long)
+    error = (CENTRES[FORGET] - CENTRES[0]).square().mean()
+    found = AblationLoss(net, net, 0.0)(x, x, t, label, anchor)
+    assert found.item() == pytest.approx(error.item(), rel=1e-3)
+
+
 def test_two_forgotten_labels_learn_each_its_own_anchor() -> None:
     model = one_step()
     method = ConceptAblation(**OPTIONS, bank_size=512)
