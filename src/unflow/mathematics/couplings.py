@@ -70,12 +70,24 @@ class ExactOT(Coupling):
         return torch.as_tensor(columns, device=x0.device)
 
 
+def plan_blocks(
+    coupling: Coupling, x0: Float[Tensor, " n *shape"], x1: Float[Tensor, " n *shape"], block_size: int
+) -> Int[Tensor, " n"]:
+    """Return for each row of x0 the row of its partner in x1, paired in blocks of ``block_size`` rows."""
+    blocks = list(zip(torch.split(x0, block_size), torch.split(x1, block_size), strict=True))
+    first = range(0, len(x0), block_size)
+    found = [
+        start + coupling.pair(left, right)
+        for start, (left, right) in zip(first, follow(blocks, "pair samples"), strict=True)
+    ]
+    return torch.cat(found)
+
+
 def pair_blocks(
     coupling: Coupling, x0: Float[Tensor, " n *shape"], x1: Float[Tensor, " n *shape"], block_size: int
 ) -> Float[Tensor, " n *shape"]:
-    """Return the rows of x1 in the order of their partners in x0, paired in blocks of ``block_size`` rows."""
-    blocks = list(zip(torch.split(x0, block_size), torch.split(x1, block_size), strict=True))
-    return torch.cat([right[coupling.pair(left, right)] for left, right in follow(blocks, "pair samples")])
+    """Return the rows of x1 in the order of their partners in x0 (``plan_blocks``)."""
+    return x1[plan_blocks(coupling, x0, x1, block_size)]
 
 
 COUPLINGS: dict[str, type[Coupling]] = {"independent": Independent, "exact_ot": ExactOT}

@@ -38,6 +38,13 @@ class Path(ABC):
     ) -> PathSample:
         """Return x_t and dx_t/dt for x0, x1 of shape [batch, *shape] and t of shape [batch] in [0, 1]."""
 
+    @abstractmethod
+    def score_factor(self, t: Float[Tensor, " batch"]) -> Float[Tensor, " batch"]:
+        """Return g(t) of v(x, t) = (a'/a) x + g grad log q_t(x), for noise x0 ~ N(0, I) independent of x1.
+
+        x_t = b x0 + a x1 gives g = b (a' b - a b') / a (arXiv 2303.08797, Section 4.2). t [batch] in (0, 1].
+        """
+
 
 @dataclass(frozen=True)
 class LinearPath(Path):
@@ -52,6 +59,10 @@ class LinearPath(Path):
         """Return a point of the straight line and its constant velocity."""
         dx_t = x1 - x0
         return PathSample(torch.addcmul(x0, dx_t, expand(t, x0)), dx_t)
+
+    def score_factor(self, t: Float[Tensor, " batch"]) -> Float[Tensor, " batch"]:
+        """Return (1 - t) / t."""
+        return (1 - t) / t
 
 
 @dataclass(frozen=True)
@@ -68,6 +79,10 @@ class TrigonometricPath(Path):
         angle = expand(t, x0) * (math.pi / 2)
         cos, sin = torch.cos(angle), torch.sin(angle)
         return PathSample(cos * x0 + sin * x1, (math.pi / 2) * (cos * x1 - sin * x0))
+
+    def score_factor(self, t: Float[Tensor, " batch"]) -> Float[Tensor, " batch"]:
+        """Return (pi/2) cot(pi t/2)."""
+        return (math.pi / 2) / torch.tan(math.pi / 2 * t)
 
 
 PATHS: dict[str, type[Path]] = {"linear": LinearPath, "trigonometric": TrigonometricPath}

@@ -15,6 +15,7 @@ from unflow.methods.baselines.saliency import Saliency
 from unflow.methods.baselines.selective_amnesia import SelectiveAmnesia
 from unflow.methods.baselines.sfd import SFD
 from unflow.methods.baselines.weight_extrapolation import WeightExtrapolation
+from unflow.methods.energy_guidance import EnergyGuidance
 from unflow.methods.erfm import ERFM
 from unflow.methods.latent_flow import LatentFlow
 from unflow.methods.latent_transport import LatentTransport
@@ -38,6 +39,7 @@ __all__ = [
     "Classification",
     "ConceptAblation",
     "Distill",
+    "EnergyGuidance",
     "FineTune",
     "FlowMatching",
     "GradientAscent",
@@ -69,6 +71,7 @@ UNLEARNERS: dict[str, Method] = {
     "erfm_resample": ERFM(weighting="resample", coupling="exact_ot", thin=True),
     "erfm_resample_prior": ERFM(place="prior", weighting="resample", coupling="exact_ot"),
     "erfm_control": ERFM(place="prior", control=True, steps=600, batch_size=64, bank_size=4096),
+    "energy_guidance": EnergyGuidance(),
     "ot_fm": OTFM(),
     "uot": UOT(),
     "uot_tilted": UOT(pool="tilted", share=0.3, steps=1400),

@@ -1,6 +1,6 @@
 """The target law of a request, and what a conditional model draws in place of a forgotten sample."""
 
-from unflow.target.bank import Bank, Replaced
+from unflow.target.bank import NO_ORIGIN, Bank, Drawn, Replaced
 from unflow.target.replacement import (
     RETAINED,
     Nearest,
@@ -15,8 +15,10 @@ from unflow.target.request import KAPPA_SAMPLES, Target, check_strength
 
 __all__ = [
     "KAPPA_SAMPLES",
+    "NO_ORIGIN",
     "RETAINED",
     "Bank",
+    "Drawn",
     "Nearest",
     "Noise",
     "Null",

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
+
+NO_ORIGIN = -1
+"""The origin of a sample that the model has not drawn."""
 
 
 class Bank(NamedTuple):
@@ -19,6 +22,15 @@ class Bank(NamedTuple):
     """F(x), [n]."""
 
 
+class Drawn(NamedTuple):
+    """Samples that replace rejected ones."""
+
+    x: Float[Tensor, " n *sample_shape"]
+    """Samples, [n, *sample_shape]."""
+    origin: Int[Tensor, " n"]
+    """The condition from which the model drew each sample, [n]; ``NO_ORIGIN`` for noise."""
+
+
 class Replaced(NamedTuple):
     """Samples of q*(x | c), one for each row of a bank of a conditional model."""
 
@@ -26,3 +38,5 @@ class Replaced(NamedTuple):
     """The row's own sample where it was accepted, else one of the replacement, [n, *sample_shape]."""
     kept: Bool[Tensor, " n"]
     """Which rows were accepted, [n]."""
+    origin: Int[Tensor, " n"]
+    """The condition from which the model drew each sample, [n]; ``NO_ORIGIN`` for noise."""

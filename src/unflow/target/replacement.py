@@ -6,11 +6,12 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar
 
+import torch
 from torch import Tensor
 
 from unflow.ground.errors import InputError
 from unflow.ground.streams import stream
-from unflow.mathematics.couplings import ExactOT, pair_blocks
+from unflow.mathematics.couplings import ExactOT, plan_blocks
 from unflow.models.base import Askable, GenerativeModel
 from unflow.models.conditional import NULL
 
@@ -48,8 +49,8 @@ class Replacement(ABC):
         return z
 
     def pair(self, rejected: Tensor, drawn: Tensor) -> Tensor:
-        """Return the drawn samples [n, *shape] in the order of the rejected ones that they replace."""
-        return drawn
+        """Return the row of the drawn sample [n, *shape] that replaces each rejected one, [n]."""
+        return torch.arange(len(drawn), device=drawn.device)
 
     def check_model(self, model: GenerativeModel) -> None:
         """Raise InputError for a model that cannot draw the replacement."""
@@ -109,7 +110,7 @@ class Nearest(Replacement):
 
     def pair(self, rejected: Tensor, drawn: Tensor) -> Tensor:
         """Return the partners at the least total squared distance (arXiv 2302.00482), plan by plan."""
-        return pair_blocks(ExactOT(), rejected, drawn, PLAN_SIZE)
+        return plan_blocks(ExactOT(), rejected, drawn, PLAN_SIZE)
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from unflow.ground.errors import InputError
 from unflow.ground.streams import Stream, stream
 from unflow.mathematics.divergences import KL, Divergence
 from unflow.models.base import GenerativeModel
-from unflow.target.bank import Bank, Replaced
+from unflow.target.bank import NO_ORIGIN, Bank, Drawn, Replaced
 from unflow.target.replacement import RETAINED, Noise, Replacement, parse_replacement
 
 KAPPA_SAMPLES = 16384
@@ -188,19 +188,31 @@ class Target:
                 they are then no independent draws.
         """
         kept = self.accept(bank, generator, kappa)
-        x, rows = bank.x.clone(), (~kept).nonzero()[:, 0]
+        x, origin = bank.x.clone(), self._origins(bank)
+        rows = (~kept).nonzero()[:, 0]
         if len(rows):
-            x[rows] = self._draw_replacements(bank, kept if share else None, rows, generator, kappa)
-        return Replaced(x, kept)
+            found = self._draw_replacements(bank, kept if share else None, rows, generator, kappa)
+            x[rows], origin[rows] = found.x, found.origin
+        return Replaced(x, kept, origin)
+
+    def _origins(self, bank: Bank) -> Tensor:
+        """Return the condition of each row, [n]; 0 of a model without conditions."""
+        model = self.model.conditional
+        n = len(bank.x)
+        return (
+            torch.zeros(n, dtype=torch.long, device=bank.x.device)
+            if model is None
+            else model.conditions(bank.z)
+        )
 
     def replacements(self, bank: Bank, generator: torch.Generator, kappa: float | None = None) -> Tensor:
         """Return a sample of r(x | c) for every row of a bank, [n, *sample_shape]."""
         kept, rows = self.accept(bank, generator, kappa), torch.arange(len(bank.x), device=bank.x.device)
-        return self._draw_replacements(bank, kept, rows, generator, kappa)
+        return self._draw_replacements(bank, kept, rows, generator, kappa).x
 
     def _draw_replacements(
         self, bank: Bank, kept: Tensor | None, rows: Tensor, generator: torch.Generator, kappa: float | None
-    ) -> Tensor:
+    ) -> Drawn:
         """Return what replaces rows of a bank, whose accepted rows are ``kept`` if they may be used."""
         if self.replacement.tries > 1 and self.model.conditional is not None:
             return self._try_again(bank, kept, rows, generator, kappa)
@@ -208,37 +220,39 @@ class Target:
 
     def _try_again(
         self, bank: Bank, kept: Tensor | None, rows: Tensor, generator: torch.Generator, kappa: float | None
-    ) -> Tensor:
+    ) -> Drawn:
         """Return samples for rows of a bank: the first accepted of further tries, or one of r."""
         model = self.model.require_conditional()
-        conditions, x = model.conditions(bank.z[rows]), bank.x[rows].clone()
+        x, origin = bank.x[rows].clone(), model.conditions(bank.z[rows])
         left = torch.arange(len(rows), device=x.device)
         for _ in range(self.replacement.tries - 1):
-            again = self.score(
-                model.ask(self.model.prior(len(left), generator), conditions[left]), varies=False
-            )
+            again = self.score(model.ask(self.model.prior(len(left), generator), origin[left]), varies=False)
             accepted = self.accept(again, generator, kappa)
             x[left[accepted]] = again.x[accepted]
             left = left[~accepted]
             if len(left) == 0:
-                return x
-        x[left] = self._draw_from_replacement(bank, kept, rows[left], generator, kappa)
-        return x
+                return Drawn(x, origin)
+        found = self._draw_from_replacement(bank, kept, rows[left], generator, kappa)
+        x[left], origin[left] = found.x, found.origin
+        return Drawn(x, origin)
 
     def _draw_from_replacement(
         self, bank: Bank, kept: Tensor | None, rows: Tensor, generator: torch.Generator, kappa: float | None
-    ) -> Tensor:
+    ) -> Drawn:
         """Return samples of r for rows of a bank, whose accepted rows are ``kept`` if they may be used."""
-        r = self.replacement
+        r, rejected = self.replacement, bank.x[rows]
         if isinstance(r, Noise):
-            return torch.randn(bank.x[rows].shape, generator=generator).to(bank.x)
+            noise = torch.randn(rejected.shape, generator=generator).to(rejected)
+            return Drawn(noise, torch.full_like(rows, NO_ORIGIN))
         if kept is not None and r.is_marginal and bool(kept.any()):
-            pool = bank.x[kept]
-            order = torch.randperm(len(pool), generator=generator).to(pool.device)
-            drawn = pool[order.repeat(-(-len(rows) // len(pool)))[: len(rows)]]
+            pool = Bank(*(part[kept] for part in bank))
+            order = torch.randperm(len(pool.x), generator=generator).to(rejected.device)
+            order = order.repeat(-(-len(rows) // len(order)))[: len(rows)]
         else:
-            drawn = self._accepted(len(rows), generator, r, kappa).x
-        return r.pair(bank.x[rows], drawn)
+            pool = self._accepted(len(rows), generator, r, kappa)
+            order = torch.arange(len(rows), device=rejected.device)
+        order = order[r.pair(rejected, pool.x[order])]
+        return Drawn(pool.x[order], self._origins(pool)[order])
 
     def _accepted(
         self,

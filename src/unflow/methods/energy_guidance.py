@@ -1,0 +1,372 @@
+"""Energy guidance (ours, on ContinualFlow's target): the guided velocity, learned by the flow itself."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from functools import partial
+from typing import ClassVar, NamedTuple
+
+import torch
+import torch.nn.functional as nnf
+from torch import Tensor, nn
+
+from unflow.energies import evaluate
+from unflow.ground.errors import InputError
+from unflow.mathematics.integrators import INTEGRATORS
+from unflow.mathematics.paths import Path, expand, new_path
+from unflow.methods.acceptance import Acceptance
+from unflow.methods.conditional_pairs import draw_given, favour_changed, mean_within
+from unflow.methods.erfm import ERFM
+from unflow.models import Conditional, Flow
+from unflow.nets import AdaptedVelocity
+from unflow.target import NO_ORIGIN, Bank, Target
+from unflow.training.losses import velocity_error
+from unflow.training.method import (
+    Descend,
+    Part,
+    Parts,
+    Problem,
+    Tensors,
+    Training,
+    check_share,
+    draw_rows,
+    drop_labels,
+    model_of,
+    require_batch,
+    target_of,
+    trainable_copy,
+)
+from unflow.training.originals.flow_matching import conditional_of, flow_of, null_of, with_velocity
+from unflow.training.rates import scale_rate
+
+STATES = 2
+"""States of each row of a batch at which the acceptance learns: its network is cheap beside the flow's."""
+ACCEPTANCE_RATE = 3e-3
+"""Learning rate of the acceptance, whose network is always of the same kind."""
+RATE = 0.03
+"""The learning rate of the velocity relative to the size of its weights."""
+PROBES, PROBED = 512, 256
+"""Samples of the guided flow that measure the scale of the guidance, and how many are drawn at once."""
+LEAST_REJECTED = 1e-4
+"""Share of q* whose acceptance is missing, under which there is nothing to measure."""
+MAX_SCALE = 4.0
+"""The largest scale."""
+PILOT, MAX_GROWTH = 1024, 4
+"""Samples that measure the share that is rejected, and the largest bank where that is under an eighth, in
+multiples of ``bank_size``."""
+
+
+class AcceptanceLoss(nn.Module):
+    """E[ cross-entropy(w(x1), h(x_t, t; c)) ], least where h = E[w(x1) | x_t, c].
+
+    Args:
+        net: h.
+        path: between noise and data.
+    """
+
+    def __init__(self, net: Acceptance, path: Path) -> None:
+        super().__init__()
+        self.net, self.path = net, path
+
+    def forward(self, x1: Tensor, x0: Tensor, t: Tensor, w: Tensor, label: Tensor) -> Tensor:
+        """Return the loss of samples x1 [batch, *shape], w [batch], label [batch], at several states of each.
+
+        Noise x0 [batch, k, *shape] and times t [batch, k].
+        """
+        k = t.shape[1]
+        w, label, x1 = (each.repeat_interleave(k, 0) for each in (w, label, x1))
+        t = t.flatten()
+        logit = self.net(self.path.sample(x0.flatten(0, 1), x1, t).x_t, t, label)
+        return nnf.binary_cross_entropy_with_logits(logit, w.to(logit))
+
+
+class Probes(NamedTuple):
+    """What measures the scale of the guidance.
+
+    Attributes:
+        target: gives w.
+        flow: gives the integrator.
+        z: noise [n, *shape].
+        label: conditions [n].
+        kappa: the multiplier of w.
+        accepted: E_{q*}[w], the mean acceptance that the guided samples should have.
+    """
+
+    target: Target
+    flow: Flow
+    z: Tensor
+    label: Tensor
+    kappa: float
+    accepted: float
+
+
+class GuidedLoss(nn.Module):
+    r"""Regression on the guided velocity of the condition o from which x1 was drawn.
+
+        E ||v(x_t, t; c) - v0(x_t, t; o) - s g(t) grad log h(x_t, t; o)||^2 / dim
+
+    Rows of c whose x1 was drawn from o make v(.; c) the velocity of a mixture of the guided conditions o.
+    Rows without an origin are regressed on dx_t.
+
+    Args:
+        net: v, trained.
+        original: v0, read and not trained, so not registered here.
+        acceptance: h, read as well.
+        path: between noise and data.
+        probes: measure the scale s at the first call after the training of h.
+    """
+
+    def __init__(
+        self, net: nn.Module, original: nn.Module, acceptance: Part, path: Path, probes: Probes
+    ) -> None:
+        super().__init__()
+        self.net, self.path = net, path
+        self._read = (original, acceptance, probes)
+
+    def forward(
+        self, x1: Tensor, x0: Tensor, t: Tensor, label: Tensor, origin: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Return the loss, and the scale [batch].
+
+        x1, x0 [batch, *shape], t [batch], condition label [batch] and origin [batch], ``NO_ORIGIN`` for none.
+        """
+        acceptance = self._acceptance
+        if acceptance.scale == 0:
+            self._measure_scale()
+        x_t, goal = self.path.sample(x0, x1, t)
+        known = expand(origin != NO_ORIGIN, goal)
+        goal = torch.where(known, self._guided(x_t, t, origin.clamp(min=0), acceptance.scale), goal)
+        loss = velocity_error(self._at(self.net, label), x_t, t, goal).mean()
+        return loss, acceptance.scale.expand(len(x1))
+
+    @property
+    def _acceptance(self) -> Acceptance:
+        average = self._read[1].average
+        assert isinstance(average, Acceptance)
+        return average
+
+    def _at(self, net: nn.Module, label: Tensor) -> nn.Module:
+        conditional = self._acceptance.num_conditions > 0
+        return net.unguided(label) if conditional and isinstance(net, AdaptedVelocity) else net
+
+    @torch.no_grad()
+    def _guided(self, x: Tensor, t: Tensor, label: Tensor, scale: Tensor | float) -> Tensor:
+        v: Tensor = self._at(self._read[0], label)(x, t)
+        return v + scale * self._acceptance.guide(x, t, self.path, label)
+
+    @torch.no_grad()
+    def _measure_scale(self) -> None:
+        """Set the scale at which samples of the guided flow are accepted as often as those of q*."""
+        probes, found = self._read[2], 1.0
+        if probes.accepted < 1 - LEAST_REJECTED:
+            at_one, at_two = (self._measure_accepted(probes, scale) for scale in (1.0, 2.0))
+            found = extrapolate_scale(at_one, at_two, probes.accepted)
+        for net in self._read[1].networks.values():
+            assert isinstance(net, Acceptance)
+            net.scale.fill_(found)
+
+    def _measure_accepted(self, probes: Probes, scale: float) -> float:
+        solve = INTEGRATORS[probes.flow.integrator]().solve
+        device, energies = self._acceptance.scale.device, []
+        for rows in torch.arange(len(probes.z)).split(PROBED):
+            velocity = partial(self._guided, label=probes.label[rows].to(device), scale=scale)
+            x = solve(velocity, probes.z[rows].to(device), probes.flow.steps)
+            energies.append(evaluate(probes.target.energy, x, varies=False))
+        return float(probes.target.acceptance(torch.cat(energies), probes.kappa).mean())
+
+
+def extrapolate_scale(at_one: float, at_two: float, wanted: float) -> float:
+    """Return the scale s in [1, MAX_SCALE] of a mean acceptance a: log(1 - a) is about linear in s.
+
+    Args:
+        at_one: mean acceptance at s = 1, in [0, 1].
+        at_two: mean acceptance at s = 2.
+        wanted: the mean acceptance of the target's samples.
+    """
+    y_one, y_two, y = (math.log(max(1 - each, 1e-6)) for each in (at_one, at_two, wanted))
+    if y_two >= y_one:
+        return 1.0
+    return min(max(1.0, 1 + (y - y_one) / (y_two - y_one)), MAX_SCALE)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EnergyGuidance(Training):
+    r"""Learn the velocity of q*, the original's guided by the acceptance of the request, in its own weights.
+
+        v*(x, t) = v0(x, t) + g(t) grad log h(x, t)
+        h(x, t) = E[w(x1) | x_t = x],    w = (q*/q0) / sup(q*/q0),    g = (1 - t)/t on the linear path
+
+    This is exact for a flow trained on independent noise: q*_t = q0_t h / Z, and the score of x_t moves by
+    grad log h (the energy guidance of arXiv 2304.12824, Theorem 3.1, for flows). A small network learns h by
+    cross-entropy; then the flow regresses on v0 + s g grad log h, a target without noise. A learned h is
+    smoother than h, so the scale s >= 1 is measured: with it, samples of the guided flow are accepted as
+    often as those of q*.
+
+    A conditional flow learns for each condition the mixture of guided conditions from which q*(. | c) is
+    drawn: its own, and those of the replacement. The method reads no real data and no gradient of the energy,
+    and the result contains neither the original nor h. For a flow that has others after it (``Chain``), the
+    method is ``ERFM`` (resampled).
+
+    Attributes:
+        steps: of both networks together.
+        batch_size: samples per step; h learns at ``STATES`` times as many states.
+        learning_rate: of the flow; None: ``scale_rate``, 3 % of its weights.
+        acceptance_share: share of the steps that train h, in (0, 1); None: 5/6, and 1/2 for a conditional
+            flow, whose forgotten conditions learn a mixture.
+        bank_size: samples of the original, drawn and scored once; up to 4 times as many where under an eighth
+            is rejected.
+        path: a name in ``paths.PATHS``, that of the flow's training.
+        null_share: of a conditional model with a null condition: share of samples trained without their
+            condition, in [0, 1).
+        average: decay of the weight averages of both networks.
+    """
+
+    steps: int = 2400
+    batch_size: int = 64
+    learning_rate: float | None = None
+    acceptance_share: float | None = None
+    bank_size: int = 4096
+    path: str = "linear"
+    null_share: float = 0.1
+    average: float = 0.98
+
+    label: ClassVar[str] = "energy guidance"
+    summary: ClassVar[str] = (
+        "the velocity guided by the acceptance of the request, learned by the flow itself"
+    )
+    needs: ClassVar[frozenset[str]] = frozenset({"target"})
+    families: ClassVar[frozenset[str]] = frozenset({"flow"})
+    citation: ClassVar[str] = "2304.12824"
+    keeps_prepared: ClassVar[bool] = True
+    scales_rate: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        new_path(self.path)
+        check_share(self.null_share, "null_share")
+        if self.acceptance_share is not None and not 0 < self.acceptance_share < 1:
+            raise InputError(
+                f"got acceptance_share={self.acceptance_share}; expected a number between 0 and 1"
+            )
+        require_batch(self.bank_size, self.batch_size, "samples (bank_size)")
+
+    def training(self, problem: Problem, seed: int) -> tuple[Training, Problem]:
+        """Return itself for a flow, and ``ERFM`` for a flow that has others after it."""
+        model = model_of(problem)
+        conditional = isinstance(model, Conditional)
+        if isinstance(model.inner if conditional else model, Flow):
+            share = self.acceptance_share or (1 / 2 if conditional else 5 / 6)
+            return dataclasses.replace(self, acceptance_share=share), problem
+        return ERFM(weighting="resample", coupling="exact_ot", thin=True), problem
+
+    def uncompilable(self) -> str:
+        """Return the name of the derivative of h."""
+        return "the derivative of the acceptance"
+
+    @property
+    def acceptance_steps(self) -> int:
+        """Steps that train h, at least 1 and less than all."""
+        return min(max(1, round((self.acceptance_share or 1 / 2) * self.steps)), self.steps)
+
+    def schedule(self, step: int) -> float:
+        """Return the relative learning rate at ``step``: a warm-up and a cosine for each network."""
+        first = self.acceptance_steps
+        step, n = (step, first) if step < first else (step - first, self.steps - first)
+        warmup = max(1, n // 10)
+        if step < warmup:
+            return (step + 1) / warmup
+        return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, n - warmup)))
+
+    def prepare(self, problem: Problem, generator: torch.Generator) -> Tensors:
+        """Return samples of q* with conditions and origins, the bank with its weights, and the probes."""
+        target, conditional = target_of(problem), conditional_of(problem)
+        if conditional is not None:
+            target = dataclasses.replace(target, model=conditional.with_guidance(1.0))
+        bank = draw_bank(target, self.bank_size, generator)
+        kappa = target.multiplier(bank.energy)
+        w = target.acceptance(bank.energy, kappa)
+        found = {"bank": bank.x, "w": w}
+        if conditional is None:
+            none = torch.zeros(len(w), dtype=torch.long)
+            probes, z = torch.ones(len(w), dtype=torch.bool), bank.z
+            found |= {"x1": bank.x, "bank_label": none, "label": none, "origin": none}
+        else:
+            kept = target.replaced(bank, generator, kappa, share=True)
+            label, z = conditional.conditions(bank.z), conditional.noise(bank.z)
+            probes = mean_within(label, w) >= 0.5
+            found |= {"x1": kept.x, "bank_label": label, "label": label, "origin": kept.origin}
+            found |= {"chance": favour_changed(label, w), **null_of(conditional)}
+        rows = probes.nonzero()[:PROBES, 0]
+        kept_w = w[probes].double()
+        accepted = kept_w.square().sum() / kept_w.sum().clamp(min=1e-12)
+        return found | {
+            "probe": z[rows],
+            "probe_label": found["bank_label"][rows],
+            "multiplier": torch.tensor([kappa, float(accepted)], dtype=torch.float64),
+        }
+
+    def init(self, problem: Problem, prepared: Tensors, seed: int) -> Parts:
+        """Return the acceptance, and the velocity, from the original's weights."""
+        flow, conditional, path = flow_of(problem), conditional_of(problem), new_path(self.path)
+        conditions = 0 if conditional is None else conditional.num_classes
+        h = Acceptance(flow.sample_shape, conditions, seed)
+        acceptance = Part(AcceptanceLoss(h, path), h, ACCEPTANCE_RATE, decay=self.average)
+        z, label = prepared["probe"], prepared["probe_label"]
+        probes = Probes(target_of(problem), flow, z, label, *prepared["multiplier"].tolist())
+        net = trainable_copy(flow.net)
+        loss = GuidedLoss(net, flow.net, acceptance, path, probes)
+        rate = self.learning_rate or scale_rate(net, RATE)
+        return {"acceptance": acceptance, "velocity": Part(loss, net, rate, decay=self.average)}
+
+    def draw(self, prepared: Tensors, generator: torch.Generator) -> Tensors:
+        """Draw samples of the bank with several states each, and samples of q* with one."""
+        n, rows = self.batch_size, draw_rows(len(prepared["bank"]), self.batch_size, generator)
+        bank, bank_label = prepared["bank"][rows], prepared["bank_label"][rows]
+        if "chance" in prepared:
+            rows1, label, _ = draw_given(prepared, n, self.null_share, generator)
+        else:
+            rows1 = draw_rows(len(prepared["x1"]), n, generator)
+            label = prepared["label"][rows1]
+        if "null" in prepared:
+            bank_label = drop_labels(bank_label, prepared["null"], self.null_share, generator)
+        x1 = prepared["x1"][rows1]
+        return {
+            "bank": bank,
+            "bank_noise": torch.randn(n, STATES, *bank.shape[1:], generator=generator).to(bank),
+            "bank_t": torch.rand(n, STATES, generator=generator),
+            "w": prepared["w"][rows],
+            "bank_label": bank_label,
+            "x1": x1,
+            "x0": torch.randn(x1.shape, generator=generator).to(x1),
+            "t": torch.rand(n, generator=generator),
+            "label": label,
+            "origin": prepared["origin"][rows1],
+        }
+
+    def step(self, parts: Parts, batch: Tensors, descend: Descend, progress: float) -> Tensors:
+        """Take one step on the acceptance, or, once it is trained, on the velocity."""
+        if progress * self.steps < self.acceptance_steps - 0.5:
+            names = ("bank", "bank_noise", "bank_t", "w", "bank_label")
+            return {"acceptance": descend("acceptance", *(batch[name] for name in names))}
+        names = ("x1", "x0", "t", "label", "origin")
+        loss, scale = descend.with_outputs("velocity", *(batch[name] for name in names))
+        return {"velocity": loss, "scale": scale.mean()}
+
+    def result(self, problem: Problem, parts: Parts) -> nn.Module:
+        """Return the flow with the averaged velocity."""
+        return with_velocity(problem, parts["velocity"].average)
+
+
+def draw_bank(target: Target, bank_size: int, generator: torch.Generator) -> Bank:
+    """Return bank_size samples with energies, or up to ``MAX_GROWTH`` times as many of a rare request."""
+    pilot = target.bank(min(PILOT, bank_size), generator)
+    rejected = float((1 - target.density_ratio(pilot.energy)).clamp(min=0).mean())
+    growth = min(max(1.0, 1 / max(8 * rejected, 1e-6)), MAX_GROWTH)
+    more = int(growth * bank_size) - len(pilot.x)
+    if more > 0:
+        rest = target.bank(more, generator)
+        pilot = Bank(*(torch.cat(columns) for columns in zip(pilot, rest, strict=True)))
+    target.effective_sample_size(pilot.energy)
+    return pilot
