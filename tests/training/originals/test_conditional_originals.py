@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from gaussians import CENTRES, MIDDLE, SHARES, Gaussians, Velocities, draw_labelled
 from unflow.ground.errors import InputError
 from unflow.ground.streams import stream
-from unflow.mathematics.paths import expand
 from unflow.models import Conditional, Flow, FlowMap
 from unflow.nets import AdaptedAverageVelocity, AdaptedVelocity, new_net
 from unflow.training.checks import check_method
@@ -22,33 +22,6 @@ from unflow.training.method import Method, Problem
 from unflow.training.originals import Distill, MeanFlow
 
 K, N, NULL = 3, 6000, 3
-CENTRES = torch.tensor([[2.0, 0.0], [0.0, 3.0], [-1.0, -1.0]])
-SHARES = [0.5, 0.3, 0.2]
-MIDDLE = torch.tensor(SHARES) @ CENTRES
-
-
-class Gaussians(nn.Module):
-    """The exact average velocity of N(0, 1) -> N(M_c, 1) on the linear path, of learned centres M_c.
-
-    x_e = e M + (d_e / d_s) (x_s - s M) with d_t^2 = t^2 + (1 - t)^2, so that x = z + M in one step.
-    """
-
-    def __init__(self, centres: Tensor) -> None:
-        super().__init__()
-        self.centres = nn.Parameter(centres)
-
-    def forward(self, x: Tensor, s: Tensor, e: Tensor, label: Tensor) -> Tensor:
-        d_s, d_e = ((t.square() + (1 - t).square()).sqrt() for t in (s, e))
-        slope = 2 * (s + e - 1) / (d_s * (d_s + d_e))
-        M = self.centres[label]
-        return M + expand(slope, x) * (x - expand(s, x) * M)
-
-
-class Velocities(Gaussians):
-    """The velocity of the same flows."""
-
-    def forward(self, x: Tensor, t: Tensor, label: Tensor) -> Tensor:  # type: ignore[override]
-        return super().forward(x, t, t, label)
 
 
 def mean_map(null: int | None = NULL) -> Conditional:
@@ -63,12 +36,6 @@ def teacher(null: int | None = NULL, guidance: float = 1.0) -> Conditional:
         centres = centres.roll(1, 0)
     net = AdaptedVelocity(Velocities(centres), (2,), "x, t, label", label=0, null_label=null)
     return Conditional(Flow(net, (2,), "midpoint", 32), SHARES, null, guidance)
-
-
-def labelled(n: int = N) -> tuple[Tensor, Tensor]:
-    """The classes N(M_c, 1)."""
-    label = torch.multinomial(torch.tensor(SHARES), n, True, generator=stream(1))
-    return CENTRES[label] + torch.randn(n, 2, generator=stream(2)), label
 
 
 def exact(guidance: float) -> Tensor:
@@ -88,7 +55,7 @@ def learned(model: nn.Module) -> Tensor:
 
 @pytest.mark.parametrize("guidance", [1.0, 2.5])
 def test_mean_flow_learns_the_exact_map_of_each_condition_at_the_guidance(guidance: float) -> None:
-    x, label = labelled()
+    x, label = draw_labelled(N)
     method = MeanFlow(
         steps=200,
         batch_size=512,
@@ -198,7 +165,7 @@ def test_a_student_starts_at_the_velocity_of_its_teacher_at_each_label() -> None
 
 @pytest.mark.parametrize("kind", [MeanFlow, Distill])
 def test_a_conditional_training_obeys_the_laws_of_methods(kind: Any, tmp_path: Path) -> None:
-    x, label = labelled(64)
+    x, label = draw_labelled(64)
     options: dict[str, Any] = {"steps": 12, "batch_size": 16, "guidance": 2.0, "average": 0.9}
     options |= {"bank_size": 64} if kind is Distill else {}
     problem = Problem(model=mlp_map(), data=x, labels=label, teacher=mlp_flow())
@@ -208,7 +175,7 @@ def test_a_conditional_training_obeys_the_laws_of_methods(kind: Any, tmp_path: P
 # Bad input
 
 
-X, LABEL = labelled(64)
+X, LABEL = draw_labelled(64)
 PLAIN = Flow(new_net({"net": "mlp", "shape": [2], "width": 8, "depth": 1}, 0), (2,))
 PLAIN_MAP = FlowMap(new_net({"net": "mlp", "shape": [2], "width": 8, "depth": 1, "num_times": 2}, 0), (2,))
 DATA = Problem(model=mean_map(), data=X, labels=LABEL)
