@@ -1,10 +1,11 @@
-"""Conditional base models of digits, and models retrained without 3: the judge's shares, label by label.
+"""Conditional models of digits, label by label: base models, models retrained without 3, a withdrawn label.
 
     python benchmarks/conditional_bases.py [--seed 0] [--rows flow mean_flow ...]
 
-Every row is trained by the recipe of `unflow train` with its default steps: `digits-flow`, `digits-mean-flow`
-and `digits-flow-map`, with `--conditional true` and the guidance in its name. Guide and judge are those of
-``conditional_digits``. Every share is of 500 samples of a label, of 2,000 for the null label.
+Base models are trained by the recipes of `unflow train` with their default steps: `digits-flow`,
+`digits-mean-flow` and `digits-flow-map`, with `--conditional true` and the guidance in the name of the row.
+The last two rows unlearn the flow by the default method: it forgets 3 and 5, then 5 is withdrawn. Guide and
+judge are those of ``conditional_digits``. Every share is of 500 samples of a label, of 2,000 for null.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from conditional_digits import FORGET, K, share, train_classifier
 
 import unflow as uf
 from unflow.data import LabelledData, load_data, split_data
+from unflow.energies import ClassLogOdds
 from unflow.energies.unread import Unread
 from unflow.ground.streams import stream
 from unflow.methods import UNLEARNERS, Distill, FlowMatching, MeanFlow
@@ -38,6 +40,7 @@ BASES: dict[str, Method] = {
     "distill, guidance 2": Distill(guidance=2.0),
 }
 RETRAINED = ("retrained", "retrained_mixture")
+REQUESTS = {"forgot 3 and 5": (FORGET, 5), "5 withdrawn": (FORGET,)}
 
 
 def train_base(name: str, data: LabelledData, seed: int, teacher: Conditional | None) -> Conditional:
@@ -61,13 +64,21 @@ def retrain(name: str, flow: Conditional, data: LabelledData, seed: int) -> Cond
     return model.eval()
 
 
-def describe(model: Conditional, judge: Classifier) -> str:
+def forget(classes: tuple[int, ...], flow: Conditional, data: LabelledData, seed: int) -> Conditional:
+    """Unlearn classes of the flow by the default method."""
+    guide = train_classifier(data, {"net": "mlp", "width": 128, "depth": 2, "num_times": 0}, seed + 1)
+    model = uf.unlearn(uf.Target(flow, ClassLogOdds(guide, classes, 4.0)), seed=seed, self_measure=0).model
+    assert isinstance(model, Conditional)
+    return model.eval()
+
+
+def describe(model: Conditional, judge: Classifier, forgotten: tuple[int, ...] = (FORGET,)) -> str:
     """Return the cells of one row: asked for 3, the null label, and each label's own share."""
     scales = (1.0, 2.0, 4.0) if model.family == "flow" else (1.0,)
     asked = [share(judge, model.sample(500, stream(7), label=FORGET, guidance=g), FORGET) for g in scales]
     null = share(judge, model.sample(2000, stream(8), label="null"), FORGET)
     own = [share(judge, model.sample(500, stream(9), label=k), k) for k in range(K)]
-    others = [value for k, value in enumerate(own) if k != FORGET]
+    others = [value for k, value in enumerate(own) if k not in forgotten]
     return " | ".join(
         [
             " / ".join(f"{value:.1f}" for value in asked),
@@ -82,7 +93,7 @@ def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--rows", nargs="+", default=[*BASES, *RETRAINED])
+    parser.add_argument("--rows", nargs="+", default=[*BASES, *RETRAINED, *REQUESTS])
     given = parser.parse_args()
     torch.set_num_threads(1)
     data = load_data("digits")
@@ -96,10 +107,15 @@ def main() -> None:
         start = time.monotonic()
         if name in RETRAINED:
             model = retrain(name, flow, train, given.seed)
+        elif name in REQUESTS:
+            model = forget(REQUESTS[name], flow, train, given.seed)
         else:
             model = train_base(name, train, given.seed, flow)
         seconds = time.monotonic() - start
-        print(f"| {name} | {describe(model, judge)} | {seconds:.0f} |", flush=True)
+        print(
+            f"| {name} | {describe(model, judge, REQUESTS.get(name, (FORGET,)))} | {seconds:.0f} |",
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

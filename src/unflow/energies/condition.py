@@ -64,8 +64,8 @@ class ConditionEnergy(Energy):
             )
         if not set(asked.drawn) - {*self.forget, asked.null}:
             raise InputError(
-                "got every condition that the model draws to forget; expected at least one that is kept: name "
-                "fewer"
+                "got every condition that the model draws to forget; expected at least one that is kept: "
+                "name fewer"
             )
 
     def at(self, conditions: Int[Tensor, " batch"]) -> Float[Tensor, " batch"]:
