@@ -72,16 +72,19 @@ def forget(classes: tuple[int, ...], flow: Conditional, data: LabelledData, seed
     return model.eval()
 
 
+@torch.no_grad()
 def describe(model: Conditional, judge: Classifier, forgotten: tuple[int, ...] = (FORGET,)) -> str:
-    """Return the cells of one row: asked for 3, the null label, and each label's own share."""
+    """Return the cells of one row: asked for 3, the null label, and the share of each label's own class."""
     scales = (1.0, 2.0, 4.0) if model.family == "flow" else (1.0,)
     asked = [share(judge, model.sample(500, stream(7), label=FORGET, guidance=g), FORGET) for g in scales]
     null = share(judge, model.sample(2000, stream(8), label="null"), FORGET)
     own = [share(judge, model.sample(500, stream(9), label=k), k) for k in range(K)]
+    drawn = judge(model.sample(500, stream(7), label=FORGET)).argmax(1).bincount(minlength=K)
     others = [value for k, value in enumerate(own) if k not in forgotten]
     return " | ".join(
         [
             " / ".join(f"{value:.1f}" for value in asked),
+            " ".join(f"{100 * int(n) / 500:.0f}" for n in drawn),
             f"{null:.1f}",
             f"{sum(others) / len(others):.1f}",
             " ".join(f"{value:.0f}" for value in own),
@@ -101,8 +104,10 @@ def main() -> None:
     train, judging = split.of(data, "train"), split.of(data, "judge")
     judge = train_classifier(judging, {"net": "convnet"}, given.seed + 2)
     flow = train_base("flow", train, given.seed, None)
-    print("| row | asked for 3: 3 | null label: 3 | others: own | own, 0 to 9 | seconds |")
-    print("|---|---|---|---|---|---|")
+    print(
+        "| row | asked for 3: 3 | asked for 3: 0 to 9 | null label: 3 | others: own | own, 0 to 9 | seconds |"
+    )
+    print("|---|---|---|---|---|---|---|")
     for name in given.rows:
         start = time.monotonic()
         if name in RETRAINED:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import ClassVar
 
 from torch import nn
 
@@ -49,8 +48,6 @@ class Retrain(OwnTraining):
     guidance: float | None = None
     mixture: bool = False
 
-    watches_held_out: ClassVar[bool] = True
-
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.guidance is not None:
@@ -60,6 +57,11 @@ class Retrain(OwnTraining):
     def needs_conditional(self) -> bool:  # type: ignore[override]
         """Whether forgotten labels are trained."""
         return self.mixture
+
+    @property
+    def watches_held_out(self) -> bool:  # type: ignore[override]
+        """Whether its loss on held-out data is recorded; a conditional model has none."""
+        return not self.mixture
 
     @property
     def label(self) -> str:
