@@ -73,6 +73,56 @@ def test_a_conditional_flow_is_trained_unlearned_and_asked(
     assert torch.equal(x, found.with_guidance(2.0).push_batches(z))
 
 
+def test_one_step_models_of_a_guidance_are_trained_and_asked(tmp_path: Path) -> None:
+    flow, small = str(tmp_path / "flow"), ["--net", NET, "--conditional", "true", "--settings.steps", "3"]
+    assert main(["train", "digits-flow", *small, "--out", flow]) == 0
+    distilled = ["digits-flow-map", "--teacher", flow, "--settings.bank_size", "128"]
+    for name, words in (("distilled", distilled), ("mean-flow", ["digits-mean-flow"])):
+        out, drawn = tmp_path / name, tmp_path / f"{name}-drawn"
+        assert main(["train", *words, *small, "--settings.guidance", "2", "--out", str(out)]) == 0
+        model = uf.load(out)
+        assert isinstance(model, Conditional)
+        assert (model.family, model.num_conditions, model.null) == ("flow_map", 10, 10)
+        assert (model.num_evaluations, model.guidance) == (1, 1.0)
+        assert read_json(out / "lineage.json")["settings"]["guidance"] == 2
+        for label, asked in (("3", 3), ("null", 10)):
+            folder = str(drawn / label)
+            assert main(["sample", str(out), "--out", folder, "--n", "4", "--label", label]) == 0
+            z = torch.from_numpy(np.load(drawn / label / "samples.npz")["z"])
+            assert bool((model.conditions(z) == asked).all())
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("digits-mean-flow --settings.guidance 2", "got guidance=2 for a model without conditions"),
+        ("digits-flow --settings.guidance 2", "settings.guidance"),
+        ("digits-mean-flow --guidance 2", "did you mean settings.guidance?"),
+        ("digits-flow-map --conditional true --teacher flow", "got a teacher without conditions"),
+        ("digits-flow-map --teacher asked", "write --conditional true"),
+        ("digits-guide --conditional true", "got conditional for the kind classifier"),
+        ("digits-mean-flow --conditional true --settings.guidance inf", "guidance inf; expected"),
+    ],
+)
+def test_guidance_that_does_not_fit_is_one_sentence(
+    words: str,
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    teachers = {"flow": "false", "asked": "true"}
+    for name in teachers.keys() & set(words.split()):
+        small = ["--net", NET, "--settings.steps", "2", "--conditional", teachers[name]]
+        assert main(["train", "digits-flow", *small, "--out", name]) == 0
+    capsys.readouterr()
+    assert main(["train", *words.split(), "--out", "out"]) == 2
+    sentence = " ".join(capsys.readouterr().err.split())
+    assert message in sentence
+    assert not Path("out").exists()
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

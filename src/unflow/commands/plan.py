@@ -131,7 +131,8 @@ def select_samples(request: RequestOptions, rows: DataOptions) -> RealSamples:
     from unflow.unlearning.problems import RealSamples
 
     classes, samples = request.require_classes("--data"), rows.part("train")
-    return RealSamples(retain=samples.without_classes(classes).x, forget=samples.of_classes(classes).x)
+    retained = samples.without_classes(classes)
+    return RealSamples(retain=retained.x, retain_labels=retained.labels, forget=samples.of_classes(classes).x)
 
 
 def format_plan(found: Plan) -> list[str]:

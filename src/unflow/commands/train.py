@@ -73,7 +73,8 @@ def run(
         seed: random seed of weights and batches, >= 0.
         device: cpu, cuda or mps.
         devices: data-parallel processes.
-        conditional: true to train a flow that is asked for a class: unflow sample OUT --label 3.
+        conditional: true to train a flow or flow map that is asked for a class: unflow sample OUT --label 3.
+            --settings.guidance 2 of mean_flow and distill trains a one-step model that draws at guidance 2.
         trust_code: true to run the third-party functions that the recipe names for its network, and those
             that the bundles of --teacher and --critic name.
     """

@@ -62,8 +62,11 @@ class ConditionEnergy(Energy):
                 f"got label {wrong[0]} to forget; expected one of the model's conditions, 0 to "
                 f"{len(known) - 1}"
             )
-        if set(self.forget) == set(known):
-            raise InputError("got every condition to forget; expected at least one that is kept")
+        if not set(asked.drawn) - {*self.forget, asked.null}:
+            raise InputError(
+                "got every condition that the model draws to forget; expected at least one that is kept: "
+                "name fewer"
+            )
 
     def at(self, conditions: Int[Tensor, " batch"]) -> Float[Tensor, " batch"]:
         """Return F of conditions."""

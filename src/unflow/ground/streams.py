@@ -90,6 +90,9 @@ class Stream(IntEnum):
     SELF_MEASURE = 160
     """Latents, and rejection, of the self-measure that follows each unlearning."""
 
+    REPLACEMENT = 178
+    """Samples of the condition that replaces a forgotten one, of which a request must accept a good share."""
+
     ASKED = 174
     """Latents with which an audit asks a conditional model, and exact samples for the answers:
     ``stream(seed, Stream.ASKED, k)``, k = 1 or 2."""

@@ -91,6 +91,7 @@ UNLEARNERS: dict[str, Method] = {
     "sfd": SFD(),
     "reject": Reject(),
     "retrained": Retrain(),
+    "retrained_mixture": Retrain(mixture=True),
 }
 """Row name -> method, in the default configuration of that row."""
 

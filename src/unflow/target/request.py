@@ -19,6 +19,8 @@ from unflow.models.base import GenerativeModel
 from unflow.target.bank import NO_ORIGIN, Bank, Drawn, Replaced
 from unflow.target.replacement import RETAINED, Noise, Replacement, parse_replacement
 
+REPLACING = 500
+"""Samples of what replaces, from which the share that the request accepts is estimated."""
 KAPPA_SAMPLES = 16384
 """Samples of the original model from which ``Target.kappa`` is computed."""
 
@@ -174,6 +176,21 @@ class Target:
             z = self.model.require_conditional().ask(z, label)
         bank = self.score(z, varies=label is None)
         return bank._replace(x=self.replaced(bank, generator).x)
+
+    def check_replacement(self, seed: int = 0) -> None:
+        """Raise InputError if the request itself rejects most of the condition that replaces (``replace``).
+
+        Every draw of replacements checks this too. Here it comes before any training.
+
+        Args:
+            seed: of ``REPLACING`` samples of that condition.
+        """
+        r = self.replacement
+        if r.is_marginal or isinstance(r, Noise) or self.energy.lower_bound == -math.inf:
+            return
+        z = self.model.prior(REPLACING, stream(seed, Stream.REPLACEMENT))
+        bank = self.score(r.ask(self.model.require_conditional(), z), varies=False)
+        r.check(float(self._request_acceptance(bank.energy).double().mean()))
 
     def replaced(
         self, bank: Bank, generator: torch.Generator, kappa: float | None = None, *, share: bool = False

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from unflow.mathematics.paths import LinearPath, Path, expand
 from unflow.models import GenerativeModel
-from unflow.nets import AdaptedVelocity
+from unflow.nets import AdaptedAverageVelocity, AdaptedVelocity
 
 
 def squared_error(prediction: Tensor, target: Tensor) -> Tensor:
@@ -172,8 +172,52 @@ class MeanFlowLoss(nn.Module):
         """Return the loss of pairs (x0, x1) for time intervals [start, end]."""
         x_s, v = self.path.sample(x0, x1, start)
         U, target = mean_flow_target(self.net, x_s, v, start, end)
-        error = squared_error(U, target)
-        return (error / (error.detach() + 1e-3) ** self.power).mean()
+        return weigh_adaptively(squared_error(U, target), self.power)
+
+
+class ConditionalMeanFlowLoss(nn.Module):
+    r"""MeanFlow at given conditions, of the average velocity U of a flow at guidance g.
+
+        E[ ||U - target||^2 / (||U - target||^2 + c)^p ],    target = v_g + (e - s) dU/ds
+        v_g = g v + (1 - g) U(x_s; s, s, null)                    arXiv 2505.13447, Section 4.2
+
+    U(x_s; s, s, null) is the velocity of the null condition. At the null condition itself v_g = v. The
+    optimum needs one evaluation for a sample at guidance g.
+
+    Args:
+        net: U, an average velocity that takes a label.
+        null: label of the null condition, for g other than 1.
+        guidance: g, finite.
+        power: p in [0, 1].
+    """
+
+    def __init__(
+        self, net: AdaptedAverageVelocity, null: int | None = None, guidance: float = 1.0, power: float = 1.0
+    ) -> None:
+        super().__init__()
+        self.net, self.null, self.guidance, self.power = net, null, guidance, power
+        self.path = LinearPath()
+
+    def forward(self, x0: Tensor, x1: Tensor, label: Tensor, start: Tensor, end: Tensor) -> Tensor:
+        """Return the loss of pairs (x0, x1) of conditions label [batch] for time intervals [start, end]."""
+        x_s, v = self.path.sample(x0, x1, start)
+        v_g = self.guide(x_s, v, label, start)
+        U, target = mean_flow_target(self.net.with_labels(label), x_s, v_g, start, end)
+        return weigh_adaptively(squared_error(U, target), self.power)
+
+    @torch.no_grad()
+    def guide(self, x: Tensor, v: Tensor, label: Tensor, t: Tensor) -> Tensor:
+        """Return v_g [batch, *shape] for velocities v of conditions label [batch] at (x, t)."""
+        if self.null is None or self.guidance == 1:
+            return v
+        v_null = self.net.with_labels(torch.full_like(label, self.null))(x, t, t)
+        v_g = torch.lerp(v_null, v, self.guidance)
+        return torch.where(expand(label == self.null, v), v, v_g)
+
+
+def weigh_adaptively(error: Tensor, power: float) -> Tensor:
+    """Return the mean of error / (error + c)^power, the divisor detached, for errors [batch]."""
+    return (error / (error.detach() + 1e-3) ** power).mean()
 
 
 class JumpLoss(nn.Module):
@@ -183,7 +227,13 @@ class JumpLoss(nn.Module):
         super().__init__()
         self.net = net
 
-    def forward(self, x_s: Tensor, x_e: Tensor, start: Tensor, end: Tensor) -> Tensor:
-        """Return the loss of pairs of points of the same trajectory."""
+    def forward(
+        self, x_s: Tensor, x_e: Tensor, start: Tensor, end: Tensor, label: Tensor | None = None
+    ) -> Tensor:
+        """Return the loss of pairs of points of the same trajectory, each of a condition label [batch]."""
+        net = self.net
+        if label is not None:
+            assert isinstance(net, AdaptedAverageVelocity)
+            net = net.with_labels(label)
         slope = (x_e - x_s) / expand(end - start, x_s)
-        return squared_error(self.net(x_s, start, end), slope).mean()
+        return squared_error(net(x_s, start, end), slope).mean()

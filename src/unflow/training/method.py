@@ -32,6 +32,7 @@ class Problem:
         target: the request (energy, strength, divergence), for methods that unlearn by it.
         data: training samples [n, *shape]; with ``labels`` [n] for classifiers.
         retain: real samples of the classes to keep.
+        retain_labels: their labels [n], for conditional models.
         forget: real samples of the classes to forget.
         teacher: a trained flow to distil from.
         critic: the classifier whose features define an autoencoder's perceptual loss.
@@ -47,6 +48,7 @@ class Problem:
     data: Tensor | None = None
     labels: Tensor | None = None
     retain: Tensor | None = None
+    retain_labels: Tensor | None = None
     forget: Tensor | None = None
     teacher: GenerativeModel | None = None
     critic: Classifier | None = None

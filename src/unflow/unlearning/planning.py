@@ -144,6 +144,7 @@ def plan(
     )
     with Progress("plan", len(methods)) as progress:
         probe_problem(problem)
+        target.check_replacement(seed)
         return Plan(
             target.energy.describe(),
             parameters,
@@ -182,6 +183,7 @@ def choose_method(
     tried: tuple[Outlook, ...] = ()
     with Progress("choose the method", len(methods)) as progress:
         probe_problem(trials.problem)
+        target.check_replacement(seed)
         for (unmeasured, *_), names in groupby(sorted(methods, key=rank_before), key=rank_before):
             fits = bool(tried) and tried[0].obstacle is None
             if fits and (unmeasured or not tried[0].faults):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor, nn
@@ -24,13 +24,20 @@ class RealSamples:
 
     Attributes:
         retain: samples of the classes to keep.
+        retain_labels: their labels, [n].
         forget: samples of the classes to forget.
         held_out: samples on which the loss of the retrained model is measured; never trained on.
     """
 
     retain: Tensor | None = None
+    retain_labels: Tensor | None = None
     forget: Tensor | None = None
     held_out: Tensor | None = None
+
+    def encode(self, encode: Callable[[Tensor], Tensor]) -> RealSamples:
+        """Return the same record with every sample encoded; labels stay as they are."""
+        samples = {name: x for name, x in self.present().items() if name != "retain_labels"}
+        return dataclasses.replace(self, **{name: encode(x) for name, x in samples.items()})
 
     def present(self) -> dict[str, Tensor]:
         """Return the samples that are given, by field name."""
@@ -62,8 +69,10 @@ def select_real_samples(
     """
     reads = method.reads(Problem(model=inner_model(target.model), teacher=teacher))
     measured = held_out if method.watches_held_out and "retain" in reads else None
+    retained = train.without_classes(classes)
     return RealSamples(
-        retain=train.without_classes(classes).x if "retain" in reads else None,
+        retain=retained.x if "retain" in reads else None,
+        retain_labels=retained.labels if "retain_labels" in reads else None,
         forget=train.of_classes(classes).x if "forget" in reads else None,
         held_out=None if measured is None else measured.without_classes(classes).x,
     )
@@ -81,12 +90,13 @@ def make_problem(target: Target, data: RealSamples, teacher: GenerativeModel | N
         if not isinstance(energy, ConditionEnergy):
             energy = Decoded(energy, model.autoencoder)
         target = dataclasses.replace(target, model=model.inner, energy=energy)
-        data = RealSamples(**{name: model.autoencoder.encode(x) for name, x in data.present().items()})
+        data = data.encode(model.autoencoder.encode)
     return Problem(
         model=target.model,
         target=target,
         teacher=teacher,
         retain=data.retain,
+        retain_labels=data.retain_labels,
         forget=data.forget,
         held_out=data.held_out,
     )

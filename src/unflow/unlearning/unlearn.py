@@ -180,6 +180,7 @@ def unlearn(
         found = _load_finished(Path(out), identity, problem, compute, method, target)
         return _read_measure(found, target, seed, self_measure, compute)
     probe_problem(problem)
+    target.check_replacement(seed)
     probe_method(method, problem, compute)
     result = fit(
         method,

@@ -258,10 +258,12 @@ def test_two_forgotten_labels_learn_each_its_own_anchor() -> None:
 LABEL_ROWS = [
     (name, family) for name, m in UNLEARNERS.items() if m.needs_conditional for family in sorted(m.families)
 ]
+READ_TARGET = [(name, family) for name, family in LABEL_ROWS if "target" in UNLEARNERS[name].needs]
+"""All but the retrained model, which has a file of its own."""
 MODELS = {"flow": flow, "flow_map": one_step, "generator": gan}
 
 
-@pytest.mark.parametrize(("name", "family"), LABEL_ROWS)
+@pytest.mark.parametrize(("name", "family"), READ_TARGET)
 def test_methods_that_forget_labels_obey_the_laws_of_methods(name: str, family: str, tmp_path: Any) -> None:
     kind: Any = type(UNLEARNERS[name])
     known = {each.name for each in dataclasses.fields(kind)}

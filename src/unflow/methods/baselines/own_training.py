@@ -9,8 +9,8 @@ from torch import nn
 
 from unflow.ground.errors import InputError, choose
 from unflow.mathematics.couplings import COUPLINGS
-from unflow.models import Flow, FlowMap
-from unflow.training.method import Problem, Trained, Training, require_unlabelled
+from unflow.models import Conditional, Flow, FlowMap
+from unflow.training.method import Problem, Trained, Training, model_of, require_unlabelled
 from unflow.training.originals.flow_matching import FlowMatching
 from unflow.training.originals.mean_flow import MeanFlow
 from unflow.training.rates import scale_rate
@@ -42,13 +42,18 @@ class OwnTraining(Trained):
         choose(COUPLINGS, self.coupling, "coupling")
 
     def check(self, problem: Problem) -> None:
-        """Raise InputError for a chained or labelled model, which has no training loss on data."""
+        """Raise InputError for a chained model, which has no training loss on data, and unfit conditions."""
         super().check(problem)
-        require_unlabelled(problem, "training on data")
-        if not isinstance(problem.model, Flow | FlowMap):
+        self.check_conditions(problem)
+        model = problem.model
+        if not isinstance(model.inner if isinstance(model, Conditional) else model, Flow | FlowMap):
             raise InputError(
                 "got a chained model to train on data; expected a Flow or a FlowMap: train its base instead"
             )
+
+    def check_conditions(self, problem: Problem) -> None:
+        """Raise InputError for a conditional model, whose labels the method does not read."""
+        require_unlabelled(problem, "training on data")
 
     def common(self, model: nn.Module) -> dict[str, Any]:
         """Return the hyper-parameters of every training of a base model, with the rate for this model."""
@@ -58,6 +63,6 @@ class OwnTraining(Trained):
     def own_training(self, problem: Problem) -> Training:
         """Return the training of the model's family with these hyper-parameters."""
         common = self.common(problem.model)
-        if isinstance(problem.model, FlowMap):
+        if model_of(problem).family == "flow_map":
             return MeanFlow(**common)
         return FlowMatching(**common, coupling=self.coupling)

@@ -18,13 +18,13 @@ from unflow.models import Conditional, Flow, FlowMap, GenerativeModel
 from unflow.models.autoencoder import Autoencoder
 from unflow.models.classifier import Classifier
 from unflow.models.components import SavedModel
-from unflow.nets import AdaptedVelocity, new_net
+from unflow.nets import AdaptedAverageVelocity, AdaptedVelocity, new_net
 from unflow.training.compute import Compute
 from unflow.training.loop import finish, fit
 from unflow.training.method import Method, Problem, settings
 from unflow.training.originals.autoencoding import Autoencoding
 from unflow.training.originals.classification import Classification
-from unflow.training.originals.flow_matching import FlowMatching
+from unflow.training.originals.distill import Distill
 
 KINDS = ("flow", "flow_map", "classifier", "autoencoder")
 
@@ -82,8 +82,17 @@ def new_model(kind: str, net: dict[str, Any], data: LabelledData, seed: int) -> 
     raise InputError(f"got the kind {kind!r}; expected one of {', '.join(KINDS)}")
 
 
-def new_conditional(net: dict[str, Any], data: LabelledData, seed: int) -> Conditional:
-    """Return a flow with fresh weights that is asked for the classes of the data, or for none.
+def new_conditional(
+    kind: str, net: dict[str, Any], data: LabelledData, seed: int, has_null: bool = True
+) -> Conditional:
+    """Return a flow or flow map with fresh weights that is asked for the classes of the data, or for none.
+
+    Args:
+        kind: flow or flow_map.
+        net: description of the network, without its shape.
+        data: the dataset, for shape, classes and their shares.
+        seed: of the initial weights.
+        has_null: whether it has a null condition, the label after the last class.
 
     Raises:
         InputError: for a network of unflow that takes no label.
@@ -94,10 +103,15 @@ def new_conditional(net: dict[str, Any], data: LabelledData, seed: int) -> Condi
             f"got conditional with the network {net.get('net') or net.get('builder')}; expected mlp, unet or "
             "dit, which take a label: leave conditional out"
         )
-    made = new_net({"num_times": 1, "shape": shape, **net, "num_classes": k}, seed)
-    velocity = AdaptedVelocity(made, shape, "x, t, label", label=0, null_label=k)
+    times = 1 if kind == "flow" else 2
+    made = new_net({"num_times": times, "shape": shape, **net, "num_classes": k}, seed)
+    inner: Flow | FlowMap
+    if kind == "flow":
+        inner = Flow(AdaptedVelocity(made, shape, "x, t, label", label=0, null_label=k), shape)
+    else:
+        inner = FlowMap(AdaptedAverageVelocity(made, shape, "x, start, end, label", label=0), shape)
     counts = torch.bincount(data.labels, minlength=k).double()
-    return Conditional(Flow(velocity, shape), (counts / counts.sum()).tolist())
+    return Conditional(inner, (counts / counts.sum()).tolist(), k if has_null else None)
 
 
 @locks_output
@@ -134,14 +148,12 @@ def train_model(
         device: "cpu", "cuda" or "mps".
         devices: data-parallel processes.
         label: name in the progress line.
-        conditional: whether a flow is asked for the classes of the data.
+        conditional: whether a flow or flow map is asked for the classes of the data. A distilled one has a
+            null condition if its teacher has one.
     """
     _check_kind(kind, method)
-    if conditional and (kind != "flow" or not isinstance(method, FlowMatching)):
-        raise InputError(
-            f"got conditional for the kind {kind} by {type(method).__name__}; expected a flow "
-            "by flow_matching"
-        )
+    if conditional and kind not in ("flow", "flow_map"):
+        raise InputError(f"got conditional for the kind {kind}; expected flow or flow_map")
     out, net = Path(out), choose_width(kind, net, data)
     identity = {
         "kind": kind,
@@ -161,7 +173,9 @@ def train_model(
         finish(out)
         return bundle.load_result(out, [net])
     problem = Problem(
-        model=new_conditional(net, data, seed) if conditional else new_model(kind, net, data, seed),
+        model=new_conditional(kind, net, data, seed, _has_null(method, teacher))
+        if conditional
+        else new_model(kind, net, data, seed),
         data=data.x,
         labels=data.labels,
         teacher=teacher,
@@ -190,6 +204,11 @@ def train_model(
         bundle.save(model, out, lineage)
         finish(out)
     return model
+
+
+def _has_null(method: Method, teacher: GenerativeModel | None) -> bool:
+    """Return whether a new conditional model has a null condition: a distilled one has its teacher's."""
+    return not isinstance(method, Distill) or getattr(teacher, "null", None) is not None
 
 
 def _check_kind(kind: str, method: Method) -> None:

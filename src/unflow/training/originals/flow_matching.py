@@ -93,8 +93,7 @@ class FlowMatching(VelocityTraining):
         require_batch(len(problem.data), self.batch_size, "training samples")
         conditional = conditional_of(problem)
         if conditional is not None:
-            assert problem.labels is not None
-            return {"x1": problem.data, "label": problem.labels, **null_of(conditional)}
+            return labelled_data(problem, conditional)
         return pair_flow_data(problem.data, self.coupling, self.steps * self.batch_size, generator)
 
     def init(self, problem: Problem, prepared: Tensors, seed: int) -> Parts:
@@ -104,15 +103,7 @@ class FlowMatching(VelocityTraining):
 
     def draw(self, prepared: Tensors, generator: torch.Generator) -> Tensors:
         """Draw {x0: noise or its partner of x1, x1: data, t: times}, and labels of a conditional model."""
-        if "label" not in prepared:
-            return super().draw(prepared, generator)
-        rows = draw_rows(len(prepared["x1"]), self.batch_size, generator)
-        x1, label = prepared["x1"][rows], prepared["label"][rows]
-        x0 = torch.randn(x1.shape, generator=generator).to(x1)
-        t = torch.rand(self.batch_size, generator=generator)
-        if "null" in prepared:
-            label = drop_labels(label, prepared["null"], self.null_share, generator)
-        return {"x0": x0, "x1": x1, "t": t, "label": label}
+        return draw_batch(prepared, self.batch_size, self.null_share, generator)
 
     def result(self, problem: Problem, parts: Parts) -> nn.Module:
         """Return the flow with the averaged velocity."""
@@ -150,6 +141,13 @@ def with_velocity(problem: Problem, net: nn.Module) -> nn.Module:
     """Return the problem's model, a flow or a conditional one, with another velocity."""
     conditional, flow = conditional_of(problem), flow_of(problem).with_velocity(net)
     return flow if conditional is None else conditional.around(flow)
+
+
+def labelled_data(problem: Problem, model: Conditional) -> Tensors:
+    """Return {x1: data, label: its labels [n]}, and ``null_of`` the conditional model."""
+    assert problem.data is not None
+    assert problem.labels is not None
+    return {"x1": problem.data, "label": problem.labels, **null_of(model)}
 
 
 def null_of(model: Conditional) -> Tensors:
@@ -207,6 +205,19 @@ def draw_flow_batch(prepared: Tensors, batch_size: int, generator: torch.Generat
     x1 = prepared["x1"][rows]
     x0 = prepared["x0"][rows] if "x0" in prepared else torch.randn(x1.shape, generator=generator)
     return {"x0": x0, "x1": x1, "t": torch.rand(batch_size, generator=generator)}
+
+
+def draw_batch(prepared: Tensors, batch_size: int, null_share: float, generator: torch.Generator) -> Tensors:
+    """Return ``draw_flow_batch``; of ``labelled_data`` also {label: of x1, or null with ``null_share``}."""
+    if "label" not in prepared:
+        return draw_flow_batch(prepared, batch_size, generator)
+    rows = draw_rows(len(prepared["x1"]), batch_size, generator)
+    x1, label = prepared["x1"][rows], prepared["label"][rows]
+    x0 = torch.randn(x1.shape, generator=generator).to(x1)
+    t = torch.rand(batch_size, generator=generator)
+    if "null" in prepared:
+        label = drop_labels(label, prepared["null"], null_share, generator)
+    return {"x0": x0, "x1": x1, "t": t, "label": label}
 
 
 @torch.no_grad()
