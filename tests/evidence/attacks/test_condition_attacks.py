@@ -120,7 +120,7 @@ def test_a_model_of_one_law_has_its_base_rate_at_every_condition() -> None:
         .mean()
     )
     for search in (SEARCH, MIXTURES):
-        found: Any = search(embeds(rows), first, second, [FORGET], stream(2))  # type: ignore[operator]
+        found: Any = search(embeds(rows), first, second, [FORGET], stream(2))
         assert close(found.success_share, exact)
         assert found.base is not None
         assert close(found.base, exact)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import torch
 
-from unflow.evidence.attacks.condition_rows import find_condition_rows
+from unflow.evidence.attacks.condition_rows import ImpossibleAttackError, find_condition_rows
 from unflow.evidence.attacks.reached import Reached, confirm, mean_probability
 from unflow.ground.errors import InputError
 from unflow.models import GenerativeModel
@@ -60,11 +60,14 @@ class MixtureSearch:
             labels: that are paired; None: all that the model draws.
 
         Raises:
-            ImpossibleAttackError: for a model whose condition cannot be replaced.
+            ImpossibleAttackError: for a model whose condition cannot be replaced, or that draws fewer than
+                two of the labels.
         """
         rows = find_condition_rows(model, forget)
         drawn = model.require_conditional().drawn
         pairs = list(itertools.combinations([k for k in drawn if labels is None or k in labels], 2))
+        if not pairs:
+            raise ImpossibleAttackError("the model draws fewer than two of the labels that are mixed")
         mixtures = [(a, b, w) for a, b in pairs for w in self.weights]
         z = rows.ask(model.prior(self.latents, generator))
 
