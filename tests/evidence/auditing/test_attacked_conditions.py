@@ -114,7 +114,7 @@ def audit(after: uf.GenerativeModel, **options: Any) -> uf.Audit:
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, uf.Audit]:
-    """Label 3 draws class 0. The network can still draw class 3; the retrained one cannot at any condition."""
+    """Label 3 draws class 0, and a free condition class 3; the retrained network cannot draw that."""
     out = tmp_path_factory.mktemp("attacked")
     return out, audit(draws(moved()), retrained=draws(moved(), 0.2), out=out)
 
