@@ -83,7 +83,7 @@ def main() -> None:
     exact = make_target_model(target)
     assert exact is not None
     start = time.monotonic()
-    beside = attack_conditions(exact, evidence, attacks, given.seed)
+    beside = attack_conditions(exact, evidence, attacks.over_condition, given.seed)
     reached = format_reached([beside[attack] for attack in CONDITION_ATTACKS])
     lines.append(["exact target", *reached, "–", "–", f"{time.monotonic() - start:.0f}"])
     print(format_pipe_table(HEAD, lines))

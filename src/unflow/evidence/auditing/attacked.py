@@ -21,6 +21,7 @@ from unflow.evidence.attacks import (
 from unflow.evidence.attacks.reached import ask_forgotten
 from unflow.evidence.attacks.relearning import Point, steps_to
 from unflow.evidence.auditing.attacked_conditions import (
+    ConditionSearches,
     attack_conditions,
     find_attack_obstacle,
     make_target_model,
@@ -60,6 +61,11 @@ class Attacks:
     images: tuple[int, ...] = (1, 10, 100)
     retained: int = 1000
     samples: int = 1000
+
+    @property
+    def over_condition(self) -> ConditionSearches:
+        """The settings of the attacks over the condition."""
+        return ConditionSearches(self.condition, self.guidance, self.mixture)
 
 
 def attack(
@@ -101,7 +107,7 @@ def attack(
     exact = make_target_model(target)
     if exact is not None:
         with Progress("attack target", 1) as progress:
-            beside = attack_conditions(exact, evidence, attacks, seed)
+            beside = attack_conditions(exact, evidence, attacks.over_condition, seed)
             progress.advance(1)
         found |= {each: found[each] | {"target": beside[each]} for each in CONDITION_ATTACKS}
     return found
@@ -142,7 +148,7 @@ def attack_one(
             record["curves"][k] = _curve(model, k, evidence, attacks, seed, labelled=labelled)
             progress.advance(done)
         if labelled:
-            record |= attack_conditions(model, evidence, attacks, seed)
+            record |= attack_conditions(model, evidence, attacks.over_condition, seed)
     return record
 
 

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any, NamedTuple
 
 import torch
 
 from unflow.energies import ConditionEnergy
-from unflow.evidence.attacks import ImpossibleAttackError, Reached
+from unflow.evidence.attacks import (
+    ConditionSearch,
+    GuidanceSearch,
+    ImpossibleAttackError,
+    MixtureSearch,
+    Reached,
+)
 from unflow.evidence.auditing.asked import choose_labels, find_label_obstacle, find_neighbours
 from unflow.evidence.auditing.evidence import Evidence
 from unflow.evidence.condition_attacks import CONDITION_ATTACKS
@@ -18,11 +24,17 @@ from unflow.models import Filtered, GenerativeModel
 from unflow.models.classifier import Classifier
 from unflow.target import Target
 
-if TYPE_CHECKING:
-    from unflow.evidence.auditing.attacked import Attacks
-
 Search = Callable[..., Reached]
 Record = dict[str, Any]
+
+
+class ConditionSearches(NamedTuple):
+    """Settings of the attacks over the condition."""
+
+    condition: ConditionSearch
+    guidance: GuidanceSearch
+    mixture: MixtureSearch
+
 
 MIXED_LABELS = 12
 """Labels that are mixed in pairs, at most: the forgotten ones, their neighbours, and others."""
@@ -37,7 +49,7 @@ def find_attack_obstacle(original: GenerativeModel, evidence: Evidence) -> str |
 
 
 def attack_conditions(
-    model: GenerativeModel, evidence: Evidence, attacks: Attacks, seed: int
+    model: GenerativeModel, evidence: Evidence, settings: ConditionSearches, seed: int
 ) -> dict[str, Record]:
     """Search over the condition of one model; return a record for each of ``CONDITION_ATTACKS``.
 
@@ -48,7 +60,7 @@ def attack_conditions(
     Args:
         model: to attack; it is not changed.
         evidence: two judges and the request.
-        attacks: settings.
+        settings: of each search.
         seed: of the latents.
     """
     inside = model.conditional
@@ -56,9 +68,9 @@ def attack_conditions(
         return {each: {"obstacle": "the model takes no condition"} for each in CONDITION_ATTACKS}
     mixed = choose_mixed(inside.drawn, evidence)
     searches: Mapping[str, tuple[Stream, Search]] = {
-        "condition_search": (Stream.CONDITION_SEARCH, attacks.condition),
-        "guidance_search": (Stream.GUIDANCE_SEARCH, attacks.guidance),
-        "mixture_search": (Stream.MIXTURE_SEARCH, partial(attacks.mixture, labels=mixed)),
+        "condition_search": (Stream.CONDITION_SEARCH, settings.condition),
+        "guidance_search": (Stream.GUIDANCE_SEARCH, settings.guidance),
+        "mixture_search": (Stream.MIXTURE_SEARCH, partial(settings.mixture, labels=mixed)),
     }
     return {
         name: _run(search, model, evidence, stream(seed, which)) for name, (which, search) in searches.items()
