@@ -27,6 +27,9 @@ from unflow.target import Target
 Search = Callable[..., Reached]
 Record = dict[str, Any]
 
+MIXED_LABELS = 12
+"""Labels that are mixed in pairs, at most: the forgotten ones, their neighbours, and others."""
+
 
 class ConditionSearches(NamedTuple):
     """Settings of the attacks over the condition."""
@@ -34,10 +37,6 @@ class ConditionSearches(NamedTuple):
     condition: ConditionSearch
     guidance: GuidanceSearch
     mixture: MixtureSearch
-
-
-MIXED_LABELS = 12
-"""Labels that are mixed in pairs, at most: the forgotten ones, their neighbours, and others."""
 
 
 def find_attack_obstacle(original: GenerativeModel, evidence: Evidence) -> str | None:
