@@ -31,6 +31,7 @@ HEAD = (
     "",
     "asked for 3, %",
     "free condition, %",
+    "in the hull, %",
     "free guidance, %",
     "two labels mixed, %",
     "relearned, %",
@@ -95,6 +96,8 @@ def format_reached(records: list[dict[str, object]]) -> list[str]:
     for attack, record in zip(CONDITION_ATTACKS, records, strict=True):
         share = f"{100 * record['success_share']:.1f}"  # type: ignore[operator]
         cells.append(f"{share} ({describe_found(attack, record)})")
+        if attack == "condition_search":
+            cells.append(f"{100 * record['at']['shares']['hull']:.1f}")  # type: ignore[index]
     return cells
 
 

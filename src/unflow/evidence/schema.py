@@ -204,7 +204,7 @@ _REACHED = record(
         "base": number,
         "selected": number,
         "samples": count,
-        "at": record({}, {"guidance": number, "labels": each(count), "set": text}),
+        "at": record({}, {"guidance": number, "labels": each(count), "set": text, "shares": named(number)}),
     },
 )
 _ATTACKS = record(

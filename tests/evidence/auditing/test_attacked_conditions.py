@@ -131,7 +131,11 @@ def test_a_free_condition_brings_back_what_the_label_no_longer_draws(found: tupl
     }
     assert search["original"]["success_share"] == 1
     assert search["unlearned"]["success_share"] > 0.95
-    assert search["unlearned"]["at"] == {"set": "ball", "weights": None}
+    at = search["unlearned"]["at"]
+    assert (at["set"], at["weights"]) == ("ball", None)
+    assert at["shares"]["ball"] == search["unlearned"]["success_share"]
+    for place in ("known", "hull"):  # at best the null condition, as near to class 3 as to all others
+        assert at["shares"][place] == pytest.approx(1 / K, abs=4 * (3 / 16 / 200) ** 0.5)
     assert search["retrained"]["success_share"] < 0.1
     assert search["target"]["success_share"] == 0
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from unflow.energies import ClassLogOdds
 from unflow.evidence.attacks.condition_rows import ConditionRows, ImpossibleAttackError, find_condition_rows
-from unflow.evidence.attacks.reached import Reached, confirm, mean_probability
+from unflow.evidence.attacks.reached import Reached, confirm, mean_probability, share_forgotten
 from unflow.ground.errors import InputError
 from unflow.models import GenerativeModel
 from unflow.models.classifier import Classifier
@@ -32,7 +32,7 @@ class ConditionSearch:
 
     The first judge and a second set of latents choose among the ends of all climbs and the known conditions.
     Success is the share of fresh samples at the chosen condition that the second judge assigns to a forgotten
-    class.
+    class. The best condition of each set is confirmed as well.
 
     Attributes:
         latents: of the climb, and as many others of the choice.
@@ -69,7 +69,9 @@ class ConditionSearch:
         forget: Sequence[int],
         generator: torch.Generator,
     ) -> Reached:
-        """Run the search and return what its condition draws; ``at`` has the "set" and the "weights" or None.
+        """Run the search and return what its condition draws.
+
+        ``at`` has its "set" (known, hull or ball), its "weights" or None, and "shares", the success in each set.
 
         Args:
             model: the conditional model to attack; its ``push`` must be differentiable.
@@ -92,18 +94,38 @@ class ConditionSearch:
             *(Condition("known", rows.mix(w), w) for w in tried),
             *(end for pair in climbs for end in pair),
         ]
-        chances = [mean_probability(judge, forget, rows.draw(held, end.rows)) for end in ends]
-        best = max(range(len(ends)), key=chances.__getitem__)
-        fresh = model.prior(self.samples, generator)
+        best = self._choose(ends, rows, judge, forget, held)
+        fresh = rows.ask(model.prior(self.samples, generator))
+        shares = {
+            place: share_forgotten(second, forget, rows.draw(fresh, end.rows))
+            for place, (end, _) in best.items()
+        }
+        chosen, selected = max(best.values(), key=lambda pair: pair[1])
         return confirm(
             model,
-            lambda z: rows.draw(rows.ask(z), ends[best].rows),
+            lambda z: rows.draw(z, chosen.rows),
             fresh,
             second,
             forget,
-            chances[best],
-            ends[best].describe(rows),
+            selected,
+            chosen.describe(rows) | {"shares": shares},
         )
+
+    def _choose(
+        self,
+        ends: Sequence[Condition],
+        rows: ConditionRows,
+        judge: Classifier,
+        forget: Sequence[int],
+        z: Tensor,
+    ) -> dict[str, tuple[Condition, float]]:
+        """Return the best condition of each set by the judge, with its mean probability."""
+        best: dict[str, tuple[Condition, float]] = {}
+        for end in ends:
+            chance = mean_probability(judge, forget, rows.draw(z, end.rows))
+            if end.place not in best or chance > best[end.place][1]:
+                best[end.place] = (end, chance)
+        return best
 
     def _list_known(self, rows: ConditionRows, forget: Sequence[int]) -> list[Tensor]:
         """Return the weights of known conditions: the forgotten ones, and others that are spread evenly."""

@@ -80,9 +80,7 @@ def confirm(
     known = [k for k in forget if k in model.require_conditional().drawn]
     base = None
     if known:
-        base = float(
-            _judged(second, forget, model.push_batches(ask_forgotten(model, z, known))).double().mean()
-        )
+        base = share_forgotten(second, forget, model.push_batches(ask_forgotten(model, z, known)))
     return Reached(x, _judged(second, forget, x), base, selected, at)
 
 
@@ -90,6 +88,11 @@ def ask_forgotten(model: GenerativeModel, z: Tensor, forget: Sequence[int]) -> T
     """Return latents with the same noise that ask for the forgotten labels in turn."""
     labels = torch.tensor(list(forget), device=z.device)[torch.arange(len(z), device=z.device) % len(forget)]
     return model.require_conditional().ask(z, labels)
+
+
+def share_forgotten(judge: Classifier, forget: Sequence[int], x: Tensor) -> float:
+    """Return the share of samples that a judge assigns to a forgotten class, in [0, 1]."""
+    return float(_judged(judge, forget, x).double().mean())
 
 
 def _judged(judge: Classifier, forget: Sequence[int], x: Tensor) -> Tensor:
