@@ -18,8 +18,8 @@ from unflow.nets.adapted import Adapted
 from unflow.nets.conditioned import AdaptedGenerator
 from unflow.nets.mlp import OneHot
 
-Labelled = Adapted | AdaptedGenerator
-Reader = Labelled | nn.Embedding | OneHot
+LabelledNet = Adapted | AdaptedGenerator
+Reader = LabelledNet | nn.Embedding | OneHot
 """A module that turns a condition into a row: a network with a table, or an embedding inside a network."""
 
 
@@ -107,7 +107,7 @@ def _find_readers(model: Askable) -> list[Reader]:
     readers: list[Reader] = []
     embeddings: list[nn.Module] = []
     for net in model.modules():
-        if isinstance(net, Labelled) and net.label is not None:
+        if isinstance(net, LabelledNet) and net.label is not None:
             if net.table is not None:
                 readers.append(net)
             else:
@@ -144,7 +144,7 @@ def _called_with(model: Askable, labels: list[int], modules: Sequence[nn.Module]
 @torch.no_grad()
 def _read(reader: Reader, conditions: Sequence[int], device: torch.device) -> Tensor:
     """Return the rows of conditions, [conditions, *row]."""
-    if isinstance(reader, Labelled):
+    if isinstance(reader, LabelledNet):
         assert reader.table is not None
         return reader.table[list(conditions)].clone()
     rows: Tensor = reader(torch.tensor(list(conditions), device=device))
@@ -168,7 +168,7 @@ def _check_complete(rows: ConditionRows, inside: Askable) -> None:
 
 @contextmanager
 def _replaced(reader: Reader, place: int, row: Tensor) -> Iterator[None]:
-    if isinstance(reader, Labelled):
+    if isinstance(reader, LabelledNet):
         table = reader.table
         assert table is not None
         reader.table = table.index_put((torch.tensor(place, device=table.device),), row.to(table))

@@ -71,7 +71,8 @@ class ConditionSearch:
     ) -> Reached:
         """Run the search and return what its condition draws.
 
-        ``at`` has its "set" (known, hull or ball), its "weights" or None, and "shares", the success in each set.
+        ``at`` has its "set" (known, hull or ball), its "weights" or None, and "shares", the success of each
+        set.
 
         Args:
             model: the conditional model to attack; its ``push`` must be differentiable.
