@@ -85,7 +85,8 @@ def printed(runs: Path) -> str:
 ATTACKS = (
     "--attacks.relearning.steps 2 --attacks.relearning.batch_size 4 --attacks.images [2] "
     "--attacks.samples 50 --attacks.retained 8 --attacks.search.starts 4 --attacks.search.steps 1 "
-    "--attacks.condition.steps 2 --attacks.condition.latents 8 --attacks.condition.samples 50 "
+    "--attacks.condition.steps 2 --attacks.condition.known 2 --attacks.condition.latents 8 "
+    "--attacks.condition.samples 50 "
     "--attacks.guidance.points 4 --attacks.guidance.rounds 0 --attacks.guidance.latents 8 "
     "--attacks.guidance.samples 50 --attacks.mixture.weights [0.5] --attacks.mixture.latents 4 "
     "--attacks.mixture.samples 50 "

@@ -9,8 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unflow.energies import ClassLogOdds
-from unflow.evidence.metrics.forgetting import is_forgotten
+from unflow.evidence.metrics.forgetting import is_forgotten, leakage
 from unflow.mathematics.shares import Interval, share_interval
 from unflow.models import GenerativeModel
 from unflow.models.classifier import Classifier
@@ -50,10 +49,9 @@ class Reached:
         return share_interval(int(self.hits.sum()), len(self.hits))
 
 
-@torch.no_grad()
 def mean_probability(judge: Classifier, forget: Sequence[int], x: Tensor) -> float:
     """Return E[p(forgotten | x)] by a judge: the expected share of forgotten samples, in [0, 1]."""
-    return float(torch.sigmoid(ClassLogOdds(judge, list(forget), margin=None)(x).double()).mean())
+    return leakage(judge.probabilities(x), forget)
 
 
 def confirm(
