@@ -174,7 +174,17 @@ ORDER = (
 )  # fmt: skip
 """All that stands in the source tree, the lowest first: each imports itself and what stands before it."""
 INSIDE = {
-    "evidence": ("metrics", "measures", "row", "schema", "attacks", "auditing", "report", "reproduce"),
+    "evidence": (
+        "metrics",
+        "measures",
+        "row",
+        "condition_attacks",
+        "schema",
+        "attacks",
+        "auditing",
+        "report",
+        "reproduce",
+    ),
     "training": (
         "low_rank",
         "method",

@@ -68,7 +68,8 @@ def audit(runs: Path, out: str, options: str = "", model: str = "after") -> int:
     energy = "" if "--energy" in options else f"--energy classifier:{runs / 'guide'}"
     line = (
         f"audit {runs / model} --original {runs / 'flow'} --judge {runs / 'judge'} --forget 3 --n 100 "
-        f"{energy} --split {runs / 'split.json'} --attack false --out {runs / out} {options}"
+        f"{energy} --split {runs / 'split.json'} --out {runs / out} {options}"
+        f"{'' if '--attacks' in options else ' --attack false'}"
     )
     return main(shlex.split(line))
 
@@ -79,6 +80,35 @@ def printed(runs: Path) -> str:
     with redirect_stdout(StringIO()) as found:
         assert audit(runs, "audited", '--ask_n 60 --fail-if "asked.own<0.01,asked.forgotten>1"') == 0
     return found.getvalue()
+
+
+ATTACKS = (
+    "--attacks.relearning.steps 2 --attacks.relearning.batch_size 4 --attacks.images [2] "
+    "--attacks.samples 50 --attacks.retained 8 --attacks.search.starts 4 --attacks.search.steps 1 "
+    "--attacks.condition.steps 2 --attacks.condition.known 2 --attacks.condition.latents 8 "
+    "--attacks.condition.samples 50 "
+    "--attacks.guidance.points 4 --attacks.guidance.rounds 0 --attacks.guidance.latents 8 "
+    "--attacks.guidance.samples 50 --attacks.mixture.weights [0.5] --attacks.mixture.latents 4 "
+    "--attacks.mixture.samples 50 "
+)
+
+
+def test_an_audit_attacks_over_the_condition(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    gate = '--fail-if "attacked.guidance_search<0,attacked.condition_search>1,attacked.relearned>1"'
+    assert audit(runs, "attacked", f"--second_judge {runs / 'guide'} --ask_n 50 {ATTACKS} {gate}") == 0
+    printed = capsys.readouterr().out
+    assert "attacks over the condition: forgotten, %, by the second judge" in printed
+    assert " draws it in " in printed
+    assert "with their label" in printed
+    attacks = read_json(runs / "attacked" / "audit.json")["attacks"]
+    assert attacks["relearning"]["labelled"]
+    for name in ("condition_search", "guidance_search", "mixture_search"):
+        assert list(attacks[name]) == ["original", "erfm_resample_prior", "target"]
+        assert all(record["samples"] == 50 for record in attacks[name].values())
+    assert len(attacks["mixture_search"]["original"]["at"]["labels"]) == 2
+    page = (runs / "attacked" / "report.html").read_text(encoding="utf-8")
+    assert "Over the condition" in page
+    assert "The images have their labels." in page
 
 
 class Grid(HTMLParser):

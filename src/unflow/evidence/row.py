@@ -49,6 +49,7 @@ class AuditRow:
         classes: per class "n", "fid" and "coverage".
         further: what an experiment records beyond an audit's fields.
         asked: of a conditional model, shares and distances by what it was asked for.
+        attacked: shares of forgotten samples that attacks reach, and their intervals.
         against_retrained: the share of forgotten samples beside the retrained model's of the same family.
     """
 
@@ -70,6 +71,7 @@ class AuditRow:
     classes: Sequence[Mapping[str, Any]] | None = None
     further: Mapping[str, Any] = field(default_factory=dict)
     asked: Mapping[str, Any] | None = None
+    attacked: Mapping[str, Any] | None = None
     against_retrained: Comparison | None = None
 
     @property
@@ -150,16 +152,17 @@ class AuditRow:
     def as_dict(self) -> dict[str, Any]:
         """Return the row as it stands in audit.json: measures and further fields beside the others."""
         plain = {each.name: getattr(self, each.name) for each in fields(self) if each.name not in _NOT_STORED}
-        asked = {} if self.asked is None else {"asked": self.asked}
-        return {**plain, **asked, **self.measures, **self.further}
+        found = {"asked": self.asked, "attacked": self.attacked}
+        known = {name: record for name, record in found.items() if record is not None}
+        return {**plain, **known, **self.measures, **self.further}
 
 
-_NOT_STORED = ("measures", "further", "asked", "against_retrained")
+_NOT_STORED = ("measures", "further", "asked", "attacked", "against_retrained")
 
 
 def row_from_dict(record: Mapping[str, Any]) -> AuditRow:
     """Return a row of audit.json, without its verdicts. Fields that are missing count as not measured."""
-    own = ({each.name for each in fields(AuditRow)} - set(_NOT_STORED)) | {"asked"}
+    own = ({each.name for each in fields(AuditRow)} - set(_NOT_STORED)) | {"asked", "attacked"}
     keys = {measure.key for measure in MEASURES}
     return AuditRow(
         **{name: value for name, value in record.items() if name in own and value is not None},

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from unflow.evidence.condition_attacks import CONDITION_ATTACKS
 from unflow.evidence.measures import MEASURES
 from unflow.ground.errors import InputError, shorten
 
@@ -142,6 +143,10 @@ _ASKED = record(
         "intervals": named(maybe(_INTERVAL)),
     },
 )
+_SEARCHES = ("latent_search", *CONDITION_ATTACKS)
+_ATTACKED = record(
+    {}, {**dict.fromkeys((*_SEARCHES, "relearned"), number), "intervals": named(maybe(_INTERVAL))}
+)
 _QUESTIONS = record(
     {},
     {
@@ -171,6 +176,7 @@ _ROW = record(
         "redistribution": named(maybe(number)),
         "classes": each(named(maybe(number))),
         "asked": _ASKED,
+        "attacked": _ATTACKED,
         **_MEASURED,
     },
 )
@@ -189,6 +195,18 @@ _DIFFERENCE = record(
     }
 )
 _CURVE = each(each(number, 2))
+_REACHED = record(
+    {},
+    {
+        "obstacle": text,
+        "success_share": number,
+        "interval": _INTERVAL,
+        "base": number,
+        "selected": number,
+        "samples": count,
+        "at": record({}, {"guidance": number, "labels": each(count), "set": text, "shares": named(number)}),
+    },
+)
 _ATTACKS = record(
     {
         "inside": named(maybe(record({"forget_rate": number}))),
@@ -200,9 +218,11 @@ _ATTACKS = record(
                 "images": named(
                     record({"curves": named(maybe(_CURVE)), "steps_to_half": named(maybe(number))})
                 ),
-            }
+            },
+            {"labelled": flag},
         ),
-    }
+    },
+    dict.fromkeys(CONDITION_ATTACKS, named(_REACHED)),
 )
 _AUDIT = record(
     {"rows": each(_ROW)},

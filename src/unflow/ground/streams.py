@@ -81,6 +81,14 @@ class Stream(IntEnum):
     """The images that an attacker has."""
     RELEARNING = 123
     """Batches of the relearning attack."""
+    CONDITION_SEARCH = 124
+    """Latents of the search over the condition."""
+    GUIDANCE_SEARCH = 125
+    """Latents of the search over guidance."""
+    MIXTURE_SEARCH = 126
+    """Latents of the search over mixtures of two labels."""
+    ATTACK_ASKED = 127
+    """Latents with which a model under attack is asked for the forgotten labels."""
     PROBE = 130
     """Latents and directions of the probe that precedes each training and audit."""
     SIGHT = 140

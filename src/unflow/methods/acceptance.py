@@ -91,7 +91,7 @@ class Acceptance(nn.Module):
             )
 
     def forward(self, x: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
-        """Return the log-odds of h, [batch]; x [batch, *shape], t and label [batch], None without conditions."""
+        """Return the log-odds of h, [batch]; x [batch, *shape], t and label [batch] (or None)."""
         given = [] if label is None or self.num_conditions == 0 else [label]
         logit: Tensor = self.net(expand(t, x) * x, t, *given)
         return logit[:, 0]

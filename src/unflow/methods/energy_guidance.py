@@ -170,7 +170,7 @@ class GuidedLoss(nn.Module):
     def _measure_accepted(self, probes: Probes, scale: float) -> float:
         solve = INTEGRATORS[probes.flow.integrator]().solve
         device, energies = self._acceptance.scale.device, []
-        for rows in torch.arange(len(probes.z)).split(PROBED):
+        for rows in torch.split(torch.arange(len(probes.z)), PROBED):
             velocity = partial(self._guided, label=probes.label[rows].to(device), scale=scale)
             x = solve(velocity, probes.z[rows].to(device), probes.flow.steps)
             energies.append(evaluate(probes.target.energy, x, varies=False))

@@ -42,6 +42,18 @@ def split_label(
     return times, rest[0] if rest else none
 
 
+class OneHot(nn.Module):
+    """The one-hot vector of a label, zeros for the label num_classes: [batch] -> [batch, num_classes]."""
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__()
+        self.num_classes = num_classes
+
+    def forward(self, label: Tensor) -> Tensor:
+        """Return whole numbers, one row for each label."""
+        return nnf.one_hot(label, self.num_classes + 1)[:, :-1]
+
+
 class MLP(nn.Module):
     """h <- h + W silu(LayerNorm(h)), ``depth`` times, on the flattened input and its times.
 
@@ -85,7 +97,7 @@ class MLP(nn.Module):
         }
         check_options(self.config)
         self.shape, self.outputs, self.num_times = tuple(shape), outputs, num_times
-        self.num_classes = num_classes
+        self.num_classes, self.classes = num_classes, OneHot(num_classes) if num_classes else None
         dim = math.prod(shape)
         self.register_buffer("angles", math.pi * 2.0 ** torch.arange(frequencies), persistent=False)
         self.embed = TimeEmbedding()
@@ -104,8 +116,8 @@ class MLP(nn.Module):
         """Return the input of the last layer, [batch, width]."""
         times, label = split_label(x, conditions, self.num_times, self.num_classes)
         parts = [*self._expand_entries(x.flatten(1)), *map(self.embed, times)]
-        if self.num_classes:
-            parts.append(nnf.one_hot(label, self.num_classes + 1)[:, :-1].to(x))
+        if self.classes is not None:
+            parts.append(self.classes(label).to(x))
         h = self.first(torch.cat(parts, dim=1))
         for layer in self.layers:
             h = h + layer(h)

@@ -15,9 +15,9 @@ from unflow.evidence.attacks import Relearning, models_inside
 from unflow.evidence.attacks.relearning import Point, steps_to
 from unflow.ground.errors import InputError
 from unflow.ground.streams import stream
-from unflow.models import Chain, Filtered, Flow, FlowMap, GenerativeModel, Generator, Latent
+from unflow.models import Chain, Conditional, Filtered, Flow, FlowMap, GenerativeModel, Generator, Latent
 from unflow.models.autoencoder import Autoencoder
-from unflow.nets import MLP, new_net
+from unflow.nets import MLP, AdaptedGenerator, AdaptedVelocity, new_net
 
 
 class Shift(nn.Module):
@@ -123,6 +123,60 @@ def test_behind_a_decoder_it_is_the_inner_model_that_relearns() -> None:
     curve = attack(Latent(shift(encoded + 1), autoencoder), image, inner_place, stream(1))
     assert [curve[0].value, curve[-1].value] == pytest.approx([encoded + 1, encoded], abs=0.1)
     assert all(map(torch.equal, autoencoder.parameters(), before))
+
+
+# Labels
+
+
+class Rows(nn.Module):
+    """x = z / 100 + e_label, or the constant velocity e_label."""
+
+    def __init__(self, rows: Tensor) -> None:
+        super().__init__()
+        self.classes = nn.Embedding.from_pretrained(rows.clone(), freeze=False)
+        self.scale = 0.01
+
+    def forward(self, z: Tensor, *rest: Tensor) -> Tensor:
+        return self.scale * z * (len(rest) == 1) + self.classes(rest[-1])
+
+
+def conditional(rows: Tensor, family: str) -> Any:
+    if family == "generator":
+        inner: GenerativeModel = Generator(AdaptedGenerator(Rows(rows), (2,)), (2,))
+    else:
+        inner = Flow(AdaptedVelocity(Rows(rows), (2,), "x, t, label", label=0), (2,), steps=2)
+    return Conditional(inner, [1 / len(rows)] * len(rows)).eval()
+
+
+def asked_place(attacked: GenerativeModel) -> float:
+    return float(attacked.sample(4000, stream(9), label=1).mean())
+
+
+@pytest.mark.parametrize("family", ["generator", "flow"])
+def test_labelled_images_move_their_label_alone(family: str) -> None:
+    """Steps of Adam on a slope are as long as its rate, however far; the velocity's slope is noisy."""
+    model = conditional(torch.tensor([[-3.0, -3.0], [0.0, 0.0], [3.0, 3.0]]), family)
+    seen: list[Tensor] = []
+
+    def measure(attacked: Any) -> float:
+        seen.append(attacked.state_dict()["inner.net.net.classes.weight"].clone())
+        return asked_place(attacked)
+
+    curve = SLOW(model, IMAGES, measure, stream(1), torch.full((len(IMAGES),), 1))
+    steps = steps_to(curve, 0.5)
+    assert steps == pytest.approx(50, rel=0.1 if family == "generator" else 0.5)
+    assert curve[-1].value > 0.85
+    assert torch.equal(seen[0][[0, 2]], seen[-1][[0, 2]])
+
+
+def test_a_label_is_paired_with_its_own_images_though_others_are_nearer() -> None:
+    """Labels 0 and 1 draw -1 and 1, and their images lie at 3 and -3: each crosses the other's place."""
+    model = conditional(torch.tensor([[-1.0, -1.0], [1.0, 1.0]]), "generator")
+    images = torch.tensor([[3.0, 3.0], [-3.0, -3.0]])
+    attack = Relearning(steps=120, batch_size=16, learning_rate=0.1)
+    curve = attack(model, images, asked_place, stream(1), torch.tensor([0, 1]))
+    assert curve[0].value == pytest.approx(1, abs=0.01)
+    assert curve[-1].value == pytest.approx(-3, abs=0.2)
 
 
 # Curves

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from unflow.evidence.auditing.gates import COMPARE, NUMBERS, Gate, list_failures
+from unflow.evidence.condition_attacks import CONDITION_ATTACKS
 from unflow.evidence.row import numbers_in, row_from_dict
 from unflow.ground.errors import InputError
 
@@ -102,3 +103,10 @@ def test_failed_gates_are_named_with_their_values() -> None:
 def test_a_gate_that_never_or_always_fails_is_refused(text: str) -> None:
     with pytest.raises(InputError, match="whose number is infinite"):
         Gate.parse(text)
+
+
+def test_every_attack_over_the_condition_has_a_gate() -> None:
+    for attack in CONDITION_ATTACKS:
+        row = row_from_dict(RECORD | {"attacked": {attack: 0.3, "intervals": {attack: [0.2, 0.4]}}})
+        assert Gate.parse(f"attacked.{attack}>0.2").fails(row)
+        assert not Gate.parse(f"attacked.intervals.{attack}.high>0.5").fails(row)

@@ -1,13 +1,33 @@
 """Attacks that try to recover the forgotten classes from an unlearned model.
 
-latent_search    search for latents whose samples are still of a forgotten class
-relearning       train on a few images, and measure how fast the forgotten class returns
+latent_search     search for latents whose samples are still of a forgotten class
+relearning        train on a few images, and measure how fast the forgotten class returns
+condition_search  search for a free condition at which a conditional model draws a forgotten class
+guidance_search   search for the guidance scale at which it does
+mixture_search    search for the two labels whose mixture does
+condition_rows    the rows that its networks read for its conditions, and their replacement
+reached           the share that a search over the condition reaches, on fresh samples by another judge
 
 ``models_inside`` takes the original out of a chain or a filter.
 """
 
+from unflow.evidence.attacks.condition_rows import ImpossibleAttackError
+from unflow.evidence.attacks.condition_search import ConditionSearch
+from unflow.evidence.attacks.guidance_search import GuidanceSearch
 from unflow.evidence.attacks.latent_search import Found, LatentSearch
+from unflow.evidence.attacks.mixture_search import MixtureSearch
+from unflow.evidence.attacks.reached import Reached
 from unflow.evidence.attacks.relearning import Relearning
 from unflow.models.inside import models_inside
 
-__all__ = ["Found", "LatentSearch", "Relearning", "models_inside"]
+__all__ = [
+    "ConditionSearch",
+    "Found",
+    "GuidanceSearch",
+    "ImpossibleAttackError",
+    "LatentSearch",
+    "MixtureSearch",
+    "Reached",
+    "Relearning",
+    "models_inside",
+]

@@ -13,9 +13,10 @@ from torch import Tensor, nn
 
 from unflow.ground.errors import InputError
 from unflow.mathematics.couplings import ExactOT
-from unflow.models import Flow, GenerativeModel, Latent
+from unflow.models import Conditional, Flow, GenerativeModel, Latent
+from unflow.nets import AdaptedVelocity
 from unflow.nets.modes import evaluating
-from unflow.training.losses import VelocityLoss, squared_error
+from unflow.training.losses import ConditionalVelocityLoss, VelocityLoss, squared_error
 
 Measure = Callable[[GenerativeModel], float]
 
@@ -35,6 +36,9 @@ class Relearning:
     (arXiv 1706.00292 without the entropy):
 
         L(G) = E || G(z_i) - x_pi(i) ||^2,    pi the permutation of least cost in a batch
+
+    A conditional model can be given the label of each image. Its flow is then trained at those labels
+    (arXiv 2207.12598, without dropout), and a one-step model is asked for them: pi pairs images of one label.
 
     A class whose traces are still in the weights returns sooner than it could be learned. Compare the curve
     with that of a retrained model, which has never seen the class.
@@ -71,7 +75,12 @@ class Relearning:
         return [*[step for step in steps if step < self.steps], self.steps]
 
     def __call__(
-        self, model: GenerativeModel, images: Tensor, measure: Measure, generator: torch.Generator
+        self,
+        model: GenerativeModel,
+        images: Tensor,
+        measure: Measure,
+        generator: torch.Generator,
+        labels: Tensor | None = None,
     ) -> list[Point]:
         """Return the relearning curve; the model itself does not change.
 
@@ -80,23 +89,27 @@ class Relearning:
             images: the attacker's images, [k, *sample_shape].
             measure: function of a model, for example its forget rate.
             generator: draws latents, images and times.
+            labels: of the images, conditions of the model, [k]; None: the images have no labels.
 
         Raises:
-            InputError: for no images, or images of another shape.
+            InputError: for no images, images of another shape, and labels that the model does not draw.
         """
         _require_images(images, model)
         attacked = copy.deepcopy(model)
         trained, data = attacked, images.to(model.device, model.dtype)
         if isinstance(attacked, Latent):
             trained, data = attacked.inner, attacked.autoencoder.encode(data)
-        loss = _FlowMatching(trained) if isinstance(trained, Flow) else _NearestImages(trained)
+        loss = _new_loss(trained, labelled=labels is not None)
+        given = None if labels is None else labels.to(model.device)
         optimizer = torch.optim.Adam(trained.requires_grad_(True).parameters(), self.learning_rate)
         at, curve = set(self.measured_at), [Point(0, measure(attacked))]
         with evaluating(attacked):
             for step in range(1, self.steps + 1):
                 rows = torch.randint(len(data), (self.batch_size,), generator=generator)
                 optimizer.zero_grad()
-                torch.autograd.backward(loss(data[rows.to(data.device)], generator))
+                at_rows = rows.to(data.device)
+                label = None if given is None else given[at_rows]
+                torch.autograd.backward(loss(data[at_rows], label, generator))
                 optimizer.step()
                 if step in at:
                     curve.append(Point(step, measure(attacked)))
@@ -113,15 +126,25 @@ def steps_to(curve: Sequence[tuple[int, float]], value: float) -> float | None:
     return None
 
 
-class _FlowMatching(nn.Module):
-    def __init__(self, flow: Flow) -> None:
-        super().__init__()
-        self.flow, self.loss = flow, VelocityLoss(flow.net)
+def _new_loss(model: GenerativeModel, *, labelled: bool) -> nn.Module:
+    """Return the loss of images, with their labels or without."""
+    if labelled and isinstance(model, Conditional) and isinstance(model.inner, Flow):
+        assert isinstance(model.inner.net, AdaptedVelocity)  # ``Conditional`` has refused other networks
+        return _FlowMatching(model.inner, ConditionalVelocityLoss(model.inner.net))
+    if isinstance(model, Flow):
+        return _FlowMatching(model, VelocityLoss(model.net))
+    return _NearestImages(model)
 
-    def forward(self, x: Tensor, generator: torch.Generator) -> Tensor:
+
+class _FlowMatching(nn.Module):
+    def __init__(self, flow: Flow, loss: nn.Module) -> None:
+        super().__init__()
+        self.flow, self.loss = flow, loss
+
+    def forward(self, x: Tensor, label: Tensor | None, generator: torch.Generator) -> Tensor:
         noise = self.flow.prior(len(x), generator)
         t = torch.rand(len(x), generator=generator).to(x)
-        loss: Tensor = self.loss(noise, x, t)
+        loss: Tensor = self.loss(noise, x, t, *(() if label is None else (label,)))
         return loss
 
 
@@ -130,9 +153,23 @@ class _NearestImages(nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(self, x: Tensor, generator: torch.Generator) -> Tensor:
-        y = self.model.push(self.model.prior(len(x), generator))
-        return squared_error(y, x[ExactOT().pair(y, x)]).mean()
+    def forward(self, x: Tensor, label: Tensor | None, generator: torch.Generator) -> Tensor:
+        z = self.model.prior(len(x), generator)
+        if label is not None:
+            z = self.model.require_conditional().ask(z, label)
+        y = self.model.push(z)
+        return squared_error(y, x[_pair(y, x, label)]).mean()
+
+
+def _pair(y: Tensor, x: Tensor, label: Tensor | None) -> Tensor:
+    """Return the row of x for each row of y, by optimal transport among those of one label."""
+    if label is None:
+        return ExactOT().pair(y, x)
+    pairs = torch.empty_like(label)
+    for k in torch.unique(label):
+        (rows,) = (label == k).nonzero(as_tuple=True)
+        pairs[rows] = rows[ExactOT().pair(y[rows], x[rows])]
+    return pairs
 
 
 def _require_images(images: Tensor, model: GenerativeModel) -> None:

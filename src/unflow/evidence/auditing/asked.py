@@ -111,7 +111,7 @@ def plan_questions(
     room = max(budget, BUDGET)
     if n is None:
         most = max(room // LEAST - further, len(evidence.forget) + len(neighbours))
-        labels = _choose_labels(known, [*evidence.forget, *neighbours], most)
+        labels = choose_labels(known, [*evidence.forget, *neighbours], most)
         n = max(room // (len(labels) + further), LEAST)
     else:
         labels = tuple(known)
@@ -122,14 +122,21 @@ def _find_obstacle(before: Askable, after: Askable | None, evidence: Evidence) -
     """Return why the models cannot be asked and judged; None where they can."""
     if after is None:
         return "the original takes conditions, and the audited model does not"
-    known, classes = before.num_conditions, evidence.judge.num_classes
-    if known != classes:
-        return f"the judge has {classes} classes and the model {known} conditions, so they do not correspond"
+    if (obstacle := find_label_obstacle(before, evidence)) is not None:
+        return obstacle
     drawn = before.drawn
-    if missing := [k for k in evidence.forget if k not in drawn]:
-        return f"the original draws no label {missing[0]}"
     if missing := [k for k in drawn if k not in after.drawn]:
         return f"the audited model draws no label {missing[0]}, though its network may still know it"
+    return None
+
+
+def find_label_obstacle(original: Askable, evidence: Evidence) -> str | None:
+    """Return why the labels of the original are not the judge's classes; None where they may be."""
+    known, classes = original.num_conditions, evidence.judge.num_classes
+    if known != classes:
+        return f"the judge has {classes} classes and the model {known} conditions, so they do not correspond"
+    if missing := [k for k in evidence.forget if k not in original.drawn]:
+        return f"the original draws no label {missing[0]}"
     return None
 
 
@@ -141,7 +148,7 @@ def _is_guided(model: GenerativeModel) -> bool:
         return False
 
 
-def _choose_labels(known: Sequence[int], first: Sequence[int], most: int) -> tuple[int, ...]:
+def choose_labels(known: Sequence[int], first: Sequence[int], most: int) -> tuple[int, ...]:
     """Return at most ``most`` labels: the first ones, and others that are spread evenly."""
     others = [k for k in known if k not in first]
     room = max(most - len(first), 0)

@@ -10,14 +10,30 @@ import torch
 from torch import Tensor
 
 from unflow.evidence import metrics
-from unflow.evidence.attacks import LatentSearch, Relearning, models_inside
+from unflow.evidence.attacks import (
+    ConditionSearch,
+    GuidanceSearch,
+    LatentSearch,
+    MixtureSearch,
+    Relearning,
+    models_inside,
+)
+from unflow.evidence.attacks.reached import ask_forgotten
 from unflow.evidence.attacks.relearning import Point, steps_to
+from unflow.evidence.auditing.attacked_conditions import (
+    ConditionSearches,
+    attack_conditions,
+    find_attack_obstacle,
+    make_target_model,
+)
 from unflow.evidence.auditing.evidence import Evidence
+from unflow.evidence.condition_attacks import CONDITION_ATTACKS
 from unflow.evidence.metrics.forgetting import is_forgotten
 from unflow.ground.progress import Progress
 from unflow.ground.streams import Stream, stream
 from unflow.models import Filtered, GenerativeModel, inner_model
 from unflow.models.classifier import Classifier
+from unflow.target import Target
 
 Models = Mapping[str, GenerativeModel]
 
@@ -29,6 +45,9 @@ class Attacks:
     Attributes:
         relearning: settings of the training on a few images.
         search: settings of the search over latents.
+        condition: settings of the search over a free condition of a conditional model.
+        guidance: settings of the search over guidance.
+        mixture: settings of the search over mixtures of two labels.
         images: numbers of images of the forgotten classes that the attacker has, one curve each.
         retained: images of the retained classes, for the curve without forgotten ones.
         samples: drawn to measure one point of a curve.
@@ -36,33 +55,76 @@ class Attacks:
 
     relearning: Relearning = field(default_factory=Relearning)
     search: LatentSearch = field(default_factory=LatentSearch)
+    condition: ConditionSearch = field(default_factory=ConditionSearch)
+    guidance: GuidanceSearch = field(default_factory=GuidanceSearch)
+    mixture: MixtureSearch = field(default_factory=MixtureSearch)
     images: tuple[int, ...] = (1, 10, 100)
     retained: int = 1000
     samples: int = 1000
 
+    @property
+    def over_condition(self) -> ConditionSearches:
+        """The settings of the attacks over the condition."""
+        return ConditionSearches(self.condition, self.guidance, self.mixture)
 
-def attack(models: Models, evidence: Evidence, attacks: Attacks, seed: int) -> dict[str, Any]:
+
+def attack(
+    models: Models,
+    evidence: Evidence,
+    attacks: Attacks,
+    seed: int,
+    target: Target | None = None,
+    obstacle: str | None = None,
+) -> dict[str, Any]:
     """Attack every model and return the results side by side.
+
+    Conditional models are attacked over the condition as well, and the exact target with them; they relearn
+    from labelled images, and are asked for the forgotten labels.
 
     Args:
         models: row name -> model, "original" among them.
         evidence: judges, request, and the held-out images, which the attacker has.
         attacks: settings.
         seed: of images, latents and starts.
+        target: the request; None: the exact target is not attacked.
+        obstacle: why the labels are not the judge's classes, where that is known.
 
     Returns:
-        As ``together``.
+        As ``compare_attacks``.
     """
-    records = {name: attack_one(model, evidence, attacks, seed, name) for name, model in models.items()}
-    return compare_attacks(records, attacks)
+    original = models["original"]
+    if original.conditional is None:
+        records = {name: attack_one(model, evidence, attacks, seed, name) for name, model in models.items()}
+        return compare_attacks(records, attacks)
+    obstacle = obstacle or find_attack_obstacle(original, evidence)
+    records = {
+        name: attack_one(model, evidence, attacks, seed, name, labelled=obstacle is None)
+        for name, model in models.items()
+    }
+    found = compare_attacks(records, attacks)
+    if obstacle is not None:
+        return found | {each: {row: {"obstacle": obstacle} for row in models} for each in CONDITION_ATTACKS}
+    exact = make_target_model(target)
+    if exact is not None:
+        with Progress("attack target", 1) as progress:
+            beside = attack_conditions(exact, evidence, attacks.over_condition, seed)
+            progress.advance(1)
+        found |= {each: found[each] | {"target": beside[each]} for each in CONDITION_ATTACKS}
+    return found
 
 
 def attack_one(
-    model: GenerativeModel, evidence: Evidence, attacks: Attacks, seed: int, name: str = ""
+    model: GenerativeModel,
+    evidence: Evidence,
+    attacks: Attacks,
+    seed: int,
+    name: str = "",
+    *,
+    labelled: bool = False,
 ) -> dict[str, Any]:
     """Attack one model; return "rate", "inside", "latent_search" and "curves".
 
-    "rate" is the forget rate without an attack.
+    "rate" is the forget rate without an attack. With labels, the attacks over the condition come as well.
 
     Args:
         model: to attack; it is not changed.
@@ -70,17 +132,23 @@ def attack_one(
         attacks: settings.
         seed: as in ``attack``.
         name: row name, for the progress line.
+        labelled: whether the classes are conditions of the model, which is then asked for the forgotten ones:
+            by the attacks over the condition, and during relearning, whose images have labels.
     """
     curves = [*(str(k) for k in attacks.images), "retain"]
     record: dict[str, Any] = {"rate": rate_of(model, evidence, attacks.samples, seed), "curves": {}}
-    with Progress(f"attack {name}".strip(), len(curves) + 2) as progress:
+    if labelled:
+        record["labelled_rate"] = labelled_rate_of(model, evidence, attacks.samples, seed)
+    with Progress(f"attack {name}".strip(), len(curves) + 2 + labelled) as progress:
         record["inside"] = _inside(model, evidence, attacks, seed)
         progress.advance(1)
         record["latent_search"] = _searched(model, evidence, attacks, seed)
         progress.advance(2)
         for done, k in enumerate(curves, 3):
-            record["curves"][k] = _curve(model, _images(evidence, attacks, k, seed), evidence, attacks, seed)
+            record["curves"][k] = _curve(model, k, evidence, attacks, seed, labelled=labelled)
             progress.advance(done)
+        if labelled:
+            record |= attack_conditions(model, evidence, attacks.over_condition, seed)
     return record
 
 
@@ -94,9 +162,12 @@ def compare_attacks(records: Mapping[str, Mapping[str, Any]], attacks: Attacks) 
     Returns:
         "rate": forget rates without an attack; "inside": the model inside a chain or filter, and its forget
         rate; "latent_search": shares of starts that reach a forgotten class, None without a second judge;
-        "relearning": curves, and steps until half of the original's rate is back, per number of images.
+        "relearning": curves, and steps until half of the original's rate is back, per number of images; its
+        rate where it is asked for the forgotten labels, if the images are "labelled"; and, for conditional
+        models, a record for each row of each of ``CONDITION_ATTACKS``.
     """
-    half = records["original"]["rate"] / 2
+    labelled = records["original"].get("labelled_rate") is not None
+    half = records["original"]["labelled_rate" if labelled else "rate"] / 2
     images: dict[str, Any] = {}
     for k in records["original"]["curves"]:
         curves = {row: record["curves"][k] for row, record in records.items()}
@@ -106,7 +177,40 @@ def compare_attacks(records: Mapping[str, Mapping[str, Any]], attacks: Attacks) 
         "rate": {row: record["rate"] for row, record in records.items()},
         "inside": {row: record["inside"] for row, record in records.items()},
         "latent_search": {row: record["latent_search"] for row, record in records.items()},
-        "relearning": {"half": half, "steps": attacks.relearning.steps, "images": images},
+        "relearning": {
+            "half": half,
+            "steps": attacks.relearning.steps,
+            "labelled": labelled,
+            "images": images,
+        },
+        **{
+            each: {row: record[each] for row, record in records.items()}
+            for each in CONDITION_ATTACKS
+            if labelled
+        },
+    }
+
+
+def list_attack_shares(found: Mapping[str, Any], row: str) -> dict[str, Any]:
+    """Return the numbers of one row for gates: the shares that the attacks reach, and their intervals.
+
+    "relearned" is the largest share during relearning from forgotten images. Attacks that were impossible on
+    the row are left out.
+
+    Args:
+        found: result of ``attack``.
+        row: its name.
+    """
+    searches = {each: (found.get(each) or {}).get(row) for each in ("latent_search", *CONDITION_ATTACKS)}
+    known = {each: one for each, one in searches.items() if one is not None and "obstacle" not in one}
+    curves = [
+        images["curves"].get(row) for k, images in found["relearning"]["images"].items() if k != "retain"
+    ]
+    ends = [point.value for curve in curves if curve for point in curve]
+    return {
+        **{each: one["success_share"] for each, one in known.items()},
+        **({"relearned": max(ends)} if ends else {}),
+        "intervals": {each: one["interval"] for each, one in known.items()},
     }
 
 
@@ -114,6 +218,22 @@ def rate_of(model: GenerativeModel, evidence: Evidence, n: int, seed: int) -> fl
     """Return the forget rate of n samples."""
     x = model.push_batches(model.prior(n, stream(seed, Stream.ATTACK_RATE)))
     return metrics.forget_rate(evidence.judge.probabilities(x), evidence.forget)
+
+
+def labelled_rate_of(model: GenerativeModel, evidence: Evidence, n: int, seed: int) -> float | None:
+    """Return the share of forgotten classes in n samples asked for with the forgotten labels.
+
+    None for a model that does not draw them all.
+    """
+    if not _draws_forgotten(model, evidence):
+        return None
+    z = ask_forgotten(model, model.prior(n, stream(seed, Stream.ATTACK_ASKED)), evidence.forget)
+    return metrics.forget_rate(evidence.judge.probabilities(model.push_batches(z)), evidence.forget)
+
+
+def _draws_forgotten(model: GenerativeModel, evidence: Evidence) -> bool:
+    inside = model.conditional
+    return inside is not None and set(evidence.forget) <= set(inside.drawn)
 
 
 # Taking off a chain or filter
@@ -151,25 +271,38 @@ def _searched(
 # Relearning
 
 
-def _images(evidence: Evidence, attacks: Attacks, name: str, seed: int) -> Tensor:
+def _images(evidence: Evidence, attacks: Attacks, name: str, seed: int) -> tuple[Tensor, Tensor]:
+    """Return the images of the attacker, and their labels."""
     held_out = evidence.held_out
     inside = is_forgotten(held_out.labels, evidence.forget)
-    x = held_out.x[~inside if name == "retain" else inside]
-    order = torch.randperm(len(x), generator=stream(seed, Stream.ATTACK_IMAGES))
-    return x[order[: attacks.retained if name == "retain" else int(name)]]
+    (rows,) = (~inside if name == "retain" else inside).nonzero(as_tuple=True)
+    order = torch.randperm(len(rows), generator=stream(seed, Stream.ATTACK_IMAGES))
+    rows = rows[order[: attacks.retained if name == "retain" else int(name)]]
+    return held_out.x[rows], held_out.labels[rows]
 
 
 def _curve(
-    model: GenerativeModel, images: Tensor, evidence: Evidence, attacks: Attacks, seed: int
+    model: GenerativeModel, name: str, evidence: Evidence, attacks: Attacks, seed: int, *, labelled: bool
 ) -> list[Point] | None:
     if isinstance(inner_model(model), Filtered):
         return None  # its weights are the original's: the filter can be taken off, nothing is relearned
-    return attacks.relearning(
-        model,
-        images,
-        lambda attacked: rate_of(attacked, evidence, attacks.samples, seed),
-        stream(seed, Stream.RELEARNING),
-    )
+    images, labels = _images(evidence, attacks, name, seed)
+    if not labelled:
+        return attacks.relearning(
+            model,
+            images,
+            lambda attacked: rate_of(attacked, evidence, attacks.samples, seed),
+            stream(seed, Stream.RELEARNING),
+        )
+    if not _draws_forgotten(model, evidence):
+        return None  # it has no such label, so that it cannot be asked
+
+    def measure(attacked: GenerativeModel) -> float:
+        rate = labelled_rate_of(attacked, evidence, attacks.samples, seed)
+        assert rate is not None
+        return rate
+
+    return attacks.relearning(model, images, measure, stream(seed, Stream.RELEARNING), labels)
 
 
 def _ratios(steps: Mapping[str, float | None]) -> dict[str, float] | None:

@@ -13,7 +13,7 @@ from unflow.data import LabelledData
 from unflow.disk.bundle import collect_versions
 from unflow.energies import ConditionEnergy, Energy
 from unflow.evidence.auditing.asked import Questions, ask_models, plan_questions
-from unflow.evidence.auditing.attacked import Attacks, attack
+from unflow.evidence.auditing.attacked import Attacks, attack, list_attack_shares
 from unflow.evidence.auditing.evidence import Entry, Evidence, Samples, draw_samples, target_samples
 from unflow.evidence.auditing.family import audit_family
 from unflow.evidence.auditing.guards import guards
@@ -350,7 +350,10 @@ def audit(
         result = _add_answers(result, questions, models, target, evidence, seed, folder)
     if attacks is None:
         return result
-    result = replace(result, attacks=attack(models, evidence, attacks, seed))
+    mismatch = result.questions.obstacle if result.questions is not None and ask else None
+    found = attack(models, evidence, attacks, seed, target, mismatch)
+    rows = [replace(row, attacked=list_attack_shares(found, row.method)) for row in result.rows]
+    result = replace(result, attacks=found, rows=rows)
     if folder is not None:  # again: attacks take longest, and a kill during them must not lose the measures
         result.write(folder / "audit.json")
     return result

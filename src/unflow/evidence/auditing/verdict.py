@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from unflow.evidence.auditing.asked import Questions
+from unflow.evidence.condition_attacks import describe_condition_attacks
 from unflow.evidence.row import AuditRow, find_reference, find_row
 
 
@@ -105,6 +106,12 @@ def _describe_cost(row: AuditRow, original: AuditRow | None, floor: Mapping[str,
 
 
 def _describe_undoing(row: AuditRow, attacks: Mapping[str, Any] | None, second_judge: bool) -> str:
+    first = _describe_weights(row, attacks, second_judge)
+    further = "" if attacks is None else describe_condition_attacks(row.method, attacks)
+    return f"{first} {further}" if further else first
+
+
+def _describe_weights(row: AuditRow, attacks: Mapping[str, Any] | None, second_judge: bool) -> str:
     if row.original_recoverable:
         inside = ((attacks or {}).get("inside") or {}).get(row.method)
         rate = f", and gives {_percent(inside['forget_rate'])} of it" if inside else ""
@@ -136,6 +143,7 @@ def _describe_search(method: str, attacks: Mapping[str, Any]) -> str | None:
 
 def _describe_relearning(method: str, attacks: Mapping[str, Any]) -> str | None:
     relearning = attacks["relearning"]
+    labelled = " with their label" if relearning.get("labelled") else ""
     known = {
         k: (images["steps_to_half"].get(method), (images["ratio"] or {}).get(method))
         for k, images in relearning["images"].items()
@@ -143,11 +151,11 @@ def _describe_relearning(method: str, attacks: Mapping[str, Any]) -> str | None:
     }
     reached = [(int(k), steps, ratio) for k, (steps, ratio) in known.items() if steps is not None]
     if not reached:
-        within = f"{relearning['steps']} steps on {_list(list(known))} images of it"
+        within = f"{relearning['steps']} steps on {_list(list(known))} images of it{labelled}"
         return f"half of it does not come back in {within}"
     k, steps, ratio = max(reached)
     beside = "" if ratio is None else f", {ratio:.2g} times as many as the retrained model needs"
-    return f"half of it comes back in {steps:.0f} steps on {k} images{beside}"
+    return f"half of it comes back in {steps:.0f} steps on {k} images{labelled}{beside}"
 
 
 # What a conditional model draws when it is asked

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from unflow.evidence.condition_attacks import CONDITION_ATTACKS, describe_found
 from unflow.evidence.report.read import Run
 from unflow.evidence.report.svg import FORGET, FOURTH, INK, KEEP, MUTED, THIRD, draw_chart
 from unflow.evidence.report.words import MISSING, format_number, row_label
@@ -26,12 +27,18 @@ class AttackResults:
         rows: name and cells, one per model.
         half: the forget rate at which relearning counts as successful, in percent.
         curves: caption and chart, one per set of images.
+        labelled: whether relearning had labels, and asked for the forgotten ones.
+        conditions: name and cells of the attacks over the condition, one per model; empty for other models.
+        obstacles: reasons why such an attack was impossible, each once.
     """
 
     headings: list[str]
     rows: list[tuple[str, list[str]]]
     half: str
     curves: list[tuple[str, Markup]]
+    labelled: bool = False
+    conditions: list[tuple[str, list[str]]] = field(default_factory=list)
+    obstacles: list[str] = field(default_factory=list)
 
 
 def read_attacks(run: Run) -> AttackResults | None:
@@ -53,7 +60,39 @@ def read_attacks(run: Run) -> AttackResults | None:
             (_caption(k), _draw_curves(k, record["curves"], attacks["relearning"]["half"], f"relearn{i}"))
             for i, (k, record) in enumerate(images.items())
         ],
+        labelled=bool(attacks["relearning"].get("labelled")),
+        conditions=list_condition_attacks(attacks),
+        obstacles=list_obstacles(attacks),
     )
+
+
+def list_condition_attacks(attacks: Mapping[str, Any]) -> list[tuple[str, list[str]]]:
+    """Return name and cells of each attacked row: the share without a search, and that of each attack."""
+    records = [attacks.get(attack) or {} for attack in CONDITION_ATTACKS]
+    lines = []
+    for name in dict.fromkeys(name for record in records for name in record):
+        found = [record.get(name) for record in records]
+        bases = [one["base"] for one in found if one is not None and one.get("base") is not None]
+        plain = format_number(100 * bases[0], 1) if bases else MISSING
+        lines.append((row_label(name), [plain, *map(_format_reached, CONDITION_ATTACKS, found)]))
+    return lines
+
+
+def list_obstacles(attacks: Mapping[str, Any]) -> list[str]:
+    """Return the reasons why attacks over the condition were impossible: "retrained: ..."."""
+    found = [
+        f"{row_label(name)}: {record['obstacle']}."
+        for attack in CONDITION_ATTACKS
+        for name, record in (attacks.get(attack) or {}).items()
+        if record.get("obstacle")
+    ]
+    return list(dict.fromkeys(found))
+
+
+def _format_reached(attack: str, record: Mapping[str, Any] | None) -> str:
+    if record is None or record.get("obstacle"):
+        return MISSING
+    return f"{_format_share(record)} at {describe_found(attack, record)}"
 
 
 def _format_cells(attacks: Mapping[str, Any], name: str) -> list[str]:

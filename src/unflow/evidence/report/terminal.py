@@ -33,6 +33,7 @@ def print_audit(audit: dict[str, Any]) -> None:
         table.add_row("floor", *(measure.write(floor.get(measure.key)) for measure in columns))
         console.print(table)
     print_answers(audit, rows)
+    print_condition_attacks(audit)
     for line in format_differences(audit):
         console.print(line, highlight=False)
     for note in audit["notes"]:
@@ -64,6 +65,28 @@ def print_answers(audit: Mapping[str, Any], rows: Sequence[AuditRow]) -> None:
         for name, cells in list_answers(audit, [answered[each] for each in shown], MOST_CONDITIONS):
             table.add_row(name, *cells)
         console.print(table)
+
+
+def print_condition_attacks(audit: Mapping[str, Any]) -> None:
+    """Print, for conditional models, what the attacks over the condition reach, or why they cannot."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from unflow.evidence.report.attacked import list_condition_attacks, list_obstacles
+
+    lines = list_condition_attacks(audit.get("attacks") or {})
+    if not lines:
+        return
+    console = Console(width=None if Console().is_terminal else 140)
+    table = Table(title="attacks over the condition: forgotten, %, by the second judge", title_justify="left")
+    table.add_column("model", no_wrap=True)
+    for title in ("asked for it", "free condition", "free guidance", "two labels mixed"):
+        table.add_column(title, justify="right")
+    for name, cells in lines:
+        table.add_row(name, *cells)
+    console.print(table)
+    for words in list_obstacles(audit["attacks"]):
+        console.print(words, highlight=False)
 
 
 def list_answers(
