@@ -1,4 +1,5 @@
 import os
+from functools import partial
 from pathlib import Path
 
 # Before torch is imported: spinning OpenMP threads on a busy core are up to 100 times slower.
@@ -34,6 +35,14 @@ def no_consent(monkeypatch: pytest.MonkeyPatch) -> None:
     from unflow.nets import description  # not before ``shapes.install``
 
     monkeypatch.setattr(description, "_TRUSTED", set(description._TRUSTED))
+
+
+@pytest.fixture
+def short_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    """UOT(start="latent_transport") starts at a training of 6 steps, which its own settings do not reach."""
+    from unflow.methods import uot
+
+    monkeypatch.setattr(uot, "LatentTransport", partial(uot.LatentTransport, steps=6, bank_size=256))
 
 
 @pytest.fixture

@@ -488,6 +488,7 @@ GENERATIVE = {
 CASES = [(name, family) for name in GENERATIVE for family in IN_PLACE if family in GENERATIVE[name].families]
 
 
+@pytest.mark.usefixtures("short_start")
 @pytest.mark.parametrize(("name", "family"), CASES)
 def test_methods_unlearn_a_labelled_model_or_refuse_it_before_training(
     name: str, family: str, tmp_path: Path

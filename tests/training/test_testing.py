@@ -297,6 +297,7 @@ MEMBERS = {
 CASES = [(name, family) for name, method in MEMBERS.items() for family in sorted(method.families)]
 
 
+@pytest.mark.usefixtures("short_start")
 @pytest.mark.parametrize(("name", "family"), CASES)
 def test_methods_obey_their_laws(name: str, family: str, tmp_path: Path) -> None:
     check_method(small(MEMBERS[name]), problem_of(family), tmp_path)
@@ -331,6 +332,7 @@ def test_families_are_those_of_models_and_not_what_wraps_a_model() -> None:
     assert {kind.family for kind in MODELS.values() if hasattr(kind, "family")} == FAMILIES
 
 
+@pytest.mark.usefixtures("short_start")
 @pytest.mark.parametrize(("name", "family"), CASES)
 def test_a_model_in_training_mode_stays_in_it(name: str, family: str, tmp_path: Path) -> None:
     problem = problem_of(family)

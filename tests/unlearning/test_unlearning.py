@@ -71,6 +71,7 @@ CASES = [
 # Latent models
 
 
+@pytest.mark.usefixtures("short_start")
 @pytest.mark.parametrize(("name", "family"), CASES)
 def test_unlearning_a_latent_model_is_unlearning_its_inner_model_by_the_decoded_energy(
     name: str, family: str
@@ -237,6 +238,7 @@ def test_a_method_that_reads_no_energy_finds_its_result_when_the_energy_changes(
         call(method, model, guide(1), tmp_path, shift=0.5)
 
 
+@pytest.mark.usefixtures("short_start")
 @pytest.mark.parametrize(("name", "family"), GUIDED)
 def test_a_method_that_reads_the_energy_is_refused_another_one(
     name: str, family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
