@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from test_training import left_half, same_weights, small_job
+from test_training import left_half, run_script, same_weights, small_job
 
 from unflow.energies import CallableEnergy
 from unflow.ground.errors import InputError, TrainingDivergedError
@@ -196,41 +194,34 @@ def test_the_lineage_names_the_chosen_rate() -> None:
     assert found.lineage["facts"]["learning_rate"] in RATES
 
 
-DDP = """
+TWO_PROCESSES = """
 import json, sys
 sys.path.insert(0, {tests!r})
 import torch
 torch.set_num_threads(1)
 from test_rates import job
-from unflow.training import rates, run
+from unflow.training import run
 from unflow.training.loop import fit
 
 run.UNTRIED = 3.0
 for steps in (80, 480):
     method, problem = job(steps)
-    found = fit(method, problem, sys.argv[1] + str(steps), seed=3, devices=int(sys.argv[2]), log_every=1)
+    found = fit(method, problem, f"{{sys.argv[1]}}/{{steps}}", seed=3, devices=2, log_every=1)
     if found.is_first:
         print(json.dumps(found.facts))
 """
 
 
-def test_two_processes_choose_and_restart_as_one(tmp_path: Path) -> None:
-    script = tmp_path / "job.py"
-    script.write_text(DDP.format(tests=str(Path(__file__).parent)))
-    found = []
-    for devices in (1, 2):
-        done = subprocess.run(
-            [sys.executable, str(script), str(tmp_path / f"{devices}-"), str(devices)],
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=600,
-            env=os.environ | {"OMP_WAIT_POLICY": "PASSIVE", "OPENBLAS_NUM_THREADS": "1"},
-        )
-        assert done.returncode == 0, done.stderr
-        assert ("diverged at step 20" in done.stderr) == ("starts again at 1 (restart 1 of 4)" in done.stderr)
-        found.append(done.stdout)
-    assert found[0] == found[1]
-    assert '"restarts": 0' in found[0]
-    one, two = (read_json_lines(tmp_path / f"{n}-480" / METRICS) for n in (1, 2))
-    assert [line["loss"] for line in one] == pytest.approx([line["loss"] for line in two], rel=2e-3)
+def test_two_processes_choose_and_restart_as_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    done = run_script(tmp_path, TWO_PROCESSES)
+    assert "diverged at step 20" in done.stderr
+    assert "starts again at 1 (restart 1 of 4)" in done.stderr
+    two = [json.loads(line) for line in done.stdout.splitlines()]
+    monkeypatch.setattr(run, "UNTRIED", 3.0)
+    one = [fit(*job(steps), tmp_path / f"one-{steps}", seed=3, log_every=1).facts for steps in (80, 480)]
+    assert one == two
+    assert one[0]["restarts"] > 0
+    assert one[1]["restarts"] == 0
+    curves = [read_json_lines(tmp_path / name / METRICS) for name in ("one-480", "480")]
+    losses = [[line["loss"] for line in curve] for curve in curves]
+    assert losses[0] == pytest.approx(losses[1], rel=2e-3)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,13 +15,13 @@ import torch
 import unflow as uf
 from unflow.energies import CallableEnergy
 from unflow.ground.errors import InputError, TrainingDivergedError
-from unflow.ground.files import read_json_lines, read_tensors
+from unflow.ground.files import read_json_lines
 from unflow.ground.streams import stream
 from unflow.methods import UOT
 from unflow.models import Flow, FlowMap
 from unflow.nets import MLP
 from unflow.target import Target
-from unflow.training.loop import CHECKPOINT, METRICS, finish, fit
+from unflow.training.loop import CHECKPOINT, METRICS, Fit, finish, fit
 from unflow.training.method import Method, Problem
 from unflow.training.originals.flow_matching import FlowMatching
 from unflow.training.originals.mean_flow import MeanFlow
@@ -75,61 +77,80 @@ def test_the_global_random_stream_is_left_alone() -> None:
     assert torch.equal(before, torch.random.get_rng_state())
 
 
-KILLED = """
-import os, signal, sys
-sys.path.insert(0, {tests!r})
-import torch
+KILLS = (("flow_matching", 13), ("uot", 3), ("uot", 15), ("mean_flow", 20))
+"""Jobs, each with the step after which it is killed."""
 
-import unflow as uf
-torch.set_num_threads(1)
-from test_training import small_job
-from unflow import save
-from unflow.training.loop import fit
 
-def kill(step):
-    if step == int(sys.argv[2]):
+def fit_often(name: str, out: Path, on_step: Callable[[int], None] | None = None) -> Fit:
+    method, problem = small_job(name)
+    return fit(method, problem, out, seed=3, checkpoint_every=5, log_every=2, on_step=on_step)
+
+
+def kill_at(last: int, step: int) -> None:
+    if step == last:
         os.kill(os.getpid(), signal.SIGKILL)
 
-method, problem = small_job({name!r})
-result = fit(method, problem, sys.argv[1], seed=3, checkpoint_every=5, log_every=2, on_step=kill)
-save(result.model, sys.argv[1])
+
+KILLED = """
+import os, sys
+from functools import partial
+from pathlib import Path
+sys.path.insert(0, {tests!r})
+import lightning_fabric
+import torch
+torch.set_num_threads(1)
+from test_training import KILLS, fit_often, kill_at
+
+for name, step in KILLS:
+    child = os.fork()
+    if child == 0:
+        fit_often(name, Path(sys.argv[1], f"{{name}}-{{step}}"), partial(kill_at, step))
+        os._exit(0)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 """
 
 
-def run_script(text: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-c", text, *arguments],
+def run_script(folder: Path, text: str) -> subprocess.CompletedProcess[str]:
+    """Return the finished process of a script that is called with a folder and imports from these tests."""
+    script = folder / "script.py"
+    script.write_text(text.format(tests=str(Path(__file__).parent)))
+    done = subprocess.run(
+        [sys.executable, str(script), str(folder)],
         capture_output=True,
         text=True,
         check=False,
         timeout=300,
         env=os.environ | {"OMP_WAIT_POLICY": "PASSIVE", "OPENBLAS_NUM_THREADS": "1"},
     )
+    assert done.returncode == 0, done.stderr
+    return done
 
 
-@pytest.mark.parametrize(
-    ("name", "step"), [("flow_matching", 13), ("uot", 3), ("uot", 15), ("mean_flow", 20)]
-)
-def test_a_run_killed_at_any_step_ends_in_the_same_bits(name: str, step: int, tmp_path: Path) -> None:
-    """SIGKILL in the middle, then the same command: weights and log as if nothing had happened."""
-    method, problem = small_job(name)
-    whole = fit(method, problem, tmp_path / "whole", seed=3, checkpoint_every=5, log_every=2)
-    script = KILLED.format(tests=str(Path(__file__).parent), name=name)
-    out = tmp_path / "killed"
-    assert run_script(script, str(out), str(step)).returncode == -9
-    assert not (out / "config.json").exists()
-    again = run_script(script, str(out), "-1")
-    assert again.returncode == 0, again.stderr
-    weights, _ = read_tensors(out / "model.safetensors")
-    expected = whole.model.state_dict()
-    assert weights.keys() == expected.keys()
-    assert all(torch.equal(weights[k], expected[k]) for k in weights)
+@pytest.fixture(scope="module")
+def killed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folders of all runs that were killed; each was a process of its own."""
+    folder = tmp_path_factory.mktemp("killed")
+    assert run_script(folder, KILLED).stdout.split() == ["-9"] * len(KILLS)
+    return folder
+
+
+@pytest.mark.parametrize(("name", "step"), KILLS)
+def test_a_run_killed_at_any_step_ends_in_the_same_bits(
+    name: str, step: int, killed: Path, tmp_path: Path
+) -> None:
+    """SIGKILL in the middle, then the same training: weights and log as if nothing had happened."""
+    whole = fit_often(name, tmp_path)
+    out = killed / f"{name}-{step}"
+    assert (out / CHECKPOINT).is_file() == (step > 5)
+    assert [line["step"] for line in read_json_lines(out / METRICS)][-1] <= step
+    again = fit_often(name, out)
+    assert same_weights(again.model, whole.model)
 
     def curve(folder: Path) -> list[dict[str, float]]:
         records = read_json_lines(folder / METRICS)
         return [{k: v for k, v in record.items() if k != "seconds"} for record in records]
 
-    assert curve(out) == curve(tmp_path / "whole")
+    assert curve(out) == curve(tmp_path)
 
 
 def test_a_resumed_run_does_not_repeat_finished_steps(tmp_path: Path) -> None:
@@ -154,43 +175,41 @@ def test_a_resumed_run_does_not_repeat_finished_steps(tmp_path: Path) -> None:
     assert not (tmp_path / CHECKPOINT).exists()
 
 
-DDP = """
+SHARED = (*JOBS, *(f"{name}, unused" for name in JOBS))
+
+TWO_PROCESSES = """
 import sys
+from pathlib import Path
 sys.path.insert(0, {tests!r})
 import torch
-
-import unflow as uf
 torch.set_num_threads(1)
-from test_training import small_job
+from test_training import SHARED, small_job
 from unflow.training.loop import fit
 
-method, problem = small_job({name!r})
-devices = int(sys.argv[2])
-micro_batches = 2 if devices == 2 and {name!r}.startswith("uot") else 1
-fit(method, problem, sys.argv[1], seed=3, devices=devices, log_every=1, micro_batches=micro_batches)
+for name in SHARED:
+    method, problem = small_job(name)
+    micro_batches = 2 if name.startswith("uot") else 1
+    fit(method, problem, Path(sys.argv[1], name), seed=3, devices=2, log_every=1, micro_batches=micro_batches)
 """
 
 
-@pytest.mark.parametrize("name", [*JOBS, *(f"{name}, unused" for name in JOBS)])
-def test_two_processes_give_the_loss_curve_of_one(name: str, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folders of all jobs, which the same two processes trained one after another."""
+    folder = tmp_path_factory.mktemp("shared")
+    run_script(folder, TWO_PROCESSES)
+    return folder
+
+
+@pytest.mark.parametrize("name", SHARED)
+def test_two_processes_give_the_loss_curve_of_one(name: str, shared: Path, tmp_path: Path) -> None:
     """The same global batch, split: equal to float32 rounding, for a plain, a jvp and a two-network loss.
 
     Of the last, each process takes its rows in two micro-batches.
     """
-    script = tmp_path / "job.py"
-    script.write_text(DDP.format(tests=str(Path(__file__).parent), name=name))
-    curves = []
-    for devices in (1, 2):
-        out = tmp_path / f"devices-{devices}"
-        done = subprocess.run(
-            [sys.executable, str(script), str(out), str(devices)],
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=300,
-        )
-        assert done.returncode == 0, done.stderr
-        curves.append(read_json_lines(out / METRICS))
+    method, problem = small_job(name)
+    fit(method, problem, tmp_path, seed=3, log_every=1)
+    curves = [read_json_lines(folder / METRICS) for folder in (tmp_path, shared / name)]
     assert len(curves[0]) == len(curves[1]) == STEPS
     for one, two in zip(*curves, strict=True):
         for key in one.keys() - {"seconds", "step"}:
