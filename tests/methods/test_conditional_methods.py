@@ -215,6 +215,7 @@ def test_flows_are_trained_at_their_conditions(name: str, replace: str) -> None:
     assert not torch.equal(after.sample(5, stream(0), label=FORGET), model.sample(5, stream(0), label=FORGET))
 
 
+@pytest.mark.usefixtures("short_start")
 @pytest.mark.parametrize("name", ["latent_transport", "uot", "uot_tilted", "latent_transport_uot"])
 def test_one_step_models_are_trained_at_their_conditions(name: str) -> None:
     config = {"net": "mlp", "shape": [2], "width": 32, "depth": 2, "num_times": 2, "num_classes": K}

@@ -107,10 +107,10 @@ def test_a_short_uot_training_reaches_the_target_in_1d(name: str) -> None:
     model = Generator(ResidualLine(), (1,))
     target = Target(model, CallableEnergy(right_half, 0.0), lam, divergence)
     method = UOT(
-        steps=1200,
+        steps=500,
         batch_size=256,
-        learning_rate=2e-4,
-        potential_rate=2e-3,
+        learning_rate=5e-4,
+        potential_rate=4e-3,
         tau=0.0,
         width=64,
         depth=2,

@@ -134,6 +134,7 @@ def test_merged_weights_give_what_adapters_gave_under_the_names_and_in_the_order
     assert [type(each) for each in after.modules()] == [type(each) for each in pictures.modules()]
 
 
+@pytest.mark.usefixtures("short_start")
 @pytest.mark.parametrize("name", [name for name in CHANGING if name not in READ_WEIGHTS])
 def test_every_method_changes_weights_by_the_rank_and_no_others(name: str) -> None:
     family = next(each for each in ("flow_map", "flow") if each in UNLEARNERS[name].families)

@@ -62,6 +62,7 @@ CHANGING = (
 )
 
 
+@pytest.mark.usefixtures("short_start")
 @pytest.mark.parametrize("name", CHANGING)
 def test_only_the_named_weights_change(name: str) -> None:
     family = next(each for each in ("flow_map", "flow") if each in UNLEARNERS[name].families)

@@ -41,7 +41,14 @@ def test_there_are_many_ways_to_misbehave() -> None:
     assert set(METHOD_CANNOT) <= set(refused)
 
 
-@pytest.mark.parametrize("name", misbehaving.CASES)
+@pytest.mark.parametrize(
+    "name",
+    [
+        # On two devices it repeats the laws of unused weights in test_training.py, from the shell.
+        pytest.param(name, marks=pytest.mark.slow if "--devices" in case.arguments else [])
+        for name, case in misbehaving.CASES.items()
+    ],
+)
 def test_a_network_that_misbehaves_is_refused_in_one_sentence_or_handled(
     name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

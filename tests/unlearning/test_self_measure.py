@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -29,11 +30,21 @@ from unflow.training.method import (
     draw_rows,
     trainable_copy,
 )
+from unflow.unlearning import self_measure
 from unflow.unlearning.forgotten import find_classes
 from unflow.unlearning.self_measure import compare_losses, measure_unlearning
 from unflow.unlearning.verdict import Ratio, SelfMeasure, Share, read_measure
 
 SIDE, CLASSES = 12, 4
+
+
+@pytest.fixture(scope="module", autouse=True)
+def shipped_numbers(few_fresh_samples: dict[str, int]) -> Iterator[None]:
+    """Here results are measured on as many samples as for users."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, n in few_fresh_samples.items():
+            patch.setattr(self_measure, name, n)
+        yield
 
 
 def draw_templates() -> Tensor:

@@ -41,10 +41,10 @@ class Stranger(nn.Module):
         super().__init__()
         self.body = nn.Sequential(
             nn.Unflatten(1, (8, 1, 1)),
-            nn.ConvTranspose2d(8, 48, 4),
-            nn.BatchNorm2d(48),
+            nn.ConvTranspose2d(8, 16, 4),
+            nn.BatchNorm2d(16),
             nn.ReLU(),
-            nn.ConvTranspose2d(48, 1, 4, 2, 1),
+            nn.ConvTranspose2d(16, 1, 4, 2, 1),
             nn.Tanh(),
         )
         for weight in self.parameters():
