@@ -6,8 +6,9 @@ LOWEST_VENV ?= .venv-lowest
 BIN := $(VENV)/bin
 export OMP_WAIT_POLICY := PASSIVE
 export OPENBLAS_NUM_THREADS := 1
-# Two processes and more, a file of tests each: what a module's tests share is made once.
-PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
+# Two processes and more, a file of tests each: what a module's tests share is made once. In the order of their
+# names, no long file is left for the end, where a process would wait alone for it.
+PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 .PHONY: demo test test-slow test-lowest lint settings ranking docs install clean
 

@@ -32,7 +32,7 @@ def pytest_sessionfinish() -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def few_fresh_samples() -> Iterator[dict[str, int]]:
-    """A result is measured on 200 fresh samples where nobody says on how many; these are users' numbers."""
+    """A result is measured on 200 fresh samples where nobody says on how many; the value is what ships."""
     from unflow.unlearning import self_measure  # not before ``shapes.install``
 
     shipped = {name: getattr(self_measure, name) for name in ("NUM_SAMPLES", "NUM_OF_FLOW")}

@@ -23,7 +23,7 @@ def check(n: int, seed: int, sound: Path) -> None:
 
 @pytest.mark.filterwarnings("default")
 def test_malformed_inputs_end_in_a_sentence(sound: Path) -> None:
-    check(300, 0, sound)
+    check(150, 0, sound)
 
 
 @pytest.mark.slow
