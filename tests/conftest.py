@@ -3,8 +3,10 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
-# Before torch is imported: spinning OpenMP threads on a busy core are up to 100 times slower.
+# Before torch is imported: spinning OpenMP threads on a busy core are up to 100 times slower. Each process of the
+# tests has one thread; so have the processes that it starts.
 os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
+os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["OPENBLAS_NUM_THREADS"] = "1"
 
 import pytest
