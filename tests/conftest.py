@@ -3,8 +3,8 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
-# Before torch is imported: spinning OpenMP threads on a busy core are up to 100 times slower. Each process of the
-# tests has one thread; so have the processes that it starts.
+# Before torch is imported: spinning OpenMP threads on a busy core are up to 100 times slower. Each process of
+# the tests has one thread; so have the processes that it starts.
 os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["OPENBLAS_NUM_THREADS"] = "1"
@@ -55,9 +55,9 @@ def no_consent(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def short_start(monkeypatch: pytest.MonkeyPatch) -> None:
     """UOT(start="latent_transport") starts at a training of 6 steps, which its own settings do not reach."""
-    from unflow.methods import uot
+    from unflow.methods import LatentTransport, uot
 
-    monkeypatch.setattr(uot, "LatentTransport", partial(uot.LatentTransport, steps=6, bank_size=256))
+    monkeypatch.setattr(uot, "LatentTransport", partial(LatentTransport, steps=6, bank_size=256))
 
 
 @pytest.fixture
