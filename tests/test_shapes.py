@@ -43,7 +43,10 @@ CALLERS = {
         "test_gaps_are_near_zero_for_repeated_samples_and_reach_is_large_for_missed_ones",
         "test_large_images_are_averaged_before_distances",
     ],
-    "mathematics/test_paths.py": ["test_a_path_runs_from_the_source_to_the_data"],
+    "mathematics/test_paths.py": [
+        "test_a_path_runs_from_the_source_to_the_data",
+        "test_the_velocity_of_a_gaussian_is_its_scaled_point_and_its_score",
+    ],
     "models/test_filtered.py": ["test_an_energy_is_rebuilt_from_plain_data"],
     "energies/test_foreign_energies.py": [
         "test_no_sample_is_scored_twice",

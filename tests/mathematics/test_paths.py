@@ -63,3 +63,22 @@ def test_the_trigonometric_path_keeps_the_variance(generator: torch.Generator) -
 def test_expand_broadcasts_times_against_samples() -> None:
     assert expand(torch.rand(5), torch.rand(5, 3)).shape == (5, 1)
     assert expand(torch.rand(5), torch.rand(5, 1, 8, 8)).shape == (5, 1, 1, 1)
+
+
+@pytest.mark.parametrize("name", sorted(PATHS))
+def test_the_velocity_of_a_gaussian_is_its_scaled_point_and_its_score(name: str) -> None:
+    """x1 ~ N(m, s^2): E[dx_t | x_t] in closed form, from the conditional means of x0 and x1."""
+    mean, spread = 1.5, 0.6
+    path, t = PATHS[name](), torch.linspace(0.05, 0.95, 19, dtype=torch.float64)
+    x, one, none = (
+        torch.linspace(-2, 3, 19, dtype=torch.float64),
+        torch.ones(19).double(),
+        torch.zeros(19).double(),
+    )
+    b, db = (each[:, None] for each in path.sample(one, none, t))
+    a, da = (each[:, None] for each in path.sample(none, one, t))
+    variance = a**2 * spread**2 + b**2
+    away = x - a * mean
+    velocity = da * (mean + a * spread**2 / variance * away) + db * b / variance * away
+    score = -away / variance
+    torch.testing.assert_close(velocity, da / a * x + path.score_factor(t)[:, None] * score)

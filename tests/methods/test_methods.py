@@ -84,6 +84,7 @@ def test_the_methods_that_follow_no_gradient_are_found() -> None:
         "erfm_resample",
         "erfm_resample_prior",
         "erfm_control",
+        "energy_guidance",
         "reject",
     }
     following = {"uot", "uot_tilted", "latent_transport_uot", "gradient_ascent"}

@@ -42,7 +42,7 @@ class Path(ABC):
     def score_factor(self, t: Float[Tensor, " batch"]) -> Float[Tensor, " batch"]:
         """Return g(t) of v(x, t) = (a'/a) x + g grad log q_t(x), for noise x0 ~ N(0, I) independent of x1.
 
-        x_t = b x0 + a x1 gives g = b (a' b - a b') / a (arXiv 2303.08797, Section 4.2). t [batch] in (0, 1].
+        x_t = b x0 + a x1 gives g = b (a' b - a b') / a (arXiv 2303.08797). t [batch] in (0, 1].
         """
 
 

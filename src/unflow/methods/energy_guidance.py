@@ -267,8 +267,8 @@ class EnergyGuidance(Training):
 
     @property
     def acceptance_steps(self) -> int:
-        """Steps that train h, at least 1 and less than all."""
-        return min(max(1, round((self.acceptance_share or 1 / 2) * self.steps)), self.steps)
+        """Steps that train h, at least 1 and less than all where there are two."""
+        return max(1, min(round((self.acceptance_share or 1 / 2) * self.steps), self.steps - 1))
 
     def schedule(self, step: int) -> float:
         """Return the relative learning rate at ``step``: a warm-up and a cosine for each network."""

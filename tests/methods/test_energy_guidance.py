@@ -1,0 +1,114 @@
+"""Energy guidance: the acceptance of a state, the scale, and a law on the line."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from unflow import Target
+from unflow.energies import CallableEnergy
+from unflow.ground.errors import InputError
+from unflow.ground.streams import stream
+from unflow.mathematics.paths import LinearPath
+from unflow.methods import EnergyGuidance
+from unflow.methods.acceptance import Acceptance
+from unflow.methods.energy_guidance import MAX_SCALE, extrapolate_scale
+from unflow.models import Flow
+from unflow.nets import MLP
+from unflow.training.loop import fit
+from unflow.training.method import Problem
+from unflow.training.originals import FlowMatching
+
+
+class Slope(nn.Module):
+    """Log-odds 3 x of what it is given."""
+
+    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+        return 3 * x
+
+
+def test_the_guidance_is_the_scaled_gradient_of_log_h_and_finite_at_the_noise() -> None:
+    """The network reads t x: g grad log h = (1 - t)/t 3 t (1 - h) = 3 (1 - t) (1 - h)."""
+    h: Any = Acceptance((1,), 0, seed=0)
+    h.net = Slope()
+    x, t = torch.linspace(-1, 1, 9)[:, None], torch.linspace(0, 1, 9)
+    share = torch.sigmoid(3 * t[:, None] * x)
+    exact = 3 * (1 - t[:, None]) * (1 - share)
+    torch.testing.assert_close(h.guide(x, t, LinearPath()), exact, rtol=0, atol=5e-3)
+
+
+@pytest.mark.parametrize("shape", [(3,), (1, 8, 8), (3, 12, 16), (64,)])
+@pytest.mark.parametrize("conditions", [0, 4])
+def test_an_acceptance_reads_points_and_images_with_and_without_conditions(
+    shape: tuple[int, ...], conditions: int
+) -> None:
+    h, x, t = (
+        Acceptance(shape, conditions, seed=1),
+        torch.randn(5, *shape, generator=stream(1)),
+        torch.rand(5),
+    )
+    label = torch.tensor([0, 1, 2, 3, 4]) if conditions else None
+    assert h(x, t, label).shape == (5,)
+    assert h.guide(x, t, LinearPath(), label).shape == x.shape
+    start = h(x, torch.zeros(5), label)
+    torch.testing.assert_close(start, h(-x, torch.zeros(5), label))  # noise tells nothing
+
+
+@pytest.mark.parametrize("scale", [1.0, 1.7, 3.2])
+def test_the_scale_is_exact_where_the_rejected_share_falls_exponentially(scale: float) -> None:
+    at_one, at_two, wanted = (1 - 0.3 * math.exp(-0.8 * s) for s in (1.0, 2.0, scale))
+    assert extrapolate_scale(at_one, at_two, wanted) == pytest.approx(scale)
+
+
+def test_the_scale_stays_between_one_and_the_largest() -> None:
+    assert extrapolate_scale(0.9, 0.95, 0.8) == 1.0
+    assert extrapolate_scale(0.9, 0.9001, 0.99) == MAX_SCALE
+    assert extrapolate_scale(0.9, 0.85, 0.99) == 1.0  # guidance that does not help is not raised
+
+
+def two_clusters() -> Flow:
+    """A flow to 0.4 N(-2, 0.3^2) + 0.6 N(2, 0.3^2)."""
+    side = torch.where(torch.rand(4096, generator=stream(1)) < 0.4, -2.0, 2.0)
+    x = (side + 0.3 * torch.randn(4096, generator=stream(2)))[:, None]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = Flow(MLP((1,), 64, 3), (1,), steps=16)
+    found: Any = fit(FlowMatching(steps=400, batch_size=128), Problem(model=model, data=x)).model
+    return found
+
+
+def test_a_flow_on_the_line_draws_the_target_from_its_own_weights() -> None:
+    """The left cluster is kept with probability 0.1: 0.4 * 0.1 / (0.6 + 0.04) = 1/16 of the mass."""
+    model = two_clusters()
+    energy = CallableEnergy(lambda x: -math.log(0.1) * (x[:, 0] < 0), 0.0)
+    target = Target(model, energy)
+    method = EnergyGuidance(steps=500, acceptance_share=0.6, bank_size=4096)
+    after: Any = fit(method, Problem(model=model, target=target)).model
+    exact, found = target.sample(8000, stream(3)).x[:, 0], after.sample(8000, stream(4))[:, 0]
+    edges = torch.linspace(-3, 3, 13)
+    share, wanted = (torch.histogram(each, edges).hist / 8000 for each in (found, exact))
+    assert float((share - wanted).abs().sum()) / 2 < 0.06
+    assert float((found < 0).double().mean()) == pytest.approx(float((exact < 0).double().mean()), abs=0.03)
+    assert type(after) is Flow
+    assert [p.shape for p in after.parameters()] == [p.shape for p in model.parameters()]
+
+
+def test_each_network_has_a_warm_up_and_ends_at_zero() -> None:
+    method = EnergyGuidance(steps=100, acceptance_share=0.6)
+    rates = [method.schedule(step) for step in range(100)]
+    assert method.acceptance_steps == 60
+    assert rates[5] == 1.0
+    assert rates[63] == 1.0
+    assert rates[59] < 0.01
+    assert rates[99] < 0.01
+    assert EnergyGuidance(steps=2).acceptance_steps == 1
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0, -1.0])
+def test_a_share_outside_the_unit_interval_is_refused(share: float) -> None:
+    with pytest.raises(InputError, match="got acceptance_share"):
+        EnergyGuidance(acceptance_share=share)
