@@ -47,7 +47,7 @@ ACCEPTANCE_RATE = 3e-3
 """Learning rate of the acceptance, whose network is always of the same kind."""
 RATE = 0.03
 """The learning rate of the velocity relative to the size of its weights."""
-PROBES, PROBED = 512, 256
+PROBES, PROBED = 1024, 256
 """Samples of the guided flow that measure the scale of the guidance, and how many are drawn at once."""
 LEAST_REJECTED = 1e-4
 """Share of q* whose acceptance is missing, under which there is nothing to measure."""
@@ -92,6 +92,8 @@ class Probes(NamedTuple):
         label: conditions [n].
         kappa: the multiplier of w.
         accepted: E_{q*}[w], the mean acceptance that the guided samples should have.
+        excess: how much more often the original's samples at z are accepted than all of its bank, which is
+            subtracted as a control variate.
     """
 
     target: Target
@@ -100,6 +102,7 @@ class Probes(NamedTuple):
     label: Tensor
     kappa: float
     accepted: float
+    excess: float
 
 
 class GuidedLoss(nn.Module):
@@ -174,7 +177,7 @@ class GuidedLoss(nn.Module):
             velocity = partial(self._guided, label=probes.label[rows].to(device), scale=scale)
             x = solve(velocity, probes.z[rows].to(device), probes.flow.steps)
             energies.append(evaluate(probes.target.energy, x, varies=False))
-        return float(probes.target.acceptance(torch.cat(energies), probes.kappa).mean())
+        return float(probes.target.acceptance(torch.cat(energies), probes.kappa).mean()) - probes.excess
 
 
 def extrapolate_scale(at_one: float, at_two: float, wanted: float) -> float:
@@ -301,10 +304,11 @@ class EnergyGuidance(Training):
         rows = probes.nonzero()[:PROBES, 0]
         kept_w = w[probes].double()
         accepted = kept_w.square().sum() / kept_w.sum().clamp(min=1e-12)
+        excess = w[rows].double().mean() - kept_w.mean()
         return found | {
             "probe": z[rows],
             "probe_label": found["bank_label"][rows],
-            "multiplier": torch.tensor([kappa, float(accepted)], dtype=torch.float64),
+            "measured": torch.stack([torch.tensor(kappa).double(), accepted.cpu(), excess.cpu()]),
         }
 
     def init(self, problem: Problem, prepared: Tensors, seed: int) -> Parts:
@@ -314,7 +318,7 @@ class EnergyGuidance(Training):
         h = Acceptance(flow.sample_shape, conditions, seed)
         acceptance = Part(AcceptanceLoss(h, path), h, ACCEPTANCE_RATE, decay=self.average)
         z, label = prepared["probe"], prepared["probe_label"]
-        probes = Probes(target_of(problem), flow, z, label, *prepared["multiplier"].tolist())
+        probes = Probes(target_of(problem), flow, z, label, *prepared["measured"].tolist())
         net = trainable_copy(flow.net)
         loss = GuidedLoss(net, flow.net, acceptance, path, probes)
         rate = self.learning_rate or scale_rate(net, RATE)
