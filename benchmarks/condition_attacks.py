@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import time
 from dataclasses import replace
+from typing import Any
 
 import torch
 from conditional_digits import FORGET, METHODS, train_classifier, train_flow
@@ -90,14 +91,14 @@ def main() -> None:
     print(format_pipe_table(HEAD, lines))
 
 
-def format_reached(records: list[dict[str, object]]) -> list[str]:
+def format_reached(records: list[dict[str, Any]]) -> list[str]:
     """Return the share without a search, and that of each attack with its condition."""
-    cells = [f"{100 * records[0]['base']:.1f}"]  # type: ignore[operator]
+    cells = [f"{100 * records[0]['base']:.1f}"]
     for attack, record in zip(CONDITION_ATTACKS, records, strict=True):
-        share = f"{100 * record['success_share']:.1f}"  # type: ignore[operator]
+        share = f"{100 * record['success_share']:.1f}"
         cells.append(f"{share} ({describe_found(attack, record)})")
         if attack == "condition_search":
-            cells.append(f"{100 * record['at']['shares']['hull']:.1f}")  # type: ignore[index]
+            cells.append(f"{100 * record['at']['shares']['hull']:.1f}")
     return cells
 
 

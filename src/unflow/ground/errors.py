@@ -94,3 +94,10 @@ def choose(members: Mapping[str, T], name: object, what: str) -> T:
     if not isinstance(name, str) or name not in members:
         raise InputError(f"got the {what} {name!r}; expected one of {', '.join(members)}")
     return members[name]
+
+
+def require_at_least(settings: object, **least: int) -> None:
+    """Raise InputError for a field of the settings that is below its least value."""
+    for name, value in least.items():
+        if getattr(settings, name) < value:
+            raise InputError(f"got {name}={getattr(settings, name)}; expected {value} or more")

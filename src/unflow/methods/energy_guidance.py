@@ -283,7 +283,7 @@ class EnergyGuidance(Training):
         return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, n - warmup)))
 
     def prepare(self, problem: Problem, generator: torch.Generator) -> Tensors:
-        """Return samples of q* with conditions and origins, the bank with its weights, and the probes."""
+        """Return the bank with weights, the probes, and, of a conditional model, samples of q* as "x1"."""
         target, conditional = target_of(problem), conditional_of(problem)
         if conditional is not None:
             target = dataclasses.replace(target, model=conditional.with_guidance(1.0))
@@ -294,12 +294,12 @@ class EnergyGuidance(Training):
         if conditional is None:
             none = torch.zeros(len(w), dtype=torch.long)
             probes, z = torch.ones(len(w), dtype=torch.bool), bank.z
-            found |= {"x1": bank.x, "bank_label": none, "label": none, "origin": none}
+            found |= {"label": none, "origin": none}
         else:
             kept = target.replaced(bank, generator, kappa, share=True)
             label, z = conditional.conditions(bank.z), conditional.noise(bank.z)
             probes = mean_within(label, w) >= 0.5
-            found |= {"x1": kept.x, "bank_label": label, "label": label, "origin": kept.origin}
+            found |= {"x1": kept.x, "label": label, "origin": kept.origin}
             found |= {"chance": favour_changed(label, w), **null_of(conditional)}
         rows = probes.nonzero()[:PROBES, 0]
         kept_w = w[probes].double()
@@ -307,7 +307,7 @@ class EnergyGuidance(Training):
         excess = w[rows].double().mean() - kept_w.mean()
         return found | {
             "probe": z[rows],
-            "probe_label": found["bank_label"][rows],
+            "probe_label": found["label"][rows],
             "measured": torch.stack([torch.tensor(kappa).double(), accepted.cpu(), excess.cpu()]),
         }
 
@@ -327,15 +327,15 @@ class EnergyGuidance(Training):
     def draw(self, prepared: Tensors, generator: torch.Generator) -> Tensors:
         """Draw samples of the bank with several states each, and samples of q* with one."""
         n, rows = self.batch_size, draw_rows(len(prepared["bank"]), self.batch_size, generator)
-        bank, bank_label = prepared["bank"][rows], prepared["bank_label"][rows]
+        bank, bank_label = prepared["bank"][rows], prepared["label"][rows]
         if "chance" in prepared:
             rows1, label, _ = draw_given(prepared, n, self.null_share, generator)
         else:
-            rows1 = draw_rows(len(prepared["x1"]), n, generator)
+            rows1 = draw_rows(len(prepared["label"]), n, generator)
             label = prepared["label"][rows1]
         if "null" in prepared:
             bank_label = drop_labels(bank_label, prepared["null"], self.null_share, generator)
-        x1 = prepared["x1"][rows1]
+        x1 = prepared["x1" if "x1" in prepared else "bank"][rows1]
         return {
             "bank": bank,
             "bank_noise": torch.randn(n, STATES, *bank.shape[1:], generator=generator).to(bank),

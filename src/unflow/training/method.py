@@ -12,7 +12,7 @@ from typing import ClassVar, Protocol, TypeVar
 import torch
 from torch import Tensor, nn
 
-from unflow.ground.errors import InputError
+from unflow.ground.errors import InputError, require_at_least
 from unflow.ground.faces import renamed
 from unflow.models import Conditional, Filtered, GenerativeModel, Latent
 from unflow.models.classifier import Classifier
@@ -236,9 +236,7 @@ class Trained(Method):
     trains_own_weights: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size"):
-            if getattr(self, name) < 1:
-                raise InputError(f"got {name}={getattr(self, name)}; expected 1 or more")
+        require_at_least(self, steps=1, batch_size=1)
         rate = self.learning_rate
         if rate is None and isinstance(self, Training) and not (self.falling_loss or self.scales_rate):
             raise InputError(

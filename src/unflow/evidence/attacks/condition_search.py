@@ -14,7 +14,7 @@ from torch import Tensor
 from unflow.energies import ClassLogOdds
 from unflow.evidence.attacks.condition_rows import ConditionRows, ImpossibleAttackError, find_condition_rows
 from unflow.evidence.attacks.reached import Reached, confirm, mean_probability, share_forgotten
-from unflow.ground.errors import InputError
+from unflow.ground.errors import InputError, require_at_least
 from unflow.models import GenerativeModel
 from unflow.models.classifier import Classifier
 from unflow.nets.modes import evaluating
@@ -55,9 +55,7 @@ class ConditionSearch:
     batch_size: int = 128
 
     def __post_init__(self) -> None:
-        for name in ("latents", "steps", "starts", "known", "samples", "batch_size"):
-            if getattr(self, name) < 1:
-                raise InputError(f"got {name}={getattr(self, name)}; expected 1 or more")
+        require_at_least(self, latents=1, steps=1, starts=1, known=1, samples=1, batch_size=1)
         if not self.learning_rate > 0:
             raise InputError(f"got learning_rate={self.learning_rate}; expected a number > 0")
 

@@ -10,7 +10,7 @@ import torch
 
 from unflow.evidence.attacks.condition_rows import ImpossibleAttackError
 from unflow.evidence.attacks.reached import Reached, ask_forgotten, confirm, mean_probability
-from unflow.ground.errors import InputError
+from unflow.ground.errors import InputError, require_at_least
 from unflow.models import GenerativeModel
 from unflow.models.classifier import Classifier
 
@@ -43,9 +43,7 @@ class GuidanceSearch:
     def __post_init__(self) -> None:
         if not (math.isfinite(self.low) and math.isfinite(self.high) and self.low < self.high):
             raise InputError(f"got guidance from {self.low} to {self.high}; expected finite low < high")
-        for name, least in (("points", 2), ("rounds", 0), ("latents", 1), ("samples", 1)):
-            if getattr(self, name) < least:
-                raise InputError(f"got {name}={getattr(self, name)}; expected {least} or more")
+        require_at_least(self, points=2, rounds=0, latents=1, samples=1)
 
     def __call__(
         self,

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from unflow.energies import ClassLogOdds, Energy
-from unflow.ground.errors import InputError
+from unflow.ground.errors import InputError, require_at_least
 from unflow.models import GenerativeModel, latent_norm
 from unflow.models.classifier import Classifier
 from unflow.nets.modes import evaluating
@@ -60,9 +60,7 @@ class LatentSearch:
     batch_size: int = 250
 
     def __post_init__(self) -> None:
-        for name in ("starts", "steps", "batch_size"):
-            if getattr(self, name) < 1:
-                raise InputError(f"got {name}={getattr(self, name)}; expected 1 or more")
+        require_at_least(self, starts=1, steps=1, batch_size=1)
         if not self.learning_rate > 0:
             raise InputError(f"got learning_rate={self.learning_rate}; expected a number > 0")
 

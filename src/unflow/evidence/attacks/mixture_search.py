@@ -10,7 +10,7 @@ import torch
 
 from unflow.evidence.attacks.condition_rows import ImpossibleAttackError, find_condition_rows
 from unflow.evidence.attacks.reached import Reached, confirm, mean_probability
-from unflow.ground.errors import InputError
+from unflow.ground.errors import InputError, require_at_least
 from unflow.models import GenerativeModel
 from unflow.models.classifier import Classifier
 
@@ -34,9 +34,7 @@ class MixtureSearch:
     samples: int = 1000
 
     def __post_init__(self) -> None:
-        for name in ("latents", "samples"):
-            if getattr(self, name) < 1:
-                raise InputError(f"got {name}={getattr(self, name)}; expected 1 or more")
+        require_at_least(self, latents=1, samples=1)
         if not self.weights or not all(0 < w < 1 for w in self.weights):
             raise InputError(f"got weights={list(self.weights)}; expected numbers in (0, 1), like [0.5]")
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from unflow.ground.errors import InputError
+from unflow.ground.errors import InputError, require_at_least
 from unflow.mathematics.couplings import ExactOT
 from unflow.models import Conditional, Flow, GenerativeModel, Latent
 from unflow.nets import AdaptedVelocity
@@ -56,9 +56,7 @@ class Relearning:
     growth: float = 1.5
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size"):
-            if getattr(self, name) < 1:
-                raise InputError(f"got {name}={getattr(self, name)}; expected 1 or more")
+        require_at_least(self, steps=1, batch_size=1)
         if not (self.learning_rate > 0 and self.growth > 1):
             raise InputError(
                 f"got learning_rate={self.learning_rate}, growth={self.growth}; expected a rate > 0 and a "

@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 
 from unflow.energies import Energy, frozen
-from unflow.ground.errors import InputError
+from unflow.ground.errors import InputError, require_at_least
 from unflow.models import Filtered
 from unflow.training.method import Problem, Untrained, model_of, target_of
 
@@ -36,9 +36,7 @@ class Reject(Untrained):
     needs: ClassVar[frozenset[str]] = frozenset({"target"})
 
     def __post_init__(self) -> None:
-        for name in ("rounds", "bank_size"):
-            if getattr(self, name) < 1:
-                raise InputError(f"got {name}={getattr(self, name)}; expected 1 or more")
+        require_at_least(self, rounds=1, bank_size=1)
 
     def make(self, problem: Problem, generator: torch.Generator) -> Filtered:
         """Return a copy of the model with a filter.
