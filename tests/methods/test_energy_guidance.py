@@ -16,7 +16,7 @@ from unflow.ground.streams import stream
 from unflow.mathematics.paths import LinearPath
 from unflow.methods import EnergyGuidance
 from unflow.methods.acceptance import Acceptance
-from unflow.methods.energy_guidance import MAX_SCALE, extrapolate_scale
+from unflow.methods.energy_guidance import MAX_SCALE, find_scale, stratify
 from unflow.models import Flow
 from unflow.nets import MLP
 from unflow.training.loop import fit
@@ -58,16 +58,46 @@ def test_an_acceptance_reads_points_and_images_with_and_without_conditions(
     torch.testing.assert_close(start, h(-x, torch.zeros(5), label))  # noise tells nothing
 
 
+def exponential(scale: float) -> float:
+    """A mean acceptance whose rejected share falls exponentially with the scale."""
+    return 1 - 0.3 * math.exp(-0.8 * scale)
+
+
 @pytest.mark.parametrize("scale", [1.0, 1.7, 3.2])
 def test_the_scale_is_exact_where_the_rejected_share_falls_exponentially(scale: float) -> None:
-    at_one, at_two, wanted = (1 - 0.3 * math.exp(-0.8 * s) for s in (1.0, 2.0, scale))
-    assert extrapolate_scale(at_one, at_two, wanted) == pytest.approx(scale)
+    assert find_scale(exponential, exponential(scale)) == pytest.approx(scale)
+
+
+@pytest.mark.parametrize("scale", [1.2, 1.6, 2.5])
+def test_the_second_secant_mends_most_of_the_error_of_the_first(scale: float) -> None:
+    def power(scale: float) -> float:
+        return 1 - 0.1 * scale**-1.1
+
+    assert find_scale(power, power(scale)) == pytest.approx(scale, rel=0.08)
 
 
 def test_the_scale_stays_between_one_and_the_largest() -> None:
-    assert extrapolate_scale(0.9, 0.95, 0.8) == 1.0
-    assert extrapolate_scale(0.9, 0.9001, 0.99) == MAX_SCALE
-    assert extrapolate_scale(0.9, 0.85, 0.99) == 1.0  # guidance that does not help is not raised
+    assert find_scale(exponential, 0.5) == 1.0
+    assert find_scale(exponential, 0.9999) == MAX_SCALE
+    assert find_scale(lambda scale: 0.9 - 0.01 * scale, 0.99) == 1.0  # guidance that does not help is not raised
+
+
+@pytest.mark.parametrize("n", [2, 8, 100])
+def test_half_of_the_probes_are_rejected_and_their_mean_is_that_of_the_bank(n: int) -> None:
+    w = torch.tensor([0.9, 0.1, 0.9, 0.9, 0.1, 0.1, 0.9, 0.9, 0.9, 0.9])
+    used = torch.tensor([True] * 8 + [False] * 2)
+    rows, weight = stratify(w, used, n)
+    assert used[rows].all()
+    assert len(rows) == len(set(rows.tolist())) == min(n, 8)
+    assert int((w[rows] < 0.5).sum()) == min(n // 2, 3)
+    assert float(weight.sum()) == pytest.approx(1)
+    assert float(weight @ w[rows].double()) == pytest.approx(float(w[:8].mean()))
+
+
+def test_probes_without_a_rejected_row_are_of_the_kept_rows_alone() -> None:
+    rows, weight = stratify(torch.full((6,), 0.9), torch.ones(6, dtype=torch.bool), 4)
+    assert rows.tolist() == [0, 1, 2, 3]
+    torch.testing.assert_close(weight, torch.full((4,), 0.25, dtype=torch.double))
 
 
 def two_clusters() -> Flow:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar, NamedTuple
@@ -47,8 +48,9 @@ ACCEPTANCE_RATE = 3e-3
 """Learning rate of the acceptance, whose network is always of the same kind."""
 RATE = 0.03
 """The learning rate of the velocity relative to the size of its weights."""
-PROBES, PROBED = 1024, 256
-"""Samples of the guided flow that measure the scale of the guidance, and how many are drawn at once."""
+PROBES, PROBED = 768, 256
+"""Samples of the guided flow that measure the scale of the guidance, half of them of latents whose sample was
+rejected, and how many are drawn at once."""
 LEAST_REJECTED = 1e-4
 """Share of q* whose acceptance is missing, under which there is nothing to measure."""
 MAX_SCALE = 4.0
@@ -90,19 +92,18 @@ class Probes(NamedTuple):
         flow: gives the integrator.
         z: noise [n, *shape].
         label: conditions [n].
+        weight: of each in the mean [n], which sum to 1.
         kappa: the multiplier of w.
         accepted: E_{q*}[w], the mean acceptance that the guided samples should have.
-        excess: how much more often the original's samples at z are accepted than all of its bank, which is
-            subtracted as a control variate.
     """
 
     target: Target
     flow: Flow
     z: Tensor
     label: Tensor
+    weight: Tensor
     kappa: float
     accepted: float
-    excess: float
 
 
 class GuidedLoss(nn.Module):
@@ -164,8 +165,7 @@ class GuidedLoss(nn.Module):
         """Set the scale at which samples of the guided flow are accepted as often as those of q*."""
         probes, found = self._read[2], 1.0
         if probes.accepted < 1 - LEAST_REJECTED:
-            at_one, at_two = (self._measure_accepted(probes, scale) for scale in (1.0, 2.0))
-            found = extrapolate_scale(at_one, at_two, probes.accepted)
+            found = find_scale(partial(self._measure_accepted, probes), probes.accepted)
         for net in self._read[1].networks.values():
             assert isinstance(net, Acceptance)
             net.scale.fill_(found)
@@ -177,21 +177,52 @@ class GuidedLoss(nn.Module):
             velocity = partial(self._guided, label=probes.label[rows].to(device), scale=scale)
             x = solve(velocity, probes.z[rows].to(device), probes.flow.steps)
             energies.append(evaluate(probes.target.energy, x, varies=False))
-        return float(probes.target.acceptance(torch.cat(energies), probes.kappa).mean()) - probes.excess
+        w = probes.target.acceptance(torch.cat(energies), probes.kappa)
+        return float(w.double() @ probes.weight.to(w.device))
 
 
-def extrapolate_scale(at_one: float, at_two: float, wanted: float) -> float:
-    """Return the scale s in [1, MAX_SCALE] of a mean acceptance a: log(1 - a) is about linear in s.
+def stratify(w: Tensor, used: Tensor, n: int) -> tuple[Tensor, Tensor]:
+    """Return n rows of a bank [n], half of them rejected (w < 1/2), and their weights [n] in a mean over it.
+
+    Where rejected samples are rare, the guided flow differs from the original at their latents alone; a mean
+    over strata has their share without error.
 
     Args:
-        at_one: mean acceptance at s = 1, in [0, 1].
-        at_two: mean acceptance at s = 2.
+        w: acceptance of the bank's samples [m].
+        used: whether a row may be taken [m].
+        n: rows; all that are used where these are fewer.
+    """
+    strata = [(used & (w < 0.5)).nonzero()[:, 0], (used & (w >= 0.5)).nonzero()[:, 0]]
+    fewer = min(n // 2, *map(len, strata))
+    taken = [rows[: n - fewer if len(rows) > fewer else fewer] for rows in strata]
+    total = sum(map(len, strata))
+    weights = [
+        torch.full((len(rows),), len(stratum) / total / max(len(rows), 1), dtype=torch.double)
+        for rows, stratum in zip(taken, strata, strict=True)
+    ]
+    return torch.cat(taken), torch.cat(weights)
+
+
+def find_scale(accepted: Callable[[float], float], wanted: float) -> float:
+    """Return the scale s in [1, MAX_SCALE] at which the mean acceptance a(s) is ``wanted``.
+
+    log(1 - a) is about linear in s: a secant through s = 1 and 2, then one through 1 and the scale found.
+
+    Args:
+        accepted: a, called three times at most.
         wanted: the mean acceptance of the target's samples.
     """
-    y_one, y_two, y = (math.log(max(1 - each, 1e-6)) for each in (at_one, at_two, wanted))
-    if y_two >= y_one:
-        return 1.0
-    return min(max(1.0, 1 + (y - y_one) / (y_two - y_one)), MAX_SCALE)
+
+    def excess(scale: float) -> float:
+        return math.log(max(1 - accepted(scale), 1e-6)) - math.log(max(1 - wanted, 1e-6))
+
+    at_one, scale = excess(1.0), 2.0
+    for _ in range(2):
+        at_scale = excess(scale)
+        if at_one <= 0 or at_scale >= at_one:
+            return 1.0
+        scale = min(1 + (scale - 1) * at_one / (at_one - at_scale), MAX_SCALE)
+    return scale
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -301,14 +332,14 @@ class EnergyGuidance(Training):
             probes = mean_within(label, w) >= 0.5
             found |= {"x1": kept.x, "label": label, "origin": kept.origin}
             found |= {"chance": favour_changed(label, w), **null_of(conditional)}
-        rows = probes.nonzero()[:PROBES, 0]
+        rows, weight = stratify(w, probes, PROBES)
         kept_w = w[probes].double()
         accepted = kept_w.square().sum() / kept_w.sum().clamp(min=1e-12)
-        excess = w[rows].double().mean() - kept_w.mean()
         return found | {
             "probe": z[rows],
             "probe_label": found["label"][rows],
-            "measured": torch.stack([torch.tensor(kappa).double(), accepted.cpu(), excess.cpu()]),
+            "probe_weight": weight,
+            "measured": torch.stack([torch.tensor(kappa).double(), accepted.cpu()]),
         }
 
     def init(self, problem: Problem, prepared: Tensors, seed: int) -> Parts:
@@ -317,8 +348,8 @@ class EnergyGuidance(Training):
         conditions = 0 if conditional is None else conditional.num_classes
         h = Acceptance(flow.sample_shape, conditions, seed)
         acceptance = Part(AcceptanceLoss(h, path), h, ACCEPTANCE_RATE, decay=self.average)
-        z, label = prepared["probe"], prepared["probe_label"]
-        probes = Probes(target_of(problem), flow, z, label, *prepared["measured"].tolist())
+        drawn = [prepared[name] for name in ("probe", "probe_label", "probe_weight")]
+        probes = Probes(target_of(problem), flow, *drawn, *prepared["measured"].tolist())
         net = trainable_copy(flow.net)
         loss = GuidedLoss(net, flow.net, acceptance, path, probes)
         rate = self.learning_rate or scale_rate(net, RATE)
