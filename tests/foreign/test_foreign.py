@@ -339,11 +339,9 @@ def test_the_default_method_is_one_that_fits_the_model_and_takes_any_energy(
         uf.save(model, name)
         assert family_of(name) == family_of_config(model.config()) == model.family
     for name in ("flow", "chain", "nothing", "flow:a:b,shape=2"):
-        assert default_method(family_of(name)) == "erfm_resample"
-        assert default_method(family_of(name), in_part=True) == "erfm_resample_prior"
+        assert default_method(family_of(name)) == "energy_guidance"
     for name in ("map", "first", MODEL, "flow_map:a:b,shape=2"):
-        family = family_of(name)
-        assert default_method(family) == default_method(family, in_part=True) == "residual_matching"
+        assert default_method(family_of(name)) == "residual_matching"
     small = "--settings.steps 2 --settings.bank_size 256"
     words = f"unlearn --model {MODEL} --energy {GUIDE} --forget 3 {small} --out out"
     assert main(shlex.split(words)) == 0, capsys.readouterr().err

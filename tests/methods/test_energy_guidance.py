@@ -13,11 +13,12 @@ from unflow import Target
 from unflow.energies import CallableEnergy
 from unflow.ground.errors import InputError
 from unflow.ground.streams import stream
-from unflow.mathematics.paths import LinearPath
-from unflow.methods import EnergyGuidance
+from unflow.mathematics.paths import LinearPath, new_path
+from unflow.methods import ERFM, EnergyGuidance
 from unflow.methods.acceptance import Acceptance
 from unflow.methods.energy_guidance import MAX_SCALE, find_scale, stratify
-from unflow.models import Flow
+from unflow.methods.independent_noise import is_independent, noise_slope
+from unflow.models import Chain, Flow
 from unflow.nets import MLP
 from unflow.training.loop import fit
 from unflow.training.method import Problem
@@ -79,7 +80,9 @@ def test_the_second_secant_mends_most_of_the_error_of_the_first(scale: float) ->
 def test_the_scale_stays_between_one_and_the_largest() -> None:
     assert find_scale(exponential, 0.5) == 1.0
     assert find_scale(exponential, 0.9999) == MAX_SCALE
-    assert find_scale(lambda scale: 0.9 - 0.01 * scale, 0.99) == 1.0  # guidance that does not help is not raised
+    assert (
+        find_scale(lambda scale: 0.9 - 0.01 * scale, 0.99) == 1.0
+    )  # guidance that does not help is not raised
 
 
 @pytest.mark.parametrize("n", [2, 8, 100])
@@ -142,3 +145,47 @@ def test_each_network_has_a_warm_up_and_ends_at_zero() -> None:
 def test_a_share_outside_the_unit_interval_is_refused(share: float) -> None:
     with pytest.raises(InputError, match="got acceptance_share"):
         EnergyGuidance(acceptance_share=share)
+
+
+# Which flows it guides
+
+
+def paired(dim: int, slope: float, path: str = "linear") -> Flow:
+    """A flow of x1 = m + r x0 + e, r = ``slope``; near t = 0 its velocity is a' (m + r x0) + b' x0."""
+    a, b = (1.0, -1.0) if path == "linear" else (math.pi / 2, 0.0)
+
+    class Velocity(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.factor = nn.Parameter(torch.tensor(a * slope + b))
+
+        def forward(self, x: Tensor, t: Tensor) -> Tensor:
+            return 3 * a + self.factor * x
+
+    return Flow(Velocity(), (dim,), steps=2)
+
+
+@pytest.mark.parametrize("slope", [0.0, 0.3, 1.0])
+@pytest.mark.parametrize("path", ["linear", "trigonometric"])
+def test_the_velocity_tells_how_the_data_were_paired_with_their_noise(slope: float, path: str) -> None:
+    flow = paired(32, slope, path)
+    assert noise_slope(flow, new_path(path)) == pytest.approx(slope, abs=1e-4)
+    assert is_independent(flow, new_path(path)) == (slope == 0)
+    assert not is_independent(flow, new_path("trigonometric" if path == "linear" else "linear")) or slope == 1
+
+
+@pytest.mark.parametrize(
+    ("flow", "loop"),
+    [
+        (paired(32, 0.0), EnergyGuidance),
+        (paired(32, 0.5), ERFM),
+        (paired(2, 0.0), ERFM),
+        (Chain(paired(32, 0.0), paired(32, 0.0)), ERFM),
+    ],
+)
+def test_guidance_is_for_flows_of_many_entries_on_independent_noise(flow: Any, loop: type) -> None:
+    method = EnergyGuidance(steps=10, batch_size=8, bank_size=64)
+    found, _ = method.training(Problem(model=flow), 0)
+    assert type(found) is loop
+    assert (found.steps, found.batch_size) == (10, 8)
+    assert found.trains_own_weights != isinstance(flow, Chain)

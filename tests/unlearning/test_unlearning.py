@@ -116,9 +116,9 @@ def test_a_method_may_be_a_row_name() -> None:
 @pytest.mark.parametrize(
     ("family", "options", "name"),
     [
-        ("flow", {}, "erfm_resample"),
-        ("flow", {"train_only": ["last"]}, "erfm_resample_prior"),
-        ("flow", {"adapters": uf.LowRank(1)}, "erfm_resample_prior"),
+        ("flow", {}, "energy_guidance"),
+        ("flow", {"train_only": ["last"]}, "energy_guidance"),
+        ("flow", {"adapters": uf.LowRank(1)}, "energy_guidance"),
         ("flow_map", {}, "residual_matching"),
         ("generator", {"train_only": ["last"]}, "residual_matching"),
     ],
@@ -135,7 +135,7 @@ def test_without_a_method_the_default_of_the_family_is_taken(
         raise TakenError
 
     monkeypatch.setattr(unlearning, "fit", take)
-    assert default_method(family, in_part=bool(options)) == name
+    assert default_method(family) == name
     with pytest.raises(TakenError):
         unlearn(uf.Target(inner(family), CallableEnergy(bright, 0.0)), **options)
 

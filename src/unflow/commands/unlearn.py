@@ -35,8 +35,7 @@ def add_arguments(parser: ArgumentParser, arguments: Sequence[str]) -> list[str]
     parser.epilog = list_methods()
     add_batch_rows(parser)
     if peek("method", rest) is None:
-        in_part = any(peek(option, rest) is not None for option in ("rank", "train_only", "train-only"))
-        rest = [*rest, "--method", default_method(name_family(peek("model", rest)), in_part)]
+        rest = [*rest, "--method", default_method(name_family(peek("model", rest)))]
     if peek("method", rest) == AUTO:
         refuse_settings(rest)
         return rest
@@ -91,8 +90,7 @@ def run(
         out: folder of the new bundle; the same command continues a run that was stopped.
         settings: hyper-parameters of the method.
         method: name of a method, listed below; auto: the first of unflow plan, found by short trials; by
-            default erfm_resample for a flow (erfm_resample_prior with --rank or --train_only) and
-            residual_matching for a one-step model.
+            default energy_guidance for a flow and residual_matching for a one-step model.
         teacher: bundle of a flow: a retrained one, from which the method retrained distils a flow map, or the
             conditional one for sfd.
         seed: random seed, >= 0.

@@ -100,6 +100,8 @@ class Stream(IntEnum):
 
     REPLACEMENT = 178
     """Samples of the condition that replaces a forgotten one, of which a request must accept a good share."""
+    NOISE_SLOPE = 182
+    """Noise at which a velocity is compared with that of independent noise."""
 
     ASKED = 174
     """Latents with which an audit asks a conditional model, and exact samples for the answers:

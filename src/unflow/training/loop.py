@@ -119,6 +119,8 @@ def fit(
     loop, problem = method.training(problem, seed)
     require_own_weights(problem.model is original or not is_partial(problem), original)
     loop.check(problem)
+    if isinstance(method, Training) and type(loop) is not type(method):
+        print_line(f"{label or type(method).__name__}: this model is trained by {loop.label}")
     first = loop.earlier(problem)
     loop, first = _shorten(loop, share), None if first is None else _shorten(first, share)
     trainings = [loop] if first is None else [first, loop]

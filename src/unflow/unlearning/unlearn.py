@@ -144,7 +144,7 @@ def unlearn(
         check_n(self_measure)
     problem = restrict_training(make_problem(target, data, teacher), train_only, adapters, one_label)
     if method is None:
-        method = default_method(target.model.family, train_only is not None or adapters is not None)
+        method = default_method(target.model.family)
     if method == AUTO:
         method = (
             read_method(out)
