@@ -95,7 +95,10 @@ LINES: dict[str, tuple[str, tuple[str, ...]]] = {
     "unknown trainer": ("train digits-flow --method mean_flw --out out", ("did you mean mean_flow?",)),
     "unknown flag": ("demo --forgt 3 --out out", ("forgt", "did you mean forget?")),
     "unknown setting": (f"{UNLEARN} --forget 3 --settings.stepss 3", ("did you mean settings.steps?",)),
-    "setting at the top": (f"{UNLEARN} --forget 3 --coupling exact_ot", ("settings.coupling?",)),
+    "setting at the top": (
+        f"{UNLEARN} --forget 3 --method erfm --coupling exact_ot",
+        ("settings.coupling?",),
+    ),
     "option of no options": ("doctor --out out", ("out", "takes none")),
     "out forgotten": ("train digits-guide", ("required", "out")),
     # values of the wrong type or out of range
@@ -206,7 +209,10 @@ LINES: dict[str, tuple[str, tuple[str, ...]]] = {
         ("devices for Reject", "trains nothing"),
     ),
     "gradient_ascent without data": (f"{UNLEARN} --forget 3 --method gradient_ascent", ("--data digits",)),
-    "plan after weighting": (f"{UNLEARN} --forget 3 --settings.weighting importance", ("resample",)),
+    "plan after weighting": (
+        f"{UNLEARN} --forget 3 --method erfm_resample --settings.weighting importance",
+        ("resample",),
+    ),
     "a flow by classification": ("train digits-guide --kind flow --out out", ("Classification", "kind flow")),
     "a classifier by flow matching": ("train digits-flow --kind classifier --out out", ("FlowMatching",)),
     "unknown network": ("""train digits-flow --net '{"net": "mpl"}' --out out""", ("'mpl'", "mlp")),

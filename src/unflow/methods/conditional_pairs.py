@@ -118,19 +118,20 @@ def mean_within(label: Tensor, values: Tensor) -> Tensor:
     return (total / torch.bincount(label, minlength=n).clamp(min=1))[label].float()
 
 
-def favour_changed(label: Tensor, kept: Tensor) -> Tensor:
-    """Return the probability of each row, [n]: half of the draws favour conditions that change much.
+def favour_changed(label: Tensor, kept: Tensor, share: float = 0.5) -> Tensor:
+    """Return the probability of each row, [n]: a share of the draws favours conditions that change much.
 
     The law of one condition does not depend on how often it is drawn; a forgotten one has the most to learn.
 
     Args:
         label: conditions [n].
         kept: the probability that each row is accepted, [n].
+        share: of the draws, in [0, 1]; the others are even.
     """
     change = (1 - mean_within(label, kept)).clamp(min=0).double()
     total = change.sum()
     even = torch.full_like(change, 1 / len(label))
-    return even if total == 0 else (even + change / total) / 2
+    return even if total == 0 else (1 - share) * even + share * change / total
 
 
 def draw_given(

@@ -56,6 +56,8 @@ LEAST_REJECTED = 1e-4
 """Share of q* whose acceptance is missing, under which there is nothing to measure."""
 MAX_SCALE = 4.0
 """The largest scale."""
+FAVOURED = 0.1
+"""Share of the velocity's draws that favour conditions that change; with more, the other labels suffer."""
 FEW_ENTRIES = 16
 """Entries of a sample under which ERFM is nearer to the target: measured in 2 (ERFM) and in 24 (guidance)."""
 OT_BLOCK = 128
@@ -356,7 +358,7 @@ class EnergyGuidance(Training):
             label, z = conditional.conditions(bank.z), conditional.noise(bank.z)
             probes = mean_within(label, w) >= 0.5
             found |= {"x1": kept.x, "label": label, "origin": kept.origin}
-            found |= {"chance": favour_changed(label, w), **null_of(conditional)}
+            found |= {"chance": favour_changed(label, w, FAVOURED), **null_of(conditional)}
         rows, weight = stratify(w, probes, PROBES)
         kept_w = w[probes].double()
         accepted = kept_w.square().sum() / kept_w.sum().clamp(min=1e-12)

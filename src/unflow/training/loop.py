@@ -119,8 +119,6 @@ def fit(
     loop, problem = method.training(problem, seed)
     require_own_weights(problem.model is original or not is_partial(problem), original)
     loop.check(problem)
-    if isinstance(method, Training) and type(loop) is not type(method):
-        print_line(f"{label or type(method).__name__}: this model is trained by {loop.label}")
     first = loop.earlier(problem)
     loop, first = _shorten(loop, share), None if first is None else _shorten(first, share)
     trainings = [loop] if first is None else [first, loop]
@@ -128,6 +126,8 @@ def fit(
         _check_adapters(training, problem)
     compute.check(trainings, problem.model)
     name, folder = label or type(method).__name__, None if out is None else Path(out)
+    if isinstance(method, Training) and type(loop) is not type(method):
+        name = f"{name}, {type(loop).__name__}"
     train = partial(
         _train,
         compute.launch(compute.devices > 1 and has_unused_weights(original)),
