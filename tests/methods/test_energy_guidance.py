@@ -10,19 +10,21 @@ import torch
 from torch import Tensor, nn
 
 from unflow import Target
-from unflow.energies import CallableEnergy
+from unflow.energies import CallableEnergy, ConditionEnergy
 from unflow.ground.errors import InputError
 from unflow.ground.streams import stream
 from unflow.mathematics.paths import LinearPath, new_path
-from unflow.methods import ERFM, EnergyGuidance
+from unflow.methods import ERFM, EnergyGuidance, energy_guidance
 from unflow.methods.acceptance import Acceptance
 from unflow.methods.energy_guidance import MAX_SCALE, find_scale, stratify
 from unflow.methods.independent_noise import is_independent, noise_slope
-from unflow.models import Chain, Flow
-from unflow.nets import MLP
+from unflow.models import Chain, Conditional, Flow
+from unflow.nets import MLP, AdaptedVelocity, new_net
+from unflow.target import NO_ORIGIN
 from unflow.training.loop import fit
 from unflow.training.method import Problem
 from unflow.training.originals import FlowMatching
+from unflow.unlearning.unlearn import unlearn
 
 
 class Slope(nn.Module):
@@ -189,3 +191,50 @@ def test_guidance_is_for_flows_of_many_entries_on_independent_noise(flow: Any, l
     assert type(found) is loop
     assert (found.steps, found.batch_size) == (10, 8)
     assert found.trains_own_weights != isinstance(flow, Chain)
+
+
+# Conditional flows
+
+K, FORGET = 3, 1
+
+
+def conditional_flow() -> Conditional:
+    config = {"net": "mlp", "shape": [32], "width": 16, "depth": 1, "num_times": 1, "num_classes": K}
+    net = AdaptedVelocity(new_net(config, 0), (32,), "x, t, label", label=0, null_label=K)
+    return Conditional(Flow(net, (32,), "euler", 4), [1 / K] * K)
+
+
+@pytest.mark.parametrize(
+    ("replace", "origin"), [("retained", K), ("null", K), ("label:2", 2), ("noise", NO_ORIGIN)]
+)
+def test_a_forgotten_condition_learns_the_guided_velocity_of_what_replaces_it(
+    replace: str, origin: int
+) -> None:
+    model, method = conditional_flow(), EnergyGuidance(steps=4, batch_size=64, bank_size=512)
+    target = Target(model, ConditionEnergy([FORGET]), replace=replace)
+    prepared = method.prepare(Problem(model=model, target=target), stream(1))
+    forgotten = prepared["label"] == FORGET
+    assert (prepared["origin"][forgotten] == origin).all()
+    assert torch.equal(prepared["origin"][~forgotten], prepared["label"][~forgotten])
+    batch = method.draw(prepared, stream(2))
+    null = batch["label"] == K
+    assert 10 < int(null.sum()) < 54
+    if replace == "retained":  # the null condition has one law with the forgotten one
+        assert (batch["origin"][null] == K).all()
+    else:
+        assert set(batch["origin"][null].tolist()) == {0, 2, origin}
+
+
+@pytest.mark.parametrize("replace", ["retained", "label:2", "null", "nearest", "noise"])
+def test_a_conditional_flow_is_trained_at_its_conditions(
+    replace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(energy_guidance, "is_independent", lambda *_: True)  # this flow is not trained
+    model = conditional_flow()
+    target = Target(model, ConditionEnergy([FORGET]), replace=replace)
+    after = unlearn(target, EnergyGuidance(steps=4, batch_size=32, bank_size=64), self_measure=0).model
+    assert isinstance(after, Conditional)
+    assert type(after.inner) is Flow
+    for label in (0, FORGET, "null"):
+        assert bool(after.sample(5, stream(0), label=label, guidance=2.0).isfinite().all())
+    assert not torch.equal(after.sample(5, stream(0), label=FORGET), model.sample(5, stream(0), label=FORGET))

@@ -23,7 +23,7 @@ from unflow.methods.erfm import ERFM
 from unflow.methods.independent_noise import is_independent
 from unflow.models import Conditional, Flow
 from unflow.nets import AdaptedVelocity
-from unflow.target import NO_ORIGIN, Bank, Target
+from unflow.target import NO_ORIGIN, Bank, Retained, Target
 from unflow.training.losses import velocity_error
 from unflow.training.method import (
     Descend,
@@ -57,7 +57,8 @@ LEAST_REJECTED = 1e-4
 MAX_SCALE = 4.0
 """The largest scale."""
 FAVOURED = 0.1
-"""Share of the velocity's draws that favour conditions that change; with more, the other labels suffer."""
+"""Share of the draws that favour conditions that change, where these learn a mixture; with more, the other
+labels suffer."""
 FEW_ENTRIES = 16
 """Entries of a sample under which ERFM is nearer to the target: measured in 2 (ERFM) and in 24 (guidance)."""
 OT_BLOCK = 128
@@ -246,8 +247,10 @@ class EnergyGuidance(Training):
     often as those of q*.
 
     A conditional flow learns for each condition the mixture of guided conditions from which q*(. | c) is
-    drawn: its own, and those of the replacement. The method reads no real data and no gradient of the energy,
-    and the result contains neither the original nor h.
+    drawn: its own, and those of the replacement. Where that is the retained mixture and the flow has a null
+    condition, a forgotten condition learns the guided velocity of the null condition, which has the same law
+    and no noise in its target; so guidance has nothing to amplify. The method reads no real data and no
+    gradient of the energy, and the result contains neither the original nor h.
 
     The training is that of ``ERFM`` (resampled, optimal-transport pairs) where the guidance does not hold or
     is not the better one: in the flow's own weights if the flow was not trained on independent noise
@@ -264,7 +267,7 @@ class EnergyGuidance(Training):
             is rejected.
         path: a name in ``paths.PATHS``, that of the flow's training.
         null_share: of a conditional model with a null condition: share of samples trained without their
-            condition, in [0, 1).
+            condition, in [0, 1); large, because forgotten conditions learn the null condition.
         average: decay of the weight averages of both networks.
     """
 
@@ -274,7 +277,7 @@ class EnergyGuidance(Training):
     acceptance_share: float | None = None
     bank_size: int = 4096
     path: str = "linear"
-    null_share: float = 0.1
+    null_share: float = 0.5
     average: float = 0.98
 
     label: ClassVar[str] = "energy guidance"
@@ -357,8 +360,12 @@ class EnergyGuidance(Training):
             kept = target.replaced(bank, generator, kappa, share=True)
             label, z = conditional.conditions(bank.z), conditional.noise(bank.z)
             probes = mean_within(label, w) >= 0.5
-            found |= {"x1": kept.x, "label": label, "origin": kept.origin}
-            found |= {"chance": favour_changed(label, w, FAVOURED), **null_of(conditional)}
+            found |= {"x1": kept.x, "label": label, "origin": kept.origin, **null_of(conditional)}
+            tied = isinstance(target.replacement, Retained) and "null" in found
+            found |= {"chance": favour_changed(label, w, 0.5 if tied else FAVOURED)}
+            if tied:
+                null = found["tied"] = found["null"]
+                found["origin"] = torch.where(kept.origin == label, kept.origin, null)
         rows, weight = stratify(w, probes, PROBES)
         kept_w = w[probes].double()
         accepted = kept_w.square().sum() / kept_w.sum().clamp(min=1e-12)
@@ -387,10 +394,13 @@ class EnergyGuidance(Training):
         n, rows = self.batch_size, draw_rows(len(prepared["bank"]), self.batch_size, generator)
         bank, bank_label = prepared["bank"][rows], prepared["label"][rows]
         if "chance" in prepared:
-            rows1, label, _ = draw_given(prepared, n, self.null_share, generator)
+            rows1, label, dropped = draw_given(prepared, n, self.null_share, generator)
         else:
             rows1 = draw_rows(len(prepared["label"]), n, generator)
-            label = prepared["label"][rows1]
+            label, dropped = prepared["label"][rows1], torch.zeros(n, dtype=torch.bool)
+        origin = prepared["origin"][rows1]
+        if "tied" in prepared:
+            origin = torch.where(dropped.to(origin.device), prepared["tied"], origin)
         if "null" in prepared:
             bank_label = drop_labels(bank_label, prepared["null"], self.null_share, generator)
         x1 = prepared["x1" if "x1" in prepared else "bank"][rows1]
@@ -404,7 +414,7 @@ class EnergyGuidance(Training):
             "x0": torch.randn(x1.shape, generator=generator).to(x1),
             "t": torch.rand(n, generator=generator),
             "label": label,
-            "origin": prepared["origin"][rows1],
+            "origin": origin,
         }
 
     def step(self, parts: Parts, batch: Tensors, descend: Descend, progress: float) -> Tensors:
