@@ -22,6 +22,7 @@ from unflow.methods.conditional_pairs import draw_given, favour_changed, mean_wi
 from unflow.methods.erfm import ERFM
 from unflow.methods.independent_noise import is_independent
 from unflow.models import Conditional, Flow
+from unflow.models.conditional import NULL
 from unflow.nets import AdaptedVelocity
 from unflow.target import NO_ORIGIN, Bank, Retained, Target
 from unflow.training.losses import velocity_error
@@ -189,7 +190,26 @@ class GuidedLoss(nn.Module):
         return float(w.double() @ probes.weight.to(w.device))
 
 
-def stratify(w: Tensor, used: Tensor, n: int) -> tuple[Tensor, Tensor]:
+def measure_with(w: Tensor, z: Tensor, label: Tensor, kappa: float) -> Tensors:
+    """Return the prepared tensors of ``Probes``: of samples of the original with acceptance w [m].
+
+    Args:
+        w: acceptance, whose mean over the accepted samples the guided ones should have.
+        z: their noise [m, *shape].
+        label: their conditions [m].
+        kappa: the multiplier of w.
+    """
+    rows, weight = stratify(w, PROBES)
+    accepted = w.double().square().sum() / w.double().sum().clamp(min=1e-12)
+    return {
+        "probe": z[rows],
+        "probe_label": label[rows],
+        "probe_weight": weight,
+        "measured": torch.stack([torch.tensor(kappa).double(), accepted.cpu()]),
+    }
+
+
+def stratify(w: Tensor, n: int) -> tuple[Tensor, Tensor]:
     """Return n rows of a bank [n], half of them rejected (w < 1/2), and their weights [n] in a mean over it.
 
     Where rejected samples are rare, the guided flow differs from the original at their latents alone; a mean
@@ -197,10 +217,9 @@ def stratify(w: Tensor, used: Tensor, n: int) -> tuple[Tensor, Tensor]:
 
     Args:
         w: acceptance of the bank's samples [m].
-        used: whether a row may be taken [m].
-        n: rows; all that are used where these are fewer.
+        n: rows; all where these are fewer.
     """
-    strata = [(used & (w < 0.5)).nonzero()[:, 0], (used & (w >= 0.5)).nonzero()[:, 0]]
+    strata = [(w < 0.5).nonzero()[:, 0], (w >= 0.5).nonzero()[:, 0]]
     fewer = min(n // 2, *map(len, strata))
     taken = [rows[: n - fewer if len(rows) > fewer else fewer] for rows in strata]
     total = sum(map(len, strata))
@@ -354,27 +373,28 @@ class EnergyGuidance(Training):
         found = {"bank": bank.x, "w": w}
         if conditional is None:
             none = torch.zeros(len(w), dtype=torch.long)
-            probes, z = torch.ones(len(w), dtype=torch.bool), bank.z
-            found |= {"label": none, "origin": none}
+            found |= {"label": none, "origin": none} | measure_with(w, bank.z, none, kappa)
         else:
             kept = target.replaced(bank, generator, kappa, share=True)
             label, z = conditional.conditions(bank.z), conditional.noise(bank.z)
-            probes = mean_within(label, w) >= 0.5
             found |= {"x1": kept.x, "label": label, "origin": kept.origin, **null_of(conditional)}
             tied = isinstance(target.replacement, Retained) and "null" in found
             found |= {"chance": favour_changed(label, w, 0.5 if tied else FAVOURED)}
             if tied:
                 null = found["tied"] = found["null"]
                 found["origin"] = torch.where(kept.origin == label, kept.origin, null)
-        rows, weight = stratify(w, probes, PROBES)
-        kept_w = w[probes].double()
-        accepted = kept_w.square().sum() / kept_w.sum().clamp(min=1e-12)
-        return found | {
-            "probe": z[rows],
-            "probe_label": found["label"][rows],
-            "probe_weight": weight,
-            "measured": torch.stack([torch.tensor(kappa).double(), accepted.cpu()]),
-        }
+                asked = conditional.ask(conditional.prior(2 * PROBES, generator), NULL)
+                nulls = target.score(asked, varies=False)
+                w, z, label = (
+                    target.acceptance(nulls.energy, kappa),
+                    conditional.noise(asked),
+                    null.expand(len(asked)),
+                )
+                found |= measure_with(w, z, label, kappa)
+            else:
+                used = mean_within(label, w) >= 0.5
+                found |= measure_with(w[used], z[used], label[used], kappa)
+        return found
 
     def init(self, problem: Problem, prepared: Tensors, seed: int) -> Parts:
         """Return the acceptance, and the velocity, from the original's weights."""
