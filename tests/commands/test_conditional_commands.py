@@ -127,7 +127,10 @@ def test_guidance_that_does_not_fit_is_one_sentence(
     ("words", "message"),
     [
         (["--label", "12"], "got label=12; expected a condition that the model draws"),
-        (["--label", "cat"], "got --label cat; expected the number of a condition"),
+        (
+            ["--label", "cat"],
+            "got label='cat' for a model with no null condition and no names; expected a number from 0",
+        ),
         (["--guidance", "2"], "got guidance=2 for a generator, which draws in one step"),
         (["--label", "null"], "got label='null' for a model with no null condition"),
     ],
