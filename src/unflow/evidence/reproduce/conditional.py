@@ -42,7 +42,7 @@ ONE_STEP_ROWS = (
     "latent_transport",
     "latent_transport_chain",
     "concept_ablation",
-    "sfd",
+    "sfd_short",
 )
 
 BY_LABEL = (ESD, ConceptAblation, SFD)

@@ -14,11 +14,12 @@ from test_one_step import one_step
 
 from unflow.commands.cli import main
 from unflow.evidence.reproduce import CONDITIONAL
-from unflow.evidence.reproduce.conditional import FLOW_ROWS, ONE_STEP_ROWS
+from unflow.evidence.reproduce.conditional import FLOW_ROWS, ONE_STEP_ROWS, AskedOneStepRequest, AskedRequest
 from unflow.evidence.reproduce.study import Recipe
 from unflow.methods import ESD, SFD, ConceptAblation, Retrain
 from unflow.models import Conditional
 from unflow.training.method import Method
+from unflow.training.originals.classification import Classification
 
 __all__ = ["few_points"]  # a fixture that every test here uses too
 
@@ -28,10 +29,14 @@ def recipe() -> Recipe:
         "retrained_mixture": Retrain(steps=8, batch_size=32, mixture=True),
         "esd": ESD(steps=2, batch_size=16),
         "concept_ablation": ConceptAblation(steps=4, batch_size=16, bank_size=64),
-        "sfd": SFD(steps=2, batch_size=16),
+        "sfd_short": SFD(steps=2, batch_size=16),
     }
     found = one_step(image_recipe())
-    return dataclasses.replace(found, methods=found.methods | rows, n_asked=50)
+    net = {"net": "mlp", "width": 16, "depth": 1}
+    judge = Classification(steps=40, batch_size=32, deform=False)
+    return dataclasses.replace(
+        found, methods=found.methods | rows, n=100, n_asked=50, judge_net=net, judge=judge
+    )
 
 
 def read_table(text: str, title: str) -> dict[str, list[str]]:
@@ -47,15 +52,24 @@ def mnist_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.filterwarnings("ignore:the effective sample size")
 @pytest.mark.parametrize(
-    ("name", "dataset", "methods", "guided"),
+    ("name", "dataset", "methods"),
     [
-        ("continualflow-mnist", "mnist-forget-0", FLOW_ROWS, True),
-        ("uot-mnist", "mnist-3", ONE_STEP_ROWS, False),
+        ("continualflow-mnist", "mnist-forget-0", ("retrained_mixture", "erfm_resample")),
+        ("uot-mnist", "mnist-3", ("retrained_mixture", "latent_transport")),
+        pytest.param("continualflow-mnist", "mnist-forget-0", FLOW_ROWS, marks=pytest.mark.slow),
+        pytest.param("uot-mnist", "mnist-3", ONE_STEP_ROWS, marks=pytest.mark.slow),
     ],
 )
 def test_every_row_is_asked_for_each_label(
-    name: str, dataset: str, methods: tuple[str, ...], guided: bool, tmp_path: Path, mnist_data: Path
+    name: str,
+    dataset: str,
+    methods: tuple[str, ...],
+    tmp_path: Path,
+    mnist_data: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    guided = name == "continualflow-mnist"
+    monkeypatch.setattr(AskedRequest if guided else AskedOneStepRequest, "default_rows", methods)
     settings: dict[str, Any] = {"seeds": [1], "only": (dataset,), "data": mnist_data, "recipe": recipe()}
     experiment = CONDITIONAL[name](out=tmp_path / "out", **settings)
     rows = experiment.run()
