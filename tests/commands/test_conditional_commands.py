@@ -55,6 +55,7 @@ def test_a_conditional_flow_is_trained_unlearned_and_asked(
     model = uf.load(flow)
     assert isinstance(model, Conditional)
     assert (model.num_conditions, model.null) == (10, 10)
+    assert model.names == tuple("0123456789")
     words = ["unlearn", "--model", flow, "--energy", "label:3", "--replace", "label:5"]
     small = ["--settings.steps", "3", "--settings.bank_size", "256"]
     assert main([*words, "--method", "erfm_resample_prior", *small, "--out", after]) == 0
