@@ -81,8 +81,7 @@ def run(
         raise InputError("got --dataset and --classes; expected only one of them")
     if attack and not kind.can_be_attacked:
         able = ", ".join(known for known, each in EXPERIMENTS.items() if each.can_be_attacked)
-        given = f"{name} --conditional" if conditional else f"{name}, which has no images to relearn"
-        raise InputError(f"got --attack for {given}; expected one of {able}")
+        raise InputError(f"got --attack for {name}, which has no images to relearn; expected one of {able}")
     only: tuple[str, ...] = () if dataset is None else (dataset,)
     if classes is not None:
         only = kind.choose_requests(parse_classes(classes, "--classes"))

@@ -13,6 +13,8 @@ from test_experiments import few_points, image_recipe, write_mnist
 from test_one_step import one_step
 
 from unflow.commands.cli import main
+from unflow.evidence.attacks import ConditionSearch, LatentSearch, MixtureSearch, Relearning
+from unflow.evidence.auditing import Attacks
 from unflow.evidence.reproduce import CONDITIONAL
 from unflow.evidence.reproduce.conditional import FLOW_ROWS, ONE_STEP_ROWS, AskedOneStepRequest, AskedRequest
 from unflow.evidence.reproduce.study import Recipe
@@ -112,17 +114,39 @@ def test_the_retrained_rows_differ_in_the_label_of_the_forgotten_class(
         assert torch.equal(never.push_batches(asked), mixture.push_batches(asked)) == same
 
 
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        ("continualflow-2d", "got --conditional for continualflow-2d, which has no conditional original"),
-        ("uot-mnist --attack true", "got --attack for uot-mnist --conditional; expected one of"),
-    ],
-)
 def test_what_has_no_conditional_experiment_is_one_sentence(
-    words: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    line = ["reproduce", *words.split(), "--conditional", "true", "--out", str(tmp_path / "out")]
-    assert main(line) == 2
+    assert (
+        main(["reproduce", "continualflow-2d", "--conditional", "true", "--out", str(tmp_path / "out")]) == 2
+    )
+    message = "got --conditional for continualflow-2d, which has no conditional original; expected one of"
     assert message in " ".join(capsys.readouterr().err.split())
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:the effective sample size")
+def test_the_attacks_over_the_condition_have_columns(
+    tmp_path: Path, mnist_data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(AskedOneStepRequest, "default_rows", ("retrained", "latent_transport"))
+    attacks = Attacks(
+        relearning=Relearning(steps=2, batch_size=4),
+        search=LatentSearch(starts=6, steps=2),
+        condition=ConditionSearch(latents=8, steps=2, samples=50),
+        mixture=MixtureSearch(weights=(0.5,), latents=8, samples=50),
+        images=(1,),
+        samples=100,
+    )
+    settings: dict[str, Any] = {"only": ("mnist-3",), "data": mnist_data, "recipe": recipe()}
+    CONDITIONAL["uot-mnist"](out=tmp_path / "out", seeds=[1], attacks=attacks, **settings).run()
+    lines = read_table(
+        (tmp_path / "out" / "table.md").read_text(), "What could bring it back, mnist-3, seeds [1]"
+    )
+    assert lines[""][3:6] == ["a free condition %", "another guidance %", "a mixture of two labels %"]
+    for name in ("original", "retrained", "latent_transport"):
+        free, guidance, mixture = lines[name][3:6]
+        assert guidance == "–"  # a model of one step has none
+        assert 0 <= float(free) <= 100
+        assert 0 <= float(mixture) <= 100

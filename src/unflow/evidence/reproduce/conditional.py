@@ -118,7 +118,6 @@ class AskedImages(ImageExperiment):
     """An experiment on images whose original is asked for a class."""
 
     is_conditional: ClassVar[bool] = True
-    can_be_attacked: ClassVar[bool] = False
     published: ClassVar[str | None] = None
 
     def make_tables(self, rows: Sequence[Row], published: Sequence[Row]) -> list[tuple[str, str]]:
