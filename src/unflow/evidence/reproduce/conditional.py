@@ -54,12 +54,13 @@ ASKED: Columns = {
     "asked.null": ("null label: forgotten %", 100, 2),
     "asked.own": ("other labels: own class %", 100, 2),
     "asked.least_own": ("the worst label", 100, 2),
-    "asked.fd_target": ("FD per label to its target", 1, 2),
+    "asked.fd_forgotten": ("FD of it to its target", 1, 2),
+    "asked.fd_target": ("FD per other label to its target", 1, 2),
     "asked.fd_real": ("to its real images", 1, 2),
     "seconds": ("seconds", 1, 1),
     "seconds_ratio": ("/ retraining", 1, 3),
 }
-"""Columns of the asked-with-label tables. The distances are means over the retained labels."""
+"""Columns of the asked-with-label tables. The last two distances are means over the retained labels."""
 
 
 class Asks(Request):
@@ -122,7 +123,8 @@ class AskedImages(ImageExperiment):
 
     def make_tables(self, rows: Sequence[Row], published: Sequence[Row]) -> list[tuple[str, str]]:
         """Return the asked-with-label table of each request, and then the tables of labels at random."""
-        records = average_rows([row | _flatten(row) for row in rows], ASKED)
+        flat = [row | _flatten(row["asked"], self.find_forgotten(row["dataset"])) for row in rows]
+        records = average_rows(flat, ASKED)
         asked = [
             (f"{dataset}, asked for each label", format_means(records, dataset, ASKED))
             for dataset in self.chosen
@@ -165,11 +167,12 @@ def _repeat(labels: Sequence[int], n: int) -> list[int]:
     return [labels[i % len(labels)] for i in range(n)]
 
 
-def _flatten(row: Mapping[str, Any]) -> Row:
-    """Return the numbers of an answer by the keys of ``ASKED``; None where a row was not asked."""
-    asked = row["asked"]
+def _flatten(asked: Mapping[str, Any], forget: Sequence[int]) -> Row:
+    """Return the numbers of an answer by the keys of ``ASKED``; None for guidance that was not asked."""
     known = {f"asked.{name}": value for name, value in asked.items()}
     known |= {f"asked.guidance.{g}": share for g, share in asked["guidance"].items()}
+    own = [each["fd_target"] for each in asked["conditions"] if each["label"] in forget]
+    known["asked.fd_forgotten"] = sum(own) / len(own)
     return {key: known.get(key) for key in ASKED if key.startswith("asked.")}
 
 
