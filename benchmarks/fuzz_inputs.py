@@ -222,6 +222,8 @@ OPTIONS: dict[tuple[str, ...], tuple[str, ...]] = {
         "--batch_rows",
         "--trust_code",
         "--config",
+        "--label",
+        "--prompt",
     ),
     EXPORT: ("--out", "--like", "--weights_key", "--model"),
     PLAN: ("--methods", "--seed", "--out", "--strength", "--margin", "--forget", "--energy", "--batch_rows"),
@@ -1019,6 +1021,14 @@ PIECES = (
     "key=",
     "call=x/t",
     "call=/",
+    "call=z/label",
+    "label=random",
+    "label=random:3",
+    "null=2",
+    "table=map/model.safetensors",
+    "table=nowhere",
+    "names=split.json",
+    "names=nowhere",
     "noise_at=1",
     "noise_at=x",
     "pretrained:",
@@ -1059,6 +1069,43 @@ def bad_specification(rng: random.Random) -> Case:
         )
     )
     return Case("specification", (*base, f"{option}={text}"), nothing)
+
+
+NAMED = ",".join(
+    [
+        "generator:torch.nn:Bilinear",
+        *(
+            "in1_features=4",
+            "in2_features=2",
+            "out_features=64",
+            "prior=normal:4",
+            "call=z/label",
+            "range=any",
+        ),
+        *("table=prompts.safetensors", "names=prompts.txt"),
+    ]
+)
+"""A generator of a latent and a row of a table."""
+
+
+def bad_conditions(rng: random.Random) -> Case:
+    """Give a table of conditions and their names, of which one file is damaged."""
+    way = rng.choice(("nan", "inf", "int", "bool", "half", "cut", "empty", "header", "huge", "shape"))
+    which, kind = rng.choice(("table", "names", "place")), rng.choice(PLACES)
+    words = rng.choice((("--label", "1"), ("--prompt", "a truck"), ("--prompt", "null"), ("--label", "b")))
+
+    def damage(folder: Path, inner: random.Random) -> None:
+        table = save({"table": torch.ones(3, 2)})
+        names = b"a car\na truck\nnull\n"
+        (folder / "prompts.safetensors").write_bytes(
+            change_weights(table, way, inner) if which == "table" else table
+        )
+        (folder / "prompts.txt").write_bytes(damage_text(names, inner) if which == "names" else names)
+        if which == "place":
+            make_place(folder / inner.choice(("prompts.safetensors", "prompts.txt")), kind)
+
+    name = f"conditions {which} {kind if which == 'place' else way}"
+    return Case(name, (*SAMPLE, f"--model={NAMED}", *words), damage, refused=which == "place")
 
 
 # The environment
@@ -1121,6 +1168,7 @@ KINDS: dict[str, Callable[[random.Random], Case]] = {
     "idx": bad_idx,
     "image": bad_images,
     "specification": bad_specification,
+    "conditions": bad_conditions,
     "place": bad_place,
     "json again": bad_json,
     "yaml again": bad_yaml,

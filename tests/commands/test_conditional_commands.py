@@ -55,6 +55,7 @@ def test_a_conditional_flow_is_trained_unlearned_and_asked(
     model = uf.load(flow)
     assert isinstance(model, Conditional)
     assert (model.num_conditions, model.null) == (10, 10)
+    assert model.names == tuple("0123456789")
     words = ["unlearn", "--model", flow, "--energy", "label:3", "--replace", "label:5"]
     small = ["--settings.steps", "3", "--settings.bank_size", "256"]
     assert main([*words, "--method", "erfm_resample_prior", *small, "--out", after]) == 0
@@ -127,7 +128,10 @@ def test_guidance_that_does_not_fit_is_one_sentence(
     ("words", "message"),
     [
         (["--label", "12"], "got label=12; expected a condition that the model draws"),
-        (["--label", "cat"], "got --label cat; expected the number of a condition"),
+        (
+            ["--label", "cat"],
+            "got label='cat' for a model with no null condition and no names; expected a number from 0",
+        ),
         (["--guidance", "2"], "got guidance=2 for a generator, which draws in one step"),
         (["--label", "null"], "got label='null' for a model with no null condition"),
     ],

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 import unflow as uf
-from unflow.commands.sample import read_label
+from unflow.commands.sample import read_condition
 from unflow.ground.errors import InputError
 from unflow.ground.streams import stream
 from unflow.models import Chain, Conditional, Flow, FlowMap, Generator, from_config, plain_module
@@ -204,6 +204,24 @@ def test_networks_of_unflow_take_a_label_after_the_times(net: Any) -> None:
     assert torch.equal(again(x, t, none), net(x, t, none))
 
 
+NAMES = ["a cat", "a dog", "a truck", "3"]
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_name_and_a_number_are_one_condition(name: str, tmp_path: Path) -> None:
+    plain = MODELS[name]()
+    model = Conditional(plain.inner, SHARES, plain.null, names=NAMES)
+    z = model.prior(20, stream(0))
+    for k in model.drawn:
+        assert torch.equal(model.ask(z, NAMES[k]), plain.ask(z, k))
+        assert model.find(NAMES[k]) == k
+    uf.save(model, tmp_path / "named")
+    again = uf.load(tmp_path / "named").require_conditional()
+    assert torch.equal(again.sample(5, stream(1), label="a truck"), model.sample(5, stream(1), label=2))
+    assert model.around(plain.inner).names == tuple(NAMES)
+    assert "names" not in plain.config()
+
+
 REFUSED: list[tuple[Any, str]] = [
     (lambda: flow().sample(3, stream(0), label=1), "got label=1; expected a condition that the model draws"),
     (lambda: flow().sample(3, stream(0), label=9), "got label=9; expected a condition"),
@@ -215,7 +233,12 @@ REFUSED: list[tuple[Any, str]] = [
     (lambda: flow(null=-1), "got null=-1; expected the class index that means no class"),
     (lambda: Flow(MLP((2,), 8, 1), (2,)).sample(3, stream(0), guidance=2.0), "for a flow without conditions"),
     (lambda: AdaptedGenerator(MLP((3,), 8, 1), (3,), "z, y"), 'got arguments="z, y"; expected "z, label"'),
-    (lambda: read_label("cat"), "got --label cat; expected the number of a condition"),
+    (lambda: flow(names=NAMES).sample(1, stream(0), label="a truk"), "no condition; did you mean a truck?"),
+    (lambda: flow(names=NAMES[:3]), "got 3 names of 4 conditions; expected one for each, or none"),
+    (lambda: flow(names=[*NAMES[:3], "a cat"]), "got the name 'a cat' twice"),
+    (lambda: flow(names=[*NAMES[:3], "null"]), "got 'null' as the name of condition 3"),
+    (lambda: flow(names=[*NAMES[:3], " "]), "got ' ' as the name of condition 3"),
+    (lambda: read_condition("3", "cat"), "got --label 3 and --prompt 'cat'; expected only one of them"),
 ]
 
 

@@ -140,7 +140,10 @@ def test_the_forgotten_and_the_null_condition_draw_one_law() -> None:
     ("replace", "words"),
     [
         ("label:9", "got label=9; expected a condition that the model draws"),
-        ("labels", "got replace=labels; expected one of retained, nearest, null, noise, or label:5"),
+        (
+            "labels",
+            "got replace=labels; expected one of retained, nearest, null, noise, label:5, or prompt:NAME",
+        ),
         ("retained:0", "got replace=retained:0"),
     ],
 )
@@ -176,6 +179,19 @@ def test_conditions_that_cannot_be_forgotten_are_refused(forget: list[int]) -> N
 def test_a_replacement_is_made_from_its_own_name(name: str) -> None:
     assert parse_replacement(name).name == name
     assert parse_replacement(parse_replacement(name).name) == parse_replacement(name)
+
+
+def test_a_prompt_replaces_as_its_number_does() -> None:
+    plain = model()
+    named = Conditional(plain.inner, plain.probabilities, plain.null, names=["a", "a car", "a truck", "d"])
+    by_name = Target(named, ConditionEnergy([1]), replace='prompt:"a truck"')
+    by_number = Target(plain, ConditionEnergy([1]), replace="label:2")
+    assert by_name.replacement.name == "prompt:a truck"
+    assert parse_replacement(by_name.replacement.name, named) == by_name.replacement
+    found, expected = by_name.sample(50, stream(11), label="a car"), by_number.sample(50, stream(11), label=1)
+    assert torch.equal(found.x, expected.x)
+    with pytest.raises(InputError, match="which names no condition; did you mean a truck"):
+        Target(named, ConditionEnergy([1]), replace="prompt:a trucks")
 
 
 def test_partners_of_the_nearest_replacement_are_accepted_samples() -> None:

@@ -68,16 +68,16 @@ class RequestOptions(OptionGroup):
         energy: classifier:DIR, the bundle of the guide; or another specification (see docs/your-model.md):
             classifier:PACKAGE.MODULE:FUNCTION@WEIGHTS,range=0:1,shape=784; onnx:FILE;
             estimator:PACKAGE.MODULE:FUNCTION or estimator:FILE.joblib; score:PACKAGE.MODULE:FUNCTION;
-            images:FOLDER,extractor=DIR; label:3, what a conditional model draws when it is asked for 3,
-            without a guide.
+            images:FOLDER,extractor=DIR; label:3 or prompt:NAME, what a conditional model draws when it is
+            asked for it, without a guide.
         forget: classes to forget, like 3 or 3,5, or by name, like cat; required if the energy has classes, by
             judges, and to select real samples.
         margin: margin of the energy in nats, >= 0.
         strength: strength lam of the request, >= 0.
         divergence: divergence that keeps the target near the original.
         replace: what a conditional model draws when it is asked for what it has forgotten: retained (samples
-            of all retained conditions), nearest (the nearest of them), label:5 (those of condition 5), null
-            (those of no condition) or noise.
+            of all retained conditions), nearest (the nearest of them), label:5 or prompt:"a truck"
+            (those of one condition), null (those of no condition) or noise.
         trust_code: true to let bundles run the third-party functions that they name, and files of estimators
             the code in them.
     """

@@ -35,6 +35,7 @@ def run(
     device: str = "cpu",
     jobs: int = 1,
     attack: bool = False,
+    conditional: bool = False,
     *,
     attacks: Attacks,
 ) -> None:
@@ -51,16 +52,23 @@ def run(
         device: cpu, cuda or mps.
         jobs: number of studies (seeds, and datasets in two dimensions) made in parallel, one thread each.
         attack: also attack every row of one request, with every seed; works on a finished run too.
+        conditional: true for a class-conditional original, whose rows are asked for each label (images only).
         attacks: settings of the attacks.
     """
     import torch
 
-    from unflow.evidence.reproduce import EXPERIMENTS
+    from unflow.evidence.reproduce import CONDITIONAL, EXPERIMENTS
     from unflow.ground.streams import check_seed
     from unflow.training.compute import check_device
 
     torch.set_num_threads(1)
     kind = choose(EXPERIMENTS, name, "experiment")
+    if conditional and name not in CONDITIONAL:
+        raise InputError(
+            f"got --conditional for {name}, which has no conditional original; expected one of "
+            f"{', '.join(CONDITIONAL)}"
+        )
+    kind = CONDITIONAL[name] if conditional else kind
     if seeds < 1:
         raise InputError(f"got seeds={seeds}; expected 1 or more")
     if jobs < 1:
@@ -90,6 +98,8 @@ def run(
     record = {"command": "reproduce", "name": name, "seeds": seeds, "seed": seed, "dataset": dataset}
     if classes is not None:
         record |= {"classes": classes}
+    if conditional:
+        record |= {"conditional": True}
     started = time.perf_counter()
     with run_folder(out, record):
         experiment.run()

@@ -35,6 +35,7 @@ def run(
     n: int = 64,
     seed: int = 0,
     label: str = RANDOM,
+    prompt: str | None = None,
     guidance: float | None = None,
     autoencoder: Path | None = None,
     trust_code: bool = False,
@@ -46,8 +47,9 @@ def run(
         out: folder for samples.npz and samples.png.
         n: number of samples, >= 1.
         seed: random seed of the latents, >= 0; the same seed gives the same latents for every model.
-        label: number of the class or condition that a conditional model is asked for; null for none; random
-            for conditions at random.
+        label: number or name of the class or prompt that a conditional model is asked for; null for none;
+            random for conditions at random.
+        prompt: name of the condition, like "a truck", instead of --label; also where names are numbers.
         guidance: guidance scale of a conditional flow; by default the model's.
         autoencoder: bundle of the autoencoder that decodes the samples, for a model of latents.
         trust_code: true to let bundles run the third-party functions that they name.
@@ -57,21 +59,22 @@ def run(
     from unflow.foreign import load_whole
     from unflow.ground.streams import Stream, check_seed, stream
 
+    asked = read_condition(label, prompt)
     torch.set_num_threads(1)
     check_seed(seed)
     if n < 1:
         raise InputError(f"got n={n}; expected 1 or more samples")
     generator = load_whole(model, autoencoder, trust_code)
     z = generator.prior(n, stream(seed, Stream.LATENTS))
-    if label != RANDOM:
-        z = generator.require_conditional().ask(z, read_label(label))
+    if asked is not None:
+        z = generator.require_conditional().ask(z, asked)
     if guidance is not None:
         generator = generator.with_guidance(guidance)
     x = generator.push_batches(z)
     decoder = None if autoencoder is None else str(autoencoder)
     record: dict[str, Any] = {"command": "sample", "model": str(model), "autoencoder": decoder, "n": n}
-    asked = {"label": None if label == RANDOM else label, "guidance": guidance}
-    record |= {"seed": seed} | {name: value for name, value in asked.items() if value is not None}
+    named = {"label": None if label == RANDOM else label, "prompt": prompt, "guidance": guidance}
+    record |= {"seed": seed} | {name: value for name, value in named.items() if value is not None}
     with run_folder(out, record):
         print(f"samples: {write_arrays(out / 'samples.npz', {'x': x.numpy(), 'z': z.numpy()})}")
         if x.ndim == 4:
@@ -79,19 +82,23 @@ def run(
             print(f"picture: {out / 'samples.png'}")
 
 
-def read_label(text: str) -> int | str:
-    """Return the number of a condition, or "null".
+def read_condition(label: str, prompt: str | None = None) -> int | str | None:
+    """Return the number or the name of the condition that is asked for; None for conditions at random.
+
+    Args:
+        label: a number, a name, null or random.
+        prompt: a name; None: the label.
 
     Raises:
-        InputError: for anything else.
+        InputError: for both.
     """
-    if text == "null":
-        return text
-    if not text.isdigit():
-        raise InputError(
-            f"got --label {text}; expected the number of a condition, null or random: write --label 3"
-        )
-    return int(text)
+    if prompt is not None and label != RANDOM:
+        raise InputError(f"got --label {label} and --prompt {prompt!r}; expected only one of them")
+    if prompt is not None:
+        return prompt
+    if label == RANDOM:
+        return None
+    return int(label) if label.isdigit() else label
 
 
 def save_grid(x: torch.Tensor, path: Path, columns: int = 8) -> None:

@@ -33,8 +33,8 @@ from unflow.nets import ReadsAs
 
 FORMS = (
     "classifier:DIR, classifier:pretrained:ORG/NAME, classifier:PACKAGE.MODULE:FUNCTION@WEIGHTS, onnx:FILE, "
-    "estimator:PACKAGE.MODULE:FUNCTION, score:PACKAGE.MODULE:FUNCTION, images:FOLDER,extractor=... or "
-    "label:3"
+    "estimator:PACKAGE.MODULE:FUNCTION, score:PACKAGE.MODULE:FUNCTION, images:FOLDER,extractor=..., label:3 "
+    "or prompt:NAME"
 )
 
 
@@ -137,7 +137,7 @@ def guide_behind(energy: Energy | None) -> Classifier | None:
 def list_energy_data(text: str | Specification) -> tuple[str, ...]:
     """Return the data behind an energy, as lineages record it."""
     spec = parse_energy(text)
-    if spec.kind == "label":
+    if spec.kind in ("label", "prompt"):
         return ()
     if spec.kind != "images":
         return ("guide",)
@@ -204,12 +204,18 @@ def _build_label_energy(spec: Specification, request: EnergyRequest) -> Energy:
     return ConditionEnergy([int(part) for part in spec.source.split("/")])
 
 
+def _build_prompt_energy(spec: Specification, request: EnergyRequest) -> Energy:
+    spec.take_all({})
+    return ConditionEnergy([request.model.require_conditional().find(unquote(spec.source))])
+
+
 ENERGIES: dict[str, EnergyBuilder] = {
     "onnx": _build_onnx_energy,
     "estimator": _build_estimator_energy,
     "score": _build_score_energy,
     "images": _build_image_energy,
     "label": _build_label_energy,
+    "prompt": _build_prompt_energy,
 }
 """Kind -> the function that builds its energy; a classifier's is ``ClassLogOdds``."""
 INSTALLED = Registry("unflow.energies", ENERGIES, make_builder, reserved=(*KINDS, "pretrained"))

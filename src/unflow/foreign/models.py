@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from unflow.disk import bundle
+from unflow.foreign.conditions import READERS, Conditions, take_conditions
 from unflow.foreign.specification import (
     Readers,
     Source,
@@ -180,9 +181,7 @@ def _build_generator(spec: Specification) -> GenerativeModel:
         "key": str,
         "decoder": str,
         "call": read_call,
-        "label": _read_label,
-        "one_hot": _read_flag,
-        "null": int,
+        **READERS,
     }
     ours, theirs = spec.take(known)
     if "prior" not in ours:
@@ -192,10 +191,10 @@ def _build_generator(spec: Specification) -> GenerativeModel:
         )
     law, shape = ours["prior"]
     net = _convert_samples(spec.build_network(theirs, ours.get("key"), known), ours)
-    if "label" in ours:
-        table = torch.eye(_count_labels(spec)) if ours.get("one_hot") else None
-        net = AdaptedGenerator(net, shape, ours.get("call", "z, label"), label=ours["label"], table=table)
-    return _add_labels(Generator(net, shape, law), spec, ours.get("range"))
+    conditions = take_conditions(spec, ours, net)
+    if conditions.label is not None:
+        net = AdaptedGenerator(net, shape, ours.get("call", "z, label"), **conditions.options)
+    return _add_conditions(Generator(net, shape, law), conditions, spec, ours.get("range"))
 
 
 def _convert_samples(net: nn.Module, ours: Mapping[str, Any]) -> nn.Module:
@@ -215,32 +214,27 @@ def _build_flow(spec: Specification) -> GenerativeModel:
         **_OF_FLOWS,
         "predicts": str,
         "null_label": int,
-        "null": int,
         "guidance": float,
         "integrator": str,
         "steps": int,
     }
     ours, net, shape = _read_velocity(spec, known)
-    if "null" in ours:
-        ours["null_label"] = ours.pop("null")
+    conditions = take_conditions(spec, ours, net)
+    if conditions.null is not None:
+        ours["null_label"] = conditions.null
     sampling = {name: ours.pop(name) for name in ("integrator", "steps") if name in ours}
-    model = Flow(AdaptedVelocity(net, shape, ours.pop("call", "x, t"), **ours), shape, **sampling)
-    return _add_labels(model, spec)
+    model = Flow(
+        AdaptedVelocity(net, shape, ours.pop("call", "x, t"), **conditions.options, **ours), shape, **sampling
+    )
+    return _add_conditions(model, conditions, spec)
 
 
 def _build_flow_map(spec: Specification) -> GenerativeModel:
     ours, net, shape = _read_velocity(spec, {**_OF_FLOWS, "steps": int})
     sampling = {"steps": ours.pop("steps")} if "steps" in ours else {}
-    u = AdaptedAverageVelocity(net, shape, ours.pop("call", "x, start, end"), **ours)
-    return _add_labels(FlowMap(u, shape, **sampling), spec)
-
-
-def _read_label(text: str) -> int:
-    """Return the label in "3"; 0 for "random:10", which draws labels at random."""
-    number = text.removeprefix("random:")
-    if not (number.isdigit() and (number == text or int(number) > 0)):
-        raise InputError(f"got label={text}; expected label=3, or label=random:10 with the number of classes")
-    return int(number) if number == text else 0
+    conditions = take_conditions(spec, ours, net)
+    u = AdaptedAverageVelocity(net, shape, ours.pop("call", "x, start, end"), **conditions.options, **ours)
+    return _add_conditions(FlowMap(u, shape, **sampling), conditions, spec)
 
 
 _OF_FLOWS: Readers = {
@@ -252,7 +246,7 @@ _OF_FLOWS: Readers = {
     "noise_at": int,
     "time_scale": float,
     "time_shape": str,
-    "label": _read_label,
+    **READERS,
 }
 
 
@@ -274,35 +268,19 @@ def _read_velocity(spec: Specification, known: Readers) -> tuple[dict[str, Any],
     return ours, spec.build_network(theirs, ours.pop("key", None), known), ours.pop("shape")
 
 
-def _add_labels(
-    model: Flow | FlowMap | Generator, spec: Specification, value_range: Range | None = None
+def _add_conditions(
+    model: Flow | FlowMap | Generator,
+    conditions: Conditions,
+    spec: Specification,
+    value_range: Range | None = None,
 ) -> GenerativeModel:
-    """Return the model; with random labels if the specification asks for them."""
+    """Return the model; a conditional one, whose conditions are equally probable, if it is asked for them."""
     whole: GenerativeModel = model
-    if spec.options.get("label", "").startswith("random:"):
-        n = _count_labels(spec)
-        null = spec.options.get("null")
-        whole = Conditional(model, [1 / n] * n, None if null is None else int(null))
+    if conditions.count is not None:
+        n = conditions.count
+        whole = Conditional(model, [1 / n] * n, conditions.null, names=conditions.names)
     _check_samples(whole.eval(), value_range, spec)
     return whole
-
-
-def _count_labels(spec: Specification) -> int:
-    """Return the number of classes in label=random:10."""
-    label = spec.options.get("label", "")
-    if not label.startswith("random:"):
-        raise InputError(
-            f"got label={label} with one_hot for {spec.source}; expected the number of classes: write "
-            "label=random:10"
-        )
-    return int(label.removeprefix("random:"))
-
-
-def _read_flag(text: str) -> bool:
-    """Return the truth in "true" or "false"."""
-    if text not in ("true", "false"):
-        raise ValueError
-    return text == "true"
 
 
 def _build_diffusers(spec: Specification) -> GenerativeModel:

@@ -42,6 +42,7 @@ KINDS = (
     "score",
     "images",
     "label",
+    "prompt",
 )
 """The kinds with which a specification may begin; any other string is the path of a bundle."""
 RETURNED = {"score": "one number for each sample", "extractor": "the network"}

@@ -83,8 +83,8 @@ class GenerativeModel(nn.Module, ABC):
         Args:
             n: number of samples.
             generator: of the latents.
-            label: the condition that all samples are asked for, "null" for none, or one per sample [n]; None:
-                conditions at random, by their probabilities.
+            label: the condition that all samples are asked for, or its name, "null" for none, or one per
+                sample [n]; None: conditions at random, by their probabilities.
             guidance: the guidance scale; None: the model's.
 
         Raises:
@@ -171,6 +171,10 @@ class Askable(GenerativeModel):
     @abstractmethod
     def conditions(self, z: Float[Tensor, " batch prior"]) -> Int[Tensor, " batch"]:
         """Return the condition that each latent asks for: 0 <= k < num_conditions, or ``null``."""
+
+    @abstractmethod
+    def find(self, name: str) -> int:
+        """Return the number of the condition with a name; "null" names the null condition."""
 
     @abstractmethod
     def ask(

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from unflow.ground.errors import InputError
+from unflow.ground.errors import InputError, suggest
 from unflow.models.base import Askable, GenerativeModel
 from unflow.models.chain import Chain
 from unflow.models.flow import Flow
@@ -27,6 +27,8 @@ EDGE = 1e-3
 """Smallest distance of a quantile within a condition from its ends, because of rounding."""
 NULL = "null"
 """The name of the null condition, where a label is expected."""
+RESERVED = (NULL, "random")
+"""What no condition may be called: the words for the null condition, and for conditions at random."""
 
 
 class Conditional(Askable):
@@ -34,10 +36,11 @@ class Conditional(Askable):
 
         z = (noise, u),    c = k where Phi^-1(p_0 + ... + p_(k-1)) < u <= Phi^-1(p_0 + ... + p_k)
 
-    Conditions are class indices, or rows of the network's table (text embeddings; ``Adapted``). u is one more
-    normal entry of a latent, so c is a function of z alone, exactly independent of the noise: everything that
-    needs only latents of one shape takes this model as it is, and its law is the mixture of all conditions.
-    The gradient along u is zero. An entry u from ``NULL_ENTRY`` on asks for the null condition.
+    Conditions are class indices, or rows of the network's table (text embeddings; ``Adapted``). They may have
+    names, such as classes or prompts. u is one more normal entry of a latent, so c is a function of z alone,
+    exactly independent of the noise: everything that needs only latents of one shape takes this model as it
+    is, and its law is the mixture of all conditions. The gradient along u is zero. An entry u from
+    ``NULL_ENTRY`` on asks for the null condition.
 
     With the null condition, a flow samples at a guidance scale g:
 
@@ -50,10 +53,12 @@ class Conditional(Askable):
         probabilities: p_k of condition k, each >= 0; they sum to 1.
         null: class index, or row of the table, of the null condition; None: that of the network.
         guidance: g, finite; None: that of the network. 1 is the condition alone, 0 the null condition alone.
+        names: of all conditions, distinct; () for none. "null" names the null condition.
 
     Raises:
         InputError: for another model, for numbers that are no probabilities, for conditions that the network
-            does not know, and for guidance without a null condition or in a one-step model.
+            does not know, for names that do not fit, and for guidance without a null condition or in a
+            one-step model.
     """
 
     thresholds: Tensor
@@ -64,6 +69,7 @@ class Conditional(Askable):
         probabilities: Sequence[float],
         null: int | None = None,
         guidance: float | None = None,
+        names: Sequence[str] = (),
     ) -> None:
         net = conditional_net(inner)
         p = torch.as_tensor(probabilities, dtype=torch.float64)
@@ -71,6 +77,7 @@ class Conditional(Askable):
         net.check_label(len(p) - 1)
         super().__init__((math.prod(inner.prior_shape) + 1,), inner.sample_shape)
         self.inner, self.family, self.probabilities = inner, inner.family, p.tolist()
+        self.names = check_names(names, len(p))
         self.null = getattr(net, "null_label", None) if null is None else null
         if self.null is not None:
             _check_null(net, self.null)
@@ -125,13 +132,13 @@ class Conditional(Askable):
 
         Args:
             z: latents.
-            label: one condition, "null", or a condition for each latent, [batch].
+            label: one condition, its name, "null", or a condition for each latent, [batch].
 
         Raises:
             InputError: for a condition that the model does not have.
         """
         if isinstance(label, str):
-            label = self._find_null(label)
+            label = self.find(label)
         labels = torch.as_tensor(label, device=z.device).expand(len(z))
         self._check_conditions(labels)
         p = torch.tensor(self.probabilities, dtype=torch.float64, device=z.device)
@@ -142,14 +149,24 @@ class Conditional(Askable):
             u = torch.where(labels == self.null, NULL_ENTRY, u)
         return torch.cat([z[:, :-1], u[:, None]], 1)
 
-    def _find_null(self, label: str) -> int:
-        if label != NULL or self.null is None:
-            has = "no null condition" if self.null is None else "a null condition"
-            raise InputError(
-                f"got label={label!r} for a model with {has}; expected a number from 0 to "
-                f"{self.num_conditions - 1}{'' if self.null is None else ', or null'}"
-            )
-        return self.null
+    def find(self, name: str) -> int:
+        """Return the number of the condition with a name; "null" names the null condition.
+
+        Raises:
+            InputError: for a name that no condition has.
+        """
+        if name == NULL and self.null is not None:
+            return self.null
+        if name in self.names:
+            return self.names.index(name)
+        if self.names and name != NULL:
+            raise InputError(f"got label={name!r}, which names no condition; {suggest(name, self.names)}")
+        has = "no null condition" if self.null is None else "a null condition"
+        unnamed = "" if self.names else " and no names"
+        raise InputError(
+            f"got label={name!r} for a model with {has}{unnamed}; expected a number from 0 to "
+            f"{self.num_conditions - 1}{'' if self.null is None else ', or null'}"
+        )
 
     def _check_conditions(self, labels: Tensor) -> None:
         known = self.drawn + ([] if self.null is None else [self.null])
@@ -194,8 +211,8 @@ class Conditional(Askable):
         return other
 
     def around(self, inner: GenerativeModel) -> Conditional:
-        """Return another model of the same conditions, null condition and guidance."""
-        return Conditional(inner, self.probabilities, self.null, self.guidance)
+        """Return another model of the same conditions, names, null condition and guidance."""
+        return Conditional(inner, self.probabilities, self.null, self.guidance, self.names)
 
     def _check_guidance(self, guidance: float) -> float:
         if not math.isfinite(guidance):
@@ -225,13 +242,17 @@ class Conditional(Askable):
         return self.inner.original_recoverable
 
     def config(self) -> dict[str, Any]:
-        """Return the inner architecture, the probabilities, the null condition and the guidance."""
+        """Return the inner architecture, the probabilities, the null condition, the guidance and the names.
+
+        A model without names has no entry for them.
+        """
         return {
             "model": "conditional",
             "inner": self.inner.config(),
             "probabilities": self.probabilities,
             "null": self.null,
             "guidance": self.guidance,
+            **({"names": list(self.names)} if self.names else {}),
         }
 
 
@@ -290,6 +311,25 @@ def conditional_net(inner: GenerativeModel) -> Adapted | AdaptedGenerator:
             'label=0 and arguments="..., label" where it is adapted'
         )
     return net
+
+
+def check_names(names: Sequence[str], n: int) -> tuple[str, ...]:
+    """Return the names of n conditions; () for none.
+
+    Raises:
+        InputError: for another number of names, an empty or reserved one, and one that two conditions have.
+    """
+    if isinstance(names, str) or len(names) not in (0, n):
+        raise InputError(f"got {len(names)} names of {n} conditions; expected one for each, or none")
+    for place, name in enumerate(names):
+        if not isinstance(name, str) or not name.strip() or name in RESERVED:
+            raise InputError(
+                f"got {name!r} as the name of condition {place}; expected a text other than "
+                f"{' and '.join(RESERVED)}"
+            )
+        if name in names[:place]:
+            raise InputError(f"got the name {name!r} twice; expected another name for each condition")
+    return tuple(names)
 
 
 def _check_probabilities(p: Tensor) -> None:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from unflow.ground.errors import InputError
 from unflow.ground.streams import stream
+from unflow.ground.values import unquote
 from unflow.mathematics.couplings import ExactOT, plan_blocks
 from unflow.models.base import Askable, GenerativeModel
 from unflow.models.conditional import NULL
@@ -119,14 +120,16 @@ class OfLabel(Replacement):
 
     Attributes:
         label: the condition.
+        prompt: the name by which it was asked for; "" for its number.
     """
 
     label: int
+    prompt: str = ""
 
     @property
     def name(self) -> str:
-        """The word "label" with the number, like label:5."""
-        return f"label:{self.label}"
+        """The number or the name behind its kind, like label:5 or prompt:a truck."""
+        return f"prompt:{self.prompt}" if self.prompt else f"label:{self.label}"
 
     def ask(self, model: Askable, z: Tensor) -> Tensor:
         """Return latents that ask for the label."""
@@ -172,17 +175,26 @@ RETAINED = Retained()
 _NAMED: dict[str, Replacement] = {each.name: each for each in (RETAINED, Nearest(), Null(), Noise())}
 
 
-def parse_replacement(text: str) -> Replacement:
-    """Return the replacement of a name: retained, nearest, null, noise, or label:5.
+def parse_replacement(text: str, model: GenerativeModel | None = None) -> Replacement:
+    """Return the replacement of a name: retained, nearest, null, noise, label:5, or prompt:a truck.
+
+    Args:
+        text: the name; a prompt may stand in quotes.
+        model: that has the prompt; None for the other replacements.
 
     Raises:
-        InputError: for another name.
+        InputError: for another name, and a prompt that no condition of the model has.
     """
     if text in _NAMED:
         return _NAMED[text]
-    kind, _, number = str(text).partition(":")
-    if kind == "label" and number.isdigit():
-        return OfLabel(int(number))
-    if kind == "retained" and number.isdigit() and int(number) > 0:
-        return Retained(int(number))
-    raise InputError(f"got replace={text}; expected one of {', '.join(_NAMED)}, or label:5")
+    kind, _, which = str(text).partition(":")
+    if kind == "prompt" and which and model is not None:
+        prompt = unquote(which)
+        return OfLabel(model.require_conditional().find(prompt), prompt)
+    if kind == "label" and which.isdigit():
+        return OfLabel(int(which))
+    if kind == "retained" and which.isdigit() and int(which) > 0:
+        return Retained(int(which))
+    raise InputError(
+        f"got replace={text}; expected one of {', '.join(_NAMED)}, label:5, or prompt:NAME of a condition"
+    )

@@ -37,8 +37,8 @@ class Target:
         strength: lam >= 0; 0 leaves the law unchanged.
         divergence: D_phi, which keeps q* near q0.
         replace: what a conditional model draws in place of a rejected sample, r(x | c): "retained", accepted
-            samples of all conditions; "nearest", those that a transport plan finds near; "label:5" or
-            "null", accepted samples of one condition; "noise".
+            samples of all conditions; "nearest", those that a transport plan finds near; "label:5",
+            "prompt:a truck" or "null", accepted samples of one condition; "noise".
 
     Raises:
         InputError: for a strength that is negative or not finite, an unknown replacement, and one that the
@@ -60,7 +60,7 @@ class Target:
     @property
     def replacement(self) -> Replacement:
         """The replacement that ``replace`` names."""
-        return parse_replacement(self.replace)
+        return parse_replacement(self.replace, self.model)
 
     def bank(self, n: int, generator: torch.Generator) -> Bank:
         """Draw n samples of the original model and compute their energies."""
@@ -161,7 +161,8 @@ class Target:
         Args:
             n: samples.
             generator: of the random numbers.
-            label: the condition that all samples are asked for, or "null"; None: conditions at random.
+            label: the condition that all samples are asked for, its name, or "null"; None: conditions at
+                random.
 
         Raises:
             InputError: if n is under 1, no sample of a bank of max(n, 1000) is accepted, or for a label of a

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -17,10 +18,13 @@ from unflow.evidence.attacks import ConditionSearch, GuidanceSearch, LatentSearc
 from unflow.evidence.auditing import Attacks, Gate, list_failures
 from unflow.evidence.auditing.attacked_conditions import choose_mixed
 from unflow.evidence.auditing.evidence import Evidence
+from unflow.evidence.auditing.grades import NOT, PARTLY
+from unflow.evidence.auditing.searched import list_excesses
 from unflow.evidence.report.read import read_run
 from unflow.evidence.report.terminal import print_audit
 from unflow.ground.errors import InputError
 from unflow.ground.streams import stream
+from unflow.mathematics.shares import share_interval
 from unflow.models import Conditional, Flow, Generator
 from unflow.models.classifier import Classifier
 from unflow.nets import AdaptedGenerator, AdaptedVelocity
@@ -215,6 +219,114 @@ def test_guidance_away_from_the_label_brings_back_what_is_opposite() -> None:
     assert search["unlearned"]["base"] < 0.2
     assert search["original"]["at"]["guidance"] > 3
     assert search["target"]["success_share"] < 0.05
+
+
+# The verdict
+
+
+class Shrinks(Embeds):
+    """The velocity of x = e_label + spread z in one step; guidance g draws e_null + g (e_c - e_null)."""
+
+    spread = 0.01
+
+    def forward(self, x: Tensor, *rest: Tensor) -> Tensor:
+        return self.classes(rest[-1]) - (1 - self.spread) * x
+
+
+def guided(forgotten: Tensor) -> Conditional:
+    """A flow whose null condition draws class 0, and whose label 3 draws ``forgotten``."""
+    net = Shrinks(torch.cat([CENTRES[:FORGET], forgotten[None]]))
+    net.classes.weight.data[K] = CENTRES[0]
+    adapted = AdaptedVelocity(net, (2,), "x, t, label", label=0, null_label=K)
+    return Conditional(Flow(adapted, (2,), "euler", steps=1), [1 / K] * K, null=K).eval()
+
+
+QUICK = dataclasses.replace(
+    ATTACKS,
+    relearning=Relearning(steps=1, batch_size=4),
+    condition=ConditionSearch(latents=16, steps=20, samples=200),
+    guidance=GuidanceSearch(low=0.0, high=6.0, points=7, rounds=0, latents=20, samples=200),
+    images=(1,),
+)
+
+
+def sabotaged(**options: Any) -> list[str]:
+    """A flow whose label 3 draws class 0 at guidance 1, 2 and 4, and class 3 from guidance 4.5 on."""
+    ninth = CENTRES[0] + (CENTRES[FORGET] - CENTRES[0]) / 9
+    known = {"original": guided(CENTRES[FORGET]), "attacks": QUICK}
+    return list(audit(guided(ninth), **known | options).verdict())
+
+
+def test_a_class_that_guidance_6_draws_is_not_forgotten() -> None:
+    words = "guidance 6 draws it in 100 % of the samples, 0 % in "
+    plain = sabotaged(attacks=None)
+    assert plain[0].startswith("Forgotten: 0 % ")
+    beside = sabotaged(retrained=guided(CENTRES[0]))
+    assert beside[0].startswith(
+        f"Not forgotten where the condition is searched for ({words}the retrained model"
+    )
+    assert beside[0].endswith(
+        plain[0].removeprefix("Forgotten: 0 %").replace("exact target", "retrained model")
+    )
+    assert "; without a search, forgotten: 0 % " in beside[0]
+    alone = sabotaged()
+    assert alone[0].startswith("Partly forgotten where the condition is searched for (")
+    assert f"{words}the exact target" in alone[0]
+
+
+def test_without_a_reference_the_verdict_says_that_searches_do_not_count() -> None:
+    original = guided(CENTRES[FORGET])
+    first, _, undone, *_ = audit(guided(CENTRES[0]), original=original, target=None, attacks=QUICK).verdict()
+    assert first.startswith("Less than before")
+    assert (
+        "count for nothing in this verdict, because neither a retrained model nor the exact target" in undone
+    )
+    _, _, undone, *_ = sabotaged(attacks=None)
+    assert undone.endswith("The searches over the condition, which were not made, could lower this verdict.")
+
+
+def test_a_retrained_model_is_as_good_as_itself(found: tuple[Path, uf.Audit]) -> None:
+    """Its own success is no excess, however large; one that its reference cannot reach is."""
+    itself = audit(draws(moved()), retrained=draws(moved()), attacks=QUICK)
+    assert itself.attacks is not None
+    assert itself.attacks["condition_search"]["unlearned"]["success_share"] > 0.9
+    assert itself.verdict().forgotten.startswith("Forgotten: ")
+    assert "count for nothing" not in itself.verdict().undone
+    assert (
+        found[1].verdict().forgotten.startswith("Not forgotten where the condition is searched for (a free")
+    )
+
+
+@pytest.mark.parametrize(
+    ("ours", "retrained", "target", "grades"),
+    [
+        (0.60, 0.50, None, [PARTLY]),
+        (0.97, 0.50, 0.97, [NOT]),
+        (0.509, 0.50, 0.0, []),  # within a point
+        (0.52, 0.50, 0.0, []),  # two points, within the noise of 1,000 samples
+        (0.03, 0.00, None, [PARTLY]),
+        (0.60, None, 0.02, [PARTLY]),
+        (0.99, None, 0.02, [PARTLY]),  # a free condition may draw it in a retrained model as well
+        (0.10, None, 0.02, []),
+        (0.99, None, None, []),
+    ],
+)
+def test_an_excess_is_a_point_over_the_retrained_model_beyond_noise(
+    ours: float, retrained: float | None, target: float | None, grades: list[int]
+) -> None:
+    shares = {"original": 0.98, "uot": ours, "retrained": retrained, "target": target}
+    search = {
+        row: {
+            "success_share": share,
+            "interval": list(share_interval(round(1000 * share), 1000)),
+            "samples": 1000,
+            "at": {"guidance": 6.0},
+        }
+        for row, share in shares.items()
+        if share is not None
+    }
+    excesses = list_excesses("uot", {"guidance_search": search})
+    assert [each.grade for each in excesses] == grades
 
 
 class Half(nn.Module):

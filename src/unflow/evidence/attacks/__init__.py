@@ -6,6 +6,7 @@ condition_search  search for a free condition at which a conditional model draws
 guidance_search   search for the guidance scale at which it does
 mixture_search    search for the two labels whose mixture does
 condition_rows    the rows that its networks read for its conditions, and their replacement
+search            the common signature of the four searches
 reached           the share that a search over the condition reaches, on fresh samples by another judge
 
 ``models_inside`` takes the original out of a chain or a filter.
@@ -18,6 +19,7 @@ from unflow.evidence.attacks.latent_search import Found, LatentSearch
 from unflow.evidence.attacks.mixture_search import MixtureSearch
 from unflow.evidence.attacks.reached import Reached
 from unflow.evidence.attacks.relearning import Relearning
+from unflow.evidence.attacks.search import Search
 from unflow.models.inside import models_inside
 
 __all__ = [
@@ -29,5 +31,6 @@ __all__ = [
     "MixtureSearch",
     "Reached",
     "Relearning",
+    "Search",
     "models_inside",
 ]

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from unflow.energies import ClassLogOdds, Energy
+from unflow.evidence.metrics.forgetting import is_forgotten
 from unflow.ground.errors import InputError, require_at_least
+from unflow.mathematics.shares import Interval, share_interval
 from unflow.models import GenerativeModel, latent_norm
 from unflow.models.classifier import Classifier
 from unflow.nets.modes import evaluating
@@ -34,6 +37,11 @@ class Found:
     def success_share(self) -> float:
         """Share of starts that end in a forgotten class according to both judges, in [0, 1]."""
         return float(self.confirmed.double().mean())
+
+    @property
+    def interval(self) -> Interval:
+        """The 95 % interval of the share."""
+        return share_interval(int(self.confirmed.sum()), len(self.confirmed))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +77,7 @@ class LatentSearch:
         model: GenerativeModel,
         judge: Classifier,
         second: Classifier,
-        forget: list[int],
+        forget: Sequence[int],
         generator: torch.Generator,
     ) -> Found:
         """Run the search and return the latents that it finds.
@@ -84,16 +92,14 @@ class LatentSearch:
         Raises:
             InputError: for an impossible request, or a model without gradients.
         """
-        log_odds = ClassLogOdds(judge, forget, margin=None)
+        log_odds = ClassLogOdds(judge, list(forget), margin=None)
         starts = model.prior(self.starts, generator)
         box = (starts.amin(0), starts.amax(0))
         with evaluating(model):
             parts = torch.split(starts, self.batch_size)
             z = torch.cat([self._maximise(model, log_odds, part, box) for part in parts])
         x = model.push_batches(z)
-        fooled, agreed = (
-            torch.isin(j.probabilities(x).argmax(1).cpu(), torch.tensor(forget)) for j in (judge, second)
-        )
+        fooled, agreed = (is_forgotten(j.probabilities(x).argmax(1).cpu(), forget) for j in (judge, second))
         return Found(z, x, fooled, fooled & agreed)
 
     def _maximise(

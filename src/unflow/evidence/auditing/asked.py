@@ -6,7 +6,7 @@ UA (unlearning accuracy) is 1 - the judge's accuracy on samples asked for with t
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -203,6 +203,7 @@ def ask_models(
     evidence: Evidence,
     seed: int,
     samples_folder: Path | None = None,
+    decode: Callable[[Tensor], Tensor] = lambda x: x,
 ) -> tuple[Questions, dict[str, dict[str, Any]]]:
     """Ask the models of an audit, and return the questions and the record of each row.
 
@@ -216,6 +217,7 @@ def ask_models(
         evidence: judge, request and real data.
         seed: of the latents.
         samples_folder: where to write the first samples of each condition; None writes nothing.
+        decode: maps exact samples of the target to those of the models, for a request in latents.
     """
     asked = _list_asked(questions)
     askable = {name: model for name, model in models.items() if _knows(model, questions)}
@@ -226,7 +228,7 @@ def ask_models(
             progress.advance(len(answers))
         second = None
         if target is not None:
-            answers["target"], second = (_draw_target(target, asked, seed, k) for k in (1, 2))
+            answers["target"], second = (_draw_target(target, asked, seed, k, decode) for k in (1, 2))
             progress.advance(len(answers) + 1)
     if obstacle := _find_mismatch(answers["original"], evidence, questions.labels):
         return Questions(num_conditions=questions.num_conditions, obstacle=obstacle), {}
@@ -273,11 +275,13 @@ def _draw_answers(
     return Answers(asked, x.cpu(), guided)
 
 
-def _draw_target(target: Target, asked: Tensor, seed: int, which: int) -> Answers:
+def _draw_target(
+    target: Target, asked: Tensor, seed: int, which: int, decode: Callable[[Tensor], Tensor]
+) -> Answers:
     """Return exact samples of q*(x | c); one bank for all conditions shares the draws that replace."""
     generator = stream(seed, Stream.ASKED, which)
     z = _ask(target.model, target.model.prior(len(asked), generator), asked)
-    return Answers(asked, target.replaced(target.score(z, varies=False), generator).x.cpu(), {})
+    return Answers(asked, decode(target.replaced(target.score(z, varies=False), generator).x).cpu(), {})
 
 
 def _find_mismatch(answers: Answers, evidence: Evidence, labels: Sequence[int]) -> str | None:

@@ -258,11 +258,10 @@ def _searched(
     if not isinstance(judge, Classifier) or not isinstance(second, Classifier):
         return None  # the search follows the judge's gradient, and the second judge confirms it
     search = attacks.search
-    found = search(model, judge, second, list(evidence.forget), stream(seed, Stream.LATENT_SEARCH))
-    count = round(found.success_share * search.starts)
+    found = search(model, judge, second, evidence.forget, stream(seed, Stream.LATENT_SEARCH))
     return {
         "success_share": found.success_share,
-        "interval": list(metrics.share_interval(count, search.starts)),
+        "interval": list(found.interval),
         "fooled_share": float(found.fooled.double().mean()),
         "starts": search.starts,
     }

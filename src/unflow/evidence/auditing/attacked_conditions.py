@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -15,6 +15,7 @@ from unflow.evidence.attacks import (
     ImpossibleAttackError,
     MixtureSearch,
     Reached,
+    Search,
 )
 from unflow.evidence.auditing.asked import choose_labels, find_label_obstacle, find_neighbours
 from unflow.evidence.auditing.evidence import Evidence
@@ -24,7 +25,6 @@ from unflow.models import Filtered, GenerativeModel
 from unflow.models.classifier import Classifier
 from unflow.target import Target
 
-Search = Callable[..., Reached]
 Record = dict[str, Any]
 
 MIXED_LABELS = 12
@@ -66,7 +66,7 @@ def attack_conditions(
     if inside is None:
         return {each: {"obstacle": "the model takes no condition"} for each in CONDITION_ATTACKS}
     mixed = choose_mixed(inside.drawn, evidence)
-    searches: Mapping[str, tuple[Stream, Search]] = {
+    searches: Mapping[str, tuple[Stream, Search[Reached]]] = {
         "condition_search": (Stream.CONDITION_SEARCH, settings.condition),
         "guidance_search": (Stream.GUIDANCE_SEARCH, settings.guidance),
         "mixture_search": (Stream.MIXTURE_SEARCH, partial(settings.mixture, labels=mixed)),
@@ -93,9 +93,14 @@ def make_target_model(target: Target | None) -> GenerativeModel | None:
     return Filtered(target.model, target.energy, target.strength, target.divergence, target.kappa)
 
 
-def _run(search: Search, model: GenerativeModel, evidence: Evidence, generator: torch.Generator) -> Record:
+def _run(
+    search: Search[Reached], model: GenerativeModel, evidence: Evidence, generator: torch.Generator
+) -> Record:
+    judge, second = evidence.judge, evidence.second
+    assert isinstance(judge, Classifier)  # ``find_attack_obstacle`` refuses other judges
+    assert isinstance(second, Classifier)
     try:
-        found = search(model, evidence.judge, evidence.second, list(evidence.forget), generator)
+        found = search(model, judge, second, evidence.forget, generator)
     except ImpossibleAttackError as error:
         return {"obstacle": str(error)}
     return {

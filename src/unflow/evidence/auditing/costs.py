@@ -21,7 +21,7 @@ def guided_cost(lineage: dict[str, Any], model: GenerativeModel, guide_seconds: 
         guide_seconds: seconds of the guide's training.
     """
     seconds, cost = lineage["seconds"], trained_cost(lineage, model)
-    if lineage["method"] == "retrained":
+    if lineage["method"].startswith("retrained"):
         return cost | {"train_seconds": seconds, "retrain_seconds_5pct": lineage.get("seconds_to_5pct")}
     guided = any(source.startswith("guide") for source in lineage["data_used"])
     return cost | {"unlearn_seconds": seconds + (guide_seconds if guided else 0.0)}

@@ -20,6 +20,7 @@ from unflow.evidence.auditing.guards import guards
 from unflow.evidence.auditing.judges import is_same_judge, judge_record
 from unflow.evidence.auditing.notes import find_notes
 from unflow.evidence.auditing.resolution import differences, samples_needed
+from unflow.evidence.auditing.searched import add_searches
 from unflow.evidence.auditing.series import series, write_series
 from unflow.evidence.auditing.verdict import Verdict, add_answers, verdicts
 from unflow.evidence.row import SCHEMA, AuditRow
@@ -114,7 +115,8 @@ class Audit:
         found = verdicts(self.rows, self.floor, names, self.attacks, self.second_judge is not None)
         if self.questions is None:
             return found
-        return add_answers(found, self.rows, self.questions, self.request["forget"], self.class_names)
+        found = add_answers(found, self.rows, self.questions, self.request["forget"], self.class_names)
+        return add_searches(found, self.rows, self.attacks)
 
     def write(self, path: Path) -> Path:
         """Write audit.json; NaN is refused."""

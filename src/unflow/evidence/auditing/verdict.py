@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from unflow.evidence.auditing.asked import Questions
+from unflow.evidence.auditing.grades import FULLY, NOT, PARTLY, lower_grade, read_grade
 from unflow.evidence.condition_attacks import describe_condition_attacks
 from unflow.evidence.row import AuditRow, find_reference, find_row
 
@@ -190,38 +191,28 @@ def add_answers(
         if row.asked is not None:
             near = _describe_neighbours(row, others["original"], questions, class_names)
             grade = _grade_answers(row.asked, others)
-            if grade < _grade_random(first):
-                words = f"{_GRADES[grade][0]} where it is asked for"
-                first = f"{words}; at random, {first[0].lower()}{first[1:]}"
+            if grade < read_grade(first):
+                first = lower_grade(first, grade, "where it is asked for", "at random")
         added[key] = [first, *sentences[1:], asked, *([near] if near else [])]
     return added
 
 
 def _grade_answers(asked: Mapping[str, Any], others: Mapping[str, Mapping[str, Any]]) -> int:
-    """Return how far the class is forgotten where it is asked for, at the worst guidance: see ``_GRADES``.
+    """Return how far the class is forgotten where it is asked for, at the worst guidance.
 
     The reference is the exact target, else the retrained model; without one, it is not forgotten entirely.
     """
     names = ["forgotten", *(f"guidance.{g}" for g in asked["guidance"])]
     ends, before = asked["intervals"], others["original"]["intervals"]
     if any(ends[name][1] >= before[name][0] for name in names):
-        return 0
+        return NOT
     beside = others.get("target") or others.get("retrained")
     if beside is None or any(ends[name][0] > beside["intervals"]["forgotten"][1] for name in names):
-        return 1
-    return 2
+        return PARTLY
+    return FULLY
 
 
-_GRADES = {
-    0: ("Not forgotten", "it still draws it"),
-    1: ("Partly forgotten", "it draws it less often"),
-    2: ("Forgotten", "it no longer draws it"),
-}
-
-
-def _grade_random(sentence: str) -> int:
-    """Return the key of ``_GRADES`` that the sentence about random samples begins with."""
-    return 0 if sentence.startswith("Not") else 2 if sentence.startswith("Forgotten") else 1
+_DRAWN = {NOT: "it still draws it", PARTLY: "it draws it less often", FULLY: "it no longer draws it"}
 
 
 def _describe_answers(
@@ -238,7 +229,7 @@ def _describe_answers(
     ]
     against = " and ".join([f"the original's {_percent(original['forgotten'])}", *beside])
     low, high = asked["intervals"]["forgotten"]
-    drawn = _GRADES[_grade_answers(asked, others)][1]
+    drawn = _DRAWN[_grade_answers(asked, others)]
     parts = [
         f"Asked for {names}, {drawn}: {_percent(asked['forgotten'])} "
         f"[{100 * low:.3g}, {100 * high:.3g}] of the samples are {names}, against {against}"

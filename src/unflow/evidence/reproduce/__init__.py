@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from unflow.evidence.reproduce.conditional import CONDITIONAL
 from unflow.evidence.reproduce.continualflow_2d import ContinualFlow2D
 from unflow.evidence.reproduce.continualflow_cifar10 import ContinualFlowCIFAR10
 from unflow.evidence.reproduce.continualflow_mnist import ContinualFlowMNIST
@@ -11,6 +12,7 @@ from unflow.evidence.reproduce.uot_cifar10 import UOTCIFAR10
 from unflow.evidence.reproduce.uot_mnist import UOTMNIST
 
 __all__ = [
+    "CONDITIONAL",
     "EXPERIMENTS",
     "UOT2D",
     "UOTCIFAR10",

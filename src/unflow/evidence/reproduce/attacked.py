@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 from unflow.evidence.auditing import Attacks, Evidence, attack_one, compare_attacks
+from unflow.evidence.condition_attacks import CONDITION_ATTACKS, NAMES
 from unflow.evidence.report.terminal import format_cell, format_pipe_table, mean_sd
 from unflow.evidence.reproduce.request import Request
 from unflow.ground.files import stage
@@ -38,7 +39,8 @@ def make_attack_evidence(request: Request) -> Evidence:
 
 def _attack_row(request: Request, name: str, evidence: Evidence, attacks: Attacks) -> dict[str, Any]:
     model = request.study.add_decoder(request.find_model(name))
-    return attack_one(model, evidence, attacks, request.study.seed, name)
+    study = request.study
+    return attack_one(model, evidence, attacks, study.seed, name, labelled=study.conditional)
 
 
 def format_attacks(found: Sequence[Found], rows: Sequence[str]) -> str:
@@ -54,10 +56,16 @@ def format_attacks(found: Sequence[Found], rows: Sequence[str]) -> str:
         "forgotten left %",
         "inside %",
         "search finds it %",
+        *(f"{NAMES[attack]} %" for attack in _list_condition_attacks(found)),
         *(f"steps, {_name_images(k)}" for k in images),
     ]
     lines = [[f"`{name}`", *_format_cells(found, name, images)] for name in ("original", *rows)]
     return format_pipe_table(head, lines)
+
+
+def _list_condition_attacks(found: Sequence[Found]) -> list[str]:
+    """Return the attacks over the condition that were made; none on models without conditions."""
+    return [attack for attack in CONDITION_ATTACKS if attack in found[0]]
 
 
 def _name_images(k: str) -> str:
@@ -70,8 +78,14 @@ def _format_cells(found: Sequence[Found], name: str, images: Sequence[str]) -> l
     rates = [one["rate"][name] for one in found]
     return [
         *(_format_mean(shares, 100, 1) for shares in (rates, inside, searches)),
+        *(_format_condition_attack(found, name, attack) for attack in _list_condition_attacks(found)),
         *(_format_steps(found, name, k) for k in images),
     ]
+
+
+def _format_condition_attack(found: Sequence[Found], name: str, attack: str) -> str:
+    """Return the mean success; a dash where the attack is impossible on the row."""
+    return _format_mean([one[attack][name].get("success_share") for one in found], 100, 1)
 
 
 def _format_steps(found: Sequence[Found], name: str, k: str) -> str:

@@ -38,6 +38,10 @@ MAX_HELD_OUT = 8000
 class ImageExperiment(Experiment):
     """Requests for latent flows of images; the first dataset runs with all seeds, the others with one."""
 
+    request_type: ClassVar[type[Request]] = Request
+    is_conditional: ClassVar[bool] = False
+    """Whether the original is asked for a class."""
+
     @abstractmethod
     def load(self) -> LabelledData:
         """Return all images."""
@@ -70,11 +74,12 @@ class ImageExperiment(Experiment):
             # The files are sorted by class; the metrics must not depend on that order.
             order = torch.randperm(len(rows), generator=stream(seed, Stream.IMAGE_ORDER + k))
             parts[part] = rows.rows(order[:MAX_HELD_OUT] if part == "held_out" else order)
-        return Study(self.recipe or self.default_recipe, parts, seed, self.out / f"seed-{seed}", self.device)
+        recipe, out = self.recipe or self.default_recipe, self.out / f"seed-{seed}"
+        return Study(recipe, parts, seed, out, self.device, conditional=self.is_conditional)
 
     def make_request(self, dataset: str, seed: int) -> Request:
         """Return a dataset's request with one seed."""
-        return Request(self.make_study(seed), self.find_forgotten(dataset), dataset)
+        return self.request_type(self.make_study(seed), self.find_forgotten(dataset), dataset)
 
     def choose_seeds(self, dataset: str) -> Sequence[int]:
         """Return all seeds for the first dataset, the first seed for the others."""

@@ -28,6 +28,8 @@ BASELINES = (
     "weight_extrapolation",
     "reject",
 )
+RETRAINED = ("retrained", "retrained_mixture")
+"""Rows that are a retrained flow, distilled; the second trains a forgotten label on the retained mixture."""
 ONE_STEP_ROWS = ("retrained", *OURS, *BASELINES)
 """The rows that are made for every request; original and target need no training."""
 
@@ -35,7 +37,7 @@ ONE_STEP_ROWS = ("retrained", *OURS, *BASELINES)
 class OneStepRequest(Request):
     """One request to forget, carried out on a study's flow map by every method for one-step models.
 
-    The row "retrained" needs a retrained flow and its distillation.
+    A retrained row needs a retrained flow and its distillation.
     """
 
     default_rows: ClassVar[Sequence[str]] = ONE_STEP_ROWS
@@ -50,25 +52,24 @@ class OneStepRequest(Request):
         return self._read_cost("flow", "flow_map", self.model)
 
     def make_entry(self, name: str) -> Entry:
-        """Return the samples and the cost of one row; "retrained" is trained like the original."""
-        return self._make_retrained_entry() if name == "retrained" else super().make_entry(name)
+        """Return the samples and the cost of one row; a retrained one is trained like the original."""
+        return self._make_retrained_entry(name) if name in RETRAINED else super().make_entry(name)
 
-    def make_retrained(self) -> GenerativeModel:
+    def make_retrained(self, name: str = "retrained") -> GenerativeModel:
         """Return the one-step model distilled from a flow that was trained without the forgotten classes."""
         flows = Request(self.study, self.forget, self.name, energy=self.energy)
-        method = self.study.recipe.find_method("retrained")
-        flow = flows.run_method("retrained", method, "retrained-flow")
-        return self.study.distill_flow(flow.model, f"{self.name}/retrained")
+        flow = flows.run_method(name, self.study.recipe.find_method(name), f"{name}-flow")
+        return self.study.distill_flow(flow.model, f"{self.name}/{name}")
 
     def find_model(self, name: str) -> GenerativeModel:
         """Return the model of a row; "original" is the request's original."""
-        return self.make_retrained() if name == "retrained" else super().find_model(name)
+        return self.make_retrained(name) if name in RETRAINED else super().find_model(name)
 
-    def _make_retrained_entry(self) -> Entry:
-        model = self.make_retrained()
-        cost = self._read_cost(f"{self.name}/retrained-flow", f"{self.name}/retrained", model)
+    def _make_retrained_entry(self, name: str) -> Entry:
+        model = self.make_retrained(name)
+        cost = self._read_cost(f"{self.name}/{name}-flow", f"{self.name}/{name}", model)
         samples = draw_samples(self.study.add_decoder(model), self.draw_latents())
-        return Entry("retrained", samples, self.study.seed, data_used=["retain_images"], cost=cost)
+        return Entry(name, samples, self.study.seed, data_used=["retain_images"], cost=cost)
 
     def _read_cost(self, flow: str, flow_map: str, model: GenerativeModel) -> dict[str, Any]:
         first, second = (bundle.read_lineage(self.study.out / name) for name in (flow, flow_map))

@@ -13,7 +13,7 @@ from unflow.evidence.report.terminal import Columns
 from unflow.evidence.reproduce.experiment import format_records
 from unflow.evidence.reproduce.figures import draw_image_rows, draw_redistribution
 from unflow.evidence.reproduce.images import ImageExperiment, make_images
-from unflow.evidence.reproduce.one_step import BASELINES, ONE_STEP_ROWS, OURS, OneStepRequest
+from unflow.evidence.reproduce.one_step import RETRAINED, OneStepRequest
 from unflow.evidence.reproduce.results import (
     ONE_STEP_COLUMNS,
     ONE_STEP_INTRO,
@@ -41,6 +41,7 @@ AGREEMENT = {
 class OneStepImages(ImageExperiment):
     """Forget one class at a time, some with all seeds and a retrained model, the others with one seed."""
 
+    request_type: ClassVar[type[OneStepRequest]] = OneStepRequest
     columns: ClassVar[Columns] = ONE_STEP_COLUMNS
     intro: ClassVar[Sequence[str]] = ONE_STEP_INTRO
     notes: ClassVar[Sequence[str]] = ONE_STEP_NOTES
@@ -76,9 +77,13 @@ class OneStepImages(ImageExperiment):
 
     def make_request(self, dataset: str, seed: int) -> OneStepRequest:
         """Return a class's request with one seed."""
-        rows = ONE_STEP_ROWS if self.is_retrained(dataset) else (*OURS, *BASELINES)
-        return OneStepRequest(
-            self.make_study(seed), self.find_forgotten(dataset), dataset, margin=self.margin, rows=rows
+        every, again = self.request_type.default_rows, self.is_retrained(dataset)
+        return self.request_type(
+            self.make_study(seed),
+            self.find_forgotten(dataset),
+            dataset,
+            margin=self.margin,
+            rows=[name for name in every if again or name not in RETRAINED],
         )
 
     # Tables

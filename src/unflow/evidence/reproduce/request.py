@@ -32,6 +32,7 @@ from unflow.evidence.auditing.costs import guided_cost, trained_cost
 from unflow.evidence.reproduce.study import Study
 from unflow.ground.files import read_json, stage
 from unflow.ground.streams import Stream, stream
+from unflow.methods import SFD
 from unflow.models import GenerativeModel
 from unflow.target import Target
 from unflow.training.method import Method
@@ -135,17 +136,23 @@ class Request:
         study = self.study
         held_out = study.encode_part("held_out").without_classes(self.forget)
         watched = held_out.rows(torch.arange(min(WATCHED, len(held_out))))
-        rows = select_real_samples(method, self.target, self.forget, study.encode_part("train"), watched)
+        target, teacher = self.find_target(method), study.flow if isinstance(method, SFD) else None
+        rows = select_real_samples(method, target, self.forget, study.encode_part("train"), watched, teacher)
         return unlearn(
-            self.target,
+            target,
             method,
             self.out / folder,
             seed=study.seed,
             name=name,
             device=study.device,
-            guide_data=self.energy_data,
+            guide_data=self.energy_data if target is self.target else (),
             data=rows,
+            teacher=teacher,
         )
+
+    def find_target(self, method: Method) -> Target:
+        """Return the target that a method is given: that of the request."""
+        return self.target
 
     def find_model(self, name: str) -> GenerativeModel:
         """Return the model of a row; "original" is the request's original."""

@@ -22,7 +22,7 @@ from unflow.ground.streams import Stream, stream
 from unflow.methods.baselines.fine_tune import FineTune
 from unflow.methods.baselines.neg_grad_plus import NegGradPlus
 from unflow.methods.baselines.retrain import Retrain
-from unflow.models import Flow, FlowMap, GenerativeModel, Latent
+from unflow.models import MODELS, Conditional, GenerativeModel, Latent
 from unflow.models.autoencoder import Autoencoder
 from unflow.models.classifier import CachedJudge, Classifier
 from unflow.models.components import SavedModel
@@ -50,6 +50,7 @@ class Recipe:
         autoencoder_net, autoencoder: for flows of latents; None for flows of the data themselves.
         critic_net, critic: the classifier whose features define the autoencoder's perceptual loss, or None.
         n: samples per row.
+        n_asked: samples of each label of a conditional model.
         methods: row name -> method that replaces the default one (small settings in tests).
     """
 
@@ -66,6 +67,7 @@ class Recipe:
     flow_map_net: dict[str, Any] | None = None
     distill: Distill | None = None
     n: int = 5000
+    n_asked: int = 1000
     methods: dict[str, Method] = field(default_factory=dict)
 
     def find_method(self, name: str) -> Method:
@@ -75,7 +77,7 @@ class Recipe:
         method = find_published_method(name, self.flow_net)
         if isinstance(method, Retrain):
             names = ("steps", "batch_size", "learning_rate", "average", "coupling")
-            return Retrain(**{key: getattr(self.flow, key) for key in names})
+            return dataclasses.replace(method, **{key: getattr(self.flow, key) for key in names})
         if isinstance(method, FineTune | NegGradPlus):
             return dataclasses.replace(method, coupling=self.flow.coupling)
         return method
@@ -91,6 +93,7 @@ class Study:
         out: folder of the models.
         device: cpu, cuda or mps.
         planar: the two-dimensional dataset whose exact geometry is the judge; None for images.
+        conditional: whether the flow and the flow map are asked for a class, or for none.
     """
 
     def __init__(
@@ -101,9 +104,10 @@ class Study:
         out: Path,
         device: str = "cpu",
         planar: PlanarSet | None = None,
+        conditional: bool = False,
     ) -> None:
         self.recipe, self.parts, self.seed, self.out, self.device = recipe, parts, seed, out, device
-        self.planar = planar
+        self.planar, self.conditional = planar, conditional
         self._latents: dict[str, LabelledData] = {}
 
     @property
@@ -171,23 +175,33 @@ class Study:
         return calibrate(self.guide, unseen.x, unseen.labels)
 
     @cached_property
-    def flow(self) -> Flow:
+    def flow(self) -> GenerativeModel:
         """The original: a flow of points or latents of all classes."""
-        return self._train(
-            Flow, "flow", self.recipe.flow_net, self.recipe.flow, self.encode_part("train"), "flow"
-        )
+        return self._train_generative("flow", self.recipe.flow_net, self.recipe.flow, "flow")
 
     @cached_property
-    def flow_map(self) -> FlowMap:
+    def flow_map(self) -> GenerativeModel:
         """The one-step original: the flow, distilled."""
         return self.distill_flow(self.flow, "flow_map")
 
-    def distill_flow(self, teacher: GenerativeModel, name: str) -> FlowMap:
+    def distill_flow(self, teacher: GenerativeModel, name: str) -> GenerativeModel:
         """Return the one-step model distilled from a flow; ``name`` is its folder."""
         net, method = self.recipe.flow_map_net, self.recipe.distill
         assert net is not None
         assert method is not None
-        return self._train(FlowMap, "flow_map", net, method, self.encode_part("train"), name, teacher=teacher)
+        return self._train_generative("flow_map", net, method, name, teacher)
+
+    def _train_generative(
+        self,
+        kind: str,
+        net: dict[str, Any],
+        method: Method,
+        name: str,
+        teacher: GenerativeModel | None = None,
+    ) -> GenerativeModel:
+        made = Conditional if self.conditional else MODELS[kind]
+        data = self.encode_part("train")
+        return self._train(made, kind, net, method, data, name, teacher=teacher, conditional=self.conditional)
 
     def _train(
         self,
@@ -200,6 +214,7 @@ class Study:
         seed: int | None = None,
         teacher: GenerativeModel | None = None,
         critic: Classifier | None = None,
+        conditional: bool = False,
     ) -> Model:
         part = "judge" if name in ("judge", "second-judge") else "train"
         model = train_model(
@@ -214,6 +229,7 @@ class Study:
             label=name,
             teacher=teacher,
             critic=critic,
+            conditional=conditional,
         )
         assert isinstance(model, made)
         return model

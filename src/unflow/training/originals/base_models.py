@@ -111,7 +111,8 @@ def new_conditional(
     else:
         inner = FlowMap(AdaptedAverageVelocity(made, shape, "x, start, end, label", label=0), shape)
     counts = torch.bincount(data.labels, minlength=k).double()
-    return Conditional(inner, (counts / counts.sum()).tolist(), k if has_null else None)
+    shares = (counts / counts.sum()).tolist()
+    return Conditional(inner, shares, k if has_null else None, names=data.class_names)
 
 
 @locks_output
