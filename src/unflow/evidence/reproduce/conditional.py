@@ -34,7 +34,15 @@ from unflow.methods import ESD, SFD, ConceptAblation
 from unflow.target import Target
 from unflow.training.method import Method
 
-FLOW_ROWS = (*RETRAINED, "erfm", "erfm_resample", "erfm_resample_prior", "esd", "concept_ablation")
+FLOW_ROWS = (
+    *RETRAINED,
+    "energy_guidance",
+    "erfm",
+    "erfm_resample",
+    "erfm_resample_prior",
+    "esd",
+    "concept_ablation",
+)
 ONE_STEP_ROWS = (
     *RETRAINED,
     "uot",
