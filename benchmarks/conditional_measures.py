@@ -59,7 +59,9 @@ def ask(model: Conditional, questions: Sequence[Question], n: int, seed: int) ->
     }
 
 
-def ask_target(target: uf.Target, questions: Sequence[Question], n: int, seed: int, which: int) -> dict[str, Tensor]:
+def ask_target(
+    target: uf.Target, questions: Sequence[Question], n: int, seed: int, which: int
+) -> dict[str, Tensor]:
     """Return n exact samples of q*(x | c) for each question: the set ``which``, independent of all others."""
     found = {}
     for i, q in enumerate(questions):
@@ -133,7 +135,9 @@ def make_reference(
     real_features = {k: judge.features(x) for k, x in real.items()}
     reference = Reference(judge, forget, exact, floors, real_features)
     together = {key: torch.cat(parts) for key, parts in classes.items()}
-    return reference, describe(reference, together, features, {key: mean for key, (mean, _) in floors.items()})
+    return reference, describe(
+        reference, together, features, {key: mean for key, (mean, _) in floors.items()}
+    )
 
 
 def measure(reference: Reference, samples: Mapping[str, Tensor]) -> dict[str, Any]:
@@ -153,7 +157,9 @@ def describe(
 ) -> dict[str, Any]:
     """Return shares and distances by question; UA and RA are those of the field (arXiv 2409.11219)."""
     forget = reference.forget
-    asked = {key: share(found == forget) for key, found in classes.items() if key.split("@")[0] == str(forget)}
+    asked = {
+        key: share(found == forget) for key, found in classes.items() if key.split("@")[0] == str(forget)
+    }
     labels = [
         {
             "label": k,
@@ -184,7 +190,9 @@ def describe(
 def list_misses(row: Mapping[str, Any], original: Mapping[str, Any], target: Mapping[str, Any]) -> list[str]:
     """Return the bounds of a conditional model that has forgotten, which a row misses."""
     asked = [row["asked"][g]["share"] - target["asked"][g]["share"] for g in row["asked"]]
-    own = [a["own"]["share"] - b["own"]["share"] for a, b in zip(row["labels"], original["labels"], strict=True)]
+    own = [
+        a["own"]["share"] - b["own"]["share"] for a, b in zip(row["labels"], original["labels"], strict=True)
+    ]
     over = [each["distance"] / each["floor"] for each in row["labels"]]
     missed = {
         "asked": max(asked) > 0.02,

@@ -5,8 +5,8 @@
     python benchmarks/conditional_page.py runs/conditional
 
 Two models: the flow of the recipe `digits-flow` with `--conditional true`, and its student, one step at
-guidance 2 (`digits-flow-map`, `--settings.guidance 2`). Every row is asked for each label, for the null label,
-and for 3 at guidance 1, 2 and 4, with 5,000 samples each. Exact samples of the target answer the same
+guidance 2 (`digits-flow-map`, `--settings.guidance 2`). Every row is asked for each label, for the null
+label, and for 3 at guidance 1, 2 and 4, with 5,000 samples each. Exact samples of the target answer the same
 questions. The judge has another network than the guide and images of its own.
 
 A finished cell (model, row, seed) lies in OUT/cells and is not run again; trained networks lie in OUT/models.
@@ -50,7 +50,7 @@ from unflow.models.classifier import Classifier
 from unflow.nets import new_net
 from unflow.training.loop import fit
 from unflow.training.method import Method, Problem, settings
-from unflow.unlearning.problems import make_problem, select_real_samples
+from unflow.unlearning.problems import select_real_samples
 
 MARGIN, SHOWN = 4.0, 8
 """Margin of the commands; samples of each label that are kept for the pictures."""
@@ -126,7 +126,9 @@ class Workshop:
         def make() -> Any:
             data = self.part(part)
             model = Classifier(new_net({"shape": [1, 8, 8], "outputs": K, **net}, seed), data.class_names)
-            return fit(training, Problem(model=model, data=data.x, labels=data.labels), seed=seed).model.eval()
+            return fit(
+                training, Problem(model=model, data=data.x, labels=data.labels), seed=seed
+            ).model.eval()
 
         return train_once(self.folder(name), make)
 
@@ -188,9 +190,7 @@ class Workshop:
         questions = list_questions(self.base(model)[0], FORGET)
         held_out = self.part("held_out")
         real = {k: held_out.x[held_out.labels == k] for k in range(K)}
-        reference, facts = make_reference(
-            self.target(model), judge, FORGET, questions, n, self.seed, real
-        )
+        reference, facts = make_reference(self.target(model), judge, FORGET, questions, n, self.seed, real)
         return reference, questions, facts
 
 
@@ -288,8 +288,8 @@ def summarise(found: dict[str, Any]) -> str:
     least = min(each["own"]["share"] for each in found["labels"])
     over = max(each["distance"] / each["floor"] for each in found["labels"])
     return (
-        f"asked {asked} %, null {100 * found['null']['share']:.2f} %, own {100 * found['ra']:.1f} %, at least "
-        f"{100 * least:.1f} %, FD at most {over:.1f} floors, {found.get('cpu_seconds', 0):.0f} s"
+        f"asked {asked} %, null {100 * found['null']['share']:.2f} %, own {100 * found['ra']:.1f} %, "
+        f"at least {100 * least:.1f} %, FD at most {over:.1f} floors, {found.get('cpu_seconds', 0):.0f} s"
     )
 
 
