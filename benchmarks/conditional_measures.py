@@ -188,7 +188,10 @@ def describe(
 
 
 def list_misses(row: Mapping[str, Any], original: Mapping[str, Any], target: Mapping[str, Any]) -> list[str]:
-    """Return the bounds of a conditional model that has forgotten, which a row misses."""
+    """Return the bounds of a conditional model that has forgotten, which a row misses.
+
+    The exact target has no seconds.
+    """
     asked = [row["asked"][g]["share"] - target["asked"][g]["share"] for g in row["asked"]]
     own = [
         a["own"]["share"] - b["own"]["share"] for a, b in zip(row["labels"], original["labels"], strict=True)
@@ -199,7 +202,7 @@ def list_misses(row: Mapping[str, Any], original: Mapping[str, Any], target: Map
         "own": min(own) < -0.01,
         "distance": max(over) > 2,
         "null": row["null"]["share"] - target["null"]["share"] > 0.02,
-        "seconds": row["share_of_training"] > 0.2,
+        "seconds": row.get("share_of_training", 0) > 0.2,
     }
     return [name for name, is_missed in missed.items() if is_missed]
 

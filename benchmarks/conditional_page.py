@@ -19,12 +19,15 @@ from statistics import fmean
 from typing import Any
 
 import numpy as np
-from conditional_measures import forgets_too_much, list_misses
-from conditional_table import BASES, ROWS, cell_file
+from conditional_digits import FORGET
+from conditional_measures import Question, ask, forgets_too_much, list_misses
+from conditional_table import BASES, ROWS, Workshop, cell_file
 from conditional_tuning import GRIDS, choose_cell, excess, over_floor
 from PIL import Image, ImageDraw
 from safetensors.numpy import load_file
 from strangers_tables import percent, spread
+
+from unflow.methods import UNLEARNERS
 
 DOCS = Path(__file__).parent.parent / "docs"
 RESULTS = DOCS / "results" / "conditional"
@@ -36,8 +39,10 @@ DRAWN = {
     "one-step": ("original", "latent_transport", "uot_tilted"),
 }
 """Model -> rows of its picture, from the left."""
-SCALE, GAP, LEFT, TOP = 3, 14, 30, 16
-"""Pixels: of a sample's pixel, between blocks, beside and above all."""
+REPLACEMENTS = ("retained", "nearest", "label:8", "null", "noise")
+"""Rows of the picture of replacements."""
+COLUMNS, SCALE, GAP, LEFT, TOP = 6, 4, 10, 56, 16
+"""Samples of a label; pixels: of a sample's pixel, between blocks, beside and above all."""
 
 Cell = dict[str, Any]
 Seeds = dict[int, Cell]
@@ -79,7 +84,7 @@ def format_rows(rows: dict[str, Seeds]) -> list[str]:
     scales = list(next(iter(rows["original"].values()))["asked"])
     at = [f"3s at guidance {g}, %" for g in scales] if len(scales) > 1 else ["3s, asked for 3, %"]
     head = ["", *at, "3s at null, %", "own class, %", "worst label, points", "FD / floor", "worst label"]
-    head += ["FD to real", "CPU s", "/ training", "misses", "under the target"]
+    head += ["label 3: FD / floor", "FD to real", "CPU s", "/ training", "misses", "under the target"]
     lines = [f"| {' | '.join(head)} |", "|---|" + "---:|" * (len(head) - 3) + "---|---|"]
     for row, cells in rows.items():
         done = list(cells.values())
@@ -96,19 +101,18 @@ def format_rows(rows: dict[str, Seeds]) -> list[str]:
             else spread([own_change(*pair) for pair in zip(done, before, strict=True)], 1),
             spread([fmean(each) for each in over], 2),
             spread([max(each) for each in over], 2),
+            spread([cell["others"]["3"]["distance"] / cell["others"]["3"]["floor"] for cell in done], 1),
             spread([fmean(label["real"] for label in cell["labels"]) for cell in done], 1),
         ]
-        if row == "target":
-            words += [""] * 4
-        else:
-            words.append(spread([cell["cpu_seconds"] for cell in done], 0))
-            words.append(
-                "1" if row == "original" else spread([cell["share_of_training"] for cell in done], 2)
-            )
-            triples = list(zip(done, before, exact, strict=True))
-            misses = [] if row == "original" else [list_misses(*each) for each in triples]
-            words.append(count_seeds(misses, len(done)))
-            words.append(count_seeds([forgets_too_much(cell, goal) for cell, _, goal in triples], len(done)))
+        triples = list(zip(done, before, exact, strict=True))
+        misses = [] if row == "original" else [list_misses(*each) for each in triples]
+        under = [forgets_too_much(cell, goal) for cell, _, goal in triples]
+        words += [
+            "" if row == "target" else spread([cell["cpu_seconds"] for cell in done], 0),
+            "" if row == "target" else spread([cell["share_of_training"] for cell in done], 2),
+            count_seeds(misses, len(done)),
+            count_seeds(under, len(done)),
+        ]
         lines.append(f"| {' | '.join(words)} |")
     return lines
 
@@ -203,34 +207,61 @@ def read_results() -> tuple[dict[str, Any], dict[str, Any]]:
 # Pictures
 
 
-def draw_picture(out: Path, model: str, seed: int) -> Image.Image:
-    """Return the first samples of each label: a row a label, a block a row of the table."""
-    blocks = {
-        row: load_file(cell_file(out, model, row, seed).with_suffix(".safetensors")) for row in DRAWN[model]
-    }
-    keys = [key for key in next(iter(blocks.values())) if "@" not in key]
-    keys = [*sorted((key for key in keys if key != "null"), key=int), "null"]
-    strips = {row: {key: np.concatenate(x[key][:, 0], 1) for key in keys} for row, x in blocks.items()}
-    height, width = (SCALE * size for size in next(iter(strips.values()))["0"].shape)
-    sheet = Image.new("L", (LEFT + len(blocks) * (width + GAP), TOP + len(keys) * (height + 2)), 255)
+def draw_strip(x: np.ndarray) -> Image.Image:
+    """Return samples [n, 1, height, width] in [-1, 1] beside each other, ink in black."""
+    padded = np.pad(x[:, 0], ((0, 0), (0, 0), (0, 1)), constant_values=-1)
+    strip = np.concatenate(list(padded), 1)
+    grey = Image.fromarray((255 * np.clip((1 - strip) / 2, 0, 1)).astype(np.uint8))
+    return grey.resize((SCALE * grey.width, SCALE * grey.height), Image.Resampling.NEAREST)
+
+
+def draw_grid(blocks: dict[str, dict[str, np.ndarray]]) -> Image.Image:
+    """Return a sheet of strips: a column for each block, a named row for each of its keys."""
+    strips = {name: {key: draw_strip(x) for key, x in rows.items()} for name, rows in blocks.items()}
+    first = next(iter(strips.values()))
+    width, height = next(iter(first.values())).size
+    height += SCALE
+    sheet = Image.new("L", (LEFT + len(strips) * (width + GAP), TOP + len(first) * height), 255)
     draw = ImageDraw.Draw(sheet)
-    for number, key in enumerate(keys):
-        draw.text((2, TOP + number * (height + 2) + height // 2 - 6), key, fill=0)
-    for column, (row, found) in enumerate(strips.items()):
+    for number, key in enumerate(first):
+        draw.text((2, TOP + number * height + height // 2 - 8), key, fill=0)
+    for column, (name, rows) in enumerate(strips.items()):
         left = LEFT + column * (width + GAP)
-        draw.text((left, 2), row, fill=0)
-        for number, key in enumerate(keys):
-            grey = Image.fromarray((255 * np.clip((1 - found[key]) / 2, 0, 1)).astype(np.uint8))
-            large = grey.resize((width, height), Image.Resampling.NEAREST)
-            sheet.paste(large, (left, TOP + number * (height + 2)))
-    return sheet
+        draw.text((left, 2), name, fill=0)
+        for number, strip in enumerate(rows.values()):
+            sheet.paste(strip, (left, TOP + number * height))
+    return sheet.quantize(16)
+
+
+def draw_labels(out: Path, model: str, seed: int) -> Image.Image:
+    """Return the first samples of each label: a row for each label, a block for each row of the table."""
+    blocks = {}
+    for row in DRAWN[model]:
+        found = load_file(cell_file(out, model, row, seed).with_suffix(".safetensors"))
+        keys = [*sorted((key for key in found if key.isdigit()), key=int), "null"]
+        blocks[row] = {key: found[key][:COLUMNS] for key in keys}
+    return draw_grid(blocks)
+
+
+def draw_replacements(out: Path, seed: int) -> Image.Image:
+    """Return samples asked for 3: a row for each replacement, a block for each guidance."""
+    shop, method = Workshop(seed, out), UNLEARNERS["erfm_resample"]
+    blocks: dict[str, dict[str, np.ndarray]] = {f"guidance {g:g}": {} for g in (1, 4)}
+    for name in REPLACEMENTS:
+        row = "erfm_resample" if name == "retained" else f"erfm_resample-{name.replace(':', '-')}"
+        model, _ = shop.unlearned("flow", row, method, name)
+        for block, g in zip(blocks.values(), (1.0, 4.0), strict=True):
+            question = Question(FORGET, g)
+            block[name] = ask(model, [question], 2 * COLUMNS, seed)[question.key].numpy()
+    return draw_grid(blocks)
 
 
 def draw_pictures(out: Path, seed: int = 1) -> None:
-    """Write one picture for each model."""
-    for model in BASES:
-        picture = draw_picture(out, model, seed).quantize(16)
-        picture.save(DOCS / "images" / f"conditional-{model}.png", optimize=True)
+    """Write a picture for each model, and one of the replacements."""
+    pictures = {model: draw_labels(out, model, seed) for model in BASES}
+    pictures["replacements"] = draw_replacements(out, seed)
+    for name, picture in pictures.items():
+        picture.save(DOCS / "images" / f"conditional-{name}.png", optimize=True)
 
 
 def main() -> None:

@@ -149,9 +149,10 @@ class Workshop:
         )
         return student, seconds + own
 
-    def target(self, model: str) -> uf.Target:
+    def target(self, model: str, replacement: str = "retained") -> uf.Target:
         """Return the request: forget 3, by the guide."""
-        return uf.Target(self.base(model)[0], ClassLogOdds(self.guide[0], [FORGET], MARGIN))
+        energy = ClassLogOdds(self.guide[0], [FORGET], MARGIN)
+        return uf.Target(self.base(model)[0], energy, replace=replacement)
 
     def retrained(self, model: str, row: str) -> tuple[Conditional, float]:
         """Return a model that was trained without 3; a student is distilled from such a flow."""
@@ -172,9 +173,11 @@ class Workshop:
         student, own = train_once(self.folder(f"{model}-{row}"), make_student)
         return student, seconds + own
 
-    def unlearned(self, model: str, row: str, method: Method) -> tuple[Conditional, float]:
+    def unlearned(
+        self, model: str, row: str, method: Method, replacement: str = "retained"
+    ) -> tuple[Conditional, float]:
         """Return a model that a method has changed; the seconds contain those of the guide."""
-        target = self.target(model)
+        target = self.target(model, replacement)
         teacher = self.base("flow")[0] if "teacher" in method.needs else None
 
         def make() -> Any:

@@ -81,6 +81,7 @@ def choose_cell(cells: Sequence[dict[str, Any]], target: dict[str, Any]) -> dict
 
 def tune(shop: Workshop, model: str, out: Path) -> list[dict[str, Any]]:
     """Return the cells of one model, and of its exact target."""
+    (out / "cells").mkdir(parents=True, exist_ok=True)
     reference, questions, target = shop.refer(model, shop.guide[0], SAMPLES)
     found = [{"model": model, "method": "target"} | target]
     for name in (name for each, name in GRIDS if each == model):
