@@ -41,7 +41,7 @@ class Question:
 
 def list_questions(model: Conditional, forget: int) -> list[Question]:
     """Return every label and null; for a flow also the forgotten label at the other guidance scales."""
-    found = [Question(label) for label in (*model.drawn, "null")]
+    found = [*map(Question, model.drawn), Question("null")]
     scales = [g for g in GUIDANCE if g != 1 and model.family == "flow"]
     return found + [Question(forget, g) for g in scales]
 
@@ -160,7 +160,7 @@ def describe(
     asked = {
         key: share(found == forget) for key, found in classes.items() if key.split("@")[0] == str(forget)
     }
-    labels = [
+    labels: list[dict[str, Any]] = [
         {
             "label": k,
             "own": share(classes[str(k)] == k),

@@ -171,7 +171,7 @@ def format_tuning(cells: Sequence[Cell]) -> list[str]:
 
 def make_tables(results: dict[str, Any], tuning: dict[str, Any]) -> dict[str, list[str]]:
     """Return mark -> table of the page."""
-    found = {}
+    found: dict[str, list[str]] = {}
     for model in BASES:
         rows = group(results["cells"], model)
         found |= {
@@ -189,10 +189,9 @@ def format_page(text: str, results: dict[str, Any], tuning: dict[str, Any]) -> s
     """Return the page with every table between its marks."""
     for name, lines in make_tables(results, tuning).items():
         first, last = MARKS[0].format(name), MARKS[1]
-        table = "\n".join([first, "", *lines, "", last])
-        text, count = re.subn(
-            rf"{re.escape(first)}\n.*?{re.escape(last)}", lambda _, table=table: table, text, flags=re.DOTALL
-        )
+        table = "\n".join([first, "", *lines, "", last]).replace("\\", r"\\")
+        pattern = rf"{re.escape(first)}\n.*?{re.escape(last)}"
+        text, count = re.subn(pattern, table, text, flags=re.DOTALL)
         if count != 1:
             raise SystemExit(f"got {count} tables marked {first} in {PAGE.name}; expected one")
     return text
