@@ -80,12 +80,21 @@ def own_change(cell: Cell, original: Cell) -> float:
 
 
 def format_rows(rows: dict[str, Seeds]) -> list[str]:
-    """Return the table of one model: mean ± standard deviation over the seeds."""
+    """Return the table of one model: mean ± standard deviation over the seeds of each row."""
     scales = list(next(iter(rows["original"].values()))["asked"])
     at = [f"3s at guidance {g}, %" for g in scales] if len(scales) > 1 else ["3s, asked for 3, %"]
-    head = ["", *at, "3s at null, %", "own class, %", "worst label, points", "FD / floor", "worst label"]
+    head = [
+        "",
+        "seeds",
+        *at,
+        "3s at null, %",
+        "own class, %",
+        "worst label, points",
+        "FD / floor",
+        "worst label",
+    ]
     head += ["label 3: FD / floor", "FD to real", "CPU s", "/ training", "misses", "under the target"]
-    lines = [f"| {' | '.join(head)} |", "|---|" + "---:|" * (len(head) - 3) + "---|---|"]
+    lines = [f"| {' | '.join(head)} |", "|---|---|" + "---:|" * (len(head) - 4) + "---|---|"]
     for row, cells in rows.items():
         done = list(cells.values())
         before = [rows["original"][seed] for seed in cells]
@@ -93,6 +102,7 @@ def format_rows(rows: dict[str, Seeds]) -> list[str]:
         over = [[each["distance"] / each["floor"] for each in cell["labels"]] for cell in done]
         words = [
             name_row(row),
+            ", ".join(map(str, cells)),
             *(spread([100 * cell["asked"][g]["share"] for cell in done], 2) for g in scales),
             spread([100 * cell["null"]["share"] for cell in done], 2),
             spread([100 * cell["ra"] for cell in done], 2),
