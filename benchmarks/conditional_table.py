@@ -66,7 +66,6 @@ ROWS = {
         "esd",
         "esd, tuned",
         "concept_ablation",
-        "concept_ablation, tuned",
     ),
     "one-step": (
         *RETRAINED,
