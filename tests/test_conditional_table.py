@@ -154,9 +154,10 @@ def test_the_tables_of_the_page_are_those_of_the_results() -> None:
         name, _, is_tuned = cell["method"].partition(", ")
         if is_tuned:
             assert cell["settings"] == tuned[cell["model"]][name]
-    assert {len(lines) for lines in make_tables(results, tuning).values()} > {1}
+    assert all(len(lines) > 2 for lines in make_tables(results, tuning).values())
 
 
+@pytest.mark.slow
 def test_a_finished_cell_is_not_run_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
