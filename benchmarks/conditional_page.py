@@ -35,7 +35,7 @@ PAGE = DOCS / "results" / "conditional.md"
 MARKS = "<!-- measured: {} -->", "<!-- end -->"
 """Lines of the page around a table."""
 DRAWN = {
-    "flow": ("original", "retrained_mixture", "erfm_resample", "erfm_resample_prior"),
+    "flow": ("original", "retrained_mixture", "energy_guidance", "erfm_resample"),
     "one-step": ("original", "latent_transport", "uot_tilted"),
 }
 """Model -> rows of its picture, from the left."""

@@ -60,6 +60,7 @@ RETRAINED = {"retrained": "retrained", "retrained_mixture": "retrained_mixture"}
 ROWS = {
     "flow": (
         *RETRAINED,
+        "energy_guidance",
         "erfm_resample",
         "erfm_resample_prior",
         "energy_guidance",
