@@ -63,7 +63,6 @@ ROWS = {
         "energy_guidance",
         "erfm_resample",
         "erfm_resample_prior",
-        "energy_guidance",
         "esd",
         "esd, tuned",
         "concept_ablation",
