@@ -45,7 +45,9 @@ def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--methods", nargs="+", default=["erfm_resample", "erfm_resample_prior"])
+    parser.add_argument(
+        "--methods", nargs="+", default=["energy_guidance", "erfm_resample", "erfm_resample_prior"]
+    )
     given = parser.parse_args()
     torch.set_num_threads(1)
     data = load_data("digits")
