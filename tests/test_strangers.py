@@ -14,7 +14,7 @@ import torch
 import tuning
 from sklearn.datasets import load_digits
 from strangers_measures import floor_of, list_failures
-from third_party import classifiers, data, scores, training, vae
+from third_party import classifiers, data, mean_flow, scores, training, vae
 
 THIRD_PARTY = Path(training.__file__).parent
 
@@ -63,6 +63,18 @@ def test_the_stroke_width_of_a_long_bar_is_its_width(width: int) -> None:
     images = -np.ones((1, 1, 28, 28))
     images[0, 0, 2:26, 10 : 10 + width] = 1
     assert scores.stroke_width(images)[0] == pytest.approx(width, rel=0.25)
+
+
+def test_one_step_of_the_mean_flow_draws_images_from_minus_one_to_one() -> None:
+    rng = torch.Generator().manual_seed(0)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        net = mean_flow.train(torch.rand(50, 28, 28, generator=rng), torch.zeros(50), steps=3)
+    e, end, start = torch.randn(20, 1, 28, 28, generator=rng), torch.zeros(20), torch.ones(20)
+    with torch.no_grad():
+        x = e - net(e, end, start)
+    assert e.abs().max() > 3
+    assert x.abs().max() <= 1 + 1e-5
 
 
 def test_the_floor_of_equal_sets_is_zero_and_grows_with_their_distance() -> None:

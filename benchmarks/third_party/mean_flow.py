@@ -1,6 +1,8 @@
 """A MeanFlow (arXiv 2505.13447) in its authors' convention: u(z, r, t), images at time 0, noise at time 1.
 
-One step draws a sample: x = e - u(e, 0, 1).
+One step draws a sample: x = e - u(e, 0, 1). The network draws an image x(z, r, t), which gives the average
+velocity u = (z - x) / t (pixel MeanFlow, arXiv 2601.22158): u contains all the noise of z, which an MLP
+that draws u itself would have to copy.
 """
 
 from __future__ import annotations
@@ -12,6 +14,9 @@ import torch
 import torch.nn.functional as nnf
 from torch import Tensor, nn
 
+LEAST = 0.03
+"""Least time that is divided by."""
+
 
 class MeanFlowMLP(nn.Module):
     def __init__(self, width: int = 512, depth: int = 3) -> None:
@@ -21,18 +26,17 @@ class MeanFlowMLP(nn.Module):
         self.norms = nn.ModuleList([nn.LayerNorm(width, elementwise_affine=False) for _ in range(depth)])
         self.mods = nn.ModuleList([nn.Linear(128, 2 * width) for _ in range(depth)])
         self.fcs = nn.ModuleList([nn.Linear(width, width) for _ in range(depth)])
-        self.skip = nn.Linear(128, 1)
 
     def forward(self, z: Tensor, r: Tensor, t: Tensor) -> Tensor:
-        frequencies = torch.exp(torch.linspace(0, math.log(30), 16, device=z.device, dtype=z.dtype))
+        frequencies = torch.exp(torch.linspace(0, math.log(10), 16, device=z.device, dtype=z.dtype))
         angles = [time[:, None] * frequencies for time in (t, t - r)]
         c = self.cond(torch.cat([f(a) for a in angles for f in (torch.sin, torch.cos)], 1))
-        flat = z.flatten(1)
-        h = self.inp(flat)
+        h = self.inp(z.flatten(1))
         for norm, mod, fc in zip(self.norms, self.mods, self.fcs, strict=True):
             scale, shift = mod(c).chunk(2, 1)
             h = h + fc(nnf.silu(norm(h) * (1 + scale) + shift))
-        return (self.out(h) + self.skip(c) * flat).reshape(z.shape)
+        x = torch.tanh(self.out(h)).reshape(z.shape)
+        return (z - x) / t.clamp_min(LEAST)[:, None, None, None]
 
 
 def train(images: Tensor, labels: Tensor, steps: int = 3_000) -> nn.Module:
@@ -44,8 +48,10 @@ def train(images: Tensor, labels: Tensor, steps: int = 3_000) -> nn.Module:
     for step in range(steps):
         x = data[torch.randint(len(data), (128,))]
         e = torch.randn_like(x)
-        t, r = torch.sigmoid(torch.randn(2, 128) - 0.4).sort(0, descending=True).values
-        r = torch.where(torch.rand(128) < 0.6, t, r)
+        # uniform, so that the times of a sample in one step (0 and 1) are among those of the training
+        t, r = torch.rand(2, 128).sort(0, descending=True).values
+        t = t.clamp_min(LEAST)
+        r = torch.where(torch.rand(128) < 0.5, t, r)
         at = t[:, None, None, None]
         z, v = (1 - at) * x + at * e, e - x
         tangents = (v, torch.zeros_like(r), torch.ones_like(t))
