@@ -373,28 +373,8 @@ class EnergyGuidance(Training):
         found = {"bank": bank.x, "w": w}
         if conditional is None:
             none = torch.zeros(len(w), dtype=torch.long)
-            found |= {"label": none, "origin": none} | measure_with(w, bank.z, none, kappa)
-        else:
-            kept = target.replaced(bank, generator, kappa, share=True)
-            label, z = conditional.conditions(bank.z), conditional.noise(bank.z)
-            found |= {"x1": kept.x, "label": label, "origin": kept.origin, **null_of(conditional)}
-            tied = isinstance(target.replacement, Retained) and "null" in found
-            found |= {"chance": favour_changed(label, w, 0.5 if tied else FAVOURED)}
-            if tied:
-                null = found["tied"] = found["null"]
-                found["origin"] = torch.where(kept.origin == label, kept.origin, null)
-                asked = conditional.ask(conditional.prior(2 * PROBES, generator), NULL)
-                nulls = target.score(asked, varies=False)
-                w, z, label = (
-                    target.acceptance(nulls.energy, kappa),
-                    conditional.noise(asked),
-                    null.expand(len(asked)),
-                )
-                found |= measure_with(w, z, label, kappa)
-            else:
-                used = mean_within(label, w) >= 0.5
-                found |= measure_with(w[used], z[used], label[used], kappa)
-        return found
+            return found | {"label": none, "origin": none} | measure_with(w, bank.z, none, kappa)
+        return found | prepare_conditions(target, conditional, bank, w, kappa, generator)
 
     def init(self, problem: Problem, prepared: Tensors, seed: int) -> Parts:
         """Return the acceptance, and the velocity, from the original's weights."""
@@ -449,6 +429,28 @@ class EnergyGuidance(Training):
     def result(self, problem: Problem, parts: Parts) -> nn.Module:
         """Return the flow with the averaged velocity."""
         return with_velocity(problem, parts["velocity"].average)
+
+
+def prepare_conditions(
+    target: Target, model: Conditional, bank: Bank, w: Tensor, kappa: float, generator: torch.Generator
+) -> Tensors:
+    """Return samples of q*(. | c) as "x1" with their conditions and origins, and the probes.
+
+    With the retained mixture and a null condition ("tied"), samples of other conditions have the null condition
+    as their origin, and the probes are asked for it.
+    """
+    kept = target.replaced(bank, generator, kappa, share=True)
+    label, z, origin = model.conditions(bank.z), model.noise(bank.z), kept.origin
+    found = {"x1": kept.x, "label": label, **null_of(model)}
+    if not isinstance(target.replacement, Retained) or "null" not in found:
+        used = mean_within(label, w) >= 0.5
+        found |= {"origin": origin, "chance": favour_changed(label, w, FAVOURED)}
+        return found | measure_with(w[used], z[used], label[used], kappa)
+    null = found["null"].to(label.device)
+    found |= {"origin": torch.where(origin == label, origin, null), "chance": favour_changed(label, w)}
+    asked = model.ask(model.prior(2 * PROBES, generator), NULL)
+    accepted = target.acceptance(target.score(asked, varies=False).energy, kappa)
+    return found | {"tied": null} | measure_with(accepted, model.noise(asked), null.expand(len(asked)), kappa)
 
 
 def draw_bank(target: Target, bank_size: int, generator: torch.Generator) -> Bank:
