@@ -436,8 +436,8 @@ def prepare_conditions(
 ) -> Tensors:
     """Return samples of q*(. | c) as "x1" with their conditions and origins, and the probes.
 
-    With the retained mixture and a null condition ("tied"), samples of other conditions have the null condition
-    as their origin, and the probes are asked for it.
+    With the retained mixture and a null condition ("tied"), samples of other conditions have the null one as
+    their origin, and the probes are asked for it.
     """
     kept = target.replaced(bank, generator, kappa, share=True)
     label, z, origin = model.conditions(bank.z), model.noise(bank.z), kept.origin
