@@ -1,10 +1,11 @@
-"""Write the table by which `unflow plan` ranks methods, and the tables of docs/which-method.md.
+"""Write the table by which `unflow plan` ranks methods, the tables of docs/which-method.md, and those of each
+generator (docs/results/strangers/table.md).
 
     python benchmarks/ranking.py runs/strangers/table.json
     python benchmarks/ranking.py
 
 The first command copies the results of ``benchmarks/strangers.py`` to docs/results/strangers/table.json, from
-which the second one makes both files again. A run that was refused (a method that does not fit the model) is
+which the second one makes all files again. A run that was refused (a method that does not fit the model) is
 no run; a run that ended with another error misses every bound.
 """
 
@@ -19,15 +20,31 @@ from pathlib import Path
 from statistics import fmean, geometric_mean
 from typing import Any
 
+from strangers_tables import table_of
+
 from unflow.unlearning.ranking import SECONDS, TABLE, Measured, name_kind
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "docs" / "results" / "strangers" / "table.json"
+TABLES = RESULTS.with_suffix(".md")
 RANKING = ROOT / "src" / "unflow" / "unlearning" / TABLE
 PAGE = ROOT / "docs" / "which-method.md"
 BOUNDS = ("forgotten", "distance", "sharpness", "kept", SECONDS)
 MARKS = "<!-- measured: {} -->", "<!-- end -->"
 """Lines of the page around the table of one kind of models."""
+
+
+INTRODUCTION = """# Generators of third parties
+
+Each table is one generator of `benchmarks/third_party` and one request, by default settings: 4,000 samples, a
+judge that no method reads, CPU seconds of one thread, the guide's training included. One seed with its 95 %
+interval, or mean ± standard deviation of seeds 1 to 3. The floor is the distance between sets of exact target
+samples. [Which method](../../which-method.md#what-it-reached-on-third-party-models) defines the misses and reads
+the tables.
+
+    python benchmarks/strangers.py --data MNIST --fashion FASHION --out runs/strangers --seeds 1 2 3
+    python benchmarks/ranking.py runs/strangers/table.json
+"""
 
 
 def summarise(results: dict[str, Any]) -> dict[str, dict[str, dict[str, Any]]]:
@@ -84,6 +101,17 @@ def format_page(text: str, results: dict[str, Any]) -> str:
     return text
 
 
+def format_tables(results: dict[str, Any]) -> str:
+    """Return the page with a table, and a picture where there is one, for each generator and request."""
+    parts = [INTRODUCTION]
+    for reference in sorted(results["references"], key=lambda each: (each["stranger"], each["request"])):
+        name = f"{reference['stranger']}-{reference['request']}"
+        alt = f"{reference['stranger']}: samples at the same latents before and after"
+        picture = f"\n![{alt}]({name}.png)\n" if (RESULTS.parent / f"{name}.png").exists() else ""
+        parts.append(table_of(reference, results["cells"]) + picture)
+    return "\n".join(parts)
+
+
 def format_rows(rows: dict[str, dict[str, Any]]) -> list[str]:
     """Return the Markdown table of one kind of models."""
     head = "method | runs | " + " | ".join(f"misses {bound}" for bound in BOUNDS)
@@ -117,6 +145,7 @@ def main() -> None:
     results = read_results()
     RANKING.write_text(format_ranking(results))
     PAGE.write_text(format_page(PAGE.read_text(), results))
+    TABLES.write_text(format_tables(results))
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import torch
-from ranking import PAGE, RANKING, format_page, format_ranking, read_results, summarise
+from ranking import PAGE, RANKING, TABLES, format_page, format_ranking, format_tables, read_results, summarise
 from torch import Tensor, nn
 
 import unflow as uf
@@ -312,6 +312,7 @@ def test_the_means_of_made_up_runs() -> None:
 def test_the_tables_of_package_and_page_are_those_of_the_results() -> None:
     results = read_results()
     assert RANKING.read_text() == format_ranking(results)
+    assert TABLES.read_text() == format_tables(results)
     assert PAGE.read_text() == format_page(PAGE.read_text(), results)
     known = {name for rows in read_ranking().values() for name in rows}
     assert known <= UNLEARNERS.keys()
