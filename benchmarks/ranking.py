@@ -39,8 +39,8 @@ INTRODUCTION = """# Generators of third parties
 Each table is one generator of `benchmarks/third_party` and one request, by default settings: 4,000 samples, a
 judge that no method reads, CPU seconds of one thread, the guide's training included. One seed with its 95 %
 interval, or mean ± standard deviation of seeds 1 to 3. The floor is the distance between sets of exact target
-samples. [Which method](../../which-method.md#what-it-reached-on-third-party-models) defines the misses and reads
-the tables.
+samples. [Which method](../../which-method.md#what-it-reached-on-third-party-models) defines the misses and
+reads the tables.
 
     python benchmarks/strangers.py --data MNIST --fashion FASHION --out runs/strangers --seeds 1 2 3
     python benchmarks/ranking.py runs/strangers/table.json
