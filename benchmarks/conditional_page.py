@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -23,6 +22,7 @@ from conditional_digits import FORGET
 from conditional_measures import Question, ask, forgets_too_much, list_misses
 from conditional_table import BASES, ROWS, Workshop, cell_file
 from conditional_tuning import GRIDS, choose_cell, excess, over_floor
+from marked_tables import replace_tables
 from PIL import Image, ImageDraw
 from safetensors.numpy import load_file
 from strangers_tables import percent, spread
@@ -32,8 +32,6 @@ from unflow.methods import UNLEARNERS
 DOCS = Path(__file__).parent.parent / "docs"
 RESULTS = DOCS / "results" / "conditional"
 PAGE = DOCS / "results" / "conditional.md"
-MARKS = "<!-- measured: {} -->", "<!-- end -->"
-"""Lines of the page around a table."""
 DRAWN = {
     "flow": ("original", "retrained_mixture", "energy_guidance", "erfm_resample"),
     "one-step": ("original", "latent_transport", "uot_tilted"),
@@ -197,14 +195,7 @@ def make_tables(results: dict[str, Any], tuning: dict[str, Any]) -> dict[str, li
 
 def format_page(text: str, results: dict[str, Any], tuning: dict[str, Any]) -> str:
     """Return the page with every table between its marks."""
-    for name, lines in make_tables(results, tuning).items():
-        first, last = MARKS[0].format(name), MARKS[1]
-        table = "\n".join([first, "", *lines, "", last]).replace("\\", r"\\")
-        pattern = rf"{re.escape(first)}\n.*?{re.escape(last)}"
-        text, count = re.subn(pattern, table, text, flags=re.DOTALL)
-        if count != 1:
-            raise SystemExit(f"got {count} tables marked {first} in {PAGE.name}; expected one")
-    return text
+    return replace_tables(text, make_tables(results, tuning), PAGE.name)
 
 
 def read_results() -> tuple[dict[str, Any], dict[str, Any]]:

@@ -14,12 +14,12 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean, geometric_mean
 from typing import Any
 
+from marked_tables import replace_tables
 from strangers_tables import table_of
 
 from unflow.unlearning.ranking import SECONDS, TABLE, Measured, name_kind
@@ -30,10 +30,6 @@ TABLES = RESULTS.with_suffix(".md")
 RANKING = ROOT / "src" / "unflow" / "unlearning" / TABLE
 PAGE = ROOT / "docs" / "which-method.md"
 BOUNDS = ("forgotten", "distance", "sharpness", "kept", SECONDS)
-MARKS = "<!-- measured: {} -->", "<!-- end -->"
-"""Lines of the page around the table of one kind of models."""
-
-
 INTRODUCTION = """# Generators of third parties
 
 Each table is one generator of `benchmarks/third_party` and one request, by default settings: 4,000 samples, a
@@ -91,14 +87,9 @@ def format_ranking(results: dict[str, Any]) -> str:
 
 def format_page(text: str, results: dict[str, Any]) -> str:
     """Return the page with the table of each kind of models between its marks."""
-    for kind, rows in summarise(results).items():
-        first, last = MARKS[0].format(kind), MARKS[1]
-        table = "\n".join([first, "", *format_rows(rows), "", last])
-        pattern = rf"{re.escape(first)}\n.*?{re.escape(last)}"
-        text, count = re.subn(pattern, table.replace("\\", r"\\"), text, flags=re.DOTALL)
-        if count != 1:
-            raise SystemExit(f"got {count} tables marked {first} in {PAGE.name}; expected one")
-    return text
+    return replace_tables(
+        text, {kind: format_rows(rows) for kind, rows in summarise(results).items()}, PAGE.name
+    )
 
 
 def format_tables(results: dict[str, Any]) -> str:

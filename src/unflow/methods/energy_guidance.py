@@ -21,7 +21,7 @@ from unflow.methods.acceptance import Acceptance
 from unflow.methods.conditional_pairs import draw_given, favour_changed, mean_within
 from unflow.methods.erfm import ERFM
 from unflow.methods.independent_noise import is_independent
-from unflow.models import Conditional, Flow
+from unflow.models import Conditional, Flow, without_conditions
 from unflow.models.conditional import NULL
 from unflow.nets import AdaptedVelocity
 from unflow.target import NO_ORIGIN, Bank, Retained, Target
@@ -322,12 +322,11 @@ class EnergyGuidance(Training):
     def training(self, problem: Problem, seed: int) -> tuple[Training, Problem]:
         """Return itself for a flow of many entries on independent noise, and ``ERFM`` for other flows."""
         model = model_of(problem)
-        conditional = isinstance(model, Conditional)
-        if not isinstance(model.inner if conditional else model, Flow):
+        if not isinstance(without_conditions(model), Flow):
             return self._flow_matching(place="chain", thin=True), problem
         if math.prod(model.sample_shape) < FEW_ENTRIES or not is_independent(model, new_path(self.path)):
             return self._flow_matching(place="prior"), problem
-        share = self.acceptance_share or (1 / 2 if conditional else 5 / 6)
+        share = self.acceptance_share or (1 / 2 if isinstance(model, Conditional) else 5 / 6)
         return dataclasses.replace(self, acceptance_share=share), problem
 
     def _flow_matching(self, **how: Any) -> ERFM:

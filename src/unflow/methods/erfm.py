@@ -13,7 +13,7 @@ from unflow.mathematics.couplings import COUPLINGS
 from unflow.mathematics.paths import expand, new_path
 from unflow.methods.appended import append_flow, describe_appended_net, new_appended_net
 from unflow.methods.conditional_pairs import ConditionalPairs, draw_given
-from unflow.models import Conditional, Flow
+from unflow.models import Flow, without_conditions
 from unflow.nets import AdaptedVelocity
 from unflow.target import Bank, Target
 from unflow.training.losses import ControlledVelocityLoss
@@ -136,7 +136,7 @@ class ERFM(VelocityTraining):
     def check(self, problem: Problem) -> None:
         """Raise InputError for a model that cannot be trained in place or have a flow appended."""
         super().check(problem)
-        model = problem.model.inner if isinstance(problem.model, Conditional) else problem.model
+        model = without_conditions(problem.model)
         if self.control:
             require_unlabelled(problem, "control=True")
         if self.place == "prior" and not isinstance(model, Flow):

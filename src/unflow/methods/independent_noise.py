@@ -7,7 +7,7 @@ from torch import nn
 
 from unflow.ground.streams import Stream, stream
 from unflow.mathematics.paths import Path
-from unflow.models import Conditional, Flow, GenerativeModel
+from unflow.models import Conditional, Flow, GenerativeModel, without_conditions
 from unflow.nets import AdaptedVelocity
 
 PROBES, EARLY = 64, 0.01
@@ -20,13 +20,6 @@ LARGEST_SLOPE = 0.2
 def is_independent(model: GenerativeModel, path: Path) -> bool:
     """Return whether the slope of the data on their noise is at most ``LARGEST_SLOPE`` (``noise_slope``)."""
     return abs(noise_slope(model, path)) <= LARGEST_SLOPE
-
-
-def flow_inside(model: GenerativeModel) -> Flow:
-    """Return a flow, or the flow of a conditional model."""
-    flow = model.inner if isinstance(model, Conditional) else model
-    assert isinstance(flow, Flow)
-    return flow
 
 
 @torch.no_grad()
@@ -43,7 +36,9 @@ def noise_slope(model: GenerativeModel, path: Path) -> float:
         path: between noise and data.
     """
     x0 = model.prior(PROBES, stream(0, Stream.NOISE_SLOPE))
-    net: nn.Module = flow_inside(model).net
+    flow = without_conditions(model)
+    assert isinstance(flow, Flow)
+    net: nn.Module = flow.net
     if isinstance(model, Conditional):
         label, x0 = model.conditions(x0), model.noise(x0)
         net = net.unguided(label) if isinstance(net, AdaptedVelocity) else net

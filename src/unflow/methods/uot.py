@@ -15,7 +15,7 @@ from unflow.methods.conditional_pairs import favour_changed
 from unflow.methods.critics import is_image, make_critic
 from unflow.methods.latent_transport import LatentTransport
 from unflow.methods.potentials import FeaturePotential, find_features
-from unflow.models import Conditional, FlowMap, GenerativeModel, Generator
+from unflow.models import FlowMap, GenerativeModel, Generator, without_conditions
 from unflow.nets import MLP, new_net
 from unflow.nets.adapters import unwrap
 from unflow.training.method import (
@@ -299,7 +299,7 @@ class UOT(Training):
             return make_critic(model.sample_shape, seed, max(1, self.width // 16), silent=True)
         frequencies = self.frequencies
         if frequencies is None:
-            inner = model.inner if isinstance(model, Conditional) else model
+            inner = without_conditions(model)
             net = unwrap(inner.net) if isinstance(inner, FlowMap | Generator) else None
             frequencies = len(net.angles) if isinstance(net, MLP) else 0
         description: dict[str, Any] = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 from unflow.models.base import GenerativeModel, latent_norm
 from unflow.models.chain import Chain
 from unflow.models.components import MODELS, family_of_config, from_config
-from unflow.models.conditional import NULL, Conditional, Labelled
+from unflow.models.conditional import NULL, Conditional, Labelled, without_conditions
 from unflow.models.filtered import Filtered
 from unflow.models.flow import Flow
 from unflow.models.flow_map import FlowMap
@@ -30,4 +30,5 @@ __all__ = [
     "inner_model",
     "latent_norm",
     "plain_module",
+    "without_conditions",
 ]

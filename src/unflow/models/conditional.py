@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from jaxtyping import Float, Int
@@ -20,6 +20,8 @@ from unflow.models.generator import Generator
 from unflow.nets.adapted import Adapted
 from unflow.nets.conditioned import AdaptedGenerator
 from unflow.nets.velocity import AdaptedVelocity
+
+T = TypeVar("T")
 
 NULL_ENTRY = 1e4
 """The last entry of a latent that asks for the null condition; a normal number never reaches it."""
@@ -311,6 +313,11 @@ def conditional_net(inner: GenerativeModel) -> Adapted | AdaptedGenerator:
             'label=0 and arguments="..., label" where it is adapted'
         )
     return net
+
+
+def without_conditions(model: T) -> T | GenerativeModel:
+    """Return the model inside a conditional one, else the model itself."""
+    return model.inner if isinstance(model, Conditional) else model
 
 
 def check_names(names: Sequence[str], n: int) -> tuple[str, ...]:

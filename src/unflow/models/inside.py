@@ -7,7 +7,7 @@ from torch import nn
 from unflow.ground.errors import InputError
 from unflow.models.base import GenerativeModel
 from unflow.models.chain import Chain
-from unflow.models.conditional import Conditional, find_conditional_net
+from unflow.models.conditional import Conditional, find_conditional_net, without_conditions
 from unflow.models.filtered import Filtered
 from unflow.models.flow import Flow
 from unflow.models.flow_map import FlowMap
@@ -42,9 +42,7 @@ def plain_module(model: GenerativeModel) -> nn.Module:
     Raises:
         InputError: for a chain or a filter, which holds more than one network.
     """
-    inner = inner_model(model)
-    if isinstance(inner, Conditional):
-        inner = inner.inner
+    inner = without_conditions(inner_model(model))
     if not isinstance(inner, Flow | FlowMap | Generator):
         raise InputError(
             f"got a {type(inner).__name__}, which is more than one network; expected a model whose own "

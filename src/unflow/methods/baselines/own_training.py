@@ -9,7 +9,7 @@ from torch import nn
 
 from unflow.ground.errors import InputError, choose
 from unflow.mathematics.couplings import COUPLINGS
-from unflow.models import Conditional, Flow, FlowMap
+from unflow.models import Flow, FlowMap, without_conditions
 from unflow.training.method import Problem, Trained, Training, model_of, require_unlabelled
 from unflow.training.originals.flow_matching import FlowMatching
 from unflow.training.originals.mean_flow import MeanFlow
@@ -46,7 +46,7 @@ class OwnTraining(Trained):
         super().check(problem)
         self.check_conditions(problem)
         model = problem.model
-        if not isinstance(model.inner if isinstance(model, Conditional) else model, Flow | FlowMap):
+        if not isinstance(without_conditions(model), Flow | FlowMap):
             raise InputError(
                 "got a chained model to train on data; expected a Flow or a FlowMap: train its base instead"
             )

@@ -10,7 +10,7 @@ from torch import nn
 from unflow.ground.errors import InputError
 from unflow.methods.baselines.own_training import OwnTraining
 from unflow.methods.baselines.spare_labels import SpareLabels, find_spare
-from unflow.models import Conditional, Flow, FlowMap
+from unflow.models import Flow, FlowMap, without_conditions
 from unflow.models.conditional import conditional_net
 from unflow.nets import net_config, new_net
 from unflow.training.method import Problem, Training
@@ -130,7 +130,7 @@ def _inner(problem: Problem) -> Flow | FlowMap:
 
 
 def _is_distilled(problem: Problem) -> bool:
-    model = problem.model.inner if isinstance(problem.model, Conditional) else problem.model
+    model = without_conditions(problem.model)
     return isinstance(model, FlowMap) and problem.teacher is not None
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from unflow.ground.batches import in_batches
 from unflow.ground.errors import InputError
 from unflow.mathematics.integrators import INTEGRATORS
-from unflow.models import Conditional, Flow, GenerativeModel
+from unflow.models import Conditional, Flow, GenerativeModel, without_conditions
 from unflow.models.conditional import at_conditions
 from unflow.nets import MLP
 from unflow.nets.adapted import Adapted
@@ -78,7 +78,7 @@ class Distill(VelocityTraining):
                 "got a conditional flow to distil into a model without conditions; expected a conditional "
                 "model: write --conditional true"
             )
-        flow = teacher.inner if isinstance(teacher, Conditional) else teacher
+        flow = without_conditions(teacher)
         shape = flow_map_of(problem).sample_shape
         if not isinstance(flow, Flow) or flow.sample_shape != shape:
             raise InputError(
@@ -109,7 +109,7 @@ class Distill(VelocityTraining):
     def init(self, problem: Problem, prepared: Tensors, seed: int) -> Parts:
         """Return the average velocity; an MLP like the teacher's starts from the teacher's weights."""
         teacher = problem.teacher
-        flow = teacher.inner if isinstance(teacher, Conditional) else teacher
+        flow = without_conditions(teacher)
         assert isinstance(flow, Flow)
         net = trainable_copy(flow_map_of(problem).net)
         copy_velocity(unwrap(flow.net), unwrap(net))

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from unflow.ground.errors import InputError, choose
 from unflow.mathematics.couplings import COUPLINGS, pair_blocks
 from unflow.mathematics.paths import Path, new_path
-from unflow.models import Conditional, Flow
+from unflow.models import Conditional, Flow, without_conditions
 from unflow.nets import AdaptedVelocity
 from unflow.training.losses import ConditionalVelocityLoss, VelocityLoss
 from unflow.training.method import (
@@ -131,10 +131,9 @@ def conditional_of(problem: Problem) -> Conditional | None:
 
 def flow_of(problem: Problem) -> Flow:
     """Return the problem's model, a flow, or the flow in a conditional model."""
-    conditional = conditional_of(problem)
-    model = problem.model if conditional is None else conditional.inner
-    assert isinstance(model, Flow)
-    return model
+    flow = without_conditions(problem.model)
+    assert isinstance(flow, Flow)
+    return flow
 
 
 def with_velocity(problem: Problem, net: nn.Module) -> nn.Module:
