@@ -16,7 +16,13 @@ from unflow.commands.cli import main
 from unflow.evidence.attacks import ConditionSearch, LatentSearch, MixtureSearch, Relearning
 from unflow.evidence.auditing import Attacks
 from unflow.evidence.reproduce import CONDITIONAL
-from unflow.evidence.reproduce.conditional import FLOW_ROWS, ONE_STEP_ROWS, AskedOneStepRequest, AskedRequest
+from unflow.evidence.reproduce.conditional import (
+    FLOW_ROWS,
+    MARGIN,
+    ONE_STEP_ROWS,
+    AskedOneStepRequest,
+    AskedRequest,
+)
 from unflow.evidence.reproduce.study import Recipe
 from unflow.methods import ESD, SFD, ConceptAblation, Retrain
 from unflow.models import Conditional
@@ -112,6 +118,27 @@ def test_the_retrained_rows_differ_in_the_label_of_the_forgotten_class(
     for k, same in ((0, False), (4, False)):
         asked = request.model.require_conditional().ask(z, k)
         assert torch.equal(never.push_batches(asked), mixture.push_batches(asked)) == same
+
+
+def test_the_energy_of_a_conditional_request_keeps_the_surest_sample_of_every_label(
+    tmp_path: Path, mnist_data: Path
+) -> None:
+    """Offsets that balance the classes would accept the labels with the smaller ones less often."""
+    kind = CONDITIONAL["uot-mnist"]
+    settings: dict[str, Any] = {"only": ("mnist-3",), "data": mnist_data, "recipe": recipe()}
+    target = kind(out=tmp_path / "out", seeds=[1], **settings).make_request("mnist-3", 1).target
+    assert target.energy.lower_bound == 0
+    # F = softplus(log-odds + margin) falls to its bound as the guide grows sure that x is retained
+    logits = torch.zeros(10, 10).fill_diagonal_(40.0)
+    energy = torch.nn.functional.softplus(_log_odds(logits, 3) + MARGIN)
+    accepted = target.acceptance(energy)
+    assert accepted[3] < 1e-6
+    assert torch.all(accepted[torch.arange(10) != 3] > 1 - 1e-6)
+
+
+def _log_odds(logits: torch.Tensor, forget: int) -> torch.Tensor:
+    others = logits[:, torch.arange(logits.shape[1]) != forget]
+    return logits[:, forget] - others.logsumexp(1)
 
 
 def test_what_has_no_conditional_experiment_is_one_sentence(

@@ -53,7 +53,7 @@ ROWS = (
 """The rows that are trained for every request; original and target need no training."""
 
 MARGIN = 5.0
-"""Margin of the default energy, in nats of a calibrated guide; the same for every dataset."""
+"""Margin of the energies of models without conditions, in nats; the same for every dataset."""
 NUM_BALANCE = 4000
 """Samples of the original on which the energy is balanced."""
 MAX_TRAINING = 10_000
@@ -69,16 +69,20 @@ class Request:
         study: the study whose models the request uses.
         forget: classes to forget.
         name: folder of the request.
-        energy: F; None: the calibrated guide's log-odds of the classes with ``MARGIN``, balanced over
-            the model's samples (``calibration``).
+        energy: F; None: the calibrated guide's log-odds of the classes; if ``is_balanced``,
+            balanced over the model's samples (``calibration``).
         energy_data: names of the data from which F is made, for the record.
         strength: lam.
-        margin: of the default energy, in nats; None: ``MARGIN``.
+        margin: of the default energy, in nats; None: ``default_margin``.
         model: the model that must forget; None: the study's original.
         rows: names of methods; None: ``default_rows``.
     """
 
     default_rows: ClassVar[Sequence[str]] = ROWS
+    is_balanced: ClassVar[bool] = True
+    """Whether the default energy keeps the share of each retained class."""
+    default_margin: ClassVar[float] = MARGIN
+    """Margin of the default energy, in nats of a calibrated guide."""
 
     def __init__(
         self,
@@ -97,7 +101,7 @@ class Request:
         self.rows = tuple(self.default_rows if rows is None else rows)
         self.model = model or self.original
         self.energy_seconds, self.energy_data = 0.0, energy_data
-        self.energy = energy or self._make_energy(strength, MARGIN if margin is None else margin)
+        self.energy = energy or self._make_energy(strength, self.default_margin if margin is None else margin)
         self.target = Target(self.model, self.energy, strength)
 
     @property
@@ -109,14 +113,15 @@ class Request:
         record = stage(self.out / "energy.json", lambda: self._balance(strength, margin))
         self.energy_seconds = record["seconds"]
         guide = Tempered(self.study.guide, record["temperature"])
-        return Balanced(ClassLogOdds(guide, self.forget, margin), guide, self.forget, record["offsets"])
+        plain, offsets = ClassLogOdds(guide, self.forget, margin), record["offsets"]
+        return Balanced(plain, guide, self.forget, offsets) if offsets else plain
 
     def _balance(self, strength: float, margin: float) -> dict[str, Any]:
         _ = self.study.guide  # train it before the clock starts: its seconds are counted separately
         started = time.perf_counter()
         guide = self.study.calibrated_guide
-        offsets = [0.0]  # a single retained class needs no balance
-        if len(self.study.class_names) - len(self.forget) > 1:
+        offsets: list[float] = []
+        if self.is_balanced and len(self.study.class_names) - len(self.forget) > 1:
             x = self.model.sample(NUM_BALANCE, stream(self.study.seed, Stream.BALANCE))
             plain = ClassLogOdds(guide, self.forget, margin)
             offsets = balance_classes(plain, guide, self.forget, x, strength).offsets.tolist()
