@@ -38,7 +38,9 @@ SETTINGS: dict[str, dict[str, object]] = {
     "erfm_resample": {"steps": 4000, "integration_steps": 16},
     "erfm_prior": {"steps": 1500},
     "erfm_resample_prior": {"steps": 1500},
+    "energy_guidance": {},
     "latent_transport": {"steps": 3000},
+    "latent_transport_uot": {},
     "uot_tilted": {},
     "uot": {},
 }

@@ -100,6 +100,8 @@ class Stream(IntEnum):
 
     REPLACEMENT = 178
     """Samples of the condition that replaces a forgotten one, of which a request must accept a good share."""
+    FLOOR = 184
+    """Exact target samples whose distances are the floor, k-th set: ``stream(seed, Stream.FLOOR, k)``."""
     NOISE_SLOPE = 182
     """Noise at which a velocity is compared with that of independent noise."""
 

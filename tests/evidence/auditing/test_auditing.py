@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import statistics
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 import unflow as uf
 from unflow.data import LabelledData
 from unflow.energies import ClassLogOdds
+from unflow.evidence import metrics
 from unflow.evidence.auditing import (
     MIN_SAMPLES,
     Attacks,
@@ -451,3 +453,20 @@ def test_what_was_measured_outlives_an_attack_that_is_killed(
     found = json.loads((tmp_path / "audit.json").read_text())
     assert [row["method"] for row in found["rows"]] == ["original", "unlearned"]
     assert found["attacks"] is None
+
+
+def test_a_floor_of_ten_pairs_is_their_mean_and_spread() -> None:
+    """Each distance is that of its own pair of sets: the mean and the spread of ten numbers."""
+    sets = [Samples(points(10 + k).x) for k in range(20)]
+    evidence = Evidence(classifier(), [0], points(1), points(2))
+    auditor = FamilyAudit("generator", evidence, sets[0], (sets[1], sets[2]), None)
+    floor = auditor.floor(lambda k: sets[k])
+    features = [evidence.judge.features(each.x) for each in sets]
+    expected = [
+        metrics.frechet_distance(generated=features[2 * k + 1], reference=features[2 * k]) for k in range(10)
+    ]
+    assert floor["pairs"] == 10
+    assert floor["fid_target"] == pytest.approx(statistics.mean(expected))
+    assert floor["fid_target_sd"] == pytest.approx(statistics.stdev(expected))
+    assert floor.keys() >= {"mmd_target", "mmd_target_sd", "c2st_target", "c2st_target_sd"}
+    assert "pairs" not in auditor.floor()

@@ -50,7 +50,8 @@ def recipe() -> Recipe:
 def read_table(text: str, title: str) -> dict[str, list[str]]:
     """Return the cells of a table of table.md by the name of the row."""
     table = text.split(f"## {title}\n\n")[1].split("\n\n", maxsplit=1)[0].splitlines()
-    return {line.split("|")[1].strip(" `"): [c.strip() for c in line.split("|")[2:-1]] for line in table}
+    cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table]
+    return {name.split(" (over-forgets")[0].strip("`"): row for name, *row in cells}
 
 
 @pytest.fixture(scope="module")

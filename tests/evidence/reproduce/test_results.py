@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -114,3 +115,31 @@ def test_tables_have_a_line_per_row_and_the_papers_beside() -> None:
     assert len(beside) == 2 + 4 + 3
     assert beside[-1].startswith("| erfm (paper) | 0.0021 ± 0.0002 |")
     assert len({line.count("|") for line in ours}) == len({line.count("|") for line in beside}) == 1
+
+
+def test_the_spread_of_the_floor_is_in_that_of_the_ratio() -> None:
+    """FD 0.5 over a floor of 0.25 ± 0.05 is 2 ± 0.4; two seeds that agree have no other spread."""
+    runs = [audit(1), audit(3)]
+    for run in runs:
+        run["floor"]["flow"]["fid_target_sd"] = 0.05
+    rows = [row for run in runs for row in collect_rows(run, "circles")]
+    (record,) = (r for r in average_rows(rows) if r["method"] == "erfm")
+    assert record["fid_target_ratio"] == pytest.approx(2)
+    assert record["fid_target_ratio_sd"] == pytest.approx(0.4)
+    own = [row for row in rows if row["method"] == "erfm"]
+    own[1]["fid_target_ratio"] = 3.0  # its own spread is still 0.4
+    (record,) = average_rows(own)
+    assert record["fid_target_ratio_sd"] == pytest.approx(math.hypot(0.4, 0.5**0.5))
+
+
+def test_a_row_that_over_forgets_is_marked() -> None:
+    """4,000 samples: 4 % against 0.5 % is far beyond two standard errors, 0.6 % is not."""
+    found = []
+    for rate in (0.005, 0.039):
+        run = audit(4)
+        by_name = {row["method"]: row for row in run["rows"]}
+        by_name["retrained"] |= {"forget_rate": 0.04, "n": 4000}
+        by_name["erfm"] |= {"forget_rate": rate, "n": 4000}
+        found += collect_rows(run, "circles")
+    assert "| `erfm` (over-forgets 1 of 2) |" in format_means(average_rows(found), "circles")
+    assert "`retrained` (" not in format_means(average_rows(found), "circles")

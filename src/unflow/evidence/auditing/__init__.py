@@ -18,7 +18,15 @@ record          assembles an audit and writes audit.json
 """
 
 from unflow.evidence.auditing.attacked import Attacks, attack_one, compare_attacks
-from unflow.evidence.auditing.evidence import Entry, Evidence, Judge, Samples, draw_samples, target_samples
+from unflow.evidence.auditing.evidence import (
+    Entry,
+    Evidence,
+    Judge,
+    Samples,
+    draw_samples,
+    floor_samples,
+    target_samples,
+)
 from unflow.evidence.auditing.family import FamilyAudit, audit_family
 from unflow.evidence.auditing.gates import Gate, list_failures
 from unflow.evidence.auditing.judges import JUDGE_SEED_OFFSET, judge_record
@@ -69,6 +77,7 @@ __all__ = [
     "differences",
     "draw_samples",
     "find_notes",
+    "floor_samples",
     "judge_record",
     "list_failures",
     "samples_needed",

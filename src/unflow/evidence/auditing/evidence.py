@@ -116,3 +116,9 @@ def target_samples(target: Target, n: int, seed: int, which: int) -> Samples:
     """Return the ``which``-th independent set of n exact samples of q*."""
     bank = target.sample(n, stream(seed, Stream.TARGET + which))
     return Samples(bank.x, bank.z)
+
+
+def floor_samples(target: Target, n: int, seed: int, which: int) -> Samples:
+    """Return the ``which``-th of further such sets, between which the floor is measured."""
+    bank = target.sample(n, stream(seed, Stream.FLOOR, which))
+    return Samples(bank.x, bank.z)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
+from statistics import fmean, stdev
 from typing import Any
 
 import torch
@@ -29,6 +31,8 @@ from unflow.ground.files import write_arrays
 from unflow.ground.progress import Progress
 from unflow.ground.streams import Stream, stream
 
+FLOOR_PAIRS = 10
+"""Pairs of independent sets of exact target samples between which a floor is measured."""
 NO_COST: Mapping[str, float | int | None] = {measure.key.removeprefix("cost."): None for measure in COSTS}
 """The cost of a row before anything of it is known."""
 
@@ -100,12 +104,34 @@ class FamilyAudit:
         pair = self._target_samples
         return None if pair is None else pair[1 if entry.method == "target" else 0].x
 
-    def floor(self) -> Mapping[str, float | None]:
-        """Return the distances between two independent sets of exact target samples, the least of any row."""
+    def floor(self, draw: Callable[[int], Samples] | None = None) -> Mapping[str, float | None]:
+        """Return the distances between independent sets of exact target samples, the least of any row.
+
+        Args:
+            draw: returns the k-th of ``2 * FLOOR_PAIRS`` further sets. Each distance is then the mean over
+                the pairs, its standard deviation over them has the key with "_sd", and "pairs" is their
+                number. None: the distances of the one pair that the rows are compared with.
+        """
         if self._target_samples is None:
             return NO_FLOOR
         observed = self.observe(Entry("floor", self._target_samples[1]))
-        return measure_floor(observed)
+        if draw is None:
+            return measure_floor(observed)
+        pairs = [self._measure_pair(draw(2 * k), draw(2 * k + 1)) for k in range(FLOOR_PAIRS)]
+        found: dict[str, float | None] = {"pairs": FLOOR_PAIRS}
+        for key in pairs[0]:
+            values = [pair[key] for pair in pairs]
+            known = [value for value in values if value is not None]
+            is_known = len(known) == len(values)
+            found[key] = fmean(known) if is_known else None
+            found[f"{key}_sd"] = stdev(known) if is_known else None
+        return found
+
+    def _measure_pair(self, first: Samples, second: Samples) -> dict[str, float | None]:
+        """Return the distances of one set of exact target samples to another."""
+        observed = self.observe(Entry("floor", second))
+        features = self.evidence.judge.features(first.x)
+        return measure_floor(dataclasses.replace(observed, target=features, target_x=first.x))
 
     def row(self, entry: Entry) -> AuditRow:
         """Return one row, without the verdicts that other rows give it."""
@@ -193,6 +219,7 @@ def audit_family(
     entries: Sequence[Entry],
     second_target: Samples | None,
     samples_folder: Path | None = None,
+    draw_floor: Callable[[int], Samples] | None = None,
 ) -> tuple[Mapping[str, float | None], list[AuditRow]]:
     """Return the floor and the rows of one family; the entry "original" must be among the entries.
 
@@ -202,6 +229,7 @@ def audit_family(
         entries: rows to be; "target" and "retrained" among them serve as references too.
         second_target: an exact-target set independent of the entry "target".
         samples_folder: where to save the samples of every row.
+        draw_floor: as in ``FamilyAudit.floor``.
     """
     by_method = {entry.method: entry.samples for entry in entries}
     if "original" not in by_method:
@@ -216,4 +244,4 @@ def audit_family(
             if samples_folder is not None:
                 auditor.save_samples(entry, samples_folder)
             progress.advance(done)
-    return auditor.floor(), judge_rows(rows)
+    return auditor.floor(draw_floor), judge_rows(rows)

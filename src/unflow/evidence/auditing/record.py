@@ -132,11 +132,13 @@ class Family:
         name: flow, flow_map or generator.
         entries: rows to be measured, "original" among them.
         second_target: exact target samples that are independent of the entry "target".
+        draw_floor: further such sets, for a floor with its spread; None: the floor of one pair.
     """
 
     name: str
     entries: Sequence[Entry]
     second_target: Samples | None = None
+    draw_floor: Callable[[int], Samples] | None = None
 
 
 def assemble_audit(
@@ -167,6 +169,7 @@ def assemble_audit(
             family.entries,
             family.second_target,
             None if out is None else out / "samples",
+            family.draw_floor,
         )
         if further is not None:
             found = [

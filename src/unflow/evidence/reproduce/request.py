@@ -23,8 +23,10 @@ from unflow.evidence.auditing import (
     Entry,
     Evidence,
     Family,
+    Samples,
     assemble_audit,
     draw_samples,
+    floor_samples,
     judge_record,
     target_samples,
 )
@@ -199,9 +201,15 @@ class Request:
         lineage = bundle.read_lineage(self.study.out / "flow")
         return trained_cost(lineage, self.model) | {"train_seconds": lineage["seconds"]}
 
-    def draw_target(self, which: int) -> Any:
+    def draw_target(self, which: int) -> Samples:
         """Return the ``which``-th independent set of exact samples of q*, decoded."""
-        samples = target_samples(self.target, self.study.recipe.n, self.study.seed, which)
+        return self._decode(target_samples(self.target, self.study.recipe.n, self.study.seed, which))
+
+    def draw_floor(self, which: int) -> Samples:
+        """Return the ``which``-th of further such sets, between which the floor is measured."""
+        return self._decode(floor_samples(self.target, self.study.recipe.n, self.study.seed, which))
+
+    def _decode(self, samples: Samples) -> Samples:
         autoencoder = self.study.autoencoder
         if autoencoder is None:
             return samples
@@ -226,7 +234,7 @@ class Request:
         if file.is_file():
             return dict(read_json(file))
         evidence = self.make_evidence()
-        family = Family(self.model.family, self.make_entries(), self.draw_target(1))
+        family = Family(self.model.family, self.make_entries(), self.draw_target(1), self.draw_floor)
         words = {"forget": list(self.forget), "words": self.energy.describe(), "seed": self.study.seed}
         return assemble_audit(
             [family],
