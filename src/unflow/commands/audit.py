@@ -15,7 +15,7 @@ from unflow.commands.option_groups import DataOptions, RequestOptions
 from unflow.commands.run_folders import run_folder
 from unflow.commands.settings import ATTACKS, settings_class
 from unflow.commands.sight import Findings
-from unflow.ground.errors import InputError
+from unflow.ground.errors import InputError, choose
 from unflow.ground.values import split_outside, unquote
 
 if TYPE_CHECKING:  # the help of a command must not wait for torch
@@ -64,6 +64,7 @@ def run(
     n: int | None = None,
     resolve: float = 0.5,
     seed: int = 0,
+    extractor: str | None = None,
     attack: bool = True,
     ask: bool = True,
     ask_n: int | None = None,
@@ -89,6 +90,7 @@ def run(
         n: samples per row, >= 100; by default as many as --resolve asks for.
         resolve: difference of two forget rates that the audit resolves, in percentage points, in (0, 100).
         seed: of latents and rejection, >= 0.
+        extractor: imagenet for distances in the features of EfficientNet-Lite0 too (extra imagenet; images).
         attack: whether to run the attacks.
         ask: whether to ask a conditional model for each of its labels.
         ask_n: samples of each label, >= 50; by default the questions cost no more than the rest of the audit.
@@ -102,11 +104,13 @@ def run(
     from unflow.energies import check_classes
     from unflow.evidence.auditing import Gate, Judges, Provenance, RealData, References, audit, list_failures
     from unflow.evidence.auditing.judge_training import judge_folders
+    from unflow.evidence.extractors import EXTRACTORS
     from unflow.foreign import guide_behind, guide_of, lineage_of, load_classifier_for, load_whole
     from unflow.ground.streams import check_seed
 
     torch.set_num_threads(1)
     check_seed(seed)
+    extract = None if extractor is None else choose(EXTRACTORS, extractor, "extractor")()
     if card:
         check_local(model)
     if n is not None and n < 100:
@@ -153,6 +157,7 @@ def run(
         **rows.record(),
         "n": n,
         "resolve": resolve,
+        **({} if extractor is None else {"extractor": extractor}),
         "ask": None if ask else "false",
         "ask_n": ask_n,
         "seed": seed,
@@ -182,6 +187,7 @@ def run(
             resolve=resolve / 100,
             seed=seed,
             out=out,
+            extractor=extract,
             attacks=attacks if attack else None,
             strengths=others,
             ask=ask,

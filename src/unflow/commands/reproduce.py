@@ -36,6 +36,7 @@ def run(
     jobs: int = 1,
     attack: bool = False,
     conditional: bool = False,
+    extractor: str | None = None,
     *,
     attacks: Attacks,
 ) -> None:
@@ -53,10 +54,12 @@ def run(
         jobs: number of studies (seeds, and datasets in two dimensions) made in parallel, one thread each.
         attack: also attack every row of one request, with every seed; works on a finished run too.
         conditional: true for a class-conditional original, whose rows are asked for each label (images only).
+        extractor: imagenet for distances in the features of EfficientNet-Lite0 too (extra imagenet; images).
         attacks: settings of the attacks.
     """
     import torch
 
+    from unflow.evidence.extractors import EXTRACTORS
     from unflow.evidence.reproduce import CONDITIONAL, EXPERIMENTS
     from unflow.ground.streams import check_seed
     from unflow.training.compute import check_device
@@ -82,6 +85,10 @@ def run(
     if attack and not kind.can_be_attacked:
         able = ", ".join(known for known, each in EXPERIMENTS.items() if each.can_be_attacked)
         raise InputError(f"got --attack for {name}, which has no images to relearn; expected one of {able}")
+    if extractor is not None:
+        choose(EXTRACTORS, extractor, "extractor")
+        if not kind.can_be_attacked:
+            raise InputError(f"got --extractor for {name}, which has no images; expected it for images only")
     only: tuple[str, ...] = () if dataset is None else (dataset,)
     if classes is not None:
         only = kind.choose_requests(parse_classes(classes, "--classes"))
@@ -93,6 +100,7 @@ def run(
         device=device,
         jobs=jobs,
         attacks=attacks if attack else None,
+        extractor=extractor,
     )
     experiment.check()
     record = {"command": "reproduce", "name": name, "seeds": seeds, "seed": seed, "dataset": dataset}
@@ -100,6 +108,8 @@ def run(
         record |= {"classes": classes}
     if conditional:
         record |= {"conditional": True}
+    if extractor is not None:
+        record |= {"extractor": extractor}
     started = time.perf_counter()
     with run_folder(out, record):
         experiment.run()

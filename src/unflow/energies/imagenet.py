@@ -47,14 +47,13 @@ class ImageNetClassifier(nn.Module):
         self.net = net
         self.eval().requires_grad_(False)
 
-    def features(self, x: Float[Tensor, " batch *shape"]) -> Float[Tensor, " batch 1280"]:
-        """Return the input of the last layer, [batch, 1280]."""
+    def features(self, x: Float[Tensor, " batch *shape"], side: int = SIZE) -> Float[Tensor, " batch 1280"]:
+        """Return the input of the last layer, [batch, 1280], for images resized to side x side pixels."""
         if x.ndim != 4 or x.shape[1] != 3:
             raise InputError(
                 f"got samples of shape {list(x.shape[1:])} for ImageNet; expected images [3, h, w] in [-1, 1]"
             )
-        size = [SIZE, SIZE]
-        x = nnf.interpolate(x, size, mode="bilinear", align_corners=False, antialias=True)
+        x = nnf.interpolate(x, [side, side], mode="bilinear", align_corners=False, antialias=True)
         pixels = 127.5 * (x + 1)
         features: Tensor = self.net((pixels - 127) / 128)
         return features

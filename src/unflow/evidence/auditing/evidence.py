@@ -11,6 +11,7 @@ from torch import Tensor
 
 from unflow.data import LabelledData
 from unflow.energies import Energy
+from unflow.evidence.extractors import Extractor
 from unflow.evidence.metrics.forgetting import check_request
 from unflow.ground.errors import InputError
 from unflow.ground.streams import Stream, stream
@@ -78,6 +79,7 @@ class Evidence:
         c2st: a name in ``metrics.CLASSIFIERS``.
         second: another judge, for a second forget rate; None without one.
         repeats: resamples for the interval of each distance; 0 for no intervals, tests and classes.
+        second_extractor: of features that neither guide nor judge has shaped; None without one.
     """
 
     judge: Judge
@@ -90,6 +92,7 @@ class Evidence:
     c2st: str = "logistic"
     second: Judge | None = None
     repeats: int = 0
+    second_extractor: Extractor | None = None
 
     def __post_init__(self) -> None:
         check_request(self.forget, self.judge.num_classes)

@@ -23,7 +23,15 @@ from unflow.evidence.auditing.certainty import (
     share_intervals,
 )
 from unflow.evidence.auditing.evidence import Entry, Evidence, Samples
-from unflow.evidence.measures import COSTS, NO_FLOOR, Observed, measure_floor, measure_row
+from unflow.evidence.measures import (
+    COSTS,
+    EXTRACTED_ROWS,
+    NO_FLOOR,
+    Extracted,
+    Observed,
+    measure_floor,
+    measure_row,
+)
 from unflow.evidence.metrics.forgetting import is_forgotten
 from unflow.evidence.row import REFERENCES, AuditRow, judge_rows
 from unflow.ground.errors import InputError
@@ -31,6 +39,8 @@ from unflow.ground.files import write_arrays
 from unflow.ground.progress import Progress
 from unflow.ground.streams import Stream, stream
 
+FLOOR = "floor"
+"""Name of the entry that is a set of exact target samples beside another."""
 FLOOR_PAIRS = 10
 """Pairs of independent sets of exact target samples between which a floor is measured."""
 NO_COST: Mapping[str, float | int | None] = {measure.key.removeprefix("cost."): None for measure in COSTS}
@@ -97,6 +107,34 @@ class FamilyAudit:
             seed=entry.seed,
             x=x,
             target_x=self._target_x(entry),
+            retain_x=evidence.retain.x,
+            extracted=self._extract(entry),
+        )
+
+    def _extract(self, entry: Entry) -> Extracted | None:
+        """Return the features of the second extractor; None without one, and for the pairs of the floor."""
+        if self.evidence.second_extractor is None or entry.method == FLOOR:
+            return None
+        pair = self._extracted_targets
+        return Extracted(
+            own=self._extract_features(entry.samples.x),
+            retain=self._extracted_retain,
+            target=None if pair is None else pair[1 if entry.method == "target" else 0],
+        )
+
+    def _extract_features(self, x: Tensor) -> Tensor:
+        assert self.evidence.second_extractor is not None
+        return self.evidence.second_extractor.features(x[:EXTRACTED_ROWS])
+
+    @cached_property
+    def _extracted_retain(self) -> Tensor:
+        return self._extract_features(self.evidence.retain.x)
+
+    @cached_property
+    def _extracted_targets(self) -> tuple[Tensor, Tensor] | None:
+        pair = self._target_samples
+        return (
+            None if pair is None else (self._extract_features(pair[0].x), self._extract_features(pair[1].x))
         )
 
     def _target_x(self, entry: Entry) -> Tensor | None:
@@ -114,7 +152,7 @@ class FamilyAudit:
         """
         if self._target_samples is None:
             return NO_FLOOR
-        observed = self.observe(Entry("floor", self._target_samples[1]))
+        observed = self.observe(Entry(FLOOR, self._target_samples[1]))
         if draw is None:
             return measure_floor(observed)
         pairs = [self._measure_pair(draw(2 * k), draw(2 * k + 1)) for k in range(FLOOR_PAIRS)]
@@ -129,7 +167,7 @@ class FamilyAudit:
 
     def _measure_pair(self, first: Samples, second: Samples) -> dict[str, float | None]:
         """Return the distances of one set of exact target samples to another."""
-        observed = self.observe(Entry("floor", second))
+        observed = self.observe(Entry(FLOOR, second))
         features = self.evidence.judge.features(first.x)
         return measure_floor(dataclasses.replace(observed, target=features, target_x=first.x))
 

@@ -23,6 +23,7 @@ from unflow.evidence.auditing.resolution import differences, samples_needed
 from unflow.evidence.auditing.searched import add_searches
 from unflow.evidence.auditing.series import series, write_series
 from unflow.evidence.auditing.verdict import Verdict, add_answers, verdicts
+from unflow.evidence.extractors import Extractor
 from unflow.evidence.row import SCHEMA, AuditRow
 from unflow.ground.errors import InputError, choose
 from unflow.ground.files import write_json
@@ -290,6 +291,7 @@ def audit(
     resolve: float = 0.005,
     seed: int = 0,
     repeats: int = 50,
+    extractor: Extractor | None = None,
     attacks: Attacks | None = None,
     strengths: Mapping[float, GenerativeModel] | None = None,
     ask: bool = True,
@@ -312,6 +314,7 @@ def audit(
         resolve: a difference of shares, in (0, 1); 0.005 is half a point.
         seed: of latents and rejection.
         repeats: resamples behind the interval of each distance, which is then known to a tenth; 0: none.
+        extractor: of features that neither guide nor judge has shaped, for two more distances; None: none.
         attacks: on the model, the original and the retrained one; None: none.
         strengths: models of the same request at other strengths, for the report's slider.
         ask: whether to ask conditional models for each of their labels.
@@ -337,7 +340,10 @@ def audit(
         _find_energy(target),
         second=judges.second_judge,
         repeats=repeats,
+        second_extractor=extractor,
     )
+    if extractor is not None:
+        extractor.check(model.sample_shape)
     n = n or samples_needed(model, judge, forget, resolve, seed)
     questions = plan_questions(original, model, evidence, n, ask=ask, n=ask_n)
     family = _draw_family(model, references, provenance, n, seed)

@@ -43,7 +43,7 @@ from unflow.evidence.metrics.redistribution import (
     transition_matrix,
 )
 from unflow.evidence.metrics.sharpness import sharpness_ratio
-from unflow.evidence.metrics.two_sample import C2ST, held_out_c2st
+from unflow.evidence.metrics.two_sample import C2ST, appearance_c2st, held_out_c2st
 from unflow.evidence.metrics.uncertainty import (
     ChiSquare,
     bootstrap_interval,
@@ -63,6 +63,7 @@ __all__ = [
     "Manifold",
     "PrecisionRecall",
     "RepeatedMMD",
+    "appearance_c2st",
     "bootstrap_interval",
     "c2st_auc",
     "calibration_error",

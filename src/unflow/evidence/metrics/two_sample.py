@@ -6,17 +6,25 @@ import math
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from jaxtyping import Float, Real
+from torch import Tensor
 
 from unflow.evidence.metrics.distances import (
     CLASSIFIERS,
     Array,
+    as_double,
     as_feature_pair,
     held_out_scores,
     require_classifier,
     stack_labelled,
 )
 from unflow.mathematics.shares import LEVEL, Interval, quantile
+
+COMPONENTS = 64
+"""Principal components of the samples in ``appearance_c2st``."""
+APPEARANCE_ROWS = 3000
+"""Samples of each side in ``appearance_c2st``."""
 
 
 class C2ST(NamedTuple):
@@ -63,6 +71,45 @@ def held_out_c2st(
     scores = held_out_scores(features, labels, train, test, CLASSIFIERS[classifier], seed)
     auc, variance = auc_with_variance(scores[labels[test] == 1], scores[labels[test] == 0])
     return C2ST(auc, math.sqrt(variance))
+
+
+def appearance_c2st(
+    *,
+    generated: tuple[Float[Array, "n d"], Float[Tensor, " n *shape"]],
+    reference: tuple[Float[Array, "m d"], Float[Tensor, " m *shape"]],
+    seed: int = 0,
+) -> C2ST:
+    """Fit a network on features and pixels of half of both sets, and return its AUC on the other halves.
+
+    A sample's inputs are its features, its first ``COMPONENTS`` principal components, and its distance from
+    the plane that they span, where blur, noise and the artefacts of a decoder are. The components are those
+    of both sets together, so they do not know which set a sample is from. The network has one hidden layer
+    of 256 units. At most ``APPEARANCE_ROWS`` samples of each set are used.
+
+    Args:
+        generated: features [n, d] and samples [n, *shape], n >= 4.
+        reference: features [m, d] and samples [m, *shape], m >= 4.
+        seed: of the halves and of the network.
+
+    Raises:
+        InputError: for fewer than 4 samples, different widths, NaN.
+    """
+    features = [as_double(part[0][:APPEARANCE_ROWS]) for part in (generated, reference)]
+    pixels = [as_double(part[1][:APPEARANCE_ROWS]).flatten(1) for part in (generated, reference)]
+    looks = torch.split(_project(torch.cat(pixels), seed), [len(part) for part in pixels])
+    ours, theirs = (torch.cat(columns, 1) for columns in zip(features, looks, strict=True))
+    return held_out_c2st(generated=ours, reference=theirs, seed=seed, classifier="mlp")
+
+
+def _project(x: Float[Tensor, "n d"], seed: int) -> Float[Tensor, "n columns"]:
+    """Return the principal components of x and the distance from their span; x itself if it is short."""
+    from sklearn.decomposition import PCA
+
+    if min(x.shape) <= COMPONENTS:
+        return x
+    components = torch.as_tensor(PCA(COMPONENTS, random_state=seed).fit_transform(x.numpy()))
+    left = (x - x.mean(0)).square().sum(1) - components.square().sum(1)
+    return torch.cat([components, left.clamp(min=0).sqrt()[:, None]], 1)
 
 
 def auc_with_variance(

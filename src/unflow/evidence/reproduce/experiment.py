@@ -43,6 +43,7 @@ class Experiment(ABC):
         device: cpu, cuda or mps.
         jobs: number of studies made in parallel, each in a process of one thread.
         attacks: attacks on every row of one request, with every seed; None: no attacks.
+        extractor: of features that neither guide nor judge has shaped, in ``EXTRACTORS``; None: none.
     """
 
     out: Path
@@ -53,6 +54,7 @@ class Experiment(ABC):
     device: str = "cpu"
     jobs: int = 1
     attacks: Attacks | None = None
+    extractor: str | None = None
     _studies: dict[str, Study] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     name: ClassVar[str]
@@ -197,7 +199,8 @@ class Experiment(ABC):
         data = " --data DIR" if self.data is not None else ""
         seeds = f" --seeds {len(self.seeds)} --seed {self.seeds[0]}"
         attack = " --attack true" if self.attacks is not None else ""
-        options = f"{seeds}{self.format_selection()}{data}{attack}"
+        extractor = "" if self.extractor is None else f" --extractor {self.extractor}"
+        options = f"{seeds}{self.format_selection()}{data}{attack}{extractor}"
         return f"unflow reproduce {self.name} --out {self.out.name}{options}"
 
     def format_selection(self) -> str:

@@ -75,7 +75,8 @@ class ImageExperiment(Experiment):
             order = torch.randperm(len(rows), generator=stream(seed, Stream.IMAGE_ORDER + k))
             parts[part] = rows.rows(order[:MAX_HELD_OUT] if part == "held_out" else order)
         recipe, out = self.recipe or self.default_recipe, self.out / f"seed-{seed}"
-        return Study(recipe, parts, seed, out, self.device, conditional=self.is_conditional)
+        options: dict[str, Any] = {"conditional": self.is_conditional, "extractor": self.extractor}
+        return Study(recipe, parts, seed, out, self.device, **options)
 
     def make_request(self, dataset: str, seed: int) -> Request:
         """Return a dataset's request with one seed."""

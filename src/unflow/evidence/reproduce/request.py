@@ -226,6 +226,7 @@ class Request:
             extractor="coordinates" if planar else f"judge features ({study.recipe.judge_net['net']})",
             bandwidth=1.0 if planar else None,
             c2st="knn" if planar else "logistic",
+            second_extractor=study.extractor,
         )
 
     def audit(self) -> dict[str, Any]:

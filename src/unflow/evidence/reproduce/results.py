@@ -25,6 +25,10 @@ COLUMNS: Columns = {
     "mmd_retain": ("MMD retain x 1e3", 1000, 3),
     "fid_target": ("FD target", 1, 4),
     "fid_target_ratio": ("/ floor", 1, 2),
+    "c2st_appearance_target": ("c2st pixels, target", 1, 3),
+    "c2st_appearance_retain": ("c2st pixels, real", 1, 3),
+    "extracted_fid_target": ("FD target, Lite0", 1, 1),
+    "extracted_fid_retain": ("FD retain, Lite0", 1, 1),
     "coverage": ("coverage", 1, 3),
     "share_tv_target": ("share TV target", 1, 3),
     "share_tv_retrained": ("share TV retrained", 1, 3),
@@ -50,6 +54,10 @@ ONE_STEP_COLUMNS: Columns = {
     "fid_retrained": ("FD retrained", 1, 2),
     "fid_target": ("FD target", 1, 2),
     "fid_target_ratio": ("/ floor", 1, 2),
+    "c2st_appearance_target": ("c2st pixels, target", 1, 3),
+    "c2st_appearance_retain": ("c2st pixels, real", 1, 3),
+    "extracted_fid_target": ("FD target, Lite0", 1, 1),
+    "extracted_fid_retain": ("FD retain, Lite0", 1, 1),
     "coverage": ("coverage", 1, 3),
     "share_tv_target": ("share TV target", 1, 3),
     "stayed_share": ("stayed %", 100, 1),
@@ -78,10 +86,17 @@ CONTINUALFLOW_INTRO = (
     "library's default method; erfm is the paper's own weighting and chain.",
     REFERENCE_ROWS,
 )
+EXTRACTORS = (
+    "c2st pixels: the AUC of a network that tells the samples from exact target samples, and from real "
+    "retained ones, by features, pixels and their distance from the principal components. Lite0: features of "
+    "EfficientNet-Lite0, trained on ImageNet, of 2,000 samples; a dash where it was not asked for."
+)
+
 CONTINUALFLOW_NOTES = (
     SECONDS,
     OVER_FORGETS,
     FLOOR,
+    EXTRACTORS,
     "The paper's retain accuracy is its classifier's accuracy on real retained samples; by that definition "
     "it is the same for every generator.",
 )
@@ -95,6 +110,7 @@ ONE_STEP_NOTES = (
     SECONDS,
     OVER_FORGETS,
     FLOOR,
+    EXTRACTORS,
     "u-FID is the Fréchet distance to real retained samples, in the judge's features.",
     "stayed: of the latents whose sample the judge gives to a retained class before, the share that it "
     "gives to the same class after; it is not defined for a retrained model, which maps latents otherwise.",

@@ -17,7 +17,9 @@ from unflow.disk import bundle
 from unflow.energies.calibration import Tempered, calibrate
 from unflow.evidence.auditing import JUDGE_SEED_OFFSET, Judge
 from unflow.evidence.auditing.judge_training import IMAGES, SECOND
+from unflow.evidence.extractors import EXTRACTORS, Extractor
 from unflow.evidence.reproduce.published import find_published_method
+from unflow.ground.errors import choose
 from unflow.ground.streams import Stream, stream
 from unflow.methods.baselines.fine_tune import FineTune
 from unflow.methods.baselines.neg_grad_plus import NegGradPlus
@@ -94,6 +96,7 @@ class Study:
         device: cpu, cuda or mps.
         planar: the two-dimensional dataset whose exact geometry is the judge; None for images.
         conditional: whether the flow and the flow map are asked for a class, or for none.
+        extractor: name in ``EXTRACTORS`` of the second extractor; None for none.
     """
 
     def __init__(
@@ -105,15 +108,23 @@ class Study:
         device: str = "cpu",
         planar: PlanarSet | None = None,
         conditional: bool = False,
+        extractor: str | None = None,
     ) -> None:
         self.recipe, self.parts, self.seed, self.out, self.device = recipe, parts, seed, out, device
-        self.planar, self.conditional = planar, conditional
+        self.planar, self.conditional, self._extractor_name = planar, conditional, extractor
         self._latents: dict[str, LabelledData] = {}
 
     @property
     def class_names(self) -> list[str]:
         """Names of the classes."""
         return self.parts["train"].class_names
+
+    @cached_property
+    def extractor(self) -> Extractor | None:
+        """The second extractor, of features that neither guide nor judge has shaped."""
+        return (
+            None if self._extractor_name is None else choose(EXTRACTORS, self._extractor_name, "extractor")()
+        )
 
     @cached_property
     def autoencoder(self) -> Autoencoder | None:
