@@ -143,7 +143,7 @@ def test_the_plane_end_to_end_and_again(tmp_path: Path) -> None:
     rows = experiment.run()
     measured = [row for row in rows if row["source"] == "measured"]
     assert {(row["method"], row["seed"]) for row in measured} == {
-        (name, seed) for name in ("original", "target", *ROWS) for seed in (1, 2)
+        (name, seed) for name in ("original", "target", *ROWS) for seed in (1, 2) if name != "retrained_inner"
     }
     assert {row["dataset"] for row in rows} == {"checkerboard"}
     assert sum(row["source"] == "paper" for row in rows) == 3

@@ -23,8 +23,8 @@ from unflow.evidence.reproduce.continualflow_mnist import ContinualFlowMNIST
 from unflow.evidence.reproduce.experiment import Experiment
 from unflow.evidence.reproduce.figures import draw_image_rows
 from unflow.evidence.reproduce.images import ImageExperiment, make_images
-from unflow.evidence.reproduce.one_step import RETRAINED, OneStepRequest
-from unflow.evidence.reproduce.request import Request
+from unflow.evidence.reproduce.one_step import OneStepRequest
+from unflow.evidence.reproduce.request import RETRAINED, Request
 from unflow.evidence.reproduce.results import Row, average_rows, format_means
 from unflow.evidence.reproduce.uot_cifar10 import UOTCIFAR10
 from unflow.evidence.reproduce.uot_mnist import UOTMNIST
@@ -107,7 +107,7 @@ class Asks(Request):
 
     def _ask(self) -> dict[str, Any]:
         study, evidence = self.study, self.make_evidence()
-        models = {name: study.add_decoder(self.find_model(name)) for name in ("original", *self.rows)}
+        models = {name: self.find_images_model(name) for name in ("original", *self.rows)}
         before, n = models["original"], study.recipe.n_asked
         planned = plan_questions(before, before, evidence, n, n=n)
         assert planned is not None
@@ -169,8 +169,7 @@ class AskedImages(ImageExperiment):
         z = inside.ask(request.draw_latents()[:columns], torch.tensor(labels))
         strips = []
         for name in ("original", *request.rows):
-            model = request.study.add_decoder(request.find_model(name))
-            strips.append((name, make_images(model, z).numpy()))
+            strips.append((name, make_images(request.find_images_model(name), z).numpy()))
         path = draw_image_rows(self.out / f"asked-{dataset}.png", strips)
         return path, f"{dataset}: every row from the same noise, asked for labels {labels}."
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -14,8 +15,9 @@ from unflow.evidence import metrics
 from unflow.evidence.auditing import AuditRow, Entry, Evidence, draw_samples
 from unflow.evidence.auditing.costs import trained_cost
 from unflow.evidence.metrics.forgetting import is_forgotten
-from unflow.evidence.reproduce.request import Request
+from unflow.evidence.reproduce.request import CLEAN, INNER, RETRAINED, Request
 from unflow.models import GenerativeModel
+from unflow.target import Target
 
 OURS = ("uot", "uot_tilted", "latent_transport", "latent_transport_uot", "latent_transport_chain")
 BASELINES = (
@@ -28,16 +30,14 @@ BASELINES = (
     "weight_extrapolation",
     "reject",
 )
-RETRAINED = ("retrained", "retrained_mixture")
-"""Rows that are a retrained flow, distilled; the second trains a forgotten label on the retained mixture."""
-ONE_STEP_ROWS = ("retrained", *OURS, *BASELINES)
+ONE_STEP_ROWS = ("retrained", INNER, *OURS, *BASELINES)
 """The rows that are made for every request; original and target need no training."""
 
 
 class OneStepRequest(Request):
     """One request to forget, carried out on a study's flow map by every method for one-step models.
 
-    A retrained row needs a retrained flow and its distillation.
+    A retrained row is a retrained flow, distilled.
     """
 
     default_rows: ClassVar[Sequence[str]] = ONE_STEP_ROWS
@@ -48,8 +48,10 @@ class OneStepRequest(Request):
         return self.study.flow_map
 
     def read_original_cost(self) -> dict[str, Any]:
-        """Return the cost of training the flow and of distilling it."""
-        return self._read_cost("flow", "flow_map", self.model)
+        """Return the cost of the autoencoder and critic, of the flow and of its distillation."""
+        return self._read_cost(
+            self.study.out / "flow", self.study.out / "flow_map", self.model, self.study.encoding_seconds
+        )
 
     def make_entry(self, name: str) -> Entry:
         """Return the samples and the cost of one row; a retrained one is trained like the original."""
@@ -57,23 +59,29 @@ class OneStepRequest(Request):
 
     def make_retrained(self, name: str = "retrained") -> GenerativeModel:
         """Return the one-step model distilled from a flow that was trained without the forgotten classes."""
-        flows = Request(self.study, self.forget, self.name, energy=self.energy)
-        flow = flows.run_method(name, self.study.recipe.find_method(name), f"{name}-flow")
-        return self.study.distill_flow(flow.model, f"{self.name}/{name}")
+        flows = Target(self.study.flow, self.energy)
+        flow = self.run_method(name, self.find_method(name), f"{self.find_folder(name)}-flow", flows)
+        folder = name if name in CLEAN else f"{self.name}/{name}"
+        return self.find_study(name).distill_flow(flow.model, folder)
 
     def find_model(self, name: str) -> GenerativeModel:
         """Return the model of a row; "original" is the request's original."""
         return self.make_retrained(name) if name in RETRAINED else super().find_model(name)
 
     def _make_retrained_entry(self, name: str) -> Entry:
-        model = self.make_retrained(name)
-        cost = self._read_cost(f"{self.name}/{name}-flow", f"{self.name}/{name}", model)
-        samples = draw_samples(self.study.add_decoder(model), self.draw_latents())
+        model, folder = self.find_images_model(name), self.find_folder(name)
+        cost = self._read_cost(
+            self.out / f"{folder}-flow", self.out / folder, model, self.read_seconds_before(name)
+        )
+        samples = draw_samples(model, self.draw_latents())
         return Entry(name, samples, self.study.seed, data_used=["retain_images"], cost=cost)
 
-    def _read_cost(self, flow: str, flow_map: str, model: GenerativeModel) -> dict[str, Any]:
-        first, second = (bundle.read_lineage(self.study.out / name) for name in (flow, flow_map))
-        return trained_cost(second, model) | {"train_seconds": first["seconds"] + second["seconds"]}
+    def _read_cost(
+        self, flow: Path, flow_map: Path, model: GenerativeModel, seconds_before: float
+    ) -> dict[str, Any]:
+        first, second = bundle.read_lineage(flow), bundle.read_lineage(flow_map)
+        seconds = seconds_before + first["seconds"] + second["seconds"]
+        return trained_cost(second, model) | {"train_seconds": seconds}
 
     # A row in a second, where an audit takes ten
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -42,7 +43,7 @@ class Recipe:
 
     Attributes:
         flow_net: network of the flow, without its shape.
-        flow: training of the original; the retrained model is trained in the same way.
+        flow: training of the original; a retrained flow is trained in the same way.
         flow_map_net, distill: one-step model and its distillation from the flow; None for no such model.
         guide_net, guide: the classifier in the energies; its input is the flow's output (points or latents).
         judge_net, judge: the classifier that judges samples; for two-dimensional data the exact geometry is
@@ -110,6 +111,15 @@ class Study:
         self.planar, self.conditional = planar, conditional
         self._latents: dict[str, LabelledData] = {}
 
+    def without_classes(self, classes: Sequence[int], out: Path) -> Study:
+        """Return the study of the training data without some classes, in a folder of its own.
+
+        Its autoencoder, critic and generative models are trained by the same recipe and seed, and read no
+        sample of these classes; the other classes keep their numbers. It has no judge.
+        """
+        parts = {name: self.parts[name].without_classes(classes) for name in ("train", "held_out")}
+        return Study(self.recipe, parts, self.seed, out, self.device, self.planar, self.conditional)
+
     @property
     def class_names(self) -> list[str]:
         """Names of the classes."""
@@ -117,7 +127,7 @@ class Study:
 
     @cached_property
     def autoencoder(self) -> Autoencoder | None:
-        """The autoencoder, trained on the images of all classes; None for two-dimensional data."""
+        """The autoencoder, trained on the images of all classes in "train"; None without one."""
         net, method = self.recipe.autoencoder_net, self.recipe.autoencoder
         if net is None or method is None:
             return None
@@ -250,6 +260,13 @@ class Study:
     def decode(self, x: Tensor) -> Tensor:
         """Return the images of latents; points unchanged."""
         return x if self.autoencoder is None else self.autoencoder.decode_batches(x)
+
+    @property
+    def encoding_seconds(self) -> float:
+        """The training time of the autoencoder and of its critic; 0 without them."""
+        if self.autoencoder is None:
+            return 0.0
+        return sum(self.read_seconds(name) for name in ("critic", "autoencoder") if getattr(self, name))
 
     def read_seconds(self, name: str) -> float:
         """Return the training time of the model in a folder of the study."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -83,16 +84,22 @@ def new_model(kind: str, net: dict[str, Any], data: LabelledData, seed: int) -> 
 
 
 def new_conditional(
-    kind: str, net: dict[str, Any], data: LabelledData, seed: int, has_null: bool = True
+    kind: str,
+    net: dict[str, Any],
+    data: LabelledData,
+    seed: int,
+    has_null: bool = True,
+    shares: Sequence[float] | None = None,
 ) -> Conditional:
     """Return a flow or flow map with fresh weights that is asked for the classes of the data, or for none.
 
     Args:
         kind: flow or flow_map.
         net: description of the network, without its shape.
-        data: the dataset, for shape, classes and their shares.
+        data: the dataset, for shape and classes.
         seed: of the initial weights.
         has_null: whether it has a null condition, the label after the last class.
+        shares: probability of each class; None: its share of the data.
 
     Raises:
         InputError: for a network of unflow that takes no label.
@@ -110,8 +117,9 @@ def new_conditional(
         inner = Flow(AdaptedVelocity(made, shape, "x, t, label", label=0, null_label=k), shape)
     else:
         inner = FlowMap(AdaptedAverageVelocity(made, shape, "x, start, end, label", label=0), shape)
-    counts = torch.bincount(data.labels, minlength=k).double()
-    shares = (counts / counts.sum()).tolist()
+    if shares is None:
+        counts = torch.bincount(data.labels, minlength=k).double()
+        shares = (counts / counts.sum()).tolist()
     return Conditional(inner, shares, k if has_null else None, names=data.class_names)
 
 
@@ -150,7 +158,7 @@ def train_model(
         devices: data-parallel processes.
         label: name in the progress line.
         conditional: whether a flow or flow map is asked for the classes of the data. A distilled one has a
-            null condition if its teacher has one.
+            null condition if its teacher has one, and draws each class as often as its teacher does.
     """
     _check_kind(kind, method)
     if conditional and kind not in ("flow", "flow_map"):
@@ -174,7 +182,9 @@ def train_model(
         finish(out)
         return bundle.load_result(out, [net])
     problem = Problem(
-        model=new_conditional(kind, net, data, seed, _has_null(method, teacher))
+        model=new_conditional(
+            kind, net, data, seed, _has_null(method, teacher), _find_shares(method, teacher, data)
+        )
         if conditional
         else new_model(kind, net, data, seed),
         data=data.x,
@@ -210,6 +220,13 @@ def train_model(
 def _has_null(method: Method, teacher: GenerativeModel | None) -> bool:
     """Return whether a new conditional model has a null condition: a distilled one has its teacher's."""
     return not isinstance(method, Distill) or getattr(teacher, "null", None) is not None
+
+
+def _find_shares(method: Method, teacher: GenerativeModel | None, data: LabelledData) -> list[float] | None:
+    """Return how often a distilled model draws each class: as often as a teacher with the same classes."""
+    if not isinstance(method, Distill) or not isinstance(teacher, Conditional):
+        return None
+    return teacher.probabilities if teacher.num_conditions == len(data.class_names) else None
 
 
 def _check_kind(kind: str, method: Method) -> None:
