@@ -171,6 +171,15 @@ def test_a_retrained_row_has_its_own_decoder_and_pays_for_all_of_its_stages(
     assert request.make_entry("retrained_inner").cost["train_seconds"] == pytest.approx(seconds)
 
 
+def test_each_retrained_row_draws_from_latents_of_its_own(tmp_path: Path) -> None:
+    request = make_request(make_study(tmp_path), Request)
+    latents = [request.draw_latents(name) for name in ("original", *RETRAINED)]
+    for k, one in enumerate(latents):
+        assert one.shape == latents[0].shape
+        assert not any(bool(torch.isin(one, other).any()) for other in latents[:k])
+    assert torch.equal(request.draw_latents("erfm"), latents[0])
+
+
 def same(one: nn.Module, other: nn.Module) -> bool:
     pairs = zip(one.state_dict().values(), other.state_dict().values(), strict=True)
     return all(torch.equal(a, b) for a, b in pairs)

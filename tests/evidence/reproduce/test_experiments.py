@@ -82,8 +82,8 @@ def small(**changes: Any) -> Recipe:
 def few_points(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(planar, "NUM_POINTS", {"train": 400, "judge": 200, "held_out": 400})
     monkeypatch.setattr(plane, "TRANSPORT", 100)
-    for module in (plane, request):  # a guide of a few steps is not to be pressed
-        monkeypatch.setattr(module, "MARGIN", 0.0)
+    monkeypatch.setattr(plane, "MARGIN", 0.0)  # a guide of a few steps is not to be pressed
+    monkeypatch.setattr(request.Request, "default_margin", 0.0)
     monkeypatch.setattr(digits_of_mnist, "INVERSE_MARGIN", 0.0)
 
 

@@ -15,7 +15,6 @@ from typing import Any, ClassVar
 import torch
 
 from unflow.energies import ConditionEnergy
-from unflow.evidence.auditing import Entry
 from unflow.evidence.auditing.asked import GUIDANCE, ask_models, plan_questions
 from unflow.evidence.report.terminal import Columns
 from unflow.evidence.reproduce.continualflow_cifar10 import ContinualFlowCIFAR10
@@ -97,13 +96,6 @@ class Asks(Request):
         asked = stage(self.out / "asked.json", self._ask)
         rows = [row | {"asked": asked["rows"][row["method"]]} for row in found["rows"]]
         return found | {"questions": asked["questions"], "rows": rows}
-
-    def make_entry(self, name: str) -> Entry:
-        """Return the samples and the cost of one row; retrained models map latents in their own way."""
-        entry = super().make_entry(name)
-        if name not in RETRAINED:
-            return entry
-        return dataclasses.replace(entry, samples=dataclasses.replace(entry.samples, z=None))
 
     def _ask(self) -> dict[str, Any]:
         study, evidence = self.study, self.make_evidence()

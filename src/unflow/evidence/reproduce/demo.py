@@ -204,6 +204,7 @@ class Demo:
         """Return the entries of a family, and a second set of exact target samples."""
         config, family = self.config, target.model.family
         z = target.model.prior(config.n, stream(config.seed, Stream.LATENTS))
+        own = target.model.prior(config.n, stream(config.seed, Stream.RETRAINED, 0))
         lineage = bundle.read_lineage(self.out / family)
         base_cost = trained_cost(lineage, target.model) | {"train_seconds": lineage["seconds"]}
         entries = [
@@ -215,9 +216,10 @@ class Demo:
                 cost=base_cost,
             )
         ]
-        entries += [self.make_entry(target, name, z) for name in ROWS[family]]
+        for name in ROWS[family]:
+            entries.append(self.make_entry(target, name, own if name == "retrained" else z))
         if config.full and family == "flow_map":
-            entries.append(self.make_retrained(z))
+            entries.append(self.make_retrained(own))
         first, second = (target_samples(target, config.n, config.seed, k) for k in (0, 1))
         entries.append(Entry("target", first, config.seed, original_recoverable=True, data_used=GUIDE_DATA))
         return entries, second

@@ -73,7 +73,7 @@ class OneStepRequest(Request):
         cost = self._read_cost(
             self.out / f"{folder}-flow", self.out / folder, model, self.read_seconds_before(name)
         )
-        samples = draw_samples(model, self.draw_latents())
+        samples = draw_samples(model, self.draw_latents(name))
         return Entry(name, samples, self.study.seed, data_used=["retain_images"], cost=cost)
 
     def _read_cost(

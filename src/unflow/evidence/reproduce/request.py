@@ -206,16 +206,20 @@ class Request:
         """Return the model of a row with its decoder: the clean rows have their own."""
         return self.find_study(name).add_decoder(self.find_model(name))
 
-    def draw_latents(self) -> Tensor:
-        """Return the latents that all rows but the target's share."""
-        return self.target.model.prior(self.study.recipe.n, stream(self.study.seed, Stream.LATENTS))
+    def draw_latents(self, name: str = "original") -> Tensor:
+        """Return the latents of a row: each retrained row has its own, all other models share theirs.
+
+        Two models that draw from the same latents have dependent samples, which hides how different they are.
+        """
+        path = (Stream.RETRAINED, RETRAINED.index(name)) if name in RETRAINED else (Stream.LATENTS,)
+        return self.target.model.prior(self.study.recipe.n, stream(self.study.seed, *path))
 
     def make_entry(self, name: str) -> Entry:
         """Return the samples and the cost of one row."""
         result, study = self.run_row(name), self.study
         return Entry(
             name,
-            draw_samples(self.find_images_model(name), self.draw_latents()),
+            draw_samples(self.find_images_model(name), self.draw_latents(name)),
             study.seed,
             original_recoverable=result.model.original_recoverable,
             data_used=result.lineage["data_used"],
