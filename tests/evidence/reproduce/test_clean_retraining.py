@@ -16,12 +16,15 @@ from unflow.data import LabelledData
 from unflow.disk.bundle import read_lineage
 from unflow.energies.unread import Unread
 from unflow.evidence.auditing import draw_samples
+from unflow.evidence.auditing.family import FamilyAudit
+from unflow.evidence.measures import measure_row
 from unflow.evidence.reproduce.one_step import OneStepRequest
 from unflow.evidence.reproduce.request import RETRAINED, Request
 from unflow.evidence.reproduce.study import Recipe, Study
 from unflow.ground.errors import TrainingDivergedError
 from unflow.methods import Retrain
 from unflow.models import Conditional, GenerativeModel, Latent
+from unflow.training.loop import fit
 from unflow.training.method import Problem
 from unflow.training.originals import base_models
 from unflow.training.originals.autoencoding import Autoencoding
@@ -75,7 +78,8 @@ class Reader:
     """Notes the problem of every training."""
 
     def __init__(self, fit: Any) -> None:
-        self.fit, self.problems = fit, []
+        self.fit = fit
+        self.problems: list[Problem] = []
 
     def __call__(self, method: Any, problem: Problem, *args: Any, **options: Any) -> Any:
         self.problems.append(problem)
@@ -84,7 +88,7 @@ class Reader:
 
 @pytest.fixture
 def reader(monkeypatch: pytest.MonkeyPatch) -> Reader:
-    found = Reader(base_models.fit)
+    found = Reader(fit)
     for module in (base_models, unlearning):
         monkeypatch.setattr(module, "fit", found)
     return found
@@ -178,6 +182,22 @@ def test_each_retrained_row_draws_from_latents_of_its_own(tmp_path: Path) -> Non
         assert one.shape == latents[0].shape
         assert not any(bool(torch.isin(one, other).any()) for other in latents[:k])
     assert torch.equal(request.draw_latents("erfm"), latents[0])
+
+
+@pytest.mark.parametrize("kind", [Request, OneStepRequest])
+def test_retraining_that_stops_at_the_end_is_the_retrained_row(kind: type[Request], tmp_path: Path) -> None:
+    request = make_request(healthy(tmp_path), kind)
+    entry = request.make_entry("retrained")
+    found = request.measure_snapshots()
+    steps = 8 if kind is Request else 20
+    assert [record["step"] for record in found] == request.snapshots.list_steps(steps)
+    seconds = [record["seconds"] for record in found]
+    assert seconds == sorted(seconds)
+    assert seconds[-1] == pytest.approx(entry.cost["train_seconds"], abs=0.2)
+    observed = FamilyAudit("flow", request.make_evidence(), entry.samples, None, None).observe(entry)
+    assert found[-1]["forget_rate"] == observed.forget_rate
+    assert found[-1]["fid_retain"] == measure_row(observed)["fid_retain"]
+    assert found[0]["fid_retain"] != found[-1]["fid_retain"]
 
 
 def same(one: nn.Module, other: nn.Module) -> bool:

@@ -24,7 +24,7 @@ from unflow.evidence.reproduce.figures import draw_image_rows
 from unflow.evidence.reproduce.images import ImageExperiment, make_images
 from unflow.evidence.reproduce.one_step import OneStepRequest
 from unflow.evidence.reproduce.request import RETRAINED, Request
-from unflow.evidence.reproduce.results import Row, average_rows, format_means
+from unflow.evidence.reproduce.results import RATIOS, Row, average_rows, format_means
 from unflow.evidence.reproduce.uot_cifar10 import UOTCIFAR10
 from unflow.evidence.reproduce.uot_mnist import UOTMNIST
 from unflow.ground.errors import InputError
@@ -68,7 +68,7 @@ ASKED: Columns = {
     "asked.fd_target": ("FD per other label to its target", 1, 2),
     "asked.fd_real": ("to its real images", 1, 2),
     "seconds": ("seconds", 1, 1),
-    "seconds_ratio": ("/ retraining", 1, 3),
+    **RATIOS,
 }
 """Columns of the asked-with-label tables. The last two distances are means over the retained labels."""
 

@@ -49,9 +49,8 @@ class OneStepRequest(Request):
 
     def read_original_cost(self) -> dict[str, Any]:
         """Return the cost of the autoencoder and critic, of the flow and of its distillation."""
-        return self._read_cost(
-            self.study.out / "flow", self.study.out / "flow_map", self.model, self.study.encoding_seconds
-        )
+        seconds_before = self.study.encoding_seconds + self.study.read_seconds("flow")
+        return _read_cost(self.study.out / "flow_map", self.model, seconds_before)
 
     def make_entry(self, name: str) -> Entry:
         """Return the samples and the cost of one row; a retrained one is trained like the original."""
@@ -60,28 +59,28 @@ class OneStepRequest(Request):
     def make_retrained(self, name: str = "retrained") -> GenerativeModel:
         """Return the one-step model distilled from a flow that was trained without the forgotten classes."""
         flows = Target(self.study.flow, self.energy)
-        flow = self.run_method(name, self.find_method(name), f"{self.find_folder(name)}-flow", flows)
+        flow = self.run_method(name, self.find_method(name), self._find_flow_folder(name), target=flows)
         folder = name if name in CLEAN else f"{self.name}/{name}"
-        return self.find_study(name).distill_flow(flow.model, folder)
+        kept = self.snapshots if name == "retrained" else None
+        return self.find_study(name).distill_flow(flow.model, folder, kept)
+
+    def _find_flow_folder(self, name: str) -> str:
+        return f"{self.find_folder(name)}-flow"
+
+    def read_seconds_before(self, name: str) -> float:
+        """Return the seconds of a retrained row's stages before its distillation."""
+        flow = bundle.read_lineage(self.out / self._find_flow_folder(name)) if name in RETRAINED else None
+        return super().read_seconds_before(name) + (flow["seconds"] if flow else 0.0)
 
     def find_model(self, name: str) -> GenerativeModel:
         """Return the model of a row; "original" is the request's original."""
         return self.make_retrained(name) if name in RETRAINED else super().find_model(name)
 
     def _make_retrained_entry(self, name: str) -> Entry:
-        model, folder = self.find_images_model(name), self.find_folder(name)
-        cost = self._read_cost(
-            self.out / f"{folder}-flow", self.out / folder, model, self.read_seconds_before(name)
-        )
+        model = self.find_images_model(name)
+        cost = _read_cost(self.out / self.find_folder(name), model, self.read_seconds_before(name))
         samples = draw_samples(model, self.draw_latents(name))
         return Entry(name, samples, self.study.seed, data_used=["retain_images"], cost=cost)
-
-    def _read_cost(
-        self, flow: Path, flow_map: Path, model: GenerativeModel, seconds_before: float
-    ) -> dict[str, Any]:
-        first, second = bundle.read_lineage(flow), bundle.read_lineage(flow_map)
-        seconds = seconds_before + first["seconds"] + second["seconds"]
-        return trained_cost(second, model) | {"train_seconds": seconds}
 
     # A row in a second, where an audit takes ten
 
@@ -125,11 +124,6 @@ class OneStepRequest(Request):
         return self.study.judge.features(self._exact)
 
     @cached_property
-    def _all_retain_features(self) -> Tensor:
-        """Features of all held-out samples of the retained classes."""
-        return self.study.judge.features(self._retain.x)
-
-    @cached_property
     def _exact(self) -> Tensor:
         """Exact samples of q*."""
         return torch.as_tensor(self.draw_target(0).x)
@@ -137,3 +131,9 @@ class OneStepRequest(Request):
     def measure_further(self, evidence: Evidence, entry: Entry, row: AuditRow) -> dict[str, Any]:
         """Return no further entries."""
         return {}
+
+
+def _read_cost(folder: Path, model: GenerativeModel, seconds_before: float) -> dict[str, Any]:
+    """Return the cost of a distilled model, the stages before its distillation included."""
+    lineage = bundle.read_lineage(folder)
+    return trained_cost(lineage, model) | {"train_seconds": seconds_before + lineage["seconds"]}

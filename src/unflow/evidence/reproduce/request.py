@@ -38,6 +38,7 @@ from unflow.methods import SFD
 from unflow.models import GenerativeModel
 from unflow.target import Target
 from unflow.training.method import Method
+from unflow.training.snapshots import Snapshots
 from unflow.unlearning.problems import select_real_samples
 from unflow.unlearning.unlearn import GUIDE_DATA, Unlearned, unlearn
 
@@ -148,7 +149,8 @@ class Request:
 
     def run_row(self, name: str) -> Unlearned:
         """Carry out the method of a row, or load its result from disk."""
-        return self.run_method(name, self.find_method(name), self.find_folder(name))
+        kept = self.snapshots if name == "retrained" else None
+        return self.run_method(name, self.find_method(name), self.find_folder(name), snapshots=kept)
 
     def find_method(self, name: str) -> Method:
         """Return the method of a row."""
@@ -167,7 +169,20 @@ class Request:
         """Return the study in whose latents a row's model draws: a clean row has its own."""
         return self.retained if name in CLEAN else self.study
 
-    def run_method(self, name: str, method: Method, folder: str, target: Target | None = None) -> Unlearned:
+    @property
+    def snapshots(self) -> Snapshots:
+        """Models of ``retrained`` on the way of its last stage."""
+        return Snapshots(self.out / RETAINED_FOLDER / "snapshots")
+
+    def run_method(
+        self,
+        name: str,
+        method: Method,
+        folder: str,
+        *,
+        target: Target | None = None,
+        snapshots: Snapshots | None = None,
+    ) -> Unlearned:
         """Carry out a method in a folder of the request, or load its result from there.
 
         Args:
@@ -175,6 +190,7 @@ class Request:
             method: its method.
             folder: within that of the request.
             target: of another model than the request's; None: ``find_target``.
+            snapshots: where to keep models on the way; None keeps none.
         """
         study, source, target = self.study, self.find_study(name), target or self.find_target(method)
         held_out = source.encode_part("held_out").without_classes(self.forget)
@@ -191,6 +207,7 @@ class Request:
             guide_data=self.energy_data if target is self.target else (),
             data=rows,
             teacher=teacher,
+            snapshots=snapshots,
             self_measure=0 if name in CLEAN else None,  # the energy knows no latents but the original's
         )
 
@@ -232,8 +249,31 @@ class Request:
         )
 
     def read_seconds_before(self, name: str) -> float:
-        """Return the seconds of a clean row's autoencoder and critic; 0 for other rows."""
+        """Return the seconds of a row's stages before its last: of a clean row's autoencoder and critic."""
         return self.retained.encoding_seconds if name in CLEAN else 0.0
+
+    def measure_snapshots(self) -> list[dict[str, float]]:
+        """Return what retraining had reached when it stopped early: one record per model that it kept.
+
+        Returns:
+            step; seconds, of all stages until then; forget_rate and fid_retain, as in the row ``retrained``.
+        """
+        model, z = self.find_model("retrained"), self.draw_latents("retrained")
+        steps = bundle.read_lineage(self.out / self.find_folder("retrained"))["steps"]
+        before = self.read_seconds_before("retrained")
+        return [
+            {"step": found.step, "seconds": before + found.seconds}
+            | self._measure_quality(self.retained.add_decoder(found.model).push_batches(z))
+            for found in self.snapshots.load(model, steps)
+        ]
+
+    def _measure_quality(self, x: Tensor) -> dict[str, float]:
+        judge = self.study.judge
+        distance = metrics.frechet_distance(generated=judge.features(x), reference=self._all_retain_features)
+        return {
+            "forget_rate": metrics.forget_rate(judge.probabilities(x), self.forget),
+            "fid_retain": distance,
+        }
 
     def make_entries(self) -> list[Entry]:
         """Return the rows original, target and all methods."""
@@ -298,8 +338,11 @@ class Request:
             words,
             self.study.class_names,
             self.out,
-            lambda entry, row: self.measure_further(evidence, entry, row),
+            lambda entry, row: self.measure_further(evidence, entry, row) | self._measure_stops(entry),
         ).as_dict()
+
+    def _measure_stops(self, entry: Entry) -> dict[str, Any]:
+        return {"snapshots": self.measure_snapshots()} if entry.method == "retrained" else {}
 
     def measure_further(self, evidence: Evidence, entry: Entry, row: AuditRow) -> dict[str, Any]:
         """Return the entries that this experiment adds to a row of the audit."""
@@ -344,6 +387,11 @@ class Request:
     @cached_property
     def _retain(self) -> LabelledData:
         return self.study.parts["held_out"].without_classes(self.forget)
+
+    @cached_property
+    def _all_retain_features(self) -> Tensor:
+        """Features of all held-out samples of the retained classes."""
+        return self.study.judge.features(self._retain.x)
 
     @cached_property
     def _retain_features(self) -> Tensor:

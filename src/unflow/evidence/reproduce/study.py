@@ -33,6 +33,7 @@ from unflow.training.originals.base_models import train_model
 from unflow.training.originals.classification import Classification
 from unflow.training.originals.distill import Distill
 from unflow.training.originals.flow_matching import FlowMatching
+from unflow.training.snapshots import Snapshots
 
 Model = TypeVar("Model", bound=SavedModel)
 
@@ -194,12 +195,14 @@ class Study:
         """The one-step original: the flow, distilled."""
         return self.distill_flow(self.flow, "flow_map")
 
-    def distill_flow(self, teacher: GenerativeModel, name: str) -> GenerativeModel:
+    def distill_flow(
+        self, teacher: GenerativeModel, name: str, snapshots: Snapshots | None = None
+    ) -> GenerativeModel:
         """Return the one-step model distilled from a flow; ``name`` is its folder."""
         net, method = self.recipe.flow_map_net, self.recipe.distill
         assert net is not None
         assert method is not None
-        return self._train_generative("flow_map", net, method, name, teacher)
+        return self._train_generative("flow_map", net, method, name, teacher, snapshots)
 
     def _train_generative(
         self,
@@ -208,10 +211,21 @@ class Study:
         method: Method,
         name: str,
         teacher: GenerativeModel | None = None,
+        snapshots: Snapshots | None = None,
     ) -> GenerativeModel:
         made = Conditional if self.conditional else MODELS[kind]
         data = self.encode_part("train")
-        return self._train(made, kind, net, method, data, name, teacher=teacher, conditional=self.conditional)
+        return self._train(
+            made,
+            kind,
+            net,
+            method,
+            data,
+            name,
+            teacher=teacher,
+            conditional=self.conditional,
+            snapshots=snapshots,
+        )
 
     def _train(
         self,
@@ -225,6 +239,7 @@ class Study:
         teacher: GenerativeModel | None = None,
         critic: Classifier | None = None,
         conditional: bool = False,
+        snapshots: Snapshots | None = None,
     ) -> Model:
         part = "judge" if name in ("judge", "second-judge") else "train"
         model = train_model(
@@ -240,6 +255,7 @@ class Study:
             teacher=teacher,
             critic=critic,
             conditional=conditional,
+            snapshots=snapshots,
         )
         assert isinstance(model, made)
         return model

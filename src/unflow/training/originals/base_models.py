@@ -26,6 +26,7 @@ from unflow.training.method import Method, Problem, settings
 from unflow.training.originals.autoencoding import Autoencoding
 from unflow.training.originals.classification import Classification
 from unflow.training.originals.distill import Distill
+from unflow.training.snapshots import Snapshots
 
 KINDS = ("flow", "flow_map", "classifier", "autoencoder")
 
@@ -139,6 +140,7 @@ def train_model(
     devices: int = 1,
     label: str = "",
     conditional: bool = False,
+    snapshots: Snapshots | None = None,
 ) -> SavedModel:
     """Train a base model, classifier or autoencoder into a bundle.
 
@@ -159,6 +161,7 @@ def train_model(
         label: name in the progress line.
         conditional: whether a flow or flow map is asked for the classes of the data. A distilled one has a
             null condition if its teacher has one, and draws each class as often as its teacher does.
+        snapshots: where to keep models on the way; None keeps none.
     """
     _check_kind(kind, method)
     if conditional and kind not in ("flow", "flow_map"):
@@ -200,6 +203,7 @@ def train_model(
         compute=Compute(device=device, devices=devices),
         label=label or kind,
         problem_id=bundle.hash_lineage(identity),
+        snapshots=snapshots,
     )
     model = result.model
     assert isinstance(model, SavedModel)
