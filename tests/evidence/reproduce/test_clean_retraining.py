@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from unflow.data import LabelledData
 from unflow.disk.bundle import read_lineage
 from unflow.energies.unread import Unread
+from unflow.evidence import metrics
 from unflow.evidence.auditing import draw_samples
 from unflow.evidence.auditing.family import FamilyAudit
-from unflow.evidence.measures import measure_row
 from unflow.evidence.reproduce.one_step import OneStepRequest
 from unflow.evidence.reproduce.request import RETRAINED, Request
 from unflow.evidence.reproduce.study import Recipe, Study
@@ -196,7 +196,8 @@ def test_retraining_that_stops_at_the_end_is_the_retrained_row(kind: type[Reques
     assert seconds[-1] == pytest.approx(entry.cost["train_seconds"], abs=0.2)
     observed = FamilyAudit("flow", request.make_evidence(), entry.samples, None, None).observe(entry)
     assert found[-1]["forget_rate"] == observed.forget_rate
-    assert found[-1]["fid_retain"] == measure_row(observed)["fid_retain"]
+    pair = {"generated": observed.features, "reference": observed.retain.points}
+    assert found[-1]["fid_retain"] == metrics.frechet_distance(**pair)
     assert found[0]["fid_retain"] != found[-1]["fid_retain"]
 
 

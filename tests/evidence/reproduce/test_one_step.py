@@ -99,6 +99,12 @@ def test_uot_mnist_end_to_end_and_again(tmp_path: Path, mnist_data: Path) -> Non
         ("mnist-3", seed, name) for seed in (1, 2) for name in ("original", "target", *ONE_STEP_ROWS)
     } | {("mnist-5", 1, name) for name in ("original", "target", *OURS, *BASELINES)}
     assert {row["family"] for row in rows} == {"flow_map"}
+    for row in rows:
+        assert ("snapshots" in row) == (row["method"] == "retrained")
+        for stop in row.get("snapshots", [])[-1:]:  # at the end of the training: the row itself
+            assert {key: row[key] for key in ("fid_retain", "forget_rate")} == {
+                key: stop[key] for key in ("fid_retain", "forget_rate")
+            }
     written = {file.name for file in (tmp_path / "uot").iterdir()}
     assert written >= {
         "table.json",
