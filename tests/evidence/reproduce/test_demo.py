@@ -342,6 +342,9 @@ def test_the_full_demo_of_two_digits_measures_the_flow_map_against_retraining(tm
     assert row_of(result, "flow_map", "uot")["fid_retrained"] is not None
     assert retrained["fid_retrained"] is None
     assert result["request"]["forget"] == [1, 7]
+    retained = Demo(config, tmp_path).select_part("train").without_classes([1, 7])
+    read = bundle.read_lineage(tmp_path / "unlearned" / "flow_map-retrained")["data"]
+    assert read == {"train": retained.fingerprint}
 
 
 # Requests.

@@ -183,14 +183,23 @@ class Demo:
         assert isinstance(model, Classifier)
         return model
 
-    def train_base(self, family: str, teacher: GenerativeModel | None, folder: str = "") -> GenerativeModel:
-        """Return the base flow, or the base flow map (distilled from the flow, or MeanFlow)."""
+    def train_base(
+        self, family: str, teacher: GenerativeModel | None, folder: str = "", data: LabelledData | None = None
+    ) -> GenerativeModel:
+        """Return the base flow, or the base flow map (distilled from the flow, or MeanFlow).
+
+        Args:
+            family: flow or flow_map.
+            teacher: the flow to distil.
+            folder: of the model; by default that of the family.
+            data: training samples; None: the part "train".
+        """
         name = "flow_matching" if family == "flow" else self.config.flow_map
         model = train_model(
             family,
             FLOW_NET,
             self.choose_method(name, TRAINERS),
-            self.select_part("train"),
+            self.select_part("train") if data is None else data,
             self.out / (folder or family),
             seed=self.config.seed,
             teacher=teacher if name == "distill" else None,
@@ -255,12 +264,15 @@ class Demo:
         return float(bundle.read_lineage(self.out / "guide")["seconds"])
 
     def make_retrained(self, z: Tensor) -> Entry:
-        """Distil the retrained flow, as the reference row of the flow map."""
+        """Train the flow map without the classes: by MeanFlow, or distilled from the retrained flow."""
         folder = self.out / "unlearned"
         teacher = bundle.load(folder / "flow-retrained")
-        model = self.train_base("flow_map", teacher, "unlearned/flow_map-retrained")
+        data = self.select_part("train").without_classes(self.config.forget)
+        model = self.train_base("flow_map", teacher, "unlearned/flow_map-retrained", data)
         lineage = bundle.read_lineage(folder / "flow_map-retrained")
-        seconds = lineage["seconds"] + bundle.read_lineage(folder / "flow-retrained")["seconds"]
+        seconds = lineage["seconds"]
+        if self.config.flow_map == "distill":
+            seconds += bundle.read_lineage(folder / "flow-retrained")["seconds"]
         cost = trained_cost(lineage, model) | {"train_seconds": seconds}
         return Entry(
             "retrained", draw_samples(model, z), self.config.seed, data_used=["retain_images"], cost=cost
