@@ -215,7 +215,7 @@ def test_a_rows_rates_follow_from_its_samples(
     assert row["pul"] == pytest.approx(100 * (forgotten - (label == 3).sum()) / forgotten)
     assert energy.min() >= 0
     if method != "target":
-        assert np.array_equal(z, latents)
+        assert np.array_equal(z, latents) == (method != "retrained")  # which has its own
     if row["transition"] is not None:
         moves = np.zeros((10, 10), dtype=int)
         np.add.at(moves, (before, label), 1)
