@@ -236,7 +236,7 @@ class Request:
         result, study = self.run_row(name), self.study
         return Entry(
             name,
-            draw_samples(self.find_images_model(name), self.draw_latents(name)),
+            draw_samples(self.find_study(name).add_decoder(result.model), self.draw_latents(name)),
             study.seed,
             original_recoverable=result.model.original_recoverable,
             data_used=result.lineage["data_used"],
