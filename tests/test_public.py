@@ -191,6 +191,7 @@ INSIDE = {
         "losses",
         "trained_weights",
         "rates",
+        "snapshots",
         "compute",
         "derivatives",
         "run",

@@ -68,7 +68,9 @@ class Stream(IntEnum):
     FIGURE = 98
     """Latents of a figure."""
     LATENTS = 99
-    """Latents that all models of an audit share."""
+    """Latents that all models of an audit but the retrained ones share."""
+    RETRAINED = 190
+    """Latents of the k-th retrained model of an audit: ``stream(seed, Stream.RETRAINED, k)``."""
     TARGET = 100
     """Exact samples of the target: the k-th set has ``TARGET + k``, k = 0 or 1."""
     BOOTSTRAP = 110

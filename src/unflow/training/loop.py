@@ -33,6 +33,7 @@ from unflow.training.derivatives import has_unused_weights
 from unflow.training.method import Method, Problem, Tensors, Trained, Training, Untrained, settings
 from unflow.training.rates import MAX_RESTARTS, RISE, Watch
 from unflow.training.run import Run, mean_over_devices
+from unflow.training.snapshots import Snapshot, Snapshots
 from unflow.training.trained_weights import is_partial, merge, require_own_weights
 
 if TYPE_CHECKING:
@@ -83,6 +84,7 @@ def fit(
     problem_id: str = "",
     on_step: Callable[[int], None] | None = None,
     share: float = 1.0,
+    snapshots: Snapshots | None = None,
 ) -> Fit:
     """Carry out a method on a problem; the same call continues a run that was killed.
 
@@ -103,6 +105,7 @@ def fit(
         on_step: called after each step with the number of finished steps, an earlier training's among them.
         share: of the steps of each training that is carried out, in (0, 1]; for trials. The schedule of rates
             is that of a training of so many steps, at least ``MIN_STEPS``.
+        snapshots: where to keep models of the (last) training on its way; None keeps none.
 
     Raises:
         InputError: for a problem that the method cannot take, a batch that devices or micro-batches cannot
@@ -138,13 +141,13 @@ def fit(
         on_step=on_step,
     )
     if first is None:
-        return train(loop, problem, folder, seed, name)
+        return train(loop, problem, folder, seed, name, snapshots=snapshots)
     within = None if folder is None else folder / EARLIER
     before = train(
         first, problem, within, derive_seed(seed, Stream.EARLIER), f"{name}, {type(first).__name__}"
     )
     problem = replace(problem, earlier=before.model)
-    last = train(loop, problem, folder, seed, name, steps_before=before.steps)
+    last = train(loop, problem, folder, seed, name, steps_before=before.steps, snapshots=snapshots)
     return replace(last, seconds=before.seconds + last.seconds, steps=before.steps + last.steps)
 
 
@@ -178,6 +181,7 @@ def _train(
     problem_id: str,
     on_step: Callable[[int], None] | None,
     steps_before: int = 0,
+    snapshots: Snapshots | None = None,
 ) -> Fit:
     """Run one training from the last checkpoint in its folder."""
     clock, is_first = _Clock(), fabric.is_global_zero
@@ -189,6 +193,7 @@ def _train(
         clock.seconds_before = folder.resume(run)
         fabric.barrier()
         often = min(log_every, max(1, loop.steps // RECORDS))
+        kept = snapshots.list_steps(loop.steps) if snapshots is not None and is_first else ()
         with Progress(label, loop.steps, run.step, is_first) as progress:
             if run.watch.rate is None and run.is_chosen:
                 run.choose_rate()
@@ -196,6 +201,10 @@ def _train(
                 losses = run.advance()
                 if on_step is not None:
                     on_step(steps_before + run.step)
+                if snapshots is not None and run.step in kept:  # before the checkpoint, for a killed run
+                    seconds = clock.seconds
+                    with clock.paused():
+                        snapshots.keep(Snapshot(loop.result(problem, run.parts), run.step, seconds))
                 milestone = run.step == loop.steps or run.step % checkpoint_every == 0
                 try:
                     _watch(run, losses, label)

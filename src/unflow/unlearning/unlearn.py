@@ -26,6 +26,7 @@ from unflow.training.derivatives import probe_method, probe_problem
 from unflow.training.loop import METRICS, finish, fit, seconds_to_within
 from unflow.training.low_rank import LowRank
 from unflow.training.method import Method, Problem, fixed_names, settings
+from unflow.training.snapshots import Snapshots
 from unflow.unlearning.defaults import AUTO, default_method
 from unflow.unlearning.planning import choose_method
 from unflow.unlearning.problems import (
@@ -103,6 +104,7 @@ def unlearn(
     adapters: LowRank | None = None,
     one_label: bool = False,
     self_measure: int | None = None,
+    snapshots: Snapshots | None = None,
 ) -> Unlearned:
     """Train a model towards the target of a request; the same call continues a run that was killed.
 
@@ -131,6 +133,7 @@ def unlearn(
         self_measure: fresh samples on which the result is measured at the end, >= 100; None: 2,000, for a
             flow 1,000, for a model of more than 30 million weights 500; 0: none. They change no other
             random number.
+        snapshots: where to keep models of the training on its way; None keeps none.
 
     Weights that their owner has fixed (requires_grad=False) stay as they are unless ``train_only`` names
     them; a network in which all are fixed was frozen for evaluation, and is trained.
@@ -191,6 +194,7 @@ def unlearn(
         on_step=on_step,
         label=f"{target.model.family} {name}",
         problem_id=bundle.hash_lineage(identity),
+        snapshots=snapshots,
     )
     model = restore_autoencoder(keep_fixed(result.model, problem.model), target.model)
     lineage = (

@@ -242,7 +242,8 @@ def test_a_model_that_is_the_target_is_at_the_floor(tmp_path: Path) -> None:
     assert result.floor["generator"]["fid_target"] == pytest.approx(rows["target"]["fid_target"], rel=1.0)
     assert rows["original"]["fid_target"] > 20 * rows["target"]["fid_target"]
     assert rows["retrained"]["fid_retrained"] is None
-    assert rows["unlearned"]["fid_retrained"] == pytest.approx(0.0, abs=1e-6)
+    assert rows["unlearned"]["fid_retrained"] > 0  # the same model, but samples from other latents
+    assert abs(rows["unlearned"]["c2st_retrained"] - 0.5) < 0.1
     assert json.loads((tmp_path / "audit.json").read_text()) == json.loads(json.dumps(result.as_dict()))
     for name, r in rows.items():
         with np.load(tmp_path / "samples" / f"generator-{name}.npz", allow_pickle=False) as saved:

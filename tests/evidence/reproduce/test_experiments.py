@@ -82,8 +82,8 @@ def small(**changes: Any) -> Recipe:
 def few_points(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(planar, "NUM_POINTS", {"train": 400, "judge": 200, "held_out": 400})
     monkeypatch.setattr(plane, "TRANSPORT", 100)
-    for module in (plane, request):  # a guide of a few steps is not to be pressed
-        monkeypatch.setattr(module, "MARGIN", 0.0)
+    monkeypatch.setattr(plane, "MARGIN", 0.0)  # a guide of a few steps is not to be pressed
+    monkeypatch.setattr(request.Request, "default_margin", 0.0)
     monkeypatch.setattr(digits_of_mnist, "INVERSE_MARGIN", 0.0)
 
 
@@ -143,7 +143,7 @@ def test_the_plane_end_to_end_and_again(tmp_path: Path) -> None:
     rows = experiment.run()
     measured = [row for row in rows if row["source"] == "measured"]
     assert {(row["method"], row["seed"]) for row in measured} == {
-        (name, seed) for name in ("original", "target", *ROWS) for seed in (1, 2)
+        (name, seed) for name in ("original", "target", *ROWS) for seed in (1, 2) if name != "retrained_inner"
     }
     assert {row["dataset"] for row in rows} == {"checkerboard"}
     assert sum(row["source"] == "paper" for row in rows) == 3

@@ -34,10 +34,15 @@ def audit(seed: int = 1) -> dict[str, Any]:
             "as_in_paper": dict.fromkeys(PAPER_COLUMNS, 0.25),
         }
 
+    stops = [
+        {"step": 1, "seconds": 4.0, "forget_rate": 0.4, "fid_retain": 0.5},
+        {"step": 2, "seconds": 10.0, "forget_rate": 0.1, "fid_retain": 0.4},
+        {"step": 3, "seconds": 20.0, "forget_rate": 0.02 * seed, "fid_retain": 0.5},
+    ]
     rows = [
         row("erfm", [10, 45, 45], 5.0, 0.1),
         row("original", [40, 30, 30], 20.0, 0.4),
-        row("retrained", [0, 25, 75], 20.0, 0.02 * seed),
+        row("retrained", [0, 25, 75], 20.0, 0.02 * seed) | {"snapshots": stops},
         row("target", [0, 50, 50], None, 0.0),
     ]
     return {"request": {"forget": [0]}, "rows": rows, "floor": {"flow": {"fid_target": 0.25}}}
@@ -53,6 +58,40 @@ def test_rows_know_their_ratio_to_retraining_and_the_shares_of_the_retrained() -
     assert rows["retrained"]["share_tv_retrained"] == 0
     assert {row["source"] for row in rows.values()} == {"measured"}
     assert {row["dataset"] for row in rows.values()} == {"circles"}
+
+
+def test_the_second_ratio_is_to_the_first_stop_that_is_as_good_in_both_respects() -> None:
+    rows = {row["method"]: row["seconds_ratio_equal"] for row in collect_rows(audit(), "circles")}
+    assert rows == {"original": 5.0, "erfm": 0.5, "retrained": 1.0, "target": None}
+    found = audit()
+    found["rows"][0]["fid_retain"] = 0.3
+    (erfm,) = (row for row in collect_rows(found, "circles") if row["method"] == "erfm")
+    assert erfm["seconds_ratio_equal"] == "never"
+    del found["rows"][2]
+    assert {row["seconds_ratio_equal"] for row in collect_rows(found, "circles")} == {None}
+
+
+@pytest.mark.parametrize(
+    ("ratios", "cell"),
+    [
+        ([0.5, 0.25], "0.375 ± 0.177"),
+        ([0.5, "never"], "0.500 (1 of 2)"),
+        (["never", "never"], "never"),
+        ([0.5, None], "–"),
+    ],
+)
+def test_a_mean_says_in_how_many_runs_retraining_became_as_good(ratios: list[Any], cell: str) -> None:
+    rows = collect_rows(audit(1), "circles")[:1] + collect_rows(audit(2), "circles")[:1]
+    for row, ratio in zip(rows, ratios, strict=True):
+        row["seconds_ratio_equal"] = ratio
+    assert format_means(average_rows(rows), "circles").splitlines()[2].endswith(f"| {cell} |")
+
+
+def test_a_table_without_the_column_is_still_read() -> None:
+    rows = collect_rows(audit(1), "circles")
+    for row in rows:
+        del row["seconds_ratio_equal"]
+    assert format_means(average_rows(rows), "circles").splitlines()[0].endswith("| / retraining |")
 
 
 def test_several_data_sets_are_averaged_as_one() -> None:

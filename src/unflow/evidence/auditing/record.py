@@ -408,7 +408,7 @@ def _probe_networks(model: GenerativeModel, references: References, judges: Judg
 def _draw_family(
     model: GenerativeModel, references: References, provenance: Provenance, n: int, seed: int
 ) -> Family:
-    """Return the rows of one model and its references, drawn from the same latents."""
+    """Return the rows of one model and its references; original and model are drawn from the same latents."""
     original, target, retrained = references.original, references.target, references.retrained
     z = original.prior(n, stream(seed, Stream.LATENTS))
     entries = [
@@ -427,7 +427,8 @@ def _draw_family(
         first, second = (target_samples(target, n, seed, k) for k in (0, 1))
         entries.append(Entry("target", first, seed))
     if retrained is not None:
-        entries.append(Entry("retrained", draw_samples(retrained, z), seed))
+        own = original.prior(n, stream(seed, Stream.RETRAINED, 0))  # independent of the rows beside it
+        entries.append(Entry("retrained", draw_samples(retrained, own), seed))
     return Family(original.family, entries, second)
 
 

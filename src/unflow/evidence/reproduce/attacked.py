@@ -38,8 +38,7 @@ def make_attack_evidence(request: Request) -> Evidence:
 
 
 def _attack_row(request: Request, name: str, evidence: Evidence, attacks: Attacks) -> dict[str, Any]:
-    model = request.study.add_decoder(request.find_model(name))
-    study = request.study
+    model, study = request.find_images_model(name), request.study
     return attack_one(model, evidence, attacks, study.seed, name, labelled=study.conditional)
 
 

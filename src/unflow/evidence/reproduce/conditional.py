@@ -15,7 +15,6 @@ from typing import Any, ClassVar
 import torch
 
 from unflow.energies import ConditionEnergy
-from unflow.evidence.auditing import Entry
 from unflow.evidence.auditing.asked import GUIDANCE, ask_models, plan_questions
 from unflow.evidence.report.terminal import Columns
 from unflow.evidence.reproduce.continualflow_cifar10 import ContinualFlowCIFAR10
@@ -23,9 +22,9 @@ from unflow.evidence.reproduce.continualflow_mnist import ContinualFlowMNIST
 from unflow.evidence.reproduce.experiment import Experiment
 from unflow.evidence.reproduce.figures import draw_image_rows
 from unflow.evidence.reproduce.images import ImageExperiment, make_images
-from unflow.evidence.reproduce.one_step import RETRAINED, OneStepRequest
-from unflow.evidence.reproduce.request import Request
-from unflow.evidence.reproduce.results import Row, average_rows, format_means
+from unflow.evidence.reproduce.one_step import OneStepRequest
+from unflow.evidence.reproduce.request import RETRAINED, Request
+from unflow.evidence.reproduce.results import RATIOS, Row, average_rows, format_means
 from unflow.evidence.reproduce.uot_cifar10 import UOTCIFAR10
 from unflow.evidence.reproduce.uot_mnist import UOTMNIST
 from unflow.ground.errors import InputError
@@ -69,7 +68,7 @@ ASKED: Columns = {
     "asked.fd_target": ("FD per other label to its target", 1, 2),
     "asked.fd_real": ("to its real images", 1, 2),
     "seconds": ("seconds", 1, 1),
-    "seconds_ratio": ("/ retraining", 1, 3),
+    **RATIOS,
 }
 """Columns of the asked-with-label tables. The last two distances are means over the retained labels."""
 
@@ -98,16 +97,9 @@ class Asks(Request):
         rows = [row | {"asked": asked["rows"][row["method"]]} for row in found["rows"]]
         return found | {"questions": asked["questions"], "rows": rows}
 
-    def make_entry(self, name: str) -> Entry:
-        """Return the samples and the cost of one row; retrained models map latents in their own way."""
-        entry = super().make_entry(name)
-        if name not in RETRAINED:
-            return entry
-        return dataclasses.replace(entry, samples=dataclasses.replace(entry.samples, z=None))
-
     def _ask(self) -> dict[str, Any]:
         study, evidence = self.study, self.make_evidence()
-        models = {name: study.add_decoder(self.find_model(name)) for name in ("original", *self.rows)}
+        models = {name: self.find_images_model(name) for name in ("original", *self.rows)}
         before, n = models["original"], study.recipe.n_asked
         planned = plan_questions(before, before, evidence, n, n=n)
         assert planned is not None
@@ -169,8 +161,7 @@ class AskedImages(ImageExperiment):
         z = inside.ask(request.draw_latents()[:columns], torch.tensor(labels))
         strips = []
         for name in ("original", *request.rows):
-            model = request.study.add_decoder(request.find_model(name))
-            strips.append((name, make_images(model, z).numpy()))
+            strips.append((name, make_images(request.find_images_model(name), z).numpy()))
         path = draw_image_rows(self.out / f"asked-{dataset}.png", strips)
         return path, f"{dataset}: every row from the same noise, asked for labels {labels}."
 

@@ -183,14 +183,23 @@ class Demo:
         assert isinstance(model, Classifier)
         return model
 
-    def train_base(self, family: str, teacher: GenerativeModel | None, folder: str = "") -> GenerativeModel:
-        """Return the base flow, or the base flow map (distilled from the flow, or MeanFlow)."""
+    def train_base(
+        self, family: str, teacher: GenerativeModel | None, folder: str = "", data: LabelledData | None = None
+    ) -> GenerativeModel:
+        """Return the base flow, or the base flow map (distilled from the flow, or MeanFlow).
+
+        Args:
+            family: flow or flow_map.
+            teacher: the flow to distil.
+            folder: of the model; by default that of the family.
+            data: training samples; None: the part "train".
+        """
         name = "flow_matching" if family == "flow" else self.config.flow_map
         model = train_model(
             family,
             FLOW_NET,
             self.choose_method(name, TRAINERS),
-            self.select_part("train"),
+            self.select_part("train") if data is None else data,
             self.out / (folder or family),
             seed=self.config.seed,
             teacher=teacher if name == "distill" else None,
@@ -204,6 +213,7 @@ class Demo:
         """Return the entries of a family, and a second set of exact target samples."""
         config, family = self.config, target.model.family
         z = target.model.prior(config.n, stream(config.seed, Stream.LATENTS))
+        own = target.model.prior(config.n, stream(config.seed, Stream.RETRAINED, 0))
         lineage = bundle.read_lineage(self.out / family)
         base_cost = trained_cost(lineage, target.model) | {"train_seconds": lineage["seconds"]}
         entries = [
@@ -215,9 +225,10 @@ class Demo:
                 cost=base_cost,
             )
         ]
-        entries += [self.make_entry(target, name, z) for name in ROWS[family]]
+        for name in ROWS[family]:
+            entries.append(self.make_entry(target, name, own if name == "retrained" else z))
         if config.full and family == "flow_map":
-            entries.append(self.make_retrained(z))
+            entries.append(self.make_retrained(own))
         first, second = (target_samples(target, config.n, config.seed, k) for k in (0, 1))
         entries.append(Entry("target", first, config.seed, original_recoverable=True, data_used=GUIDE_DATA))
         return entries, second
@@ -253,12 +264,15 @@ class Demo:
         return float(bundle.read_lineage(self.out / "guide")["seconds"])
 
     def make_retrained(self, z: Tensor) -> Entry:
-        """Distil the retrained flow, as the reference row of the flow map."""
+        """Train the flow map without the classes: by MeanFlow, or distilled from the retrained flow."""
         folder = self.out / "unlearned"
         teacher = bundle.load(folder / "flow-retrained")
-        model = self.train_base("flow_map", teacher, "unlearned/flow_map-retrained")
+        data = self.select_part("train").without_classes(self.config.forget)
+        model = self.train_base("flow_map", teacher, "unlearned/flow_map-retrained", data)
         lineage = bundle.read_lineage(folder / "flow_map-retrained")
-        seconds = lineage["seconds"] + bundle.read_lineage(folder / "flow-retrained")["seconds"]
+        seconds = lineage["seconds"]
+        if self.config.flow_map == "distill":
+            seconds += bundle.read_lineage(folder / "flow-retrained")["seconds"]
         cost = trained_cost(lineage, model) | {"train_seconds": seconds}
         return Entry(
             "retrained", draw_samples(model, z), self.config.seed, data_used=["retain_images"], cost=cost

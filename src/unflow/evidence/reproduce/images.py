@@ -124,9 +124,7 @@ class ImageExperiment(Experiment):
         """Draw samples of the original and of the given rows from the same latents."""
         request = self.make_request(dataset, self.seeds[0])
         z = request.draw_latents()[:16]
-        strips = [("original", make_images(request.study.add_decoder(request.target.model), z))]
-        for name in methods:
-            strips.append((name, make_images(request.study.add_decoder(request.run_row(name).model), z)))
+        strips = [(name, make_images(request.find_images_model(name), z)) for name in ("original", *methods)]
         path = draw_image_rows(self.out / f"rows-{dataset}.png", [(name, x.numpy()) for name, x in strips])
         return path, f"{dataset}: every row from the same latents (retrained: another map of them)."
 

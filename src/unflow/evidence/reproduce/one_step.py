@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -14,8 +15,9 @@ from unflow.evidence import metrics
 from unflow.evidence.auditing import AuditRow, Entry, Evidence, draw_samples
 from unflow.evidence.auditing.costs import trained_cost
 from unflow.evidence.metrics.forgetting import is_forgotten
-from unflow.evidence.reproduce.request import Request
+from unflow.evidence.reproduce.request import CLEAN, INNER, RETRAINED, Request
 from unflow.models import GenerativeModel
+from unflow.target import Target
 
 OURS = ("uot", "uot_tilted", "latent_transport", "latent_transport_uot", "latent_transport_chain")
 BASELINES = (
@@ -28,16 +30,14 @@ BASELINES = (
     "weight_extrapolation",
     "reject",
 )
-RETRAINED = ("retrained", "retrained_mixture")
-"""Rows that are a retrained flow, distilled; the second trains a forgotten label on the retained mixture."""
-ONE_STEP_ROWS = ("retrained", *OURS, *BASELINES)
+ONE_STEP_ROWS = ("retrained", INNER, *OURS, *BASELINES)
 """The rows that are made for every request; original and target need no training."""
 
 
 class OneStepRequest(Request):
     """One request to forget, carried out on a study's flow map by every method for one-step models.
 
-    A retrained row needs a retrained flow and its distillation.
+    A retrained row is a retrained flow, distilled.
     """
 
     default_rows: ClassVar[Sequence[str]] = ONE_STEP_ROWS
@@ -48,8 +48,9 @@ class OneStepRequest(Request):
         return self.study.flow_map
 
     def read_original_cost(self) -> dict[str, Any]:
-        """Return the cost of training the flow and of distilling it."""
-        return self._read_cost("flow", "flow_map", self.model)
+        """Return the cost of the autoencoder and critic, of the flow and of its distillation."""
+        seconds_before = self.study.encoding_seconds + self.study.read_seconds("flow")
+        return _read_cost(self.study.out / "flow_map", self.model, seconds_before)
 
     def make_entry(self, name: str) -> Entry:
         """Return the samples and the cost of one row; a retrained one is trained like the original."""
@@ -57,23 +58,29 @@ class OneStepRequest(Request):
 
     def make_retrained(self, name: str = "retrained") -> GenerativeModel:
         """Return the one-step model distilled from a flow that was trained without the forgotten classes."""
-        flows = Request(self.study, self.forget, self.name, energy=self.energy)
-        flow = flows.run_method(name, self.study.recipe.find_method(name), f"{name}-flow")
-        return self.study.distill_flow(flow.model, f"{self.name}/{name}")
+        flows = Target(self.study.flow, self.energy)
+        flow = self.run_method(name, self.find_method(name), self._find_flow_folder(name), target=flows)
+        folder = name if name in CLEAN else f"{self.name}/{name}"
+        kept = self.snapshots if name == "retrained" else None
+        return self.find_study(name).distill_flow(flow.model, folder, kept)
+
+    def _find_flow_folder(self, name: str) -> str:
+        return f"{self.find_folder(name)}-flow"
+
+    def read_seconds_before(self, name: str) -> float:
+        """Return the seconds of a retrained row's stages before its distillation."""
+        flow = bundle.read_lineage(self.out / self._find_flow_folder(name)) if name in RETRAINED else None
+        return super().read_seconds_before(name) + (flow["seconds"] if flow else 0.0)
 
     def find_model(self, name: str) -> GenerativeModel:
         """Return the model of a row; "original" is the request's original."""
         return self.make_retrained(name) if name in RETRAINED else super().find_model(name)
 
     def _make_retrained_entry(self, name: str) -> Entry:
-        model = self.make_retrained(name)
-        cost = self._read_cost(f"{self.name}/{name}-flow", f"{self.name}/{name}", model)
-        samples = draw_samples(self.study.add_decoder(model), self.draw_latents())
+        model = self.find_images_model(name)
+        cost = _read_cost(self.out / self.find_folder(name), model, self.read_seconds_before(name))
+        samples = draw_samples(model, self.draw_latents(name))
         return Entry(name, samples, self.study.seed, data_used=["retain_images"], cost=cost)
-
-    def _read_cost(self, flow: str, flow_map: str, model: GenerativeModel) -> dict[str, Any]:
-        first, second = (bundle.read_lineage(self.study.out / name) for name in (flow, flow_map))
-        return trained_cost(second, model) | {"train_seconds": first["seconds"] + second["seconds"]}
 
     # A row in a second, where an audit takes ten
 
@@ -117,11 +124,6 @@ class OneStepRequest(Request):
         return self.study.judge.features(self._exact)
 
     @cached_property
-    def _all_retain_features(self) -> Tensor:
-        """Features of all held-out samples of the retained classes."""
-        return self.study.judge.features(self._retain.x)
-
-    @cached_property
     def _exact(self) -> Tensor:
         """Exact samples of q*."""
         return torch.as_tensor(self.draw_target(0).x)
@@ -129,3 +131,9 @@ class OneStepRequest(Request):
     def measure_further(self, evidence: Evidence, entry: Entry, row: AuditRow) -> dict[str, Any]:
         """Return no further entries."""
         return {}
+
+
+def _read_cost(folder: Path, model: GenerativeModel, seconds_before: float) -> dict[str, Any]:
+    """Return the cost of a distilled model, the stages before its distillation included."""
+    lineage = bundle.read_lineage(folder)
+    return trained_cost(lineage, model) | {"train_seconds": seconds_before + lineage["seconds"]}

@@ -13,7 +13,8 @@ from unflow.evidence.report.terminal import Columns
 from unflow.evidence.reproduce.experiment import format_records
 from unflow.evidence.reproduce.figures import draw_image_rows, draw_redistribution
 from unflow.evidence.reproduce.images import ImageExperiment, make_images
-from unflow.evidence.reproduce.one_step import RETRAINED, OneStepRequest
+from unflow.evidence.reproduce.one_step import OneStepRequest
+from unflow.evidence.reproduce.request import RETRAINED
 from unflow.evidence.reproduce.results import (
     ONE_STEP_COLUMNS,
     ONE_STEP_INTRO,
@@ -152,11 +153,10 @@ class OneStepImages(ImageExperiment):
     def draw_rows(self, dataset: str, methods: Sequence[str]) -> tuple[Path, str]:
         """Draw samples of every row of a request from the same 16 latents, of which 8 are forgotten."""
         request = self.make_request(dataset, self.seeds[0])
-        study = request.study
         z = draw_mixed_latents(request)
-        strips = []
-        for name in ("original", *request.rows):
-            strips.append((name, make_images(study.add_decoder(request.find_model(name)), z)))
+        strips = [
+            (name, make_images(request.find_images_model(name), z)) for name in ("original", *request.rows)
+        ]
         path = draw_image_rows(self.out / f"rows-{dataset}.png", [(name, x.numpy()) for name, x in strips])
         return path, (
             f"{dataset}: every row from the same latents, the first half of which gave the forgotten class "

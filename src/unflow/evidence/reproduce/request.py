@@ -38,11 +38,20 @@ from unflow.methods import SFD
 from unflow.models import GenerativeModel
 from unflow.target import Target
 from unflow.training.method import Method
+from unflow.training.snapshots import Snapshots
 from unflow.unlearning.problems import select_real_samples
 from unflow.unlearning.unlearn import GUIDE_DATA, Unlearned, unlearn
 
+CLEAN = ("retrained", "retrained_mixture")
+"""Rows of which no stage has read a sample of the forgotten classes: autoencoder and critic are trained again
+too. The second trains a forgotten label on the retained mixture."""
+INNER = "retrained_inner"
+"""The row whose flow (and distillation) is trained again, in the latents of the original's autoencoder."""
+RETRAINED = (*CLEAN, INNER)
+
 ROWS = (
     "retrained",
+    INNER,
     "fine_tune",
     "ot_fm",
     "erfm",
@@ -54,6 +63,8 @@ ROWS = (
 )
 """The rows that are trained for every request; original and target need no training."""
 
+RETAINED_FOLDER = "retained"
+"""Folder of the clean rows and of their autoencoder, within that of the request."""
 MARGIN = 5.0
 """Margin of the energies of models without conditions, in nats; the same for every dataset."""
 NUM_BALANCE = 4000
@@ -77,7 +88,8 @@ class Request:
         strength: lam.
         margin: of the default energy, in nats; None: ``default_margin``.
         model: the model that must forget; None: the study's original.
-        rows: names of methods; None: ``default_rows``.
+        rows: names of methods; None: ``default_rows``. Without an autoencoder, ``retrained_inner`` would be
+            ``retrained``, and is left out.
     """
 
     default_rows: ClassVar[Sequence[str]] = ROWS
@@ -100,7 +112,8 @@ class Request:
         rows: Sequence[str] | None = None,
     ) -> None:
         self.study, self.forget, self.name, self.out = study, tuple(forget), name, study.out / name
-        self.rows = tuple(self.default_rows if rows is None else rows)
+        rows = self.default_rows if rows is None else rows
+        self.rows = tuple(row for row in rows if row != INNER or study.recipe.autoencoder_net is not None)
         self.model = model or self.original
         self.energy_seconds, self.energy_data = 0.0, energy_data
         self.energy = energy or self._make_energy(strength, self.default_margin if margin is None else margin)
@@ -136,15 +149,54 @@ class Request:
 
     def run_row(self, name: str) -> Unlearned:
         """Carry out the method of a row, or load its result from disk."""
-        return self.run_method(name, self.study.recipe.find_method(name), name)
+        kept = self.snapshots if name == "retrained" else None
+        return self.run_method(name, self.find_method(name), self.find_folder(name), snapshots=kept)
 
-    def run_method(self, name: str, method: Method, folder: str) -> Unlearned:
-        """Carry out a method in a folder of the request, or load its result from there."""
-        study = self.study
-        held_out = study.encode_part("held_out").without_classes(self.forget)
+    def find_method(self, name: str) -> Method:
+        """Return the method of a row."""
+        return self.study.recipe.find_method("retrained" if name == INNER else name)
+
+    def find_folder(self, name: str) -> str:
+        """Return the folder of a row's result, within that of the request."""
+        return f"{RETAINED_FOLDER}/{name}" if name in CLEAN else name
+
+    @cached_property
+    def retained(self) -> Study:
+        """The study without the forgotten classes, in a folder of the request."""
+        return self.study.without_classes(self.forget, self.out / RETAINED_FOLDER)
+
+    def find_study(self, name: str) -> Study:
+        """Return the study in whose latents a row's model draws: a clean row has its own."""
+        return self.retained if name in CLEAN else self.study
+
+    @property
+    def snapshots(self) -> Snapshots:
+        """Models of ``retrained`` on the way of its last stage."""
+        return Snapshots(self.out / RETAINED_FOLDER / "snapshots")
+
+    def run_method(
+        self,
+        name: str,
+        method: Method,
+        folder: str,
+        *,
+        target: Target | None = None,
+        snapshots: Snapshots | None = None,
+    ) -> Unlearned:
+        """Carry out a method in a folder of the request, or load its result from there.
+
+        Args:
+            name: of the row.
+            method: its method.
+            folder: within that of the request.
+            target: of another model than the request's; None: ``find_target``.
+            snapshots: where to keep models on the way; None keeps none.
+        """
+        study, source, target = self.study, self.find_study(name), target or self.find_target(method)
+        held_out = source.encode_part("held_out").without_classes(self.forget)
         watched = held_out.rows(torch.arange(min(WATCHED, len(held_out))))
-        target, teacher = self.find_target(method), study.flow if isinstance(method, SFD) else None
-        rows = select_real_samples(method, target, self.forget, study.encode_part("train"), watched, teacher)
+        teacher = study.flow if isinstance(method, SFD) else None
+        rows = select_real_samples(method, target, self.forget, source.encode_part("train"), watched, teacher)
         return unlearn(
             target,
             method,
@@ -155,6 +207,8 @@ class Request:
             guide_data=self.energy_data if target is self.target else (),
             data=rows,
             teacher=teacher,
+            snapshots=snapshots,
+            self_measure=0 if name in CLEAN else None,  # the energy knows no latents but the original's
         )
 
     def find_target(self, method: Method) -> Target:
@@ -165,21 +219,61 @@ class Request:
         """Return the model of a row; "original" is the request's original."""
         return self.model if name == "original" else self.run_row(name).model
 
-    def draw_latents(self) -> Tensor:
-        """Return the latents that all rows but the target's share."""
-        return self.target.model.prior(self.study.recipe.n, stream(self.study.seed, Stream.LATENTS))
+    def find_images_model(self, name: str) -> GenerativeModel:
+        """Return the model of a row with its decoder: the clean rows have their own."""
+        return self.find_study(name).add_decoder(self.find_model(name))
+
+    def draw_latents(self, name: str = "original") -> Tensor:
+        """Return the latents of a row: each retrained row has its own, all other models share theirs.
+
+        Two models that draw from the same latents have dependent samples, which hides how different they are.
+        """
+        path = (Stream.RETRAINED, RETRAINED.index(name)) if name in RETRAINED else (Stream.LATENTS,)
+        return self.target.model.prior(self.study.recipe.n, stream(self.study.seed, *path))
 
     def make_entry(self, name: str) -> Entry:
         """Return the samples and the cost of one row."""
         result, study = self.run_row(name), self.study
         return Entry(
             name,
-            draw_samples(study.add_decoder(result.model), self.draw_latents()),
+            draw_samples(self.find_study(name).add_decoder(result.model), self.draw_latents(name)),
             study.seed,
             original_recoverable=result.model.original_recoverable,
             data_used=result.lineage["data_used"],
-            cost=guided_cost(result.lineage, result.model, study.read_seconds("guide") + self.energy_seconds),
+            cost=guided_cost(
+                result.lineage,
+                result.model,
+                study.read_seconds("guide") + self.energy_seconds,
+                self.read_seconds_before(name),
+            ),
         )
+
+    def read_seconds_before(self, name: str) -> float:
+        """Return the seconds of a row's stages before its last: of a clean row's autoencoder and critic."""
+        return self.retained.encoding_seconds if name in CLEAN else 0.0
+
+    def measure_snapshots(self) -> list[dict[str, float]]:
+        """Return what retraining had reached when it stopped early: one record per model that it kept.
+
+        Returns:
+            step; seconds, of all stages until then; forget_rate and fid_retain, as in the row ``retrained``.
+        """
+        model, z = self.find_model("retrained"), self.draw_latents("retrained")
+        steps = bundle.read_lineage(self.out / self.find_folder("retrained"))["steps"]
+        before = self.read_seconds_before("retrained")
+        return [
+            {"step": found.step, "seconds": before + found.seconds}
+            | self._measure_quality(self.retained.add_decoder(found.model).push_batches(z))
+            for found in self.snapshots.load(model, steps)
+        ]
+
+    def _measure_quality(self, x: Tensor) -> dict[str, float]:
+        judge = self.study.judge
+        distance = metrics.frechet_distance(generated=judge.features(x), reference=self._all_retain_features)
+        return {
+            "forget_rate": metrics.forget_rate(judge.probabilities(x), self.forget),
+            "fid_retain": distance,
+        }
 
     def make_entries(self) -> list[Entry]:
         """Return the rows original, target and all methods."""
@@ -197,9 +291,10 @@ class Request:
         return [original, target, *(self.make_entry(name) for name in self.rows)]
 
     def read_original_cost(self) -> dict[str, Any]:
-        """Return the cost of training the original."""
+        """Return the cost of training the original, its autoencoder and critic included."""
         lineage = bundle.read_lineage(self.study.out / "flow")
-        return trained_cost(lineage, self.model) | {"train_seconds": lineage["seconds"]}
+        seconds = self.study.encoding_seconds + lineage["seconds"]
+        return trained_cost(lineage, self.model) | {"train_seconds": seconds}
 
     def draw_target(self, which: int) -> Samples:
         """Return the ``which``-th independent set of exact samples of q*, decoded."""
@@ -244,8 +339,11 @@ class Request:
             words,
             self.study.class_names,
             self.out,
-            lambda entry, row: self.measure_further(evidence, entry, row),
+            lambda entry, row: self.measure_further(evidence, entry, row) | self._measure_stops(entry),
         ).as_dict()
+
+    def _measure_stops(self, entry: Entry) -> dict[str, Any]:
+        return {"snapshots": self.measure_snapshots()} if entry.method == "retrained" else {}
 
     def measure_further(self, evidence: Evidence, entry: Entry, row: AuditRow) -> dict[str, Any]:
         """Return the entries that this experiment adds to a row of the audit."""
@@ -290,6 +388,11 @@ class Request:
     @cached_property
     def _retain(self) -> LabelledData:
         return self.study.parts["held_out"].without_classes(self.forget)
+
+    @cached_property
+    def _all_retain_features(self) -> Tensor:
+        """Features of all held-out samples of the retained classes."""
+        return self.study.judge.features(self._retain.x)
 
     @cached_property
     def _retain_features(self) -> Tensor:

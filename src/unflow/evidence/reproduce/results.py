@@ -16,6 +16,14 @@ from unflow.evidence.row import read_rows, row_from_dict
 
 Row = dict[str, Any]
 
+RATIOS: Columns = {
+    "seconds_ratio": ("/ retraining", 1, 3),
+    "seconds_ratio_equal": ("/ retraining to equal quality", 1, 3),
+}
+"""The two references of time: the whole recipe, and the first snapshot of it that is as good as the row."""
+NEVER = "never"
+"""The second ratio of a row that is better than every snapshot of retraining."""
+
 COLUMNS: Columns = {
     "forget_rate": ("forgotten left %", 100, 2),
     "off_data": ("off data %", 100, 2),
@@ -33,7 +41,7 @@ COLUMNS: Columns = {
     "share_tv_target": ("share TV target", 1, 3),
     "share_tv_retrained": ("share TV retrained", 1, 3),
     "seconds": ("seconds", 1, 1),
-    "seconds_ratio": ("/ retraining", 1, 3),
+    **RATIOS,
 }
 """Key -> title, factor, decimals. FD: Fréchet distance in the features that the row names."""
 
@@ -63,13 +71,22 @@ ONE_STEP_COLUMNS: Columns = {
     "stayed_share": ("stayed %", 100, 1),
     "judge_confidence": ("judge sure %", 100, 1),
     "seconds": ("seconds", 1, 1),
-    "seconds_ratio": ("/ retraining", 1, 3),
+    **RATIOS,
 }
 """Columns for one-step models. u-FID: Fréchet distance to real retained samples."""
 
 REFERENCE_ROWS = (
-    "original is the model before; retrained never saw what is to be forgotten; target holds exact samples "
-    "of the law that was asked for, drawn by rejection from the original."
+    "original is the model before; no stage of retrained has read what is to be forgotten, its autoencoder "
+    "and critic included; retrained_inner (for images) is trained again in the latents of the original's "
+    "autoencoder, which has seen all classes; target holds exact samples of the law that was asked for, "
+    "drawn by rejection from the original."
+)
+SECONDS = (
+    "Seconds are those of this run on this machine: compare ratios, not seconds. / retraining: seconds "
+    "divided by those of all stages of retrained. / retraining to equal quality: divided by the seconds of "
+    "retrained when it stops early, at the first tenth of its last stage at which neither its Fréchet "
+    "distance to real retained samples nor its share of forgotten samples is larger than the row's. never: "
+    "it is not as good even at the end. (k of n): the mean over the k runs of n in which it becomes as good."
 )
 OVER_FORGETS = (
     "over-forgets: the row draws fewer forgotten samples than the retrained model, by more than two standard "
@@ -79,7 +96,6 @@ FLOOR = (
     "The floor is the distance between two independent sets of exact target samples of the same size, the "
     "mean over ten pairs; the spread of / floor contains that of the pairs."
 )
-SECONDS = "Seconds are those of this run on this machine: compare ratios, not seconds."
 
 CONTINUALFLOW_INTRO = (
     "Means ± standard deviations over seeds of data, training and judge. The row erfm_resample is the "
@@ -129,13 +145,14 @@ def collect_rows(audit: dict[str, Any], dataset: str) -> list[Row]:
         own["over_forgets"] = judged.over_forgets
         own["share_tv_target"] = row["retained_share_tv"]
         own |= _divide_by_floor(row["fid_target"], audit["floor"][row["family"]])
-        own["share_tv_retrained"] = own["seconds_ratio"] = None
+        own["share_tv_retrained"] = own["seconds_ratio"] = own["seconds_ratio_equal"] = None
         if retrained is not None:
             own["share_tv_retrained"] = _measure_share_tv(
                 row["class_counts"], retrained["class_counts"], forget
             )
             if own["seconds"] is not None:
                 own["seconds_ratio"] = own["seconds"] / row_from_dict(retrained).require("seconds")
+                own["seconds_ratio_equal"] = _compare_with_stops(own, retrained["snapshots"])
         rows.append(own)
     return rows
 
@@ -148,6 +165,14 @@ def _divide_by_floor(distance: float, floor: Mapping[str, float | None]) -> Row:
     ratio = distance / least
     sd = None if spread is None else ratio * spread / least
     return {"fid_target_ratio": ratio, "fid_target_ratio_sd": sd}
+
+
+def _compare_with_stops(row: Row, snapshots: Sequence[dict[str, float]]) -> float | str:
+    """Return a row's seconds divided by those of the first snapshot of retraining that is as good."""
+    for found in snapshots:
+        if all(found[key] <= row[key] for key in ("fid_retain", "forget_rate")):
+            return float(row["seconds"] / found["seconds"])
+    return NEVER
 
 
 def _measure_share_tv(counts: Sequence[int], reference: Sequence[int], forget: Sequence[int]) -> float | None:
@@ -176,14 +201,18 @@ def read_paper_rows(table: str, datasets: Sequence[str]) -> list[Row]:
 
 
 def average_rows(rows: Sequence[Row], columns: Columns = COLUMNS) -> list[Row]:
-    """Return one record per dataset and method: mean and standard deviation over seeds of every column."""
+    """Return one record per dataset and method: mean and standard deviation over seeds of every column.
+
+    A column that the rows do not have is left out, such as one that is younger than their table.
+    """
     records = []
     for dataset, method in dict.fromkeys((row["dataset"], row["method"]) for row in rows):
         own = [row for row in rows if (row["dataset"], row["method"]) == (dataset, method)]
         record: Row = {"dataset": dataset, "method": method, "seeds": [row["seed"] for row in own]}
         record["over_forgets"] = sum(row.get("over_forgets", False) for row in own)
         for key in columns:
-            record |= mean_sd(key, [row.get(key) for row in own])
+            if key in own[0]:
+                record |= _average(key, [row[key] for row in own])
         record |= _add_spread(record, "fid_target_ratio", [row.get("fid_target_ratio_sd") for row in own])
         if "as_in_paper" in own[0]:
             paper: Row = {}
@@ -207,6 +236,14 @@ def _add_spread(record: Row, key: str, spreads: Sequence[float | None]) -> Row:
     return {f"{key}_sd": math.hypot(record[f"{key}_sd"] or 0.0, math.sqrt(fmean(sd**2 for sd in known)))}
 
 
+def _average(key: str, values: Sequence[Any]) -> Row:
+    """Return the mean and standard deviation of the values that are not ``NEVER``, and how many those are."""
+    reached = [value for value in values if value != NEVER]
+    if len(reached) == len(values):
+        return mean_sd(key, values)
+    return mean_sd(key, reached) | {f"{key}_reached": f"{len(reached)} of {len(values)}"}
+
+
 def pool_rows(rows: Sequence[Row], name: str) -> list[Row]:
     """Return the rows of several datasets under one name, so that they are averaged together."""
     return [row | {"dataset": name} for row in rows]
@@ -215,7 +252,8 @@ def pool_rows(rows: Sequence[Row], name: str) -> list[Row]:
 def format_means(records: Sequence[Row], dataset: str, columns: Columns = COLUMNS) -> str:
     """Return the means of one dataset as Markdown."""
     own = [record for record in records if record["dataset"] == dataset]
-    lines = [[_name_row(r), *(format_cell(r, key, columns) for key in columns)] for r in own]
+    columns = {key: words for key, words in columns.items() if key in own[0]}
+    lines = [[_name_row(r), *(_format_mean(r, key, columns) for key in columns)] for r in own]
     return format_pipe_table(
         [f"{dataset}, seeds {sorted(set(own[0]['seeds']))}", *list_titles(columns)], lines
     )
@@ -225,6 +263,13 @@ def _name_row(record: Row) -> str:
     """Return the name of a method, marked where it over-forgets."""
     n = record.get("over_forgets", 0)
     return f"`{record['method']}`" + (f" (over-forgets {n} of {len(record['seeds'])})" if n else "")
+
+
+def _format_mean(record: Row, key: str, columns: Columns) -> str:
+    reached = record.get(f"{key}_reached")
+    if reached is None:
+        return format_cell(record, key, columns)
+    return NEVER if record[key] is None else f"{format_cell(record, key, columns)} ({reached})"
 
 
 def format_paper_table(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -34,6 +35,7 @@ from unflow.training.originals.base_models import train_model
 from unflow.training.originals.classification import Classification
 from unflow.training.originals.distill import Distill
 from unflow.training.originals.flow_matching import FlowMatching
+from unflow.training.snapshots import Snapshots
 
 Model = TypeVar("Model", bound=SavedModel)
 
@@ -44,7 +46,7 @@ class Recipe:
 
     Attributes:
         flow_net: network of the flow, without its shape.
-        flow: training of the original; the retrained model is trained in the same way.
+        flow: training of the original; a retrained flow is trained in the same way.
         flow_map_net, distill: one-step model and its distillation from the flow; None for no such model.
         guide_net, guide: the classifier in the energies; its input is the flow's output (points or latents).
         judge_net, judge: the classifier that judges samples; for two-dimensional data the exact geometry is
@@ -114,6 +116,15 @@ class Study:
         self.planar, self.conditional, self._extractor_name = planar, conditional, extractor
         self._latents: dict[str, LabelledData] = {}
 
+    def without_classes(self, classes: Sequence[int], out: Path) -> Study:
+        """Return the study of the training data without some classes, in a folder of its own.
+
+        Its autoencoder, critic and generative models are trained by the same recipe and seed, and read no
+        sample of these classes; the other classes keep their numbers. It has no judge.
+        """
+        parts = {name: self.parts[name].without_classes(classes) for name in ("train", "held_out")}
+        return Study(self.recipe, parts, self.seed, out, self.device, self.planar, self.conditional)
+
     @property
     def class_names(self) -> list[str]:
         """Names of the classes."""
@@ -128,7 +139,7 @@ class Study:
 
     @cached_property
     def autoencoder(self) -> Autoencoder | None:
-        """The autoencoder, trained on the images of all classes; None for two-dimensional data."""
+        """The autoencoder, trained on the images of all classes in "train"; None without one."""
         net, method = self.recipe.autoencoder_net, self.recipe.autoencoder
         if net is None or method is None:
             return None
@@ -195,12 +206,14 @@ class Study:
         """The one-step original: the flow, distilled."""
         return self.distill_flow(self.flow, "flow_map")
 
-    def distill_flow(self, teacher: GenerativeModel, name: str) -> GenerativeModel:
+    def distill_flow(
+        self, teacher: GenerativeModel, name: str, snapshots: Snapshots | None = None
+    ) -> GenerativeModel:
         """Return the one-step model distilled from a flow; ``name`` is its folder."""
         net, method = self.recipe.flow_map_net, self.recipe.distill
         assert net is not None
         assert method is not None
-        return self._train_generative("flow_map", net, method, name, teacher)
+        return self._train_generative("flow_map", net, method, name, teacher, snapshots)
 
     def _train_generative(
         self,
@@ -209,10 +222,21 @@ class Study:
         method: Method,
         name: str,
         teacher: GenerativeModel | None = None,
+        snapshots: Snapshots | None = None,
     ) -> GenerativeModel:
         made = Conditional if self.conditional else MODELS[kind]
         data = self.encode_part("train")
-        return self._train(made, kind, net, method, data, name, teacher=teacher, conditional=self.conditional)
+        return self._train(
+            made,
+            kind,
+            net,
+            method,
+            data,
+            name,
+            teacher=teacher,
+            conditional=self.conditional,
+            snapshots=snapshots,
+        )
 
     def _train(
         self,
@@ -226,6 +250,7 @@ class Study:
         teacher: GenerativeModel | None = None,
         critic: Classifier | None = None,
         conditional: bool = False,
+        snapshots: Snapshots | None = None,
     ) -> Model:
         part = "judge" if name in ("judge", "second-judge") else "train"
         model = train_model(
@@ -241,6 +266,7 @@ class Study:
             teacher=teacher,
             critic=critic,
             conditional=conditional,
+            snapshots=snapshots,
         )
         assert isinstance(model, made)
         return model
@@ -261,6 +287,13 @@ class Study:
     def decode(self, x: Tensor) -> Tensor:
         """Return the images of latents; points unchanged."""
         return x if self.autoencoder is None else self.autoencoder.decode_batches(x)
+
+    @property
+    def encoding_seconds(self) -> float:
+        """The training time of the autoencoder and of its critic; 0 without them."""
+        if self.autoencoder is None:
+            return 0.0
+        return sum(self.read_seconds(name) for name in ("critic", "autoencoder") if getattr(self, name))
 
     def read_seconds(self, name: str) -> float:
         """Return the training time of the model in a folder of the study."""

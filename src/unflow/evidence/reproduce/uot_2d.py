@@ -22,7 +22,7 @@ from unflow.evidence.reproduce.figures import draw_scatter_panels
 from unflow.evidence.reproduce.one_step import OneStepRequest
 from unflow.evidence.reproduce.planar import PlanarExperiment
 from unflow.evidence.reproduce.recipes import ONE_STEP_PLANAR
-from unflow.evidence.reproduce.results import ONE_STEP_INTRO, ONE_STEP_NOTES
+from unflow.evidence.reproduce.results import ONE_STEP_INTRO, ONE_STEP_NOTES, RATIOS
 from unflow.evidence.reproduce.study import Recipe
 from unflow.ground.files import stage
 from unflow.ground.streams import Stream, stream
@@ -51,7 +51,7 @@ PLANAR_COLUMNS: Columns = {
     "share_tv_target": ("share TV target", 1, 3),
     "stayed_share": ("stayed %", 100, 1),
     "seconds": ("seconds", 1, 1),
-    "seconds_ratio": ("/ retraining", 1, 3),
+    **RATIOS,
 }
 
 LINE = {

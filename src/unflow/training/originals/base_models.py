@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from unflow.training.method import Method, Problem, settings
 from unflow.training.originals.autoencoding import Autoencoding
 from unflow.training.originals.classification import Classification
 from unflow.training.originals.distill import Distill
+from unflow.training.snapshots import Snapshots
 
 KINDS = ("flow", "flow_map", "classifier", "autoencoder")
 
@@ -83,16 +85,22 @@ def new_model(kind: str, net: dict[str, Any], data: LabelledData, seed: int) -> 
 
 
 def new_conditional(
-    kind: str, net: dict[str, Any], data: LabelledData, seed: int, has_null: bool = True
+    kind: str,
+    net: dict[str, Any],
+    data: LabelledData,
+    seed: int,
+    has_null: bool = True,
+    shares: Sequence[float] | None = None,
 ) -> Conditional:
     """Return a flow or flow map with fresh weights that is asked for the classes of the data, or for none.
 
     Args:
         kind: flow or flow_map.
         net: description of the network, without its shape.
-        data: the dataset, for shape, classes and their shares.
+        data: the dataset, for shape and classes.
         seed: of the initial weights.
         has_null: whether it has a null condition, the label after the last class.
+        shares: probability of each class; None: its share of the data.
 
     Raises:
         InputError: for a network of unflow that takes no label.
@@ -110,8 +118,9 @@ def new_conditional(
         inner = Flow(AdaptedVelocity(made, shape, "x, t, label", label=0, null_label=k), shape)
     else:
         inner = FlowMap(AdaptedAverageVelocity(made, shape, "x, start, end, label", label=0), shape)
-    counts = torch.bincount(data.labels, minlength=k).double()
-    shares = (counts / counts.sum()).tolist()
+    if shares is None:
+        counts = torch.bincount(data.labels, minlength=k).double()
+        shares = (counts / counts.sum()).tolist()
     return Conditional(inner, shares, k if has_null else None, names=data.class_names)
 
 
@@ -131,6 +140,7 @@ def train_model(
     devices: int = 1,
     label: str = "",
     conditional: bool = False,
+    snapshots: Snapshots | None = None,
 ) -> SavedModel:
     """Train a base model, classifier or autoencoder into a bundle.
 
@@ -150,7 +160,8 @@ def train_model(
         devices: data-parallel processes.
         label: name in the progress line.
         conditional: whether a flow or flow map is asked for the classes of the data. A distilled one has a
-            null condition if its teacher has one.
+            null condition if its teacher has one, and draws each class as often as its teacher does.
+        snapshots: where to keep models on the way; None keeps none.
     """
     _check_kind(kind, method)
     if conditional and kind not in ("flow", "flow_map"):
@@ -174,7 +185,9 @@ def train_model(
         finish(out)
         return bundle.load_result(out, [net])
     problem = Problem(
-        model=new_conditional(kind, net, data, seed, _has_null(method, teacher))
+        model=new_conditional(
+            kind, net, data, seed, _has_null(method, teacher), _find_shares(method, teacher, data)
+        )
         if conditional
         else new_model(kind, net, data, seed),
         data=data.x,
@@ -190,6 +203,7 @@ def train_model(
         compute=Compute(device=device, devices=devices),
         label=label or kind,
         problem_id=bundle.hash_lineage(identity),
+        snapshots=snapshots,
     )
     model = result.model
     assert isinstance(model, SavedModel)
@@ -210,6 +224,13 @@ def train_model(
 def _has_null(method: Method, teacher: GenerativeModel | None) -> bool:
     """Return whether a new conditional model has a null condition: a distilled one has its teacher's."""
     return not isinstance(method, Distill) or getattr(teacher, "null", None) is not None
+
+
+def _find_shares(method: Method, teacher: GenerativeModel | None, data: LabelledData) -> list[float] | None:
+    """Return how often a distilled model draws each class: as often as a teacher with the same classes."""
+    if not isinstance(method, Distill) or not isinstance(teacher, Conditional):
+        return None
+    return teacher.probabilities if teacher.num_conditions == len(data.class_names) else None
 
 
 def _check_kind(kind: str, method: Method) -> None:
