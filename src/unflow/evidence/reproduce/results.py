@@ -86,7 +86,8 @@ SECONDS = (
     "divided by those of all stages of retrained. / retraining to equal quality: divided by the seconds of "
     "retrained when it stops early, at the first tenth of its last stage at which neither its Fréchet "
     "distance to real retained samples nor its share of forgotten samples is larger than the row's. never: "
-    "it is not as good even at the end. (k of n): the mean over the k runs of n in which it becomes as good."
+    "it is not as good even at the end, as for every row that over-forgets. (k of n): the mean over the k "
+    "runs of n in which it becomes as good."
 )
 OVER_FORGETS = (
     "over-forgets: the row draws fewer forgotten samples than the retrained model, by more than two standard "
