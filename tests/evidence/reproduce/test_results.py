@@ -67,6 +67,9 @@ def test_the_second_ratio_is_to_the_first_stop_that_is_as_good_in_both_respects(
     found["rows"][0]["fid_retain"] = 0.3
     (erfm,) = (row for row in collect_rows(found, "circles") if row["method"] == "erfm")
     assert erfm["seconds_ratio_equal"] == "never"
+    found["rows"][0] |= {"fid_retain": 0.5, "forget_rate": 0.0}  # over-forgets: as the last stop, not "never"
+    (erfm,) = (row for row in collect_rows(found, "circles") if row["method"] == "erfm")
+    assert erfm["seconds_ratio_equal"] == 0.25
     del found["rows"][2]
     assert {row["seconds_ratio_equal"] for row in collect_rows(found, "circles")} == {None}
 

@@ -85,9 +85,9 @@ SECONDS = (
     "Seconds are those of this run on this machine: compare ratios, not seconds. / retraining: seconds "
     "divided by those of all stages of retrained. / retraining to equal quality: divided by the seconds of "
     "retrained when it stops early, at the first tenth of its last stage at which neither its Fréchet "
-    "distance to real retained samples nor its share of forgotten samples is larger than the row's. never: "
-    "it is not as good even at the end, as for every row that over-forgets. (k of n): the mean over the k "
-    "runs of n in which it becomes as good."
+    "distance to real retained samples nor its share of forgotten samples is larger than the row's; for a row "
+    "that over-forgets, the share is that of finished retraining. never: it is not as near to real samples "
+    "even at the end. (k of n): the mean over the k runs of n in which it becomes as good."
 )
 OVER_FORGETS = (
     "over-forgets: the row draws fewer forgotten samples than the retrained model, by more than two standard "
@@ -169,9 +169,13 @@ def _divide_by_floor(distance: float, floor: Mapping[str, float | None]) -> Row:
 
 
 def _compare_with_stops(row: Row, snapshots: Sequence[dict[str, float]]) -> float | str:
-    """Return a row's seconds divided by those of the first snapshot of retraining that is as good."""
+    """Return a row's seconds divided by those of the first snapshot of retraining that is as good.
+
+    A row that over-forgets is compared at the rate of finished retraining: forgetting more is no advantage.
+    """
+    rate = max(row["forget_rate"], snapshots[-1]["forget_rate"])
     for found in snapshots:
-        if all(found[key] <= row[key] for key in ("fid_retain", "forget_rate")):
+        if found["fid_retain"] <= row["fid_retain"] and found["forget_rate"] <= rate:
             return float(row["seconds"] / found["seconds"])
     return NEVER
 
