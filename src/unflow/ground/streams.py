@@ -91,6 +91,8 @@ class Stream(IntEnum):
     """Latents of the search over mixtures of two labels."""
     ATTACK_ASKED = 127
     """Latents with which a model under attack is asked for the forgotten labels."""
+    ORIGINAL_INSIDE = 128
+    """Latents at which a model inside another is compared with the original, if both have no weights."""
     PROBE = 130
     """Latents and directions of the probe that precedes each training and audit."""
     SIGHT = 140

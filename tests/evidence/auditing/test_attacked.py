@@ -12,8 +12,8 @@ from unflow.data import LabelledData
 from unflow.energies import Region
 from unflow.evidence.attacks import LatentSearch, Relearning
 from unflow.evidence.auditing import Evidence
-from unflow.evidence.auditing.attacked import Attacks, attack
-from unflow.models import Filtered, GenerativeModel, Generator
+from unflow.evidence.auditing.attacked import Attacks, attack, rate_of
+from unflow.models import Chain, Filtered, GenerativeModel, Generator
 from unflow.models.classifier import Classifier
 
 
@@ -77,6 +77,15 @@ def test_only_a_filter_has_a_model_to_take_off(record: dict[str, Any]) -> None:
     inside = record["inside"]
     assert inside["filtered"] == {"model": "Generator", "forget_rate": pytest.approx(0.5, abs=0.1)}
     assert {name for name, found in inside.items() if found} == {"filtered"}
+
+
+def test_a_flow_of_latents_is_not_taken_for_the_original() -> None:
+    """Both links have equal shapes; the first one draws more of the forgotten class than the second."""
+    chain = Chain(line(2.0), line(0.0))
+    attacks = Attacks(relearning=Relearning(steps=1, batch_size=4), images=(1,), samples=500)
+    record = attack({"original": line(0.0), "chain": chain}, evidence(second=False), attacks, 0)
+    assert rate_of(chain.base, evidence(), 500, 0) > 0.9
+    assert record["inside"]["chain"] == {"model": "Generator", "forget_rate": record["rate"]["original"]}
 
 
 def test_what_was_moved_a_little_comes_back_sooner_than_what_was_never_there(record: dict[str, Any]) -> None:

@@ -9,7 +9,7 @@ condition_rows    the rows that its networks read for its conditions, and their 
 search            the common signature of the four searches
 reached           the share that a search over the condition reaches, on fresh samples by another judge
 
-``models_inside`` takes the original out of a chain or a filter.
+``find_original`` takes the original out of a chain or a filter; ``models_inside`` lists all of its parts.
 """
 
 from unflow.evidence.attacks.condition_rows import ImpossibleAttackError
@@ -20,7 +20,7 @@ from unflow.evidence.attacks.mixture_search import MixtureSearch
 from unflow.evidence.attacks.reached import Reached
 from unflow.evidence.attacks.relearning import Relearning
 from unflow.evidence.attacks.search import Search
-from unflow.models.inside import models_inside
+from unflow.models.inside import find_original, models_inside
 
 __all__ = [
     "ConditionSearch",
@@ -32,5 +32,6 @@ __all__ = [
     "Reached",
     "Relearning",
     "Search",
+    "find_original",
     "models_inside",
 ]

@@ -16,7 +16,7 @@ from unflow.evidence.attacks import (
     LatentSearch,
     MixtureSearch,
     Relearning,
-    models_inside,
+    find_original,
 )
 from unflow.evidence.attacks.reached import ask_forgotten
 from unflow.evidence.attacks.relearning import Point, steps_to
@@ -94,11 +94,14 @@ def attack(
     """
     original = models["original"]
     if original.conditional is None:
-        records = {name: attack_one(model, evidence, attacks, seed, name) for name, model in models.items()}
+        records = {
+            name: attack_one(model, evidence, attacks, seed, name, original=original)
+            for name, model in models.items()
+        }
         return compare_attacks(records, attacks)
     obstacle = obstacle or find_attack_obstacle(original, evidence)
     records = {
-        name: attack_one(model, evidence, attacks, seed, name, labelled=obstacle is None)
+        name: attack_one(model, evidence, attacks, seed, name, original=original, labelled=obstacle is None)
         for name, model in models.items()
     }
     found = compare_attacks(records, attacks)
@@ -120,6 +123,7 @@ def attack_one(
     seed: int,
     name: str = "",
     *,
+    original: GenerativeModel,
     labelled: bool = False,
 ) -> dict[str, Any]:
     """Attack one model; return "rate", "inside", "latent_search" and "curves".
@@ -132,6 +136,7 @@ def attack_one(
         attacks: settings.
         seed: as in ``attack``.
         name: row name, for the progress line.
+        original: before unlearning, which a chain or a filter contains.
         labelled: whether the classes are conditions of the model, which is then asked for the forgotten ones:
             by the attacks over the condition, and during relearning, whose images have labels.
     """
@@ -140,7 +145,7 @@ def attack_one(
     if labelled:
         record["labelled_rate"] = labelled_rate_of(model, evidence, attacks.samples, seed)
     with Progress(f"attack {name}".strip(), len(curves) + 2 + labelled) as progress:
-        record["inside"] = _inside(model, evidence, attacks, seed)
+        record["inside"] = _inside(model, original, evidence, attacks, seed)
         progress.advance(1)
         record["latent_search"] = _searched(model, evidence, attacks, seed)
         progress.advance(2)
@@ -160,8 +165,9 @@ def compare_attacks(records: Mapping[str, Mapping[str, Any]], attacks: Attacks) 
         attacks: settings.
 
     Returns:
-        "rate": forget rates without an attack; "inside": the model inside a chain or filter, and its forget
-        rate; "latent_search": shares of starts that reach a forgotten class, None without a second judge;
+        "rate": forget rates without an attack; "inside": the original inside a chain or filter, and its
+        forget rate, None for models that do not contain it; "latent_search": shares of starts that reach a
+        forgotten class, None without a second judge;
         "relearning": curves, and steps until half of the original's rate is back, per number of images; its
         rate where it is asked for the forgotten labels, if the images are "labelled"; and, for conditional
         models, a record for each row of each of ``CONDITION_ATTACKS``.
@@ -239,12 +245,14 @@ def _draws_forgotten(model: GenerativeModel, evidence: Evidence) -> bool:
 # Taking off a chain or filter
 
 
-def _inside(model: GenerativeModel, evidence: Evidence, attacks: Attacks, seed: int) -> dict[str, Any] | None:
-    """Return the model inside with the largest forget rate; None for a model that contains no other."""
-    rates = [(rate_of(inner, evidence, attacks.samples, seed), inner) for inner in models_inside(model)]
-    if not rates:
+def _inside(
+    model: GenerativeModel, original: GenerativeModel, evidence: Evidence, attacks: Attacks, seed: int
+) -> dict[str, Any] | None:
+    """Return the original inside and its forget rate; None for a model that does not contain it."""
+    inner = find_original(model, original)
+    if inner is None:
         return None
-    rate, inner = max(rates, key=lambda pair: pair[0])
+    rate = rate_of(inner, evidence, attacks.samples, seed)
     return {"model": type(inner).__name__, "forget_rate": rate}
 
 

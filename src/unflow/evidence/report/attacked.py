@@ -50,7 +50,7 @@ def read_attacks(run: Run) -> AttackResults | None:
     names = list(attacks["inside"])
     return AttackResults(
         headings=[
-            "model inside: % forgotten",
+            "original inside: % forgotten",
             "search: % that succeed",
             *(f"steps, {_caption(k)}" for k in images),
         ],

@@ -38,8 +38,11 @@ def make_attack_evidence(request: Request) -> Evidence:
 
 
 def _attack_row(request: Request, name: str, evidence: Evidence, attacks: Attacks) -> dict[str, Any]:
-    model, study = request.find_images_model(name), request.study
-    return attack_one(model, evidence, attacks, study.seed, name, labelled=study.conditional)
+    study = request.study
+    model, original = (request.find_images_model(each) for each in (name, "original"))
+    return attack_one(
+        model, evidence, attacks, study.seed, name, original=original, labelled=study.conditional
+    )
 
 
 def format_attacks(found: Sequence[Found], rows: Sequence[str]) -> str:
@@ -53,7 +56,7 @@ def format_attacks(found: Sequence[Found], rows: Sequence[str]) -> str:
     head = [
         "",
         "forgotten left %",
-        "inside %",
+        "original inside %",
         "search finds it %",
         *(f"{NAMES[attack]} %" for attack in _list_condition_attacks(found)),
         *(f"steps, {_name_images(k)}" for k in images),
