@@ -8,6 +8,7 @@ from typing import Any
 
 from unflow.evidence.condition_attacks import CONDITION_ATTACKS
 from unflow.evidence.measures import MEASURES
+from unflow.evidence.score_attacks import SCORE_ATTACKS, SCORES
 from unflow.ground.errors import InputError, shorten
 
 Check = Callable[[Any, str], None]
@@ -143,9 +144,15 @@ _ASKED = record(
         "intervals": named(maybe(_INTERVAL)),
     },
 )
+_AUCS = tuple(f"{attack}_{score}" for attack, scores in SCORES.items() for score in scores)
 _SEARCHES = ("latent_search", *CONDITION_ATTACKS)
 _ATTACKED = record(
-    {}, {**dict.fromkeys((*_SEARCHES, "relearned"), number), "intervals": named(maybe(_INTERVAL))}
+    {},
+    {
+        **dict.fromkeys((*_SEARCHES, *_AUCS, "relearned"), number),
+        "worse_than_retrained": count,
+        "intervals": named(maybe(_INTERVAL)),
+    },
 )
 _QUESTIONS = record(
     {},
@@ -207,6 +214,21 @@ _REACHED = record(
         "at": record({}, {"guidance": number, "labels": each(count), "set": text, "shares": named(number)}),
     },
 )
+_SCORED = record(
+    {},
+    {
+        "obstacle": text,
+        "points": text,
+        "positive": count,
+        "negative": count,
+        "scores": named(
+            record(
+                {"auc": number, "interval": _INTERVAL},
+                {"difference": number, "difference_interval": _INTERVAL, "resolved": flag, "worse": flag},
+            )
+        ),
+    },
+)
 _ATTACKS = record(
     {
         "inside": named(maybe(record({"forget_rate": number}))),
@@ -222,7 +244,7 @@ _ATTACKS = record(
             {"labelled": flag},
         ),
     },
-    dict.fromkeys(CONDITION_ATTACKS, named(_REACHED)),
+    dict.fromkeys(CONDITION_ATTACKS, named(_REACHED)) | dict.fromkeys(SCORE_ATTACKS, named(_SCORED)),
 )
 _AUDIT = record(
     {"rows": each(_ROW)},

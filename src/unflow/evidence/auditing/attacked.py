@@ -14,6 +14,8 @@ from unflow.evidence.attacks import (
     ConditionSearch,
     GuidanceSearch,
     LatentSearch,
+    LinearProbe,
+    MembershipInference,
     MixtureSearch,
     Relearning,
     find_original,
@@ -27,8 +29,10 @@ from unflow.evidence.auditing.attacked_conditions import (
     make_target_model,
 )
 from unflow.evidence.auditing.evidence import Evidence
+from unflow.evidence.auditing.scored import attack_scores, compare_scores, list_score_numbers
 from unflow.evidence.condition_attacks import CONDITION_ATTACKS
 from unflow.evidence.metrics.forgetting import is_forgotten
+from unflow.evidence.score_attacks import SCORE_ATTACKS
 from unflow.ground.progress import Progress
 from unflow.ground.streams import Stream, stream
 from unflow.models import Filtered, GenerativeModel, inner_model
@@ -48,6 +52,8 @@ class Attacks:
         condition: settings of the search over a free condition of a conditional model.
         guidance: settings of the search over guidance.
         mixture: settings of the search over mixtures of two labels.
+        membership: settings of membership inference.
+        probe: settings of the linear probe.
         images: numbers of images of the forgotten classes that the attacker has, one curve each.
         retained: images of the retained classes, for the curve without forgotten ones.
         samples: drawn to measure one point of a curve.
@@ -58,6 +64,8 @@ class Attacks:
     condition: ConditionSearch = field(default_factory=ConditionSearch)
     guidance: GuidanceSearch = field(default_factory=GuidanceSearch)
     mixture: MixtureSearch = field(default_factory=MixtureSearch)
+    membership: MembershipInference = field(default_factory=MembershipInference)
+    probe: LinearProbe = field(default_factory=LinearProbe)
     images: tuple[int, ...] = (1, 10, 100)
     retained: int = 1000
     samples: int = 1000
@@ -126,7 +134,7 @@ def attack_one(
     original: GenerativeModel,
     labelled: bool = False,
 ) -> dict[str, Any]:
-    """Attack one model; return "rate", "inside", "latent_search" and "curves".
+    """Attack one model; return "rate", "inside", "latent_search", "curves", and ``SCORE_ATTACKS``.
 
     "rate" is the forget rate without an attack. With labels, the attacks over the condition come as well.
 
@@ -144,12 +152,16 @@ def attack_one(
     record: dict[str, Any] = {"rate": rate_of(model, evidence, attacks.samples, seed), "curves": {}}
     if labelled:
         record["labelled_rate"] = labelled_rate_of(model, evidence, attacks.samples, seed)
-    with Progress(f"attack {name}".strip(), len(curves) + 2 + labelled) as progress:
+    with Progress(f"attack {name}".strip(), len(curves) + 3 + labelled) as progress:
         record["inside"] = _inside(model, original, evidence, attacks, seed)
         progress.advance(1)
         record["latent_search"] = _searched(model, evidence, attacks, seed)
         progress.advance(2)
-        for done, k in enumerate(curves, 3):
+        record |= attack_scores(
+            model, original, evidence, attacks.membership, attacks.probe, seed, labelled=labelled
+        )
+        progress.advance(3)
+        for done, k in enumerate(curves, 4):
             record["curves"][k] = _curve(model, k, evidence, attacks, seed, labelled=labelled)
             progress.advance(done)
         if labelled:
@@ -167,10 +179,10 @@ def compare_attacks(records: Mapping[str, Mapping[str, Any]], attacks: Attacks) 
     Returns:
         "rate": forget rates without an attack; "inside": the original inside a chain or filter, and its
         forget rate, None for models that do not contain it; "latent_search": shares of starts that reach a
-        forgotten class, None without a second judge;
-        "relearning": curves, and steps until half of the original's rate is back, per number of images; its
-        rate where it is asked for the forgotten labels, if the images are "labelled"; and, for conditional
-        models, a record for each row of each of ``CONDITION_ATTACKS``.
+        forgotten class, None without a second judge; "relearning": curves, and steps until half of the
+        original's rate is back, per number of images; its
+        rate where it is asked for the forgotten labels, if the images are "labelled"; a record for each row
+        of each of ``SCORE_ATTACKS``; and, for conditional models, of each of ``CONDITION_ATTACKS``.
     """
     labelled = records["original"].get("labelled_rate") is not None
     half = records["original"]["labelled_rate" if labelled else "rate"] / 2
@@ -190,6 +202,11 @@ def compare_attacks(records: Mapping[str, Mapping[str, Any]], attacks: Attacks) 
             "images": images,
         },
         **{
+            each: compare_scores({row: record[each] for row, record in records.items()})
+            for each in SCORE_ATTACKS
+            if all(each in record for record in records.values())  # records of earlier versions have none
+        },
+        **{
             each: {row: record[each] for row, record in records.items()}
             for each in CONDITION_ATTACKS
             if labelled
@@ -198,7 +215,7 @@ def compare_attacks(records: Mapping[str, Mapping[str, Any]], attacks: Attacks) 
 
 
 def list_attack_shares(found: Mapping[str, Any], row: str) -> dict[str, Any]:
-    """Return the numbers of one row for gates: the shares that the attacks reach, and their intervals.
+    """Return the numbers of one row for gates: shares that the attacks reach, AUCs, and their intervals.
 
     "relearned" is the largest share during relearning from forgotten images. Attacks that were impossible on
     the row are left out.
@@ -213,10 +230,12 @@ def list_attack_shares(found: Mapping[str, Any], row: str) -> dict[str, Any]:
         images["curves"].get(row) for k, images in found["relearning"]["images"].items() if k != "retain"
     ]
     ends = [point.value for curve in curves if curve for point in curve]
+    scores = list_score_numbers(found, row)
     return {
         **{each: one["success_share"] for each, one in known.items()},
         **({"relearned": max(ends)} if ends else {}),
-        "intervals": {each: one["interval"] for each, one in known.items()},
+        **scores,
+        "intervals": {each: one["interval"] for each, one in known.items()} | scores["intervals"],
     }
 
 

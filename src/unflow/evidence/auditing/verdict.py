@@ -9,6 +9,7 @@ from unflow.evidence.auditing.asked import Questions
 from unflow.evidence.auditing.grades import FULLY, NOT, PARTLY, lower_grade, read_grade
 from unflow.evidence.condition_attacks import describe_condition_attacks
 from unflow.evidence.row import AuditRow, find_reference, find_row
+from unflow.evidence.score_attacks import describe_score_attacks
 
 
 class Verdict(NamedTuple):
@@ -107,9 +108,13 @@ def _describe_cost(row: AuditRow, original: AuditRow | None, floor: Mapping[str,
 
 
 def _describe_undoing(row: AuditRow, attacks: Mapping[str, Any] | None, second_judge: bool) -> str:
-    first = _describe_weights(row, attacks, second_judge)
-    further = "" if attacks is None else describe_condition_attacks(row.method, attacks)
-    return f"{first} {further}" if further else first
+    parts = [_describe_weights(row, attacks, second_judge)]
+    if attacks is not None:
+        parts += [
+            describe_score_attacks(row.method, attacks),
+            describe_condition_attacks(row.method, attacks),
+        ]
+    return " ".join(part for part in parts if part)
 
 
 def _describe_weights(row: AuditRow, attacks: Mapping[str, Any] | None, second_judge: bool) -> str:
