@@ -145,11 +145,12 @@ _ASKED = record(
     },
 )
 _AUCS = tuple(f"{attack}_{score}" for attack, scores in SCORES.items() for score in scores)
+_RELEARNED = ("relearned", "fewest_steps", "fewest_steps_ratio")
 _SEARCHES = ("latent_search", *CONDITION_ATTACKS)
 _ATTACKED = record(
     {},
     {
-        **dict.fromkeys((*_SEARCHES, *_AUCS, "relearned"), number),
+        **dict.fromkeys((*_SEARCHES, *_AUCS, *_RELEARNED), number),
         "worse_than_retrained": count,
         "intervals": named(maybe(_INTERVAL)),
     },
@@ -202,6 +203,12 @@ _DIFFERENCE = record(
     }
 )
 _CURVE = each(each(number, 2))
+_STEPS = named(maybe(number))
+_SETTING = record(
+    {"learning_rate": number, "free_decoder": flag, "curves": named(maybe(_CURVE)), "steps_to_half": _STEPS},
+    {"ratio": named(number)},
+)
+_FEWEST = record({"learning_rate": number, "free_decoder": flag, "steps": number})
 _REACHED = record(
     {},
     {
@@ -241,7 +248,12 @@ _ATTACKS = record(
                     record({"curves": named(maybe(_CURVE)), "steps_to_half": named(maybe(number))})
                 ),
             },
-            {"labelled": flag},
+            {
+                "labelled": flag,
+                "sweep": record({"images": count, "settings": each(_SETTING)}),
+                "fewest": named(maybe(_FEWEST)),
+                "fewest_ratio": named(number),
+            },
         ),
     },
     dict.fromkeys(CONDITION_ATTACKS, named(_REACHED)) | dict.fromkeys(SCORE_ATTACKS, named(_SCORED)),

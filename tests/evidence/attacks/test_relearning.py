@@ -126,6 +126,26 @@ def test_behind_a_decoder_it_is_the_inner_model_that_relearns() -> None:
     assert all(map(torch.equal, autoencoder.parameters(), before))
 
 
+def test_a_free_decoder_learns_the_images_that_a_frozen_one_cannot_draw() -> None:
+    """The images lie outside of what the frozen decoder can draw, so only a free one reaches them."""
+    net = new_net({"net": "conv_autoencoder", "shape": [1, 4, 4], "latent": 2, "width": 8, "depth": 1}, 0)
+    model: Any = Latent(shift(0.0), Autoencoder(net))
+    before = copy.deepcopy(model.state_dict())
+    image = torch.full((1, 1, 4, 4), 2.0)
+
+    def away(attacked: GenerativeModel) -> float:
+        return float((attacked.sample(50, stream(9)) - image).square().mean())
+
+    ends = [
+        Relearning(steps=60, learning_rate=0.03, free_decoder=free)(model, image, away, stream(1))[-1].value
+        for free in (False, True)
+    ]
+    assert ends[1] < ends[0] / 2
+    assert all(torch.equal(weight, model.state_dict()[name]) for name, weight in before.items())
+    plain = [SLOW, Relearning(steps=200, batch_size=16, learning_rate=0.01, free_decoder=True)]
+    assert len({tuple(attack(shift(0.0), IMAGES, place, stream(1))) for attack in plain}) == 1
+
+
 # Labels
 
 

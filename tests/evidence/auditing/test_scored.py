@@ -32,6 +32,7 @@ ATTACKS = Attacks(
     membership=MembershipInference(images=60, samples=1000, steps=3),
     probe=LinearProbe(images=100, latents=600),
     images=(1,),
+    rates=(1e-5, 1e-3),
     retained=4,
     samples=200,
 )
@@ -175,7 +176,13 @@ def test_gates_the_page_and_the_terminal_have_the_numbers(
     printed = capsys.readouterr().out
     page = write_report(out).read_text(encoding="utf-8")
     assert "what the weights tell: AUC" in printed
-    for words in ('aria-label="Membership and probe"', "probe: last layer", "1.00 [1.00, 1.00]*"):
+    for words in (
+        'aria-label="Relearning at other rates"',
+        "rate 0.001",
+        'aria-label="Membership and probe"',
+        "probe: last layer",
+        "1.00 [1.00, 1.00]*",
+    ):
         assert words in page
     assert "1.00 [1.00, 1.00]*" in printed
 

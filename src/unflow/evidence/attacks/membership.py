@@ -30,7 +30,7 @@ class MembershipInference:
 
         distance   s(x) = - min_i || f(x) - f(G(z_i)) ||                              arXiv 1909.03935
         loss       s(x) = - mean_k || v(x_k, t_k) - (x - e_k) ||^2 / dim, x_k = (1 - t_k) e_k + t_k x
-                                                                                      arXiv 2302.03262
+                                                                                      arXiv 2301.09956
 
     The times t_k = (k + 1/2) / draws and the noise e_k are the same for all images and all models. Models
     other than flows have no such loss; theirs is the error of a reconstruction (arXiv 1909.03935, the

@@ -40,6 +40,8 @@ class AttackResults:
         labelled: whether relearning had labels, and asked for the forgotten ones.
         conditions: name and cells of the attacks over the condition, one per model; empty for other models.
         obstacles: reasons why such an attack was impossible, each once.
+        sweep_headings: settings of the sweep of relearning.
+        sweep: name and steps in each setting, one per model; empty for audits of earlier versions.
         score_headings: columns of the table of AUCs.
         scores: name and cells of membership inference and the linear probe, one per model; empty for audits
             of earlier versions.
@@ -53,6 +55,8 @@ class AttackResults:
     labelled: bool = False
     conditions: list[tuple[str, list[str]]] = field(default_factory=list)
     obstacles: list[str] = field(default_factory=list)
+    sweep_headings: list[str] = field(default_factory=list)
+    sweep: list[tuple[str, list[str]]] = field(default_factory=list)
     score_headings: list[str] = field(default_factory=list)
     scores: list[tuple[str, list[str]]] = field(default_factory=list)
     score_obstacles: list[str] = field(default_factory=list)
@@ -80,6 +84,8 @@ def read_attacks(run: Run) -> AttackResults | None:
         labelled=bool(attacks["relearning"].get("labelled")),
         conditions=list_condition_attacks(attacks),
         obstacles=list_obstacles(attacks, CONDITION_ATTACKS),
+        sweep_headings=[_name_setting(setting) for setting in _list_settings(attacks)],
+        sweep=list_sweep(attacks),
         score_headings=list_score_headings(attacks),
         scores=list_score_attacks(attacks),
         score_obstacles=list_obstacles(attacks, SCORE_ATTACKS),
@@ -111,6 +117,24 @@ def list_score_attacks(attacks: Mapping[str, Any]) -> list[tuple[str, list[str]]
         found = {(attack, score): record for attack, score, record in list_scores(attacks, name)}
         lines.append((row_label(name), [_format_auc(found.get(each)) for each in _list_measured(attacks)]))
     return lines
+
+
+def list_sweep(attacks: Mapping[str, Any]) -> list[tuple[str, list[str]]]:
+    """Return name and steps to half in each setting of the sweep of relearning, for each attacked row."""
+    settings, most = _list_settings(attacks), attacks["relearning"]["steps"]
+    return [
+        (row_label(name), [_format_steps(setting, name, most) for setting in settings])
+        for name in (settings[0]["curves"] if settings else ())
+    ]
+
+
+def _list_settings(attacks: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    sweep = attacks["relearning"].get("sweep")
+    return list(sweep["settings"]) if sweep else []
+
+
+def _name_setting(setting: Mapping[str, Any]) -> str:
+    return f"rate {setting['learning_rate']:g}{', decoder trained' if setting['free_decoder'] else ''}"
 
 
 def _list_measured(attacks: Mapping[str, Any]) -> list[tuple[str, str]]:
