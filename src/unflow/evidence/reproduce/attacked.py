@@ -105,8 +105,10 @@ def _list_scores(found: Sequence[Found]) -> list[tuple[str, str]]:
 
 def _format_auc(found: Sequence[Found], name: str, attack: str, score: str) -> str:
     """Return the mean AUC; a dash where the attack is impossible on the row."""
-    records = [(one[attack][name].get("scores") or {}).get(score) or {} for one in found]
-    return _format_mean([record.get("auc") for record in records], 1, 2)
+    records = [{each[:2]: each[2] for each in list_scores(one, name)} for one in found]
+    return _format_mean(
+        [each[attack, score]["auc"] if (attack, score) in each else None for each in records], 1, 2
+    )
 
 
 def _format_fewest(found: Sequence[Found], name: str) -> str:
