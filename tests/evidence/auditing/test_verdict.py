@@ -133,7 +133,7 @@ def test_the_best_setting_for_the_attacker_stands_beside_the_usual_one() -> None
     best = {"learning_rate": 1e-3, "free_decoder": True, "steps": 3.2}
     assert undone(attacks=swept(best)).endswith(
         "half of it does not come back in 300 steps on 1 or 10 images of it; in the best of 2 settings "
-        "for the attacker (learning rate 0.001, decoder trained too) in 3 steps "
+        "for the attacker (learning rate 0.001, decoder trained too) in 3.2 steps "
         "(9 in the retrained model's best)."
     )
     assert undone(attacks=swept(None)).endswith("images of it, nor at any learning rate of 1e-05 or 0.001.")

@@ -175,10 +175,10 @@ def _describe_sweep(method: str, relearning: Mapping[str, Any]) -> str:
         rates = sorted({setting["learning_rate"] for setting in settings})
         return f", nor at any learning rate of {_list([f'{rate:g}' for rate in rates])}"
     decoder = ", decoder trained too" if best["free_decoder"] else ""
-    beside = "" if retrained is None else f" ({retrained['steps']:.0f} in the retrained model's best)"
+    beside = "" if retrained is None else f" ({retrained['steps']:.2g} in the retrained model's best)"
     return (
         f"; in the best of {len(settings)} settings for the attacker (learning rate "
-        f"{best['learning_rate']:g}{decoder}) in {best['steps']:.0f} steps{beside}"
+        f"{best['learning_rate']:g}{decoder}) in {best['steps']:.2g} steps{beside}"
     )
 
 

@@ -123,7 +123,7 @@ def list_sweep(attacks: Mapping[str, Any]) -> list[tuple[str, list[str]]]:
     """Return name and steps to half in each setting of the sweep of relearning, for each attacked row."""
     settings, most = _list_settings(attacks), attacks["relearning"]["steps"]
     return [
-        (row_label(name), [_format_steps(setting, name, most) for setting in settings])
+        (row_label(name), [_format_steps(setting, name, most, decimals=1) for setting in settings])
         for name in (settings[0]["curves"] if settings else ())
     ]
 
@@ -183,11 +183,11 @@ def _format_share(search: Mapping[str, Any]) -> str:
     return f"{format_number(100 * search['success_share'], 1)} [{low}, {high}]"
 
 
-def _format_steps(record: Mapping[str, Any], name: str, most: int) -> str:
+def _format_steps(record: Mapping[str, Any], name: str, most: int, decimals: int = 0) -> str:
     if record["curves"].get(name) is None:
         return MISSING
     steps = record["steps_to_half"].get(name)
-    return f"> {most}" if steps is None else format_number(steps, 0)
+    return f"> {most}" if steps is None else format_number(steps, decimals)
 
 
 def _caption(k: str) -> str:

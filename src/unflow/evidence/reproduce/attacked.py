@@ -114,7 +114,7 @@ def _format_auc(found: Sequence[Found], name: str, attack: str, score: str) -> s
 def _format_fewest(found: Sequence[Found], name: str) -> str:
     """Return the mean number of steps to half in the attacker's best setting of each seed."""
     best = [one["relearning"]["fewest"][name] for one in found]
-    return _format_mean([each and each["steps"] for each in best], 1, 0)
+    return _format_mean([each and each["steps"] for each in best], 1, 1)
 
 
 def _format_condition_attack(found: Sequence[Found], name: str, attack: str) -> str:
