@@ -68,7 +68,7 @@ def main() -> None:
     records, seconds = {}, {}
     for name, model in models.items():
         start = time.monotonic()
-        records[name] = attack_one(model, evidence, attacks, given.seed, name, labelled=True)
+        records[name] = attack_one(model, evidence, attacks, given.seed, name, original=flow, labelled=True)
         seconds[name] = time.monotonic() - start
     found = compare_attacks(records, attacks)
     relearning = found["relearning"]["images"]["100"]

@@ -179,6 +179,7 @@ INSIDE = {
         "measures",
         "row",
         "condition_attacks",
+        "score_attacks",
         "schema",
         "attacks",
         "auditing",

@@ -8,6 +8,7 @@ from typing import Any
 
 from unflow.evidence.condition_attacks import CONDITION_ATTACKS
 from unflow.evidence.measures import MEASURES
+from unflow.evidence.score_attacks import SCORE_ATTACKS, SCORES
 from unflow.ground.errors import InputError, shorten
 
 Check = Callable[[Any, str], None]
@@ -143,9 +144,16 @@ _ASKED = record(
         "intervals": named(maybe(_INTERVAL)),
     },
 )
+_AUCS = tuple(f"{attack}_{score}" for attack, scores in SCORES.items() for score in scores)
+_RELEARNED = ("relearned", "fewest_steps", "fewest_steps_ratio")
 _SEARCHES = ("latent_search", *CONDITION_ATTACKS)
 _ATTACKED = record(
-    {}, {**dict.fromkeys((*_SEARCHES, "relearned"), number), "intervals": named(maybe(_INTERVAL))}
+    {},
+    {
+        **dict.fromkeys((*_SEARCHES, *_AUCS, *_RELEARNED), number),
+        "worse_than_retrained": count,
+        "intervals": named(maybe(_INTERVAL)),
+    },
 )
 _QUESTIONS = record(
     {},
@@ -195,6 +203,12 @@ _DIFFERENCE = record(
     }
 )
 _CURVE = each(each(number, 2))
+_STEPS = named(maybe(number))
+_SETTING = record(
+    {"learning_rate": number, "free_decoder": flag, "curves": named(maybe(_CURVE)), "steps_to_half": _STEPS},
+    {"ratio": named(number)},
+)
+_FEWEST = record({"learning_rate": number, "free_decoder": flag, "steps": number})
 _REACHED = record(
     {},
     {
@@ -205,6 +219,21 @@ _REACHED = record(
         "selected": number,
         "samples": count,
         "at": record({}, {"guidance": number, "labels": each(count), "set": text, "shares": named(number)}),
+    },
+)
+_SCORED = record(
+    {},
+    {
+        "obstacle": text,
+        "points": text,
+        "positive": count,
+        "negative": count,
+        "scores": named(
+            record(
+                {"auc": number, "interval": _INTERVAL},
+                {"difference": number, "difference_interval": _INTERVAL, "resolved": flag, "worse": flag},
+            )
+        ),
     },
 )
 _ATTACKS = record(
@@ -219,10 +248,15 @@ _ATTACKS = record(
                     record({"curves": named(maybe(_CURVE)), "steps_to_half": named(maybe(number))})
                 ),
             },
-            {"labelled": flag},
+            {
+                "labelled": flag,
+                "sweep": record({"images": count, "settings": each(_SETTING)}),
+                "fewest": named(maybe(_FEWEST)),
+                "fewest_ratio": named(number),
+            },
         ),
     },
-    dict.fromkeys(CONDITION_ATTACKS, named(_REACHED)),
+    dict.fromkeys(CONDITION_ATTACKS, named(_REACHED)) | dict.fromkeys(SCORE_ATTACKS, named(_SCORED)),
 )
 _AUDIT = record(
     {"rows": each(_ROW)},

@@ -106,6 +106,12 @@ class Stream(IntEnum):
     """Exact target samples whose distances are the floor, k-th set: ``stream(seed, Stream.FLOOR, k)``."""
     NOISE_SLOPE = 182
     """Noise at which a velocity is compared with that of independent noise."""
+    MEMBERSHIP = 210
+    """Images, samples and noise of membership inference."""
+    LINEAR_PROBE = 211
+    """Images or latents, noise and halves of the linear probe."""
+    ORIGINAL_INSIDE = 212
+    """Latents at which a model inside another is compared with the original, if both have no weights."""
 
     ASKED = 174
     """Latents with which an audit asks a conditional model, and exact samples for the answers:

@@ -123,5 +123,5 @@ def test_bad_input_is_refused() -> None:
             LatentSearch(**options)
     with pytest.raises(InputError, match="forget"):
         LatentSearch()(diagonal(), judge(1.0), judge(1.0), [], stream(1))
-    with pytest.raises(InputError, match=r"Generator whose samples have no gradient.*models_inside"):
+    with pytest.raises(InputError, match=r"Generator whose samples have no gradient.*find_original"):
         LatentSearch(starts=5)(Generator(Still(), (D,)), judge(1.0), judge(1.0), [1], stream(1))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from unflow.energies import Region
-from unflow.evidence.attacks import Relearning, models_inside
+from unflow.evidence.attacks import Relearning, find_original, models_inside
 from unflow.evidence.attacks.relearning import Point, steps_to
 from unflow.ground.errors import InputError
 from unflow.ground.streams import stream
@@ -125,6 +126,26 @@ def test_behind_a_decoder_it_is_the_inner_model_that_relearns() -> None:
     assert all(map(torch.equal, autoencoder.parameters(), before))
 
 
+def test_a_free_decoder_learns_the_images_that_a_frozen_one_cannot_draw() -> None:
+    """The images lie outside of what the frozen decoder can draw, so only a free one reaches them."""
+    net = new_net({"net": "conv_autoencoder", "shape": [1, 4, 4], "latent": 2, "width": 8, "depth": 1}, 0)
+    model: Any = Latent(shift(0.0), Autoencoder(net))
+    before = copy.deepcopy(model.state_dict())
+    image = torch.full((1, 1, 4, 4), 2.0)
+
+    def away(attacked: GenerativeModel) -> float:
+        return float((attacked.sample(50, stream(9)) - image).square().mean())
+
+    ends = [
+        Relearning(steps=60, learning_rate=0.03, free_decoder=free)(model, image, away, stream(1))[-1].value
+        for free in (False, True)
+    ]
+    assert ends[1] < ends[0] / 2
+    assert all(torch.equal(weight, model.state_dict()[name]) for name, weight in before.items())
+    plain = [SLOW, Relearning(steps=200, batch_size=16, learning_rate=0.01, free_decoder=True)]
+    assert len({tuple(attack(shift(0.0), IMAGES, place, stream(1))) for attack in plain}) == 1
+
+
 # Labels
 
 
@@ -207,6 +228,62 @@ def test_what_can_be_taken_off_is_found_and_changed_weights_hold_nothing() -> No
     assert models_inside(shift(0.0)) == models_inside(flow) == []
     assert models_inside(chain) == [flow, after]
     assert models_inside(filtered) == [chain, flow, after]
+
+
+def flow(seed: int) -> Flow:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return Flow(MLP((2,), 8, 1), (2,), steps=2)
+
+
+def test_of_two_links_of_one_architecture_only_the_original_is_the_original() -> None:
+    """A flow of latents before the original has its shapes, and maps noise to moved noise."""
+    original, moved = flow(0), flow(1)
+    for order in ((moved, original), (original, moved)):
+        chain = copy.deepcopy(Chain(*order))
+        found = find_original(chain, original)
+        assert found is (chain.base, chain.after)[order.index(original)]
+        assert find_original(chain, chain) is None
+        assert find_original(Filtered(chain, Region(lambda x: x[:, 0] > 0)), original) is found
+    assert find_original(Chain(moved, flow(2)), original) is None
+    assert find_original(original, original) is None
+
+
+def test_one_changed_weight_is_another_model() -> None:
+    original = flow(0)
+    chain: Any = copy.deepcopy(Chain(flow(1), original))
+    next(chain.after.parameters()).data.view(-1)[0] += 1e-6
+    assert find_original(chain, original) is None
+
+
+def test_a_decoder_and_conditions_are_not_compared() -> None:
+    net = new_net({"net": "conv_autoencoder", "shape": [1, 4, 4], "latent": 2, "width": 8, "depth": 1}, 0)
+    original, moved = Latent(flow(0), Autoencoder(net)), Latent(flow(1), Autoencoder(net))
+    chain = Latent(Chain(moved.inner, original.inner), Autoencoder(net))
+    found = find_original(chain, original)
+    assert isinstance(found, Latent)
+    assert found.inner is original.inner
+    asked = conditional(torch.eye(2), "flow")
+    wrapped = Filtered(Conditional(copy.deepcopy(asked.inner), [0.9, 0.1]), Region(lambda x: x[:, 0] > 0))
+    assert find_original(wrapped, asked) is wrapped.model
+
+
+class Times(nn.Module):
+    """x = factor z, without weights."""
+
+    def __init__(self, factor: float) -> None:
+        super().__init__()
+        self.factor = factor
+
+    def forward(self, z: Tensor) -> Tensor:
+        return self.factor * z
+
+
+def test_models_without_weights_are_compared_by_their_samples() -> None:
+    original, other = Generator(Times(2.0), (2,)), Generator(Times(3.0), (2,))
+    chain = Chain(other, Generator(Times(2.0), (2,)))
+    assert find_original(chain, original) is chain.after
+    assert find_original(chain, Generator(Times(4.0), (2,))) is None
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,9 @@ from unflow.data import LabelledData
 from unflow.energies import Region
 from unflow.evidence.attacks import LatentSearch, Relearning
 from unflow.evidence.auditing import Evidence
-from unflow.evidence.auditing.attacked import Attacks, attack
-from unflow.models import Filtered, GenerativeModel, Generator
+from unflow.evidence.auditing.attacked import Attacks, attack, list_attack_shares, rate_of
+from unflow.ground.errors import InputError
+from unflow.models import Chain, Filtered, GenerativeModel, Generator
 from unflow.models.classifier import Classifier
 
 
@@ -58,6 +59,7 @@ ATTACKS = Attacks(
     relearning=Relearning(steps=150, batch_size=16, learning_rate=0.02),
     search=LatentSearch(starts=100, steps=30),
     images=(1, 5),
+    rates=(0.002, 0.02, 0.2),
     samples=500,
 )
 MODELS: dict[str, GenerativeModel] = {
@@ -79,6 +81,15 @@ def test_only_a_filter_has_a_model_to_take_off(record: dict[str, Any]) -> None:
     assert {name for name, found in inside.items() if found} == {"filtered"}
 
 
+def test_a_flow_of_latents_is_not_taken_for_the_original() -> None:
+    """Both links have equal shapes; the first one draws more of the forgotten class than the second."""
+    chain = Chain(line(2.0), line(0.0))
+    attacks = Attacks(relearning=Relearning(steps=1, batch_size=4), images=(1,), rates=(), samples=500)
+    record = attack({"original": line(0.0), "chain": chain}, evidence(second=False), attacks, 0)
+    assert rate_of(chain.base, evidence(), 500, 0) > 0.9
+    assert record["inside"]["chain"] == {"model": "Generator", "forget_rate": record["rate"]["original"]}
+
+
 def test_what_was_moved_a_little_comes_back_sooner_than_what_was_never_there(record: dict[str, Any]) -> None:
     """Adam goes 0.02 a step: half of the original's rate is a quarter, about where b = -0.07."""
     assert record["relearning"]["half"] == pytest.approx(0.25, abs=0.03)
@@ -90,6 +101,37 @@ def test_what_was_moved_a_little_comes_back_sooner_than_what_was_never_there(rec
         ratio = record["relearning"]["images"][k]["ratio"]
         assert ratio["near"] == pytest.approx(steps["near"] / steps["retrained"])
         assert ratio["retrained"] == 1
+
+
+def test_the_attacker_takes_the_best_rate_of_the_sweep(record: dict[str, Any]) -> None:
+    """Adam goes one rate a step: the way is 0.43 of "near", 1.43 of "retrained", and never done at 0.002."""
+    relearning = record["relearning"]
+    sweep, fewest = relearning["sweep"], relearning["fewest"]
+    assert sweep["images"] == 5
+    slow, usual, fast = sweep["settings"]
+    assert [each["learning_rate"] for each in sweep["settings"]] == [0.002, 0.02, 0.2]
+    assert usual["curves"] == relearning["images"]["5"]["curves"]
+    assert slow["steps_to_half"]["retrained"] is None
+    assert fast["steps_to_half"]["retrained"] == pytest.approx(1.43 / 0.2, rel=0.2)
+    assert fewest["near"]["learning_rate"] == fewest["retrained"]["learning_rate"] == 0.2
+    assert fewest["near"]["steps"] == fast["steps_to_half"]["near"] < usual["steps_to_half"]["near"]
+    assert fewest["filtered"] is None
+    ratio = relearning["fewest_ratio"]
+    assert ratio["near"] == pytest.approx(fewest["near"]["steps"] / fewest["retrained"]["steps"])
+    assert set(ratio) == {"original", "near", "retrained"}
+    shares = list_attack_shares(record, "near")
+    assert shares["fewest_steps"] == fewest["near"]["steps"]
+    assert shares["fewest_steps_ratio"] == ratio["near"]
+
+
+def test_a_decoder_is_frozen_and_then_free_in_the_sweep() -> None:
+    attacks = Attacks(rates=(0.1, 0.2))
+    settings = [(each.learning_rate, each.free_decoder) for each in attacks.list_sweep(has_decoder=True)]
+    assert settings == [(0.1, False), (0.2, False), (0.1, True), (0.2, True)]
+    assert len(attacks.list_sweep(has_decoder=False)) == 2
+    assert Attacks(rates=()).list_sweep(has_decoder=True) == []
+    with pytest.raises(InputError, match=r"learning_rate=-1\.0"):
+        Attacks(rates=(0.1, -1.0))
 
 
 def test_retained_images_do_not_bring_it_back(record: dict[str, Any]) -> None:
@@ -112,7 +154,7 @@ def test_the_search_finds_what_typical_latents_still_give(record: dict[str, Any]
 
 
 def test_without_a_second_judge_nobody_confirms_a_search() -> None:
-    attacks = Attacks(relearning=Relearning(steps=2, batch_size=4), images=(1,), samples=100)
+    attacks = Attacks(relearning=Relearning(steps=2, batch_size=4), images=(1,), rates=(), samples=100)
     record = attack({"original": line(0.0)}, evidence(second=False), attacks, 0)
     assert record["latent_search"] == {"original": None}
     assert record["relearning"]["images"]["1"]["ratio"] is None
@@ -123,6 +165,7 @@ def test_attacks_leave_the_models_as_they_were_and_repeat_to_the_bit() -> None:
         relearning=Relearning(steps=3, batch_size=4),
         search=LatentSearch(starts=10, steps=2),
         images=(2,),
+        rates=(),
         samples=100,
     )
     model: Any = line(-0.5)

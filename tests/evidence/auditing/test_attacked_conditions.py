@@ -93,6 +93,7 @@ ATTACKS = Attacks(
     guidance=GuidanceSearch(latents=50, samples=200),
     mixture=MixtureSearch(latents=20, samples=200),
     images=(5,),
+    rates=(),
     retained=8,
     samples=100,
 )

@@ -121,6 +121,24 @@ def test_what_could_undo_it_is_what_the_attacks_came_to() -> None:
     assert undone() == "What could bring it back was not tried: run `unflow audit` with a second judge."
 
 
+def test_the_best_setting_for_the_attacker_stands_beside_the_usual_one() -> None:
+    def swept(best: dict[str, Any] | None) -> dict[str, Any]:
+        settings = [{"learning_rate": rate, "free_decoder": False} for rate in (1e-5, 1e-3)]
+        fewest = {"uot": best, "retrained": {"learning_rate": 1e-3, "free_decoder": False, "steps": 9.0}}
+        found = attacks(None, None)
+        return found | {
+            "relearning": found["relearning"] | {"sweep": {"settings": settings}, "fewest": fewest}
+        }
+
+    best = {"learning_rate": 1e-3, "free_decoder": True, "steps": 3.2}
+    assert undone(attacks=swept(best)).endswith(
+        "half of it does not come back in 300 steps on 1 or 10 images of it; in the best of 2 settings "
+        "for the attacker (learning rate 0.001, decoder trained too) in 3.2 steps "
+        "(9 in the retrained model's best)."
+    )
+    assert undone(attacks=swept(None)).endswith("images of it, nor at any learning rate of 1e-05 or 0.001.")
+
+
 def test_where_two_judges_were_there_the_flag_is_what_kept_attacks_out() -> None:
     assert undone(second_judge={"name": "ConvNet"}) == (
         "What could bring it back was not tried: run `unflow audit` without `--attack false`."

@@ -15,6 +15,7 @@ from torchmetrics.image.fid import _compute_fid
 
 from unflow.evidence.metrics import (
     CLASSIFIERS,
+    auc_with_variance,
     c2st_auc,
     frechet_distance,
     held_out_c2st,
@@ -24,7 +25,6 @@ from unflow.evidence.metrics import (
     total_variation,
 )
 from unflow.evidence.metrics import distances as room
-from unflow.evidence.metrics.two_sample import auc_with_variance
 from unflow.ground.errors import InputError
 
 

@@ -113,7 +113,7 @@ class LatentSearch:
             if not odds.requires_grad:
                 raise InputError(
                     f"got a {type(model).__name__} whose samples have no gradient; expected one to follow: "
-                    "attack the model inside (unflow.attacks.models_inside)"
+                    "attack the original inside (unflow.attacks.find_original)"
                 )
             (gradient,) = torch.autograd.grad(-odds.sum(), moved)
             moved.grad = gradient

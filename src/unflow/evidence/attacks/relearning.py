@@ -40,6 +40,10 @@ class Relearning:
     A conditional model can be given the label of each image. Its flow is then trained at those labels
     (arXiv 2207.12598, without dropout), and a one-step model is asked for them: pi pairs images of one label.
 
+    A decoder after the model is frozen, or trained as well, to reconstruct the images:
+
+        L(inner) + E || decode(encode(x)) - x ||^2
+
     A class whose traces are still in the weights returns sooner than it could be learned. Compare the curve
     with that of a retrained model, which has never seen the class.
 
@@ -48,12 +52,14 @@ class Relearning:
         batch_size: images per step, drawn with replacement.
         learning_rate: constant rate of Adam; small, so that the curves of different models differ visibly.
         growth: ratio of consecutive steps at which the model is measured, > 1.
+        free_decoder: whether a decoder is trained as well; without effect on a model that has none.
     """
 
     steps: int = 300
     batch_size: int = 64
     learning_rate: float = 1e-5
     growth: float = 1.5
+    free_decoder: bool = False
 
     def __post_init__(self) -> None:
         require_at_least(self, steps=1, batch_size=1)
@@ -98,8 +104,12 @@ class Relearning:
         if isinstance(attacked, Latent):
             trained, data = attacked.inner, attacked.autoencoder.encode(data)
         loss = _new_loss(trained, labelled=labels is not None)
+        weights = [*trained.requires_grad_(True).parameters()]
+        decoder = attacked.autoencoder if isinstance(attacked, Latent) and self.free_decoder else None
+        if decoder is not None:
+            weights += decoder.requires_grad_(True).parameters()
         given = None if labels is None else labels.to(model.device)
-        optimizer = torch.optim.Adam(trained.requires_grad_(True).parameters(), self.learning_rate)
+        optimizer = torch.optim.Adam(weights, self.learning_rate)
         at, curve = set(self.measured_at), [Point(0, measure(attacked))]
         with evaluating(attacked):
             for step in range(1, self.steps + 1):
@@ -107,7 +117,11 @@ class Relearning:
                 optimizer.zero_grad()
                 at_rows = rows.to(data.device)
                 label = None if given is None else given[at_rows]
-                torch.autograd.backward(loss(data[at_rows], label, generator))
+                error = loss(data[at_rows], label, generator)
+                if decoder is not None:
+                    x = images[rows].to(model.device, model.dtype)
+                    error = error + squared_error(decoder.decode(data[at_rows]), x).mean()
+                torch.autograd.backward(error)
                 optimizer.step()
                 if step in at:
                     curve.append(Point(step, measure(attacked)))

@@ -13,6 +13,7 @@ from unflow.evidence.condition_attacks import CONDITION_ATTACKS
 from unflow.evidence.measures import COSTS, MEASURES
 from unflow.evidence.metrics.uncertainty import ChiSquare
 from unflow.evidence.row import AuditRow
+from unflow.evidence.score_attacks import SCORES
 from unflow.ground.errors import InputError, suggest
 
 COMPARE: dict[str, Callable[[float, float], bool]] = {
@@ -28,6 +29,8 @@ WITH_INTERVAL = ("forget_rate", "stayed_share", "pul", *(f"fid_{name}" for name 
 GUIDED = tuple(f"guidance.{g:g}" for g in GUIDANCE)
 ASKED_SHARES = ("forgotten", "own", "neighbours", "null", *GUIDED)
 ATTACKED_SHARES = ("latent_search", *CONDITION_ATTACKS)
+RELEARNED = ("relearned", "fewest_steps", "fewest_steps_ratio")
+AUCS = tuple(f"{attack}_{score}" for attack, scores in SCORES.items() for score in scores)
 ASKED = (*ASKED_SHARES, "least_own", "ua", "ra", "guided", "fd_target", "fd_real", "n")
 NUMBERS = (
     *(measure.key for measure in (*MEASURES, *COSTS)),
@@ -37,8 +40,8 @@ NUMBERS = (
     *(f"told_apart.{name}.auc" for name in SETS[1:]),
     *(f"redistribution.{name}" for name in ChiSquare._fields),
     *(f"asked.{name}" for name in ASKED),
-    *(f"attacked.{name}" for name in (*ATTACKED_SHARES, "relearned")),
-    *(f"attacked.intervals.{name}.{end}" for name in ATTACKED_SHARES for end in ("low", "high")),
+    *(f"attacked.{name}" for name in (*ATTACKED_SHARES, *AUCS, *RELEARNED, "worse_than_retrained")),
+    *(f"attacked.intervals.{name}.{end}" for name in (*ATTACKED_SHARES, *AUCS) for end in ("low", "high")),
     *(f"asked.intervals.{name}.{end}" for name in ASKED_SHARES for end in ("low", "high")),
 )
 """Every number that a row of audit.json can have."""

@@ -20,6 +20,7 @@ from unflow.evidence.auditing.guards import guards
 from unflow.evidence.auditing.judges import is_same_judge, judge_record
 from unflow.evidence.auditing.notes import find_notes
 from unflow.evidence.auditing.resolution import differences, samples_needed
+from unflow.evidence.auditing.scored import add_scores
 from unflow.evidence.auditing.searched import add_searches
 from unflow.evidence.auditing.series import series, write_series
 from unflow.evidence.auditing.verdict import Verdict, add_answers, verdicts
@@ -114,6 +115,7 @@ class Audit:
     def _verdicts(self) -> dict[str, list[str]]:
         names = [str(self.class_names[k]) for k in self.request["forget"]]
         found = verdicts(self.rows, self.floor, names, self.attacks, self.second_judge is not None)
+        found = add_scores(found, self.rows, self.attacks)
         if self.questions is None:
             return found
         found = add_answers(found, self.rows, self.questions, self.request["forget"], self.class_names)

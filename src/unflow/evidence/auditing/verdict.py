@@ -9,6 +9,7 @@ from unflow.evidence.auditing.asked import Questions
 from unflow.evidence.auditing.grades import FULLY, NOT, PARTLY, lower_grade, read_grade
 from unflow.evidence.condition_attacks import describe_condition_attacks
 from unflow.evidence.row import AuditRow, find_reference, find_row
+from unflow.evidence.score_attacks import describe_score_attacks
 
 
 class Verdict(NamedTuple):
@@ -107,9 +108,13 @@ def _describe_cost(row: AuditRow, original: AuditRow | None, floor: Mapping[str,
 
 
 def _describe_undoing(row: AuditRow, attacks: Mapping[str, Any] | None, second_judge: bool) -> str:
-    first = _describe_weights(row, attacks, second_judge)
-    further = "" if attacks is None else describe_condition_attacks(row.method, attacks)
-    return f"{first} {further}" if further else first
+    parts = [_describe_weights(row, attacks, second_judge)]
+    if attacks is not None:
+        parts += [
+            describe_score_attacks(row.method, attacks),
+            describe_condition_attacks(row.method, attacks),
+        ]
+    return " ".join(part for part in parts if part)
 
 
 def _describe_weights(row: AuditRow, attacks: Mapping[str, Any] | None, second_judge: bool) -> str:
@@ -151,12 +156,30 @@ def _describe_relearning(method: str, attacks: Mapping[str, Any]) -> str | None:
         if k != "retain"
     }
     reached = [(int(k), steps, ratio) for k, (steps, ratio) in known.items() if steps is not None]
+    best = _describe_sweep(method, relearning)
     if not reached:
         within = f"{relearning['steps']} steps on {_list(list(known))} images of it{labelled}"
-        return f"half of it does not come back in {within}"
+        return f"half of it does not come back in {within}{best}"
     k, steps, ratio = max(reached)
     beside = "" if ratio is None else f", {ratio:.2g} times as many as the retrained model needs"
-    return f"half of it comes back in {steps:.0f} steps on {k} images{labelled}{beside}"
+    return f"half of it comes back in {steps:.0f} steps on {k} images{labelled}{beside}{best}"
+
+
+def _describe_sweep(method: str, relearning: Mapping[str, Any]) -> str:
+    """Return the steps in the attacker's best setting beside the retrained model's; "" without a sweep."""
+    if method not in (relearning.get("fewest") or {}):
+        return ""
+    fewest, settings = relearning["fewest"], relearning["sweep"]["settings"]
+    best, retrained = fewest[method], fewest.get("retrained")
+    if best is None:
+        rates = sorted({setting["learning_rate"] for setting in settings})
+        return f", nor at any learning rate of {_list([f'{rate:g}' for rate in rates])}"
+    decoder = ", decoder trained too" if best["free_decoder"] else ""
+    beside = "" if retrained is None else f" ({retrained['steps']:.2g} in the retrained model's best)"
+    return (
+        f"; in the best of {len(settings)} settings for the attacker (learning rate "
+        f"{best['learning_rate']:g}{decoder}) in {best['steps']:.2g} steps{beside}"
+    )
 
 
 # What a conditional model draws when it is asked

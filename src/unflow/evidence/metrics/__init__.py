@@ -3,6 +3,7 @@
     forgetting       how much of the forgotten classes is left
     fidelity         whether samples lie on the data, and whether they cover it
     distances        how far apart two sets of features are
+    auc              the area under the ROC curve, and the difference of two
     two_sample       a classifier two-sample test with the standard error of its AUC
     judging          how reliable the judge is
     sharpness        whether samples are as sharp as others
@@ -13,6 +14,7 @@ No function reads a file or runs a model. A quantity that cannot be measured rai
 ``None``. ``metrics.fidelity.fidelity(generated=, reference=)`` computes all four fidelity metrics at once.
 """
 
+from unflow.evidence.metrics.auc import AUC, auc_difference, auc_with_variance, measure_auc
 from unflow.evidence.metrics.distances import (
     CLASSIFIERS,
     RepeatedMMD,
@@ -54,6 +56,7 @@ from unflow.evidence.metrics.uncertainty import (
 from unflow.mathematics.shares import Interval, share_interval
 
 __all__ = [
+    "AUC",
     "C2ST",
     "CLASSIFIERS",
     "ChiSquare",
@@ -64,6 +67,8 @@ __all__ = [
     "PrecisionRecall",
     "RepeatedMMD",
     "appearance_c2st",
+    "auc_difference",
+    "auc_with_variance",
     "bootstrap_interval",
     "c2st_auc",
     "calibration_error",
@@ -78,6 +83,7 @@ __all__ = [
     "held_out_c2st",
     "judge_confidence",
     "leakage",
+    "measure_auc",
     "median_bandwidth",
     "mmd",
     "off_data",

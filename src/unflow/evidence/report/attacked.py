@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -10,11 +10,21 @@ from unflow.evidence.condition_attacks import CONDITION_ATTACKS, describe_found
 from unflow.evidence.report.read import Run
 from unflow.evidence.report.svg import FORGET, FOURTH, INK, KEEP, MUTED, THIRD, draw_chart
 from unflow.evidence.report.words import MISSING, format_number, row_label
+from unflow.evidence.score_attacks import SCORE_ATTACKS, list_scores
 
 if TYPE_CHECKING:
     from markupsafe import Markup
 
 COLOURS = {"original": MUTED, "retrained": INK}
+SCORE_HEADINGS = {
+    ("membership", "distance"): "membership: distance",
+    ("membership", "loss"): "membership: loss",
+    ("membership", "null_distance"): "membership: distance, null",
+    ("membership", "null_loss"): "membership: loss, null",
+    ("linear_probe", "middle"): "probe: middle layer",
+    ("linear_probe", "last"): "probe: last layer",
+}
+"""Column headings of the AUCs, in order."""
 OTHERS = (KEEP, FORGET, THIRD, FOURTH)
 
 
@@ -30,6 +40,12 @@ class AttackResults:
         labelled: whether relearning had labels, and asked for the forgotten ones.
         conditions: name and cells of the attacks over the condition, one per model; empty for other models.
         obstacles: reasons why such an attack was impossible, each once.
+        sweep_headings: settings of the sweep of relearning.
+        sweep: name and steps in each setting, one per model; empty for audits of earlier versions.
+        score_headings: columns of the table of AUCs.
+        scores: name and cells of membership inference and the linear probe, one per model; empty for audits
+            of earlier versions.
+        score_obstacles: reasons why one of these was impossible.
     """
 
     headings: list[str]
@@ -39,6 +55,11 @@ class AttackResults:
     labelled: bool = False
     conditions: list[tuple[str, list[str]]] = field(default_factory=list)
     obstacles: list[str] = field(default_factory=list)
+    sweep_headings: list[str] = field(default_factory=list)
+    sweep: list[tuple[str, list[str]]] = field(default_factory=list)
+    score_headings: list[str] = field(default_factory=list)
+    scores: list[tuple[str, list[str]]] = field(default_factory=list)
+    score_obstacles: list[str] = field(default_factory=list)
 
 
 def read_attacks(run: Run) -> AttackResults | None:
@@ -50,7 +71,7 @@ def read_attacks(run: Run) -> AttackResults | None:
     names = list(attacks["inside"])
     return AttackResults(
         headings=[
-            "model inside: % forgotten",
+            "original inside: % forgotten",
             "search: % that succeed",
             *(f"steps, {_caption(k)}" for k in images),
         ],
@@ -62,7 +83,12 @@ def read_attacks(run: Run) -> AttackResults | None:
         ],
         labelled=bool(attacks["relearning"].get("labelled")),
         conditions=list_condition_attacks(attacks),
-        obstacles=list_obstacles(attacks),
+        obstacles=list_obstacles(attacks, CONDITION_ATTACKS),
+        sweep_headings=[_name_setting(setting) for setting in _list_settings(attacks)],
+        sweep=list_sweep(attacks),
+        score_headings=list_score_headings(attacks),
+        scores=list_score_attacks(attacks),
+        score_obstacles=list_obstacles(attacks, SCORE_ATTACKS),
     )
 
 
@@ -78,11 +104,58 @@ def list_condition_attacks(attacks: Mapping[str, Any]) -> list[tuple[str, list[s
     return lines
 
 
-def list_obstacles(attacks: Mapping[str, Any]) -> list[str]:
-    """Return the reasons why attacks over the condition were impossible: "retrained: ..."."""
+def list_score_headings(attacks: Mapping[str, Any]) -> list[str]:
+    """Return the headings of the table of membership inference and the linear probe."""
+    return [SCORE_HEADINGS[attack, score] for attack, score in _list_measured(attacks)]
+
+
+def list_score_attacks(attacks: Mapping[str, Any]) -> list[tuple[str, list[str]]]:
+    """Return name and cells of each attacked row: "0.53 [0.47, 0.59]"; a star if worse than retrained."""
+    names = dict.fromkeys(name for attack in SCORE_ATTACKS for name in attacks.get(attack) or {})
+    lines = []
+    for name in names:
+        found = {(attack, score): record for attack, score, record in list_scores(attacks, name)}
+        lines.append((row_label(name), [_format_auc(found.get(each)) for each in _list_measured(attacks)]))
+    return lines
+
+
+def list_sweep(attacks: Mapping[str, Any]) -> list[tuple[str, list[str]]]:
+    """Return name and steps to half in each setting of the sweep of relearning, for each attacked row."""
+    settings, most = _list_settings(attacks), attacks["relearning"]["steps"]
+    return [
+        (row_label(name), [_format_steps(setting, name, most, decimals=1) for setting in settings])
+        for name in (settings[0]["curves"] if settings else ())
+    ]
+
+
+def _list_settings(attacks: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    sweep = attacks["relearning"].get("sweep")
+    return list(sweep["settings"]) if sweep else []
+
+
+def _name_setting(setting: Mapping[str, Any]) -> str:
+    return f"rate {setting['learning_rate']:g}{', decoder trained' if setting['free_decoder'] else ''}"
+
+
+def _list_measured(attacks: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return attack and score of each column: those that some row has."""
+    rows = {name for attack in SCORE_ATTACKS for name in attacks.get(attack) or {}}
+    found = {(attack, score) for row in rows for attack, score, _ in list_scores(attacks, row)}
+    return [each for each in SCORE_HEADINGS if each in found]
+
+
+def _format_auc(record: Mapping[str, Any] | None) -> str:
+    if record is None:
+        return MISSING
+    low, high = (format_number(end, 2) for end in record["interval"])
+    return f"{format_number(record['auc'], 2)} [{low}, {high}]{'*' if record.get('worse') else ''}"
+
+
+def list_obstacles(attacks: Mapping[str, Any], which: Sequence[str]) -> list[str]:
+    """Return the reasons why some attacks were impossible, each once: "retrained: ..."."""
     found = [
         f"{row_label(name)}: {record['obstacle']}."
-        for attack in CONDITION_ATTACKS
+        for attack in which
         for name, record in (attacks.get(attack) or {}).items()
         if record.get("obstacle")
     ]
@@ -110,11 +183,11 @@ def _format_share(search: Mapping[str, Any]) -> str:
     return f"{format_number(100 * search['success_share'], 1)} [{low}, {high}]"
 
 
-def _format_steps(record: Mapping[str, Any], name: str, most: int) -> str:
+def _format_steps(record: Mapping[str, Any], name: str, most: int, decimals: int = 0) -> str:
     if record["curves"].get(name) is None:
         return MISSING
     steps = record["steps_to_half"].get(name)
-    return f"> {most}" if steps is None else format_number(steps, 0)
+    return f"> {most}" if steps is None else format_number(steps, decimals)
 
 
 def _caption(k: str) -> str:

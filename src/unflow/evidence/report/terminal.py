@@ -6,8 +6,10 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from unflow.evidence.condition_attacks import CONDITION_ATTACKS
 from unflow.evidence.measures import TERMINAL, Measure
 from unflow.evidence.row import AuditRow, find_row, read_rows, sort_rows
+from unflow.evidence.score_attacks import SCORE_ATTACKS
 from unflow.ground.errors import InputError
 
 if TYPE_CHECKING:
@@ -34,6 +36,7 @@ def print_audit(audit: dict[str, Any]) -> None:
         console.print(table)
     print_answers(audit, rows)
     print_condition_attacks(audit)
+    print_score_attacks(audit)
     for line in format_differences(audit):
         console.print(line, highlight=False)
     for note in audit["notes"]:
@@ -85,7 +88,32 @@ def print_condition_attacks(audit: Mapping[str, Any]) -> None:
     for name, cells in lines:
         table.add_row(name, *cells)
     console.print(table)
-    for words in list_obstacles(audit["attacks"]):
+    for words in list_obstacles(audit["attacks"], CONDITION_ATTACKS):
+        console.print(words, highlight=False)
+
+
+def print_score_attacks(audit: Mapping[str, Any]) -> None:
+    """Print the AUCs of membership inference and the linear probe, or why there are none."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from unflow.evidence.report.attacked import list_obstacles, list_score_attacks, list_score_headings
+
+    attacks = audit.get("attacks") or {}
+    lines = list_score_attacks(attacks)
+    if not lines:
+        return
+    console = Console(width=None if Console().is_terminal else 140)
+    table = Table(
+        title="what the weights tell: AUC (* more than the retrained model's)", title_justify="left"
+    )
+    table.add_column("model", no_wrap=True)
+    for title in list_score_headings(attacks):
+        table.add_column(title, justify="right")
+    for name, cells in lines:
+        table.add_row(name, *cells)
+    console.print(table)
+    for words in list_obstacles(attacks, SCORE_ATTACKS):
         console.print(words, highlight=False)
 
 

@@ -11,8 +11,11 @@ from unflow.evidence.auditing import Attacks, Evidence, attack_one, compare_atta
 from unflow.evidence.condition_attacks import CONDITION_ATTACKS, NAMES
 from unflow.evidence.report.terminal import format_cell, format_pipe_table, mean_sd
 from unflow.evidence.reproduce.request import Request
+from unflow.evidence.score_attacks import SCORES, list_scores
 from unflow.ground.files import stage
 
+NAMED = {"membership": "membership", "linear_probe": "probe"}
+"""Column headings of the attacks that score points."""
 Found = Mapping[str, Any]
 """The result of ``attack_rows`` for one seed."""
 
@@ -38,8 +41,11 @@ def make_attack_evidence(request: Request) -> Evidence:
 
 
 def _attack_row(request: Request, name: str, evidence: Evidence, attacks: Attacks) -> dict[str, Any]:
-    model, study = request.find_images_model(name), request.study
-    return attack_one(model, evidence, attacks, study.seed, name, labelled=study.conditional)
+    study = request.study
+    model, original = (request.find_images_model(each) for each in (name, "original"))
+    return attack_one(
+        model, evidence, attacks, study.seed, name, original=original, labelled=study.conditional
+    )
 
 
 def format_attacks(found: Sequence[Found], rows: Sequence[str]) -> str:
@@ -53,10 +59,12 @@ def format_attacks(found: Sequence[Found], rows: Sequence[str]) -> str:
     head = [
         "",
         "forgotten left %",
-        "inside %",
+        "original inside %",
         "search finds it %",
         *(f"{NAMES[attack]} %" for attack in _list_condition_attacks(found)),
         *(f"steps, {_name_images(k)}" for k in images),
+        *(["steps, best setting"] if _has_sweep(found) else []),
+        *(f"{NAMED[attack]}, {score.replace('_', ' ')}: AUC" for attack, score in _list_scores(found)),
     ]
     lines = [[f"`{name}`", *_format_cells(found, name, images)] for name in ("original", *rows)]
     return format_pipe_table(head, lines)
@@ -79,7 +87,34 @@ def _format_cells(found: Sequence[Found], name: str, images: Sequence[str]) -> l
         *(_format_mean(shares, 100, 1) for shares in (rates, inside, searches)),
         *(_format_condition_attack(found, name, attack) for attack in _list_condition_attacks(found)),
         *(_format_steps(found, name, k) for k in images),
+        *([_format_fewest(found, name)] if _has_sweep(found) else []),
+        *(_format_auc(found, name, *each) for each in _list_scores(found)),
     ]
+
+
+def _has_sweep(found: Sequence[Found]) -> bool:
+    return all(one["relearning"].get("fewest") for one in found)
+
+
+def _list_scores(found: Sequence[Found]) -> list[tuple[str, str]]:
+    """Return attack and score of each AUC that some row has."""
+    rows = found[0]["rate"]
+    known = {(attack, score) for row in rows for attack, score, _ in list_scores(found[0], row)}
+    return [(attack, score) for attack in SCORES for score in SCORES[attack] if (attack, score) in known]
+
+
+def _format_auc(found: Sequence[Found], name: str, attack: str, score: str) -> str:
+    """Return the mean AUC; a dash where the attack is impossible on the row."""
+    records = [{each[:2]: each[2] for each in list_scores(one, name)} for one in found]
+    return _format_mean(
+        [each[attack, score]["auc"] if (attack, score) in each else None for each in records], 1, 2
+    )
+
+
+def _format_fewest(found: Sequence[Found], name: str) -> str:
+    """Return the mean number of steps to half in the attacker's best setting of each seed."""
+    best = [one["relearning"]["fewest"][name] for one in found]
+    return _format_mean([each and each["steps"] for each in best], 1, 1)
 
 
 def _format_condition_attack(found: Sequence[Found], name: str, attack: str) -> str:
