@@ -85,9 +85,9 @@ SECONDS = (
     "Seconds are those of this run on this machine: compare ratios, not seconds. / retraining: seconds "
     "divided by those of all stages of retrained. / retraining to equal quality: divided by the seconds of "
     "retrained when it stops early, at the first tenth of its last stage at which neither its Fréchet "
-    "distance to real retained samples nor its share of forgotten samples is larger than the row's; for a row "
-    "that over-forgets, the share is that of finished retraining. never: it is not as near to real samples "
-    "even at the end. (k of n): the mean over the k runs of n in which it becomes as good."
+    "distance to real retained samples nor its share of forgotten samples is larger than the row's; for a "
+    "row that over-forgets, the share is that of finished retraining. never: it is not as near to real "
+    "samples even at the end. (k of n): the mean over the k runs of n in which it becomes as good."
 )
 OVER_FORGETS = (
     "over-forgets: the row draws fewer forgotten samples than the retrained model, by more than two standard "
