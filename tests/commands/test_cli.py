@@ -187,7 +187,7 @@ CHAIN = (
     "audit flow-without-3 --original flow --judge judge --forget 3 --split split.json --n 150 "
     "--energy classifier:guide --retrained flow-retrained --second-judge second --out audited "
     "--fail-if forget_rate>1 --attacks.relearning.steps 3 --attacks.search.starts 10 "
-    "--attacks.search.steps 2 --attacks.samples 100 --attacks.images [1,2]",
+    "--attacks.search.steps 2 --attacks.samples 100 --attacks.images [1,2] --attacks.rates [1e-4]",
     "report audited --out page.html",
 )
 BUNDLES = (

@@ -15,7 +15,7 @@ import unflow.evidence.reproduce.uot_2d as plane
 from unflow.commands.cli import main
 from unflow.data.cifar10 import CIFAR10_CLASSES
 from unflow.disk.bundle import read_lineage
-from unflow.evidence.attacks import LatentSearch, Relearning
+from unflow.evidence.attacks import LatentSearch, LinearProbe, MembershipInference, Relearning
 from unflow.evidence.auditing import Attacks
 from unflow.evidence.reproduce import UOT2D, UOTCIFAR10, UOTMNIST, ablation, anchors, trade_off
 from unflow.evidence.reproduce.one_step import BASELINES, ONE_STEP_ROWS, OURS, OneStepRequest
@@ -132,6 +132,8 @@ def test_uot_mnist_end_to_end_and_again(tmp_path: Path, mnist_data: Path) -> Non
     attacks = Attacks(
         relearning=Relearning(steps=2, batch_size=4),
         search=LatentSearch(starts=6, steps=2),
+        membership=MembershipInference(images=20, samples=100, steps=1),
+        probe=LinearProbe(images=20, latents=200),
         images=(1,),
         rates=(),
         samples=100,
