@@ -21,7 +21,7 @@ from unflow.evidence.report import write_report
 from unflow.evidence.reproduce.demo import ROWS, Demo, DemoConfig
 from unflow.ground.errors import InputError
 from unflow.ground.files import read_json, read_json_lines
-from unflow.methods import ERFM, UOT, FineTune, GradientAscent, Retrain
+from unflow.methods import ERFM, UOT, EnergyGuidance, FineTune, GradientAscent, ResidualMatching, Retrain
 from unflow.training.loop import fit
 from unflow.training.originals import base_models
 from unflow.training.originals.classification import Classification
@@ -36,6 +36,8 @@ OVERRIDES: dict[str, Any] = {
     "judge": Classification(steps=40),
     "flow_matching": FlowMatching(steps=60, average=0.9),
     "distill": Distill(steps=60, bank_size=512, average=0.9),
+    "energy_guidance": EnergyGuidance(steps=20, bank_size=512, average=0.8),
+    "residual_matching": ResidualMatching(steps=5, start_steps=5, bank_size=512),
     "erfm": ERFM(steps=15, **BANK),
     "erfm_resample": ERFM(steps=15, weighting="resample", coupling="exact_ot", thin=True, **BANK),
     "uot": UOT(steps=10, **BANK),

@@ -13,7 +13,7 @@ from unflow.evidence.report.read import Run, read_run
 from unflow.evidence.report.words import family_name
 from unflow.ground.files import write_bytes
 
-SHOWN = {"flow": ("original", "erfm_resample"), "flow_map": ("original", "uot_tilted")}
+SHOWN = {"flow": ("original", "energy_guidance"), "flow_map": ("original", "residual_matching")}
 """Rows of the picture: one pair per family."""
 
 NUM_FORGOTTEN, NUM_LATENTS = 10, 16

@@ -42,8 +42,8 @@ from unflow.unlearning.problems import select_real_samples
 from unflow.unlearning.unlearn import GUIDE_DATA, unlearn
 
 ROWS: dict[str, tuple[str, ...]] = {
-    "flow": ("erfm", "erfm_resample", "gradient_ascent", "fine_tune", "retrained"),
-    "flow_map": ("uot", "uot_tilted", "gradient_ascent", "fine_tune"),
+    "flow": ("energy_guidance", "erfm", "erfm_resample", "gradient_ascent", "fine_tune", "retrained"),
+    "flow_map": ("residual_matching", "uot", "uot_tilted", "gradient_ascent", "fine_tune"),
 }
 """The rows that the demo trains for each family; original and target need no training."""
 
