@@ -16,8 +16,11 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean, stdev
+from typing import Any
 
 from PIL import Image
+
+from unflow.evidence.row import read_rows
 
 RESULTS = Path(__file__).parent.parent / "docs" / "results" / "uot-mnist"
 
@@ -65,6 +68,7 @@ def format_table() -> str:
     """Return the README's table as Markdown."""
     rows = json.loads((RESULTS / "table.json").read_text())
     digits = {row["dataset"] for row in rows if row["method"] == "retrained"}
+    over_forgetting = find_over_forgetting(rows)
     lines = [
         f"| | {' | '.join(heading for heading, _, _ in COLUMNS.values())} |",
         "|---" + "|---:" * len(COLUMNS) + "|",
@@ -72,8 +76,21 @@ def format_table() -> str:
     for method, name in ROWS.items():
         own = [row for row in rows if row["method"] == method and row["dataset"] in digits]
         cells = [format_cell([row[key] for row in own], *COLUMNS[key][1:]) for key in COLUMNS]
-        lines.append(f"| {' | '.join([name, *cells])} |")
+        over = sum((row["dataset"], row["seed"], method) in over_forgetting for row in own)
+        mark = f" (over-forgets {over} of {len(own)})" if over else ""
+        lines.append(f"| {' | '.join([name + mark, *cells])} |")
     return "\n".join(lines)
+
+
+def find_over_forgetting(rows: Sequence[dict[str, Any]]) -> set[tuple[str, int, str]]:
+    """Return dataset, seed and method of the rows that over-forget beside the retrained model."""
+    runs = {(row["dataset"], row["seed"]) for row in rows if row["source"] == "measured"}
+    return {
+        (dataset, seed, row.method)
+        for dataset, seed in runs
+        for row in read_rows([r for r in rows if (r["dataset"], r.get("seed")) == (dataset, seed)])
+        if row.over_forgets
+    }
 
 
 def format_cell(values: Sequence[float | None], factor: int, decimals: int) -> str:

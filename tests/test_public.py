@@ -176,6 +176,7 @@ ORDER = (
 INSIDE = {
     "evidence": (
         "metrics",
+        "extractors",
         "measures",
         "row",
         "condition_attacks",

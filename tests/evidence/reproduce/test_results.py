@@ -87,14 +87,14 @@ def test_a_mean_says_in_how_many_runs_retraining_became_as_good(ratios: list[Any
     rows = collect_rows(audit(1), "circles")[:1] + collect_rows(audit(2), "circles")[:1]
     for row, ratio in zip(rows, ratios, strict=True):
         row["seconds_ratio_equal"] = ratio
-    assert format_means(average_rows(rows), "circles").splitlines()[2].endswith(f"| {cell} |")
+    assert format_means(average_rows(rows), "circles").splitlines()[2].endswith(f"| {cell} | – |")
 
 
 def test_a_table_without_the_column_is_still_read() -> None:
     rows = collect_rows(audit(1), "circles")
     for row in rows:
         del row["seconds_ratio_equal"]
-    assert format_means(average_rows(rows), "circles").splitlines()[0].endswith("| / retraining |")
+    assert format_means(average_rows(rows), "circles").splitlines()[0].endswith("| / retraining | reads |")
 
 
 def test_several_data_sets_are_averaged_as_one() -> None:
@@ -172,6 +172,17 @@ def test_the_spread_of_the_floor_is_in_that_of_the_ratio() -> None:
     own[1]["fid_target_ratio"] = 3.0  # its own spread is still 0.4
     (record,) = average_rows(own)
     assert record["fid_target_ratio_sd"] == pytest.approx(math.hypot(0.4, 0.5**0.5))
+
+
+def test_a_row_says_what_it_has_read() -> None:
+    run = audit()
+    for row in run["rows"]:
+        if row["method"] == "erfm":
+            row["data_used"] = ["guide: train_images, train_labels", "retain_images", "my_images"]
+    table = format_means(average_rows(collect_rows(run, "circles")), "circles").splitlines()
+    assert table[0].endswith("| reads |")
+    (erfm,) = (line for line in table if "`erfm`" in line)
+    assert erfm.endswith("| guide, retained images, my_images |")
 
 
 def test_a_row_that_over_forgets_is_marked() -> None:

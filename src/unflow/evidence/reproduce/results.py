@@ -89,6 +89,18 @@ SECONDS = (
     "row that over-forgets, the share is that of finished retraining. never: it is not as near to real "
     "samples even at the end. (k of n): the mean over the k runs of n in which it becomes as good."
 )
+READS = {
+    "train_images": "all images",
+    "retain_images": "retained images",
+    "forget_images": "forgotten images",
+    "teacher": "the flow behind the original",
+    "guide: train_images, train_labels": "guide",
+}
+"""Name in ``data_used`` -> word of the column "reads"."""
+READS_NOTE = (
+    "reads: what a row was given beside the original; guide is a classifier, trained on images and labels. A "
+    "dash: the label alone."
+)
 OVER_FORGETS = (
     "over-forgets: the row draws fewer forgotten samples than the retrained model, by more than two standard "
     "errors, in so many of its runs. That is a miss, as too many would be."
@@ -111,6 +123,7 @@ EXTRACTORS = (
 
 CONTINUALFLOW_NOTES = (
     SECONDS,
+    READS_NOTE,
     OVER_FORGETS,
     FLOOR,
     EXTRACTORS,
@@ -125,6 +138,7 @@ ONE_STEP_INTRO = (
 )
 ONE_STEP_NOTES = (
     SECONDS,
+    READS_NOTE,
     OVER_FORGETS,
     FLOOR,
     EXTRACTORS,
@@ -214,6 +228,7 @@ def average_rows(rows: Sequence[Row], columns: Columns = COLUMNS) -> list[Row]:
     for dataset, method in dict.fromkeys((row["dataset"], row["method"]) for row in rows):
         own = [row for row in rows if (row["dataset"], row["method"]) == (dataset, method)]
         record: Row = {"dataset": dataset, "method": method, "seeds": [row["seed"] for row in own]}
+        record["reads"] = _list_data(own[0].get("data_used") or ())
         record["over_forgets"] = sum(row.get("over_forgets", False) for row in own)
         for key in columns:
             if key in own[0]:
@@ -258,10 +273,14 @@ def format_means(records: Sequence[Row], dataset: str, columns: Columns = COLUMN
     """Return the means of one dataset as Markdown."""
     own = [record for record in records if record["dataset"] == dataset]
     columns = {key: words for key, words in columns.items() if key in own[0]}
-    lines = [[_name_row(r), *(_format_mean(r, key, columns) for key in columns)] for r in own]
-    return format_pipe_table(
-        [f"{dataset}, seeds {sorted(set(own[0]['seeds']))}", *list_titles(columns)], lines
-    )
+    lines = [[_name_row(r), *(_format_mean(r, key, columns) for key in columns), r["reads"]] for r in own]
+    head = [f"{dataset}, seeds {sorted(set(own[0]['seeds']))}", *list_titles(columns), "reads"]
+    return format_pipe_table(head, lines)
+
+
+def _list_data(data_used: Sequence[str]) -> str:
+    """Return what a row has read beside samples of the original, as tables say it."""
+    return ", ".join(READS.get(name, name) for name in data_used) or "–"
 
 
 def _name_row(record: Row) -> str:
