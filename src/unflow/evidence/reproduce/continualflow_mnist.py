@@ -12,7 +12,7 @@ from torch import Tensor
 
 from unflow.data import LabelledData
 from unflow.data.idx import mnist
-from unflow.energies import ClassLogOdds, Energy, Softplus
+from unflow.energies import ClassLogOdds, Energy, Scaled, Softplus
 from unflow.energies.calibration import balance_classes
 from unflow.evidence import metrics
 from unflow.evidence.reproduce.experiment import format_records
@@ -40,7 +40,12 @@ SWEEP = {
     "zeros_target": ("of the exact target", 4),
     "fid": ("FD to real kept digits", 2),
     "fid_target": ("of the exact target", 2),
+    "inside_zeros": ('λ inside: share of "0"', 4),
+    "inside_zeros_target": ("of its exact target", 4),
+    "inside_fid": ("FD to real kept digits", 2),
+    "inside_fid_target": ("of its exact target", 2),
 }
+"""The strength outside, w = sigmoid(-E)^lam with a margin in E, and inside, w = sigmoid(-lam E) with none."""
 INVERSION = {
     "law": ("-F applied to", -1),
     "odd": ("share of odd", 4),
@@ -122,22 +127,31 @@ class ContinualFlowMNIST(ImageExperiment):
         """Return the share of "0" and the distance to the kept digits for every strength."""
         return list(stage(self.out / "sweep.json", lambda: [self._measure_strength(s) for s in STRENGTHS]))
 
-    def _make_sweep_request(self, strength: float) -> Request:
+    def _make_sweep_request(self, strength: float, inside: bool = False) -> Request:
+        """Return the request of one strength: w = sigmoid(-E)^|lam|, or sigmoid(-lam E) as in the paper."""
         forget, kind = ((0,), "forget-0") if strength > 0 else (NOT_ZERO, "keep-0")
-        return Request(self.first_study, forget, f"sweep-{kind}-{abs(strength):g}", strength=abs(strength))
+        name = f"sweep-{'inside-' if inside else ''}{kind}-{abs(strength):g}"
+        if not inside:
+            return Request(self.first_study, forget, name, strength=abs(strength))
+        log_odds = ClassLogOdds(self.first_study.calibrated_guide, forget, margin=None)
+        energy = Softplus(Scaled(log_odds, abs(strength)))  # softplus(lam E): exp(-F) = sigmoid(-lam E)
+        return Request(self.first_study, forget, name, energy=energy)
 
     def _measure_strength(self, strength: float) -> dict[str, Any]:
+        outside, inside = (self._measure_place(strength, inside) for inside in (False, True))
+        return {"strength": strength, **outside, **{f"inside_{key}": value for key, value in inside.items()}}
+
+    def _measure_place(self, strength: float, inside: bool) -> dict[str, float]:
         study = self.first_study
         if strength == 0:
             x = exact = self._push(study, study.flow)
             real = study.parts["held_out"].x
         else:
-            request = self._make_sweep_request(strength)
+            request = self._make_sweep_request(strength, inside)
             x, exact = self._push(study, request.run_row(METHOD).model), request.draw_target(0).x
             real = study.parts["held_out"].without_classes(request.forget).x
         features = study.judge.features
         return {
-            "strength": strength,
             "zeros": self._measure_zeros(study, x),
             "zeros_target": self._measure_zeros(study, exact),
             "fid": metrics.frechet_distance(generated=features(x), reference=features(real)),
@@ -153,12 +167,17 @@ class ContinualFlowMNIST(ImageExperiment):
         models = [
             study.flow if s == 0 else self._make_sweep_request(s).run_row(METHOD).model for s in STRENGTHS
         ]
-        zeros, distance = 'share of "0"', "FD to real kept digits"
+        curves = {
+            'share of "0"': "zeros",
+            'share of "0", λ inside': "inside_zeros",
+            "FD to real kept digits": "fid",
+            "FD, λ inside": "inside_fid",
+        }
         path = draw_strength_sweep(
             self.out / "strength.png",
             STRENGTHS,
-            {zeros: [r["zeros"] for r in records], distance: [r["fid"] for r in records]},
-            {zeros: [r["zeros_target"] for r in records], distance: [r["fid_target"] for r in records]},
+            {name: [r[key] for r in records] for name, key in curves.items()},
+            {name: [r[f"{key}_target"] for r in records] for name, key in curves.items()},
             [make_images(study.add_decoder(model), z).numpy() for model in models],
         )
         return (
