@@ -47,7 +47,7 @@ def test_a_difference_of_shape_is_seen_where_the_means_agree() -> None:
         torch.randn(1000, 2, generator=stream(4)) / 2**0.5,
     )
     assert metrics.c2st_auc(generated=ring, reference=blob) < 0.56
-    assert metrics.appearance_c2st(generated=(ring, ring), reference=(blob, blob)).auc > 0.7
+    assert metrics.appearance_c2st(generated=(ring, ring), reference=(blob, blob)).auc > 0.6
 
 
 def test_the_same_seed_gives_the_same_number() -> None:

@@ -303,9 +303,9 @@ def _new_knn(num_train: int, seed: int) -> Any:
 def _new_mlp(num_train: int, seed: int) -> Any:
     from sklearn.neural_network import MLPClassifier
 
-    stops = num_train >= 200  # a tenth of fewer points tells little
-    settings = {"batch_size": 64, "learning_rate_init": 2e-3, "alpha": 0.01, "early_stopping": stops}
-    return MLPClassifier((256,), **settings, random_state=seed)
+    stops = {"early_stopping": num_train >= 40, "n_iter_no_change": 5, "max_iter": 50}
+    steps = {"batch_size": min(max(num_train // 16, 1), 128), "learning_rate_init": 3e-3, "alpha": 0.01}
+    return MLPClassifier((128,), **steps, **stops, random_state=seed)
 
 
 CLASSIFIERS: dict[str, Callable[[int, int], Any]] = {

@@ -20,7 +20,7 @@ from unflow.evidence.metrics.distances import (
 
 COMPONENTS = 64
 """Principal components of the samples in ``appearance_c2st``."""
-APPEARANCE_ROWS = 3000
+APPEARANCE_ROWS = 1500
 """Samples of each side in ``appearance_c2st``."""
 
 C2ST = AUC
@@ -90,7 +90,7 @@ def appearance_c2st(
     A sample's inputs are its features, its first ``COMPONENTS`` principal components, and its distance from
     the plane that they span, where blur, noise and the artefacts of a decoder are. The components are those
     of both sets together, so they do not know which set a sample is from. The network has one hidden layer
-    of 256 units. At most ``APPEARANCE_ROWS`` samples of each set are used.
+    of 128 units. At most ``APPEARANCE_ROWS`` samples of each set are used.
 
     Args:
         generated: features [n, d] and samples [n, *shape], n >= 4.
