@@ -1,10 +1,12 @@
-"""Critics: networks that tell samples of two laws apart, chosen by the shape of a sample."""
+"""Critics: networks that tell samples of two laws apart, and the losses of a critic and its adversary."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 
+import torch
+import torch.nn.functional as nnf
 from torch import Tensor, nn
 
 from unflow.mathematics.sharpness import as_image_shape, has_edges
@@ -14,6 +16,9 @@ SMALLEST_IMAGE = 8
 """Height and width from which an image is read by convolutions."""
 LAST_SIDE = 4
 """The strided convolutions halve an image until its longer side is this or less; a shorter side stays."""
+PENALISED = 4
+"""One in this many rows of y enters the gradient penalty, whose second derivative is the dearest part of a
+step."""
 
 
 class ConvCritic(nn.Module):
@@ -76,3 +81,36 @@ def make_critic(shape: Sequence[int], seed: int, width: int = 16, *, silent: boo
                 critic.silence()
             return critic
         return MLP(shape, outputs=1, width=16 * width, depth=2, num_times=0)
+
+
+class CriticLoss(nn.Module):
+    """E[softplus(-D(y))] + E[softplus(D(x))] + r1/2 E||grad D(y)||^2 (arXiv 1801.04406, Eq. 1 and 9)."""
+
+    def __init__(self, critic: nn.Module) -> None:
+        super().__init__()
+        self.critic = critic
+
+    def forward(self, x: Tensor, y: Tensor, penalised: Tensor, r1: float) -> Tensor:
+        """Return the loss for outputs x of a generator and samples y of the law to match, [batch, *shape].
+
+        ``penalised`` are booleans [batch], true for one in ``PENALISED`` rows of y (``mark_penalised``).
+        """
+        value: Tensor = nnf.softplus(-self.critic(y)).mean() + nnf.softplus(self.critic(x)).mean()
+        if r1 > 0 and bool(penalised.any()):
+            rows = y[penalised].detach().requires_grad_(True)
+            (slope,) = torch.autograd.grad(self.critic(rows).sum(), rows, create_graph=True)
+            value = value + PENALISED * r1 / 2 * slope.square().sum() / len(y)
+        return value
+
+
+def mark_penalised(batch_size: int) -> Tensor:
+    """Return which rows of a batch enter the gradient penalty, booleans [batch_size]."""
+    return torch.arange(batch_size) % PENALISED == 0
+
+
+def deceive(critic: nn.Module, x: Tensor) -> Tensor:
+    """Return the non-saturating loss of a generator, E[softplus(-D(x))], without gradients of the critic."""
+    critic.requires_grad_(False)
+    loss = nnf.softplus(-critic(x)).mean()
+    critic.requires_grad_(True)
+    return loss

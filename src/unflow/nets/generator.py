@@ -1,0 +1,49 @@
+"""A convolutional generator of images from short vectors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from unflow.nets.autoencoder import check_halvings, make_decoder
+from unflow.nets.limits import check_options
+
+
+class ConvGenerator(nn.Module):
+    """G(z) by a linear layer and transposed convolutions: [batch, latent] -> [batch, *shape] in [-1, 1].
+
+    GroupNorm, and not BatchNorm: an image depends on its latent alone, in training too.
+
+    Args:
+        shape: (channels, height, width) of one image; both sides divisible by 2^depth.
+        latent: numbers per latent.
+        width: channels before the last doubling, a multiple of 8; each earlier map has twice as many.
+        depth: doublings, 1 or more.
+
+    Raises:
+        InputError: for a shape that cannot be halved ``depth`` times.
+    """
+
+    def __init__(self, shape: Sequence[int], latent: int = 64, width: int = 32, depth: int = 2) -> None:
+        super().__init__()
+        check_halvings("a generator", shape, width, depth)
+        channels, *sides = shape
+        self.config = {
+            "net": "conv_generator",
+            "shape": list(shape),
+            "latent": latent,
+            "width": width,
+            "depth": depth,
+        }
+        check_options(self.config)
+        self.latent = latent
+        widths = [width * 2**i for i in reversed(range(depth))]
+        small = (widths[0], *(side // 2**depth for side in sides))
+        self.first = nn.Sequential(nn.Linear(latent, small[0] * small[1] * small[2]), nn.Unflatten(1, small))
+        self.decoder = make_decoder(widths, channels)
+
+    def forward(self, z: Tensor) -> Tensor:
+        """Return images [batch, *shape] of latents [batch, latent]."""
+        x: Tensor = self.decoder(self.first(z))
+        return x
