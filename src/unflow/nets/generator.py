@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
+from unflow.ground.errors import InputError
 from unflow.nets.autoencoder import check_halvings, make_decoder
 from unflow.nets.limits import check_options
 
@@ -22,12 +23,14 @@ class ConvGenerator(nn.Module):
         depth: doublings, 1 or more.
 
     Raises:
-        InputError: for a shape that cannot be halved ``depth`` times.
+        InputError: for a shape that cannot be halved ``depth`` times, and for an empty latent.
     """
 
     def __init__(self, shape: Sequence[int], latent: int = 64, width: int = 32, depth: int = 2) -> None:
         super().__init__()
         check_halvings("a generator", shape, width, depth)
+        if latent < 1:
+            raise InputError(f"got latent={latent} for a generator; expected 1 or more")
         channels, *sides = shape
         self.config = {
             "net": "conv_generator",
