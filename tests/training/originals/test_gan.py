@@ -41,6 +41,8 @@ def test_it_learns_a_gaussian(tmp_path: Path) -> None:
     data = 2 + 0.5 * torch.randn(4000, 1, generator=stream(0))
     method = GAN(steps=300, batch_size=64, learning_rate=3e-2, critic_rate=2e-2, width=2, average=0.95)
     model = fit(method, Problem(model=Generator(Affine(), (1,)), data=data), tmp_path, seed=0).model
+    assert isinstance(model, Generator)
+    assert isinstance(model.net, Affine)
     a, b = model.net.a.item(), model.net.b.item()
     assert math.hypot(b - 2, abs(a) - 0.5) < 0.1
 
