@@ -46,7 +46,14 @@ CONFIGS: dict[str, dict[str, Any]] = {
     },
     "resnet": {"net": "resnet", "shape": [1, 8, 8], "outputs": 5, "width": 8, "depth": 2},
     "conv_autoencoder": {"net": "conv_autoencoder", "shape": [1, 8, 8], "latent": 5, "width": 8, "depth": 2},
-    "conv_generator": {"net": "conv_generator", "shape": [1, 8, 8], "latent": 5, "width": 8, "depth": 2},
+    "conv_generator": {
+        "net": "conv_generator",
+        "shape": [1, 8, 8],
+        "latent": 5,
+        "width": 8,
+        "depth": 2,
+        "hidden": 6,
+    },
 }
 WITH_FREQUENCIES = CONFIGS["mlp"] | {"frequencies": 3}
 VELOCITIES = {

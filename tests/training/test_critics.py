@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from unflow.nets import MLP
-from unflow.training.critics import ConvCritic, CriticLoss, deceive, make_critic, mark_penalised
+from unflow.training.critics import ConvCritic, CriticLoss, PairLoss, deceive, make_critic, mark_penalised
 
 ALL = torch.ones(4000, dtype=torch.bool)
 
@@ -59,6 +59,33 @@ def test_a_generator_is_pulled_towards_the_data_and_leaves_no_gradient_in_the_cr
     assert critic.weight.requires_grad
 
 
+@pytest.mark.parametrize("m", [0.3, 1.0])
+def test_the_best_critic_of_pairs_is_the_log_density_ratio_up_to_a_constant(m: float) -> None:
+    """D* = 2 m x + c; L(D*) = log 2 - JS of the two orders of a pair, whose log ratio is N(4 m^2, 8 m^2)."""
+    x, y = quantiles(-m), quantiles(m)
+    pairs = (x.roll(shift, 0) for shift in range(0, 4000, 40))
+    x, y = torch.cat(list(pairs)), y.repeat(100, 1)
+    none = torch.zeros(len(x), dtype=torch.bool)
+    critic = linear(2 * m)
+    loss = PairLoss(critic)(x, y, none, 0.0)
+    # The difference D(y) - D(x) has the law N(a^2 / 2, a^2) and a = 2 m sqrt(2), as N(+-a/2, 1) has.
+    assert loss.item() == pytest.approx(math.log(2) - jensen_shannon(m * math.sqrt(2)), abs=2e-3)
+    loss.backward()
+    assert critic.weight.grad is not None
+    assert abs(critic.weight.grad.item()) < 3e-3
+    shifted = nn.Linear(1, 1).double()
+    shifted.load_state_dict({"weight": critic.weight, "bias": torch.tensor([3.0])})
+    assert PairLoss(shifted)(x, y, none, 0.0).item() == pytest.approx(loss.item())
+
+
+def test_a_generator_of_pairs_is_pulled_towards_the_data() -> None:
+    """d/dx softplus(D(y) - D(x)) = -D'(x) sigmoid(D(y) - D(x)), and for D = 2 x at x = y: -1."""
+    critic, x = linear(2.0), torch.ones(5, 1, dtype=torch.float64, requires_grad=True)
+    deceive(critic, x, torch.ones(5, 1, dtype=torch.float64)).backward()
+    torch.testing.assert_close(x.grad, torch.full_like(x, -1.0 / 5))
+    assert critic.weight.grad is None
+
+
 def test_a_quarter_of_a_batch_is_penalised() -> None:
     assert mark_penalised(8).tolist() == [True, False, False, False] * 2
 
@@ -83,6 +110,13 @@ def test_the_penalty_is_half_the_squared_slope(r1: float) -> None:
     x = torch.zeros(8, 3)
     value = CriticLoss(critic)(x, x, torch.arange(8) % 4 == 0, r1)
     assert value.item() == pytest.approx(2 * math.log(2) + r1 / 2 * critic.weight.square().sum().item())
+
+
+def test_the_penalty_of_pairs_is_on_both_laws() -> None:
+    critic = nn.Linear(3, 1, bias=False)
+    x = torch.zeros(8, 3)
+    value = PairLoss(critic)(x, x, mark_penalised(8), 0.5)
+    assert value.item() == pytest.approx(math.log(2) + 0.5 * critic.weight.square().sum().item())
 
 
 # Sizes

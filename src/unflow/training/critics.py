@@ -96,11 +96,31 @@ class CriticLoss(nn.Module):
         ``penalised`` are booleans [batch], true for one in ``PENALISED`` rows of y (``mark_penalised``).
         """
         value: Tensor = nnf.softplus(-self.critic(y)).mean() + nnf.softplus(self.critic(x)).mean()
-        if r1 > 0 and bool(penalised.any()):
-            rows = y[penalised].detach().requires_grad_(True)
-            (slope,) = torch.autograd.grad(self.critic(rows).sum(), rows, create_graph=True)
-            value = value + PENALISED * r1 / 2 * slope.square().sum() / len(y)
+        return value + r1 / 2 * measure_slope(self.critic, y, penalised) if r1 > 0 else value
+
+
+class PairLoss(nn.Module):
+    """E[softplus(D(x) - D(y))] + r1/2 (E||grad D(x)||^2 + E||grad D(y)||^2) (arXiv 2501.05441, Section 2)."""
+
+    def __init__(self, critic: nn.Module) -> None:
+        super().__init__()
+        self.critic = critic
+
+    def forward(self, x: Tensor, y: Tensor, penalised: Tensor, r1: float) -> Tensor:
+        """Return the loss; arguments as for ``CriticLoss``, but the same rows of x and y are penalised."""
+        value: Tensor = nnf.softplus(self.critic(x) - self.critic(y)).mean()
+        if r1 > 0:
+            value = value + r1 / 2 * sum(measure_slope(self.critic, each, penalised) for each in (x, y))
         return value
+
+
+def measure_slope(critic: nn.Module, y: Tensor, penalised: Tensor) -> Tensor:
+    """Return E||grad D(y)||^2, estimated on the rows that ``mark_penalised`` marks; 0 without such rows."""
+    if not bool(penalised.any()):
+        return torch.zeros((), dtype=y.dtype, device=y.device)
+    rows = y[penalised].detach().requires_grad_(True)
+    (slope,) = torch.autograd.grad(critic(rows).sum(), rows, create_graph=True)
+    return PENALISED * slope.square().sum() / len(y)
 
 
 def mark_penalised(batch_size: int) -> Tensor:
@@ -108,9 +128,15 @@ def mark_penalised(batch_size: int) -> Tensor:
     return torch.arange(batch_size) % PENALISED == 0
 
 
-def deceive(critic: nn.Module, x: Tensor) -> Tensor:
-    """Return the non-saturating loss of a generator, E[softplus(-D(x))], without gradients of the critic."""
+def deceive(critic: nn.Module, x: Tensor, y: Tensor | None = None) -> Tensor:
+    """Return a generator's loss, E[softplus(-D(x))] or E[softplus(D(y) - D(x))], without gradients of D.
+
+    Args:
+        critic: D.
+        x: outputs of the generator.
+        y: samples of the law to match, for the relativistic loss of a pair.
+    """
     critic.requires_grad_(False)
-    loss = nnf.softplus(-critic(x)).mean()
+    loss = nnf.softplus((0 if y is None else critic(y)) - critic(x)).mean()
     critic.requires_grad_(True)
     return loss

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from unflow.ground.errors import InputError
 from unflow.models import Generator
-from unflow.training.critics import CriticLoss, deceive, make_critic, mark_penalised
+from unflow.training.critics import PairLoss, deceive, make_critic, mark_penalised
 from unflow.training.method import (
     Descend,
     Part,
@@ -28,7 +28,7 @@ BETAS = (0.0, 0.99)
 
 
 class DeceptionLoss(nn.Module):
-    """E[softplus(-D(G(z)))]; the critic is not trained, and so not registered here.
+    """E[softplus(D(y) - D(G(z)))]; the critic is not trained, and so not registered here.
 
     Args:
         model: G.
@@ -39,27 +39,27 @@ class DeceptionLoss(nn.Module):
         super().__init__()
         self.model, self._read = model, (critic,)
 
-    def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the loss for latents z, and the samples without gradient, for the critic's step."""
+    def forward(self, z: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the loss for latents z and data y, and the samples without gradient for the critic."""
         (critic,) = self._read
         x = self.model.push(z)
-        return deceive(critic, x), x.detach()
+        return deceive(critic, x, y), x.detach()
 
 
 @dataclass(frozen=True, kw_only=True)
 class GAN(Training):
-    r"""Train a generator against a critic, with the non-saturating loss and a gradient penalty on the data.
+    r"""Train a generator against a critic that tells which of a pair, a sample and an image, is the image.
 
-        L(D) = E_y[softplus(-D(y))] + E_z[softplus(D(G(z)))] + r1/2 E_y||grad D(y)||^2
-        L(G) = E_z[softplus(-D(G(z)))]
+        L(D) = E[softplus(D(G(z)) - D(y))] + r1/2 (E||grad D(G(z))||^2 + E||grad D(y)||^2)
+        L(G) = E[softplus(D(y) - D(G(z)))]
 
-    y are the data and z is drawn from the model's prior. At the optimum of D without the penalty,
-    D = log p_data - log p_G, and L(D) = 2 log 2 - 2 JS(p_data, p_G): arXiv 1406.2661, Section 4. The penalty
-    makes the equilibrium stable: arXiv 1801.04406, Section 4.
+    y are the data and z is drawn from the model's prior. Without the penalty, the best critic is
+    D = log p_data - log p_G + a constant. A generator that drops a mode loses every pair there, and the
+    penalties make the equilibrium stable: arXiv 2501.05441, Section 2. Their rows are a part of the batch.
 
     Attributes:
         critic_rate: learning rate of the critic.
-        r1: >= 0, gradient penalty of the critic at the data.
+        r1: >= 0, gradient penalty of the critic at samples and data.
         width: of the critic (``make_critic``): channels of its first convolution; an MLP is 16 times as wide.
         average: decay of the weight average that becomes the model.
     """
@@ -70,12 +70,12 @@ class GAN(Training):
     critic_rate: float = 5e-4
     r1: float = 0.2
     width: int = 16
-    average: float = 0.999
+    average: float = 0.998
 
     summary: ClassVar[str] = "a generator against a critic that tells its samples from the data"
     needs: ClassVar[frozenset[str]] = frozenset({"data"})
     families: ClassVar[frozenset[str]] = frozenset({"generator"})
-    citation: ClassVar[str] = "1406.2661"
+    citation: ClassVar[str] = "2501.05441"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -109,7 +109,7 @@ class GAN(Training):
         model = trainable_copy(generator_of(problem))
         critic = trainable_copy(make_critic(model.sample_shape, seed, self.width))
         return {
-            "critic": Part(CriticLoss(critic), critic, self.critic_rate, betas=BETAS),
+            "critic": Part(PairLoss(critic), critic, self.critic_rate, betas=BETAS),
             "generator": Part(
                 DeceptionLoss(model, critic), model, self.learning_rate, betas=BETAS, decay=self.average
             ),
@@ -124,7 +124,7 @@ class GAN(Training):
 
     def step(self, parts: Parts, batch: Tensors, descend: Descend, progress: float) -> Tensors:
         """Take one step on the generator, then one on the critic at the same samples."""
-        generator, x = descend.with_outputs("generator", batch["z"])
+        generator, x = descend.with_outputs("generator", batch["z"], batch["y"])
         critic = descend("critic", x, batch["y"], batch["penalised"], self.r1)
         return {"generator": generator, "critic": critic}
 
