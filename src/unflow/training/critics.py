@@ -22,16 +22,17 @@ step."""
 
 
 class ConvCritic(nn.Module):
-    """D(x) by strided convolutions and one hidden layer: images [batch, *shape] -> [batch, 1].
+    """D(x) by strided convolutions and one hidden layer: images [batch, *shape] -> [batch, outputs].
 
     There is no normalisation: a critic must see the contrast of an image.
 
     Args:
         shape: of one image: [c, h, w], [h, w], or a vector of the pixels of a square.
         width: channels of the first layer; doubled at the first two further halvings.
+        outputs: numbers for each image.
     """
 
-    def __init__(self, shape: Sequence[int], width: int = 16) -> None:
+    def __init__(self, shape: Sequence[int], width: int = 16, outputs: int = 1) -> None:
         super().__init__()
         self.shape = as_image_shape(shape)
         channels, *sides = self.shape
@@ -44,7 +45,7 @@ class ConvCritic(nn.Module):
             channels, out = out, min(2 * out, 4 * width)
             sides = [side // by for side, by in zip(sides, stride, strict=True)]
         size = channels * math.prod(sides)
-        head = nn.Linear(size, 8 * width), nn.LeakyReLU(0.2), nn.Linear(8 * width, 1)
+        head = nn.Linear(size, 8 * width), nn.LeakyReLU(0.2), nn.Linear(8 * width, outputs)
         self.body = nn.Sequential(*layers, nn.Flatten(), *head)
 
     def silence(self) -> None:
@@ -55,7 +56,7 @@ class ConvCritic(nn.Module):
         nn.init.zeros_(last.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return D(x), [batch, 1]."""
+        """Return D(x), [batch, outputs]."""
         value: Tensor = self.body(x.reshape(len(x), *self.shape))
         return value
 
@@ -65,7 +66,9 @@ def is_image(shape: Sequence[int]) -> bool:
     return has_edges(shape) and min(as_image_shape(shape)[1:]) >= SMALLEST_IMAGE
 
 
-def make_critic(shape: Sequence[int], seed: int, width: int = 16, *, silent: bool = False) -> nn.Module:
+def make_critic(
+    shape: Sequence[int], seed: int, width: int = 16, *, silent: bool = False, outputs: int = 1
+) -> nn.Module:
     """Return a critic with fresh weights: convolutional for images, an MLP for points and small latents.
 
     Args:
@@ -73,14 +76,32 @@ def make_critic(shape: Sequence[int], seed: int, width: int = 16, *, silent: boo
         seed: of the weights.
         width: channels of the first convolution; an MLP is 16 times as wide.
         silent: whether D(x) = 0 at the start, as it always is of an MLP.
+        outputs: numbers for each sample.
     """
     with initial_weights(seed):
         if is_image(shape):
-            critic = ConvCritic(shape, width)
+            critic = ConvCritic(shape, width, outputs)
             if silent:
                 critic.silence()
             return critic
-        return MLP(shape, outputs=1, width=16 * width, depth=2, num_times=0)
+        return MLP(shape, outputs=outputs, width=16 * width, depth=2, num_times=0)
+
+
+class ClassCritic(nn.Module):
+    """D(x) = log sum_k exp l_k(x), from a logit l_k for each class (arXiv 1606.03498, Section 5): [batch, 1].
+
+    Args:
+        logits: l, [batch, *shape] -> [batch, classes].
+    """
+
+    def __init__(self, logits: nn.Module) -> None:
+        super().__init__()
+        self.logits = logits
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return D(x), [batch, 1]."""
+        value: Tensor = self.logits(x).logsumexp(1, keepdim=True)
+        return value
 
 
 class CriticLoss(nn.Module):

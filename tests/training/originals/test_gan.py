@@ -15,10 +15,12 @@ from unflow.ground.streams import stream
 from unflow.models import Flow, Generator
 from unflow.nets import MLP, ConvGenerator
 from unflow.training.checks import check_method
+from unflow.training.critics import ClassCritic
 from unflow.training.loop import fit
 from unflow.training.method import Problem
 from unflow.training.originals import GAN, FlowMatching
 from unflow.training.originals.base_models import new_model, train_model
+from unflow.training.originals.gan import DeceptionLoss, measure_entropy
 
 
 class Affine(nn.Module):
@@ -39,7 +41,9 @@ def points(x: Tensor) -> LabelledData:
 def test_it_learns_a_gaussian(tmp_path: Path) -> None:
     """W2(N(b, a^2), N(2, 0.5^2))^2 = (b - 2)^2 + (|a| - 0.5)^2, 4.25 at the start."""
     data = 2 + 0.5 * torch.randn(4000, 1, generator=stream(0))
-    method = GAN(steps=300, batch_size=64, learning_rate=3e-2, critic_rate=2e-2, width=2, average=0.95)
+    method = GAN(
+        steps=300, batch_size=64, learning_rate=3e-2, critic_rate=2e-2, width=2, average=0.95, labels=0
+    )
     model = fit(method, Problem(model=Generator(Affine(), (1,)), data=data), tmp_path, seed=0).model
     assert isinstance(model, Generator)
     assert isinstance(model.net, Affine)
@@ -56,6 +60,33 @@ def test_an_mlp_learns_both_modes_of_a_mixture(tmp_path: Path) -> None:
     x = train_model("generator", net, method, data, tmp_path / "gan", seed=1).sample(2000, stream(3))
     for mode in (-2.0, 2.0):
         assert float(((x - mode).abs() < 1).float().mean()) > 1 / 3
+
+
+def test_a_critic_of_classes_is_sure_where_they_are_and_says_so_to_the_generator() -> None:
+    """D = log(e^x + e^-x) for the logits (x, -x), and H = log 2 at x = 0, where the gradient is 0."""
+    net = nn.Linear(1, 2, bias=False)
+    net.weight = nn.Parameter(torch.tensor([[1.0], [-1.0]]))
+    critic, x = ClassCritic(net), torch.tensor([[0.0], [3.0]])
+    torch.testing.assert_close(critic(x)[:, 0], torch.tensor([2.0, 2 * math.cosh(3.0)]).log())
+    p = 1 / (1 + math.exp(-6.0))
+    expected = [math.log(2), -p * math.log(p) - (1 - p) * math.log(1 - p)]
+    torch.testing.assert_close(measure_entropy(net(x)), torch.tensor(expected))
+    model = Generator(Affine(), (1,))
+    z = torch.full((4, 1), 0.5)
+    plain, sure = (DeceptionLoss(model, critic, weight)(z, z)[0] for weight in (0.0, 0.3))
+    assert plain.item() == pytest.approx(math.log(2))
+    assert sure.item() == pytest.approx(math.log(2) + 0.3 * measure_entropy(net(z)).mean().item())
+    sure.backward()
+    assert net.weight.grad is None
+    assert model.net.b.grad < 0  # towards the surer side
+
+
+def test_labels_without_weight_are_not_read() -> None:
+    x = torch.zeros(64, 1)
+    problem = Problem(model=Generator(Affine(), (1,)), data=x)
+    GAN(labels=0).check(problem)
+    with pytest.raises(InputError, match="needs labels"):
+        GAN().check(problem)
 
 
 def images(n: int, seed: int) -> LabelledData:
@@ -82,13 +113,15 @@ def test_convolutions_learn_images(tmp_path: Path) -> None:
     assert float((x - clean[right]).abs().mean()) < 0.15
 
 
-def test_images_obey_the_laws_of_trainings(tmp_path: Path) -> None:
+@pytest.mark.parametrize("labels", [0.0, 1.0])
+def test_images_obey_the_laws_of_trainings(labels: float, tmp_path: Path) -> None:
     """Among them: stopped and resumed, it ends in the same bits."""
     model = new_model(
         "generator", {"net": "conv_generator", "latent": 3, "width": 8, "depth": 1}, images(64, 0), 0
     )
-    method = GAN(steps=12, batch_size=16, width=2)
-    check_method(method, Problem(model=model, data=images(64, 0).x), tmp_path)
+    data = images(64, 0)
+    method = GAN(steps=12, batch_size=16, width=2, labels=labels)
+    check_method(method, Problem(model=model, data=data.x, labels=data.labels), tmp_path)
 
 
 def test_a_generator_has_the_network_of_its_samples() -> None:
@@ -119,7 +152,8 @@ def test_an_unfit_network_is_refused(net: dict[str, object], words: str) -> None
 
 
 @pytest.mark.parametrize(
-    ("options", "words"), [({"r1": -1.0}, "got r1=-1"), ({"critic_rate": 0.0}, "critic_rate=0")]
+    ("options", "words"),
+    [({"r1": -1.0}, "got r1=-1"), ({"critic_rate": 0.0}, "critic_rate=0"), ({"labels": -1.0}, "labels=-1")],
 )
 def test_unfit_settings_are_refused(options: dict[str, float], words: str) -> None:
     with pytest.raises(InputError, match=words):
@@ -129,7 +163,7 @@ def test_unfit_settings_are_refused(options: dict[str, float], words: str) -> No
 def test_another_prior_and_another_model_are_refused(tmp_path: Path) -> None:
     x = torch.zeros(64, 1)
     with pytest.raises(InputError, match="got the prior uniform for GAN"):
-        GAN().check(Problem(model=Generator(Affine(), (1,), "uniform"), data=x))
+        GAN(labels=0).check(Problem(model=Generator(Affine(), (1,), "uniform"), data=x))
     with pytest.raises(InputError, match="does not train models of the family flow"):
         GAN().check(Problem(model=Flow(MLP((1,), 8, 1), (1,)), data=x))
     with pytest.raises(InputError, match="GAN does not train the kind flow; expected"):

@@ -1,4 +1,4 @@
-"""A generative adversarial network: a generator and a critic are trained on samples, without labels."""
+"""A generative adversarial network: a generator of samples against a critic, which may know classes."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
+import torch.nn.functional as nnf
 from torch import Tensor, nn
 
 from unflow.ground.errors import InputError
 from unflow.models import Generator
-from unflow.training.critics import PairLoss, deceive, make_critic, mark_penalised
+from unflow.training.critics import ClassCritic, PairLoss, deceive, make_critic, mark_penalised
 from unflow.training.method import (
     Descend,
     Part,
@@ -27,23 +28,56 @@ BETAS = (0.0, 0.99)
 """Decay rates of Adam's moments: no momentum, which two adversaries would amplify."""
 
 
+class LabelledPairLoss(nn.Module):
+    """The loss of pairs (``PairLoss``) + weight E[cross entropy of the logits of y and its label].
+
+    Args:
+        critic: D.
+        weight: >= 0.
+    """
+
+    def __init__(self, critic: ClassCritic, weight: float) -> None:
+        super().__init__()
+        self.critic, self.pairs, self.weight = critic, PairLoss(critic), weight
+
+    def forward(self, x: Tensor, y: Tensor, penalised: Tensor, r1: float, label: Tensor) -> Tensor:
+        """Return the loss for samples x, data y with labels [batch], and the rows with a penalty."""
+        value: Tensor = self.pairs(x, y, penalised, r1)
+        return value + self.weight * nnf.cross_entropy(self.critic.logits(y), label)
+
+
 class DeceptionLoss(nn.Module):
-    """E[softplus(D(y) - D(G(z)))]; the critic is not trained, and so not registered here.
+    """E[softplus(D(y) - D(G(z)))] + certainty E[entropy of the critic's classes of G(z)].
+
+    The critic is not trained, and so not registered here.
 
     Args:
         model: G.
         critic: D.
+        certainty: >= 0; 0 for a critic without classes.
     """
 
-    def __init__(self, model: Generator, critic: nn.Module) -> None:
+    def __init__(self, model: Generator, critic: nn.Module, certainty: float = 0.0) -> None:
         super().__init__()
-        self.model, self._read = model, (critic,)
+        self.model, self.certainty, self._read = model, certainty, (critic,)
 
     def forward(self, z: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """Return the loss for latents z and data y, and the samples without gradient for the critic."""
         (critic,) = self._read
         x = self.model.push(z)
-        return deceive(critic, x, y), x.detach()
+        loss = deceive(critic, x, y)
+        if self.certainty > 0:
+            assert isinstance(critic, ClassCritic)
+            critic.requires_grad_(False)
+            loss = loss + self.certainty * measure_entropy(critic.logits(x)).mean()
+            critic.requires_grad_(True)
+        return loss, x.detach()
+
+
+def measure_entropy(logits: Tensor) -> Tensor:
+    """Return the entropy of the softmax of logits [batch, classes] in nats, [batch]."""
+    log_p = logits.log_softmax(1)
+    return -(log_p.exp() * log_p).sum(1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,15 +85,20 @@ class GAN(Training):
     r"""Train a generator against a critic that tells which of a pair, a sample and an image, is the image.
 
         L(D) = E[softplus(D(G(z)) - D(y))] + r1/2 (E||grad D(G(z))||^2 + E||grad D(y)||^2)
-        L(G) = E[softplus(D(y) - D(G(z)))]
+             + labels E[CE(l(y), c)],                       D = log sum_k exp l_k
+        L(G) = E[softplus(D(y) - D(G(z)))] + certainty E[H(softmax l(G(z)))]
 
-    y are the data and z is drawn from the model's prior. Without the penalty, the best critic is
-    D = log p_data - log p_G + a constant. A generator that drops a mode loses every pair there, and the
-    penalties make the equilibrium stable: arXiv 2501.05441, Section 2. Their rows are a part of the batch.
+    y are the data with classes c, and z is drawn from the model's prior: the generator itself takes no label.
+    Without penalty and labels, the best critic is D = log p_data - log p_G + a constant. A generator that
+    drops a mode loses every pair there, and the penalties make the equilibrium stable: arXiv 2501.05441,
+    Section 2. A critic that knows the classes (arXiv 1606.03498, Section 5) sees samples between two of them;
+    the entropy H (arXiv 1511.06390, Section 3) tells the generator to leave them.
 
     Attributes:
         critic_rate: learning rate of the critic.
         r1: >= 0, gradient penalty of the critic at samples and data.
+        labels: >= 0, weight of the classes in the critic's loss; 0: the critic reads no labels.
+        certainty: >= 0, weight of the entropy; without labels it is not used.
         width: of the critic (``make_critic``): channels of its first convolution; an MLP is 16 times as wide.
         average: decay of the weight average that becomes the model.
     """
@@ -68,7 +107,9 @@ class GAN(Training):
     batch_size: int = 64
     learning_rate: float = 5e-4
     critic_rate: float = 5e-4
-    r1: float = 0.2
+    r1: float = 0.1
+    labels: float = 1.0
+    certainty: float = 0.3
     width: int = 16
     average: float = 0.998
 
@@ -79,10 +120,15 @@ class GAN(Training):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not self.r1 >= 0:
-            raise InputError(f"got r1={self.r1}; expected a number >= 0")
+        for name in ("r1", "labels", "certainty"):
+            if not getattr(self, name) >= 0:
+                raise InputError(f"got {name}={getattr(self, name)}; expected a number >= 0")
         if not self.critic_rate > 0:
             raise InputError(f"got critic_rate={self.critic_rate}; expected a number > 0")
+
+    def reads(self, problem: Problem) -> frozenset[str]:
+        """Return the data, and the labels if they have a weight."""
+        return self.needs | {"labels"} if self.labels > 0 else self.needs
 
     def uncompilable(self) -> str:
         """Return the name of the gradient penalty's derivative, if there is a penalty."""
@@ -99,33 +145,45 @@ class GAN(Training):
             )
 
     def prepare(self, problem: Problem, generator: torch.Generator) -> Tensors:
-        """Return the data, and a latent for its shape."""
+        """Return the data, their labels if they have a weight, and a latent for its shape."""
         assert problem.data is not None
         require_batch(len(problem.data), self.batch_size, "training samples")
-        return {"data": problem.data, "latent": generator_of(problem).prior(1, generator)}
+        prepared = {"data": problem.data, "latent": generator_of(problem).prior(1, generator)}
+        if self.labels == 0:
+            return prepared
+        assert problem.labels is not None
+        return prepared | {"label": problem.labels}
 
     def init(self, problem: Problem, prepared: Tensors, seed: int) -> Parts:
         """Return the critic, with fresh weights, and the generator, from its present weights."""
         model = trainable_copy(generator_of(problem))
-        critic = trainable_copy(make_critic(model.sample_shape, seed, self.width))
+        loss = self._make_loss(model, prepared, seed)
+        critic = loss.critic
+        deception = DeceptionLoss(model, critic, self.certainty if self.labels > 0 else 0.0)
         return {
-            "critic": Part(PairLoss(critic), critic, self.critic_rate, betas=BETAS),
-            "generator": Part(
-                DeceptionLoss(model, critic), model, self.learning_rate, betas=BETAS, decay=self.average
-            ),
+            "critic": Part(loss, critic, self.critic_rate, betas=BETAS),
+            "generator": Part(deception, model, self.learning_rate, betas=BETAS, decay=self.average),
         }
 
+    def _make_loss(self, model: Generator, prepared: Tensors, seed: int) -> PairLoss | LabelledPairLoss:
+        """Return the loss around a fresh critic, which has a logit for each class if labels have a weight."""
+        outputs = int(prepared["label"].max()) + 1 if self.labels > 0 else 1
+        net = trainable_copy(make_critic(model.sample_shape, seed, self.width, outputs=outputs))
+        return LabelledPairLoss(ClassCritic(net), self.labels) if self.labels > 0 else PairLoss(net)
+
     def draw(self, prepared: Tensors, generator: torch.Generator) -> Tensors:
-        """Draw latents and data, and which rows of the data are penalised."""
+        """Draw latents and data, labels if they have a weight, and which rows are penalised."""
         data, latent = prepared["data"], prepared["latent"]
         z = torch.randn(self.batch_size, *latent.shape[1:], generator=generator).to(latent)
         rows = draw_rows(len(data), self.batch_size, generator)
-        return {"z": z, "y": data[rows], "penalised": mark_penalised(self.batch_size)}
+        batch = {"z": z, "y": data[rows], "penalised": mark_penalised(self.batch_size)}
+        return batch | ({"label": prepared["label"][rows]} if "label" in prepared else {})
 
     def step(self, parts: Parts, batch: Tensors, descend: Descend, progress: float) -> Tensors:
         """Take one step on the generator, then one on the critic at the same samples."""
+        labels = [batch["label"]] if "label" in batch else []
         generator, x = descend.with_outputs("generator", batch["z"], batch["y"])
-        critic = descend("critic", x, batch["y"], batch["penalised"], self.r1)
+        critic = descend("critic", x, batch["y"], batch["penalised"], self.r1, *labels)
         return {"generator": generator, "critic": critic}
 
     def result(self, problem: Problem, parts: Parts) -> nn.Module:
