@@ -15,12 +15,12 @@ from unflow.ground.streams import stream
 from unflow.models import Flow, Generator
 from unflow.nets import MLP, ConvGenerator
 from unflow.training.checks import check_method
-from unflow.training.critics import ClassCritic
+from unflow.training.critics import ClassCritic, mark_penalised
 from unflow.training.loop import fit
 from unflow.training.method import Problem
 from unflow.training.originals import GAN, FlowMatching
 from unflow.training.originals.base_models import new_model, train_model
-from unflow.training.originals.gan import DeceptionLoss, measure_entropy
+from unflow.training.originals.gan import LabelledPairLoss
 
 
 class Affine(nn.Module):
@@ -62,25 +62,17 @@ def test_an_mlp_learns_both_modes_of_a_mixture(tmp_path: Path) -> None:
         assert float(((x - mode).abs() < 1).float().mean()) > 1 / 3
 
 
-def test_a_critic_of_classes_is_sure_where_they_are_and_says_so_to_the_generator() -> None:
-    """D = log(e^x + e^-x) for the logits (x, -x), and H = log 2 at x = 0, where the gradient is 0."""
+def test_a_critic_of_classes_adds_its_logits_and_learns_the_labels() -> None:
+    """D = log(e^x + e^-x) for the logits (x, -x), and the cross entropy of y = 3, class 0, is log(1 + e^-6)."""
     net = nn.Linear(1, 2, bias=False)
     net.weight = nn.Parameter(torch.tensor([[1.0], [-1.0]]))
-    critic, x = ClassCritic(net), torch.tensor([[0.0], [3.0]])
-    torch.testing.assert_close(critic(x)[:, 0], torch.tensor([2.0, 2 * math.cosh(3.0)]).log())
-    p = 1 / (1 + math.exp(-6.0))
-    expected = [math.log(2), -p * math.log(p) - (1 - p) * math.log(1 - p)]
-    torch.testing.assert_close(measure_entropy(net(x)), torch.tensor(expected))
-    model = Generator(Affine(), (1,))
-    z = torch.full((4, 1), 0.5)
-    plain, sure = (DeceptionLoss(model, critic, weight)(z, z)[0] for weight in (0.0, 0.3))
-    assert plain.item() == pytest.approx(math.log(2))
-    assert sure.item() == pytest.approx(math.log(2) + 0.3 * measure_entropy(net(z)).mean().item())
-    sure.backward()
-    assert net.weight.grad is None
-    assert isinstance(model.net, Affine)
-    assert model.net.b.grad is not None
-    assert model.net.b.grad.item() < 0  # towards the surer side
+    critic, x, y = ClassCritic(net), torch.zeros(4, 1), torch.full((4, 1), 3.0)
+    D = math.log(2), math.log(2 * math.cosh(3.0))
+    torch.testing.assert_close(critic(torch.cat([x, y]))[:, 0], torch.tensor([D[0]] * 4 + [D[1]] * 4))
+    label = torch.zeros(4, dtype=torch.long)
+    value = LabelledPairLoss(critic, 0.5)(x, y, mark_penalised(4), 0.0, label)
+    expected = math.log1p(math.exp(D[0] - D[1])) + 0.5 * math.log1p(math.exp(-6.0))
+    assert value.item() == pytest.approx(expected)
 
 
 def test_labels_without_weight_are_not_read() -> None:
