@@ -63,7 +63,7 @@ def test_an_mlp_learns_both_modes_of_a_mixture(tmp_path: Path) -> None:
 
 
 def test_a_critic_of_classes_adds_its_logits_and_learns_the_labels() -> None:
-    """D = log(e^x + e^-x) for the logits (x, -x), and the cross entropy of y = 3, class 0, is log(1 + e^-6)."""
+    """D = log(e^x + e^-x) for the logits (x, -x), and the cross entropy of y = 3 is log(1 + e^-6)."""
     net = nn.Linear(1, 2, bias=False)
     net.weight = nn.Parameter(torch.tensor([[1.0], [-1.0]]))
     critic, x, y = ClassCritic(net), torch.zeros(4, 1), torch.full((4, 1), 3.0)

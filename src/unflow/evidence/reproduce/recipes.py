@@ -71,7 +71,7 @@ PIXEL_MNIST = Recipe(
     judge_net={"net": "convnet", "width": 16},
     judge=Classification(steps=600, noise=0.05),
 )
-"""Digits in pixels, in one step: a GAN whose critic knows the classes. Guide and judge see different images."""
+"""Digits in pixels, in one step: a GAN whose critic knows the classes. Guide and judge share no image."""
 
 ONE_STEP_CIFAR10 = replace(
     CIFAR10,
