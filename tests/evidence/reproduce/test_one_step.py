@@ -189,7 +189,7 @@ def test_requests_to_a_generator_of_images(
     tmp_path: Path, mnist_data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The original and ``retrained`` are GANs of the same recipe, the latter without the forgotten class."""
-    rows = ("retrained", "residual_matching", "uot")
+    rows = ("retrained", "residual_matching")
     monkeypatch.setattr(GeneratorRequest, "default_rows", rows)
     only = UOTMNIST.choose_requests([3])
     experiment = UOTMNIST(out=tmp_path, seeds=[1], only=only, data=mnist_data, recipe=pixels())

@@ -57,7 +57,9 @@ def test_an_mlp_learns_both_modes_of_a_mixture(tmp_path: Path) -> None:
     data = points(2.0 * sign + 0.3 * torch.randn(4000, 1, generator=stream(0)))
     net = {"net": "mlp", "latent": 2, "width": 32, "depth": 1}
     method = GAN(steps=300, batch_size=64, learning_rate=4e-3, critic_rate=4e-3, width=4, average=0.95)
-    x = train_model("generator", net, method, data, tmp_path / "gan", seed=1).sample(2000, stream(3))
+    model = train_model("generator", net, method, data, tmp_path / "gan", seed=1)
+    assert isinstance(model, Generator)
+    x = model.sample(2000, stream(3))
     for mode in (-2.0, 2.0):
         assert float(((x - mode).abs() < 1).float().mean()) > 1 / 3
 
