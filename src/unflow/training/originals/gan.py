@@ -76,9 +76,8 @@ class GAN(Training):
     y are the data with classes c, and z is drawn from the model's prior: the generator itself takes no label.
     Without penalty and labels, the best critic is D = log p_data - log p_G + a constant. A generator that
     drops a mode loses every pair there, and the penalties make the equilibrium stable: arXiv 2501.05441,
-    Section 2. A critic that knows the classes (arXiv 1606.03498, Section 5) tells samples between two of them
-    from data: of MNIST's digits after 750 steps, two classifiers agree on 91 % of the samples, and on 80 %
-    without labels.
+    Section 2. A critic that knows the classes (arXiv 1606.03498, Section 5) has logits that an image of one
+    class raises and an image between two does not.
 
     Attributes:
         critic_rate: learning rate of the critic.
