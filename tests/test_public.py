@@ -191,6 +191,7 @@ INSIDE = {
         "low_rank",
         "method",
         "losses",
+        "critics",
         "trained_weights",
         "rates",
         "snapshots",

@@ -145,7 +145,8 @@ def test_a_shipped_recipe_names_what_exists(name: str) -> None:
     data = load_data(recipe["data"])
     model = new_model(recipe["kind"], recipe["net"], data, seed=0)
     shape = (2, 10) if recipe["kind"] == "classifier" else data.x[:2].shape
-    assert model(data.x[:2]).shape == shape
+    x = data.x.new_zeros(2, *model.prior_shape) if recipe["kind"] == "generator" else data.x[:2]
+    assert model(x).shape == shape
 
 
 @pytest.mark.parametrize("name", RECIPES)

@@ -16,12 +16,12 @@ from unflow.ground.errors import InputError
 from unflow.ground.streams import stream
 from unflow.mathematics.sharpness import edge_contrast
 from unflow.methods import UOT, LatentTransport, ResidualMatching
-from unflow.methods.critics import ConvCritic, make_critic
-from unflow.methods.residual_matching import CriticLoss, HeldLoss, draw_law
+from unflow.methods.residual_matching import HeldLoss, draw_law
 from unflow.models import FlowMap, Generator
 from unflow.nets import MLP
 from unflow.target import Target
 from unflow.training.checks import check_method
+from unflow.training.critics import ConvCritic, make_critic
 from unflow.training.loop import fit
 from unflow.training.method import Problem
 from unflow.training.rates import scale_rate
@@ -107,15 +107,6 @@ def silent_critic() -> nn.Module:
     return critic
 
 
-def test_a_critic_of_equal_laws_that_says_nothing_has_no_gradient() -> None:
-    critic = silent_critic().double()
-    x = torch.randn(64, 2, generator=torch.Generator().manual_seed(0)).double()
-    loss = CriticLoss(critic)(x, x.flip(0), torch.ones(64, dtype=torch.bool), 0.0)
-    assert loss.item() == pytest.approx(2 * math.log(2))
-    loss.backward()
-    assert all(weight.grad is None or weight.grad.abs().max() < 1e-14 for weight in critic.parameters())
-
-
 def test_a_generator_before_that_critic_has_no_gradient() -> None:
     model = FlowMap(MLP((2,), 8, 1, num_times=2), (2,))
     z = torch.randn(64, 2, generator=torch.Generator().manual_seed(0))
@@ -125,37 +116,7 @@ def test_a_generator_before_that_critic_has_no_gradient() -> None:
     assert all(weight.grad is None or not weight.grad.any() for weight in model.parameters())
 
 
-@pytest.mark.parametrize("r1", [0.5, 2.0])
-def test_the_penalty_is_half_the_squared_slope(r1: float) -> None:
-    critic = nn.Linear(3, 1, bias=False)
-    x = torch.zeros(8, 3)
-    value = CriticLoss(critic)(x, x, torch.arange(8) % 4 == 0, r1)
-    assert value.item() == pytest.approx(2 * math.log(2) + r1 / 2 * critic.weight.square().sum().item())
-
-
 # Sizes
-
-
-@pytest.mark.parametrize(
-    "shape", [(1, 8, 8), (3, 32, 32), (1, 28, 28), (4, 9, 30), (1, 64, 8), (28, 28), (784,)]
-)
-def test_images_have_a_convolutional_critic(shape: tuple[int, ...]) -> None:
-    critic = make_critic(shape, seed=0)
-    assert isinstance(critic, ConvCritic)
-    assert critic(torch.randn(2, *shape)).shape == (2, 1)
-
-
-@pytest.mark.parametrize("shape", [(2,), (16,), (4, 4, 4), (65,)])
-def test_points_and_small_latents_have_an_mlp(shape: tuple[int, ...]) -> None:
-    critic = make_critic(shape, seed=0)
-    assert isinstance(critic, MLP)
-    assert critic(torch.randn(2, *shape)).shape == (2, 1)
-
-
-@pytest.mark.parametrize("shape", [(1, 8, 8), (784,), (2,)])
-def test_a_silent_critic_is_0_everywhere(shape: tuple[int, ...]) -> None:
-    critic = make_critic(shape, seed=0, silent=True)
-    assert not critic(torch.randn(4, *shape)).any()
 
 
 @pytest.mark.parametrize(
@@ -184,11 +145,6 @@ def test_a_convolutional_potential_of_points_is_refused() -> None:
     points = Problem(model=model, target=Target(model, CallableEnergy(lambda x: x[:, 0].exp(), 0.0)))
     with pytest.raises(InputError, match=r"network=convolutional for samples of shape \[2\]"):
         UOT(network="convolutional").check(points)
-
-
-def test_critics_of_one_seed_are_equal() -> None:
-    one, other = (make_critic((1, 8, 8), seed=3).state_dict() for _ in range(2))
-    assert all(torch.equal(one[name], other[name]) for name in one)
 
 
 @pytest.mark.parametrize("size", [0.5, 2.0])

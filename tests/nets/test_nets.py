@@ -46,6 +46,14 @@ CONFIGS: dict[str, dict[str, Any]] = {
     },
     "resnet": {"net": "resnet", "shape": [1, 8, 8], "outputs": 5, "width": 8, "depth": 2},
     "conv_autoencoder": {"net": "conv_autoencoder", "shape": [1, 8, 8], "latent": 5, "width": 8, "depth": 2},
+    "conv_generator": {
+        "net": "conv_generator",
+        "shape": [1, 8, 8],
+        "latent": 5,
+        "width": 8,
+        "depth": 2,
+        "hidden": 6,
+    },
 }
 WITH_FREQUENCIES = CONFIGS["mlp"] | {"frequencies": 3}
 VELOCITIES = {
@@ -124,7 +132,8 @@ def test_each_sample_is_treated_by_itself(name: str) -> None:
     """In evaluation mode: an autoencoder in training standardises the latents of its batch."""
     config = CONFIGS[name]
     net = randomised(build_net(config)).double().eval()
-    x = batch(4, *config["shape"], dtype=torch.float64)
+    shape = [config["latent"]] if name == "conv_generator" else config["shape"]
+    x = batch(4, *shape, dtype=torch.float64)
     t = times(4, config.get("num_times", 0), dtype=torch.float64)
     alone = torch.cat([net(x[i : i + 1], *[s[i : i + 1] for s in t]) for i in range(4)])
     torch.testing.assert_close(alone, net(x, *t), rtol=1e-10, atol=1e-10)

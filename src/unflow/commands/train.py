@@ -43,7 +43,7 @@ def run(
     settings: Method,
     rows: DataOptions,
     out: Path,
-    kind: Literal["flow", "flow_map", "classifier", "autoencoder"],
+    kind: Literal["flow", "flow_map", "generator", "classifier", "autoencoder"],
     net: dict[str, Any],
     method: str = "flow_matching",
     part: str = "train",
@@ -66,7 +66,7 @@ def run(
         out: folder of the bundle; the same command continues a run that was stopped.
         kind: kind of the model to train.
         net: description of the network without its shape, like {"net": "mlp", "width": 256, "depth": 4}.
-        method: flow_matching, mean_flow, distill, classification or autoencoding.
+        method: flow_matching, mean_flow, distill, gan, classification or autoencoding.
         part: part of the split: train, judge or held_out.
         teacher: bundle of the flow to distil.
         critic: bundle of the classifier (net: resnet) whose features define an autoencoder's perceptual loss.

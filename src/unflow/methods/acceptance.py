@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from unflow.mathematics.paths import Path, expand
 from unflow.mathematics.sharpness import as_image_shape
-from unflow.methods.critics import LAST_SIDE, is_image
 from unflow.nets import MLP, initial_weights
 from unflow.nets.mlp import TimeEmbedding
+from unflow.training.critics import LAST_SIDE, is_image
 
 GROUPS = 4
 """Groups of the normalised channels."""

@@ -7,15 +7,14 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-import torch.nn.functional as nnf
 from torch import Tensor, nn
 
 from unflow.energies import Energy
 from unflow.ground.errors import InputError
-from unflow.methods.critics import is_image, make_critic
 from unflow.methods.latent_law import LatentLaw
 from unflow.methods.latent_transport import LatentTransport
 from unflow.models import GenerativeModel
+from unflow.training.critics import CriticLoss, deceive, is_image, make_critic, mark_penalised
 from unflow.training.method import (
     Descend,
     Part,
@@ -33,9 +32,6 @@ from unflow.training.method import (
 )
 from unflow.training.rates import scale_rate
 
-PENALISED = 4
-"""One in this many rows of the residual enters the gradient penalty, whose second derivative is the dearest
-part of a step."""
 KEPT_ROWS = 3
 """Kept latents in a batch for each moved one: the critic, which is dear, reads none of them."""
 RATE = 0.015
@@ -44,26 +40,6 @@ PILOT = 1024
 """Latents that measure the share that moves."""
 MAX_GROWTH = 8
 """The largest bank of a request that moves few latents, in multiples of ``bank_size``."""
-
-
-class CriticLoss(nn.Module):
-    """E[softplus(-D(y))] + E[softplus(D(x))] + r1/2 E||grad D(y)||^2 (arXiv 1801.04406, Eq. 1 and 9)."""
-
-    def __init__(self, critic: nn.Module) -> None:
-        super().__init__()
-        self.critic = critic
-
-    def forward(self, moved: Tensor, residual: Tensor, penalised: Tensor, r1: float) -> Tensor:
-        """Return the loss for outputs x of moved latents and samples y of the residual, [batch, *shape].
-
-        ``penalised`` are booleans [batch], true for one in ``PENALISED`` rows of y.
-        """
-        value: Tensor = nnf.softplus(-self.critic(residual)).mean() + nnf.softplus(self.critic(moved)).mean()
-        if r1 > 0 and bool(penalised.any()):
-            rows = residual[penalised].detach().requires_grad_(True)
-            (slope,) = torch.autograd.grad(self.critic(rows).sum(), rows, create_graph=True)
-            value = value + PENALISED * r1 / 2 * slope.square().sum() / len(residual)
-        return value
 
 
 class HeldLoss(nn.Module):
@@ -95,9 +71,7 @@ class HeldLoss(nn.Module):
         kept, kept_origin = kept.flatten(0, 1), kept_origin.flatten(0, 1)
         x = self.model.push(torch.cat([moved, kept]))
         x, held = x[: len(moved)], x[len(moved) :]
-        critic.requires_grad_(False)
-        loss = nnf.softplus(-critic(x)).mean()
-        critic.requires_grad_(True)
+        loss = deceive(critic, x)
         loss = loss + self.hold / 2 * (held - kept_origin).square().flatten(1).sum(1).mean()
         if energy is not None:
             loss = loss + self.strength * energy(x).mean()
@@ -230,7 +204,7 @@ class ResidualMatching(Training):
         batch = {"moved": prepared["moved"][moved]}
         for name in ("kept", "kept_origin"):  # each of the batch's rows holds some
             batch[name] = prepared[name][kept.reshape(self.batch_size, KEPT_ROWS)]
-        penalised = torch.arange(self.batch_size) % PENALISED == 0
+        penalised = mark_penalised(self.batch_size)
         return batch | {"residual": prepared["residual"][residual], "penalised": penalised}
 
     def step(self, parts: Parts, batch: Tensors, descend: Descend, progress: float) -> Tensors:

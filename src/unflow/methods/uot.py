@@ -12,12 +12,12 @@ from unflow.energies import Energy
 from unflow.ground.errors import InputError
 from unflow.mathematics.divergences import Divergence
 from unflow.methods.conditional_pairs import favour_changed
-from unflow.methods.critics import is_image, make_critic
 from unflow.methods.latent_transport import LatentTransport
 from unflow.methods.potentials import FeaturePotential, find_features
 from unflow.models import FlowMap, GenerativeModel, Generator, without_conditions
 from unflow.nets import MLP, new_net
 from unflow.nets.adapters import unwrap
+from unflow.training.critics import is_image, make_critic
 from unflow.training.method import (
     Descend,
     Part,

@@ -26,6 +26,7 @@ from unflow.nets.description import (
     trusted,
 )
 from unflow.nets.dit import DIT_SIZES, DiT
+from unflow.nets.generator import ConvGenerator
 from unflow.nets.mlp import MLP
 from unflow.nets.outputs import OutputsAs
 from unflow.nets.resnet import ResNet
@@ -41,6 +42,7 @@ __all__ = [
     "AdaptedGenerator",
     "AdaptedVelocity",
     "ConvAutoencoder",
+    "ConvGenerator",
     "ConvNet",
     "DiT",
     "OutputsAs",
@@ -67,6 +69,7 @@ NETS: dict[str, type[nn.Module]] = {
     "convnet": ConvNet,
     "resnet": ResNet,
     "conv_autoencoder": ConvAutoencoder,
+    "conv_generator": ConvGenerator,
 }
 
 

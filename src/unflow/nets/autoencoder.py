@@ -28,17 +28,8 @@ class ConvAutoencoder(nn.Module):
 
     def __init__(self, shape: Sequence[int], latent: int = 16, width: int = 32, depth: int = 2) -> None:
         super().__init__()
-        if len(shape) != 3 or width % 8:
-            raise InputError(
-                f"got shape={list(shape)} and width={width} for an autoencoder; expected images (channels, "
-                "height, width) and a width that is a multiple of 8"
-            )
+        check_halvings("an autoencoder", shape, width, depth)
         channels, *sides = shape
-        if depth < 1 or any(side % 2**depth for side in sides):
-            raise InputError(
-                f"got images {list(sides)} and depth={depth} for an autoencoder; expected sides that can "
-                "be halved that often"
-            )
         self.config = {
             "net": "conv_autoencoder",
             "shape": list(shape),
@@ -57,10 +48,7 @@ class ConvAutoencoder(nn.Module):
         self.encoder = nn.Sequential(*down, nn.Flatten(), nn.Linear(flat, latent))
         self.standardise = nn.BatchNorm1d(latent, affine=False)
         self.from_latent = nn.Linear(latent, flat)
-        up: list[nn.Module] = []
-        for before, after in zip(widths[::-1], [*widths[-2::-1], channels], strict=True):
-            up += [nn.GroupNorm(8, before), nn.SiLU(), nn.ConvTranspose2d(before, after, 4, 2, 1)]
-        self.decoder = nn.Sequential(*up, nn.Tanh())
+        self.decoder = make_decoder(widths[::-1], channels)
 
     def encode(self, x: Tensor) -> Tensor:
         """Return latents [batch, latent] of images [batch, *shape]."""
@@ -76,3 +64,31 @@ class ConvAutoencoder(nn.Module):
         """Return the reconstruction, with ``noise`` [batch, latent] added to the latents."""
         z = self.encode(x)
         return self.decode(z if noise is None else z + noise)
+
+
+def make_decoder(widths: Sequence[int], channels: int) -> nn.Sequential:
+    """Return transposed convolutions from small maps of ``widths[0]`` channels to images in [-1, 1].
+
+    Args:
+        widths: channels before each doubling of the sides, multiples of 8.
+        channels: of an image.
+    """
+    up: list[nn.Module] = []
+    for before, after in zip(widths, [*widths[1:], channels], strict=True):
+        up += [nn.GroupNorm(8, before), nn.SiLU(), nn.ConvTranspose2d(before, after, 4, 2, 1)]
+    return nn.Sequential(*up, nn.Tanh())
+
+
+def check_halvings(kind: str, shape: Sequence[int], width: int, depth: int) -> None:
+    """Raise InputError unless images of a shape can be halved ``depth`` times; ``kind`` names the network."""
+    if len(shape) != 3 or width % 8:
+        raise InputError(
+            f"got shape={list(shape)} and width={width} for {kind}; expected images (channels, "
+            "height, width) and a width that is a multiple of 8"
+        )
+    sides = shape[1:]
+    if depth < 1 or any(side % 2**depth for side in sides):
+        raise InputError(
+            f"got images {list(sides)} and depth={depth} for {kind}; expected sides that can "
+            "be halved that often"
+        )

@@ -67,6 +67,7 @@ def make_request(study: Study, kind: type[Request]) -> Request:
     """Return a request whose original is untrained: no model can be trained on the poisoned images."""
     latents = dataclasses.replace(study.parts["train"], x=torch.zeros(96, 4))
     made = new_conditional if study.conditional else new_model
+    assert study.recipe.flow_net is not None
     study.__dict__["flow"] = flow = made("flow", study.recipe.flow_net, latents, 0)
     net = study.recipe.flow_map_net
     assert net is not None
@@ -209,6 +210,7 @@ def same(one: nn.Module, other: nn.Module) -> bool:
 @pytest.mark.parametrize(("made", "count"), [(recipe(), 2), (small(), 1)])
 def test_without_an_autoencoder_there_is_one_retrained_row(made: Recipe, count: int, tmp_path: Path) -> None:
     study = Study(made, make_study(tmp_path).parts, 1, tmp_path)
+    assert made.flow_net is not None
     model = new_model("flow", made.flow_net, study.parts["train"], 0)
     request = Request(study, [FORGOTTEN], "request", energy=Unread("three"), model=model)
     assert [row for row in request.rows if row in RETRAINED] == ["retrained", "retrained_inner"][:count]

@@ -18,10 +18,17 @@ from unflow.disk.bundle import read_lineage
 from unflow.evidence.attacks import LatentSearch, LinearProbe, MembershipInference, Relearning
 from unflow.evidence.auditing import Attacks
 from unflow.evidence.reproduce import UOT2D, UOTCIFAR10, UOTMNIST, ablation, anchors, trade_off
-from unflow.evidence.reproduce.one_step import BASELINES, ONE_STEP_ROWS, OURS, OneStepRequest
+from unflow.evidence.reproduce.one_step import (
+    BASELINES,
+    GENERATOR_ROWS,
+    ONE_STEP_ROWS,
+    OURS,
+    GeneratorRequest,
+    OneStepRequest,
+)
 from unflow.evidence.reproduce.study import Recipe
 from unflow.ground.files import sha256_module
-from unflow.methods import UOT, LatentFlow, LatentTransport
+from unflow.methods import UNLEARNERS, UOT, LatentFlow, LatentTransport, ResidualMatching
 from unflow.methods.baselines.gradient_ascent import GradientAscent
 from unflow.methods.baselines.reject import Reject
 from unflow.methods.baselines.relabel import Relabel
@@ -32,6 +39,7 @@ from unflow.training.method import Method
 from unflow.training.originals.autoencoding import Autoencoding
 from unflow.training.originals.classification import Classification
 from unflow.training.originals.distill import Distill
+from unflow.training.originals.gan import GAN
 
 __all__ = ["few_points"]  # a fixture that every test here uses too
 
@@ -84,16 +92,22 @@ def mnist_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_mnist(tmp_path_factory.mktemp("mnist") / "data")
 
 
+class Latents(UOTMNIST):
+    """The requests to a flow map of latents."""
+
+    request_type = OneStepRequest
+
+
 @pytest.mark.filterwarnings("ignore:the effective sample size")
-def test_uot_mnist_end_to_end_and_again(tmp_path: Path, mnist_data: Path) -> None:
+def test_one_step_requests_end_to_end_and_again(tmp_path: Path, mnist_data: Path) -> None:
     settings: dict[str, Any] = {
         "out": tmp_path / "uot",
         "seeds": [1, 2],
-        "only": UOTMNIST.choose_requests([3, 5]),
+        "only": Latents.choose_requests([3, 5]),
         "data": mnist_data,
         "recipe": one_step(image_recipe()),
     }
-    rows = UOTMNIST(**settings).run()
+    rows = Latents(**settings).run()
     made = {(row["dataset"], row["seed"], row["method"]) for row in rows}
     assert made == {
         ("mnist-3", seed, name) for seed in (1, 2) for name in ("original", "target", *ONE_STEP_ROWS)
@@ -127,7 +141,7 @@ def test_uot_mnist_end_to_end_and_again(tmp_path: Path, mnist_data: Path) -> Non
         assert title in text
     assert "--classes 3,5" in (tmp_path / "uot" / "report.html").read_text()
     before = {file: file.stat().st_mtime_ns for file in (tmp_path / "uot").rglob("model.safetensors")}
-    assert UOTMNIST(**settings).run() == json.loads(json.dumps(rows))
+    assert Latents(**settings).run() == json.loads(json.dumps(rows))
     assert before == {file: file.stat().st_mtime_ns for file in before}
     attacks = Attacks(
         relearning=Relearning(steps=2, batch_size=4),
@@ -138,8 +152,8 @@ def test_uot_mnist_end_to_end_and_again(tmp_path: Path, mnist_data: Path) -> Non
         rates=(),
         samples=100,
     )
-    settings["only"] = UOTMNIST.choose_requests([3])
-    assert len(UOTMNIST(**settings, attacks=attacks).run()) == 2 * (2 + len(ONE_STEP_ROWS))
+    settings["only"] = Latents.choose_requests([3])
+    assert len(Latents(**settings, attacks=attacks).run()) == 2 * (2 + len(ONE_STEP_ROWS))
     text = (tmp_path / "uot" / "table.md").read_text()
     table = text.split("## What could bring it back, mnist-3, seeds [1, 2]")[1].split("\n##")[0].strip()
     lines = {
@@ -152,6 +166,55 @@ def test_uot_mnist_end_to_end_and_again(tmp_path: Path, mnist_data: Path) -> Non
     assert lines["`uot`"][1] == "–"
     assert len(list((tmp_path / "uot").rglob("attacks/*.json"))) == 2 * (1 + len(ONE_STEP_ROWS))
     assert "--attack true" in (tmp_path / "uot" / "report.html").read_text()
+
+
+def pixels() -> Recipe:
+    """Return a recipe with a generator of images, and few steps for some rows."""
+    found = one_step(image_recipe())
+    rows = {"residual_matching": ResidualMatching(steps=4, start_steps=4, width=2, **BANK)}
+    return Recipe(
+        generator_net={"net": "conv_generator", "latent": 8, "width": 8, "depth": 2, "hidden": 16},
+        gan=GAN(steps=40, batch_size=32, learning_rate=4e-3, critic_rate=4e-3, width=4, average=0.9),
+        guide_net={"net": "convnet", "width": 8},
+        guide=Classification(steps=60, batch_size=32),
+        judge_net=found.judge_net,
+        judge=found.judge,
+        n=found.n,
+        methods=found.methods | rows,
+    )
+
+
+@pytest.mark.filterwarnings("ignore:the effective sample size")
+def test_requests_to_a_generator_of_images(
+    tmp_path: Path, mnist_data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The original and ``retrained`` are GANs of the same recipe, the latter without the forgotten class."""
+    rows = ("retrained", "residual_matching")
+    monkeypatch.setattr(GeneratorRequest, "default_rows", rows)
+    only = UOTMNIST.choose_requests([3])
+    experiment = UOTMNIST(out=tmp_path, seeds=[1], only=only, data=mnist_data, recipe=pixels())
+    request = experiment.make_request("mnist-3", 1)
+    found = {row["method"]: row for row in request.audit()["rows"]}
+    assert set(found) == {"original", "target", *rows}
+    assert {row["family"] for row in found.values()} == {"generator"}
+    folders = (tmp_path / "seed-1/generator", request.out / "retained/retrained")
+    original, again = map(read_lineage, folders)
+    assert again["data"] == {"train": request.study.parts["train"].without_classes([3]).fingerprint}
+    for key in ("kind", "net", "method", "settings", "seed"):
+        assert original[key] == again[key]
+    for name, lineage in (("original", original), ("retrained", again)):
+        assert found[name]["cost"]["train_seconds"] == pytest.approx(lineage["seconds"])
+    assert len(found["retrained"]["snapshots"]) == 10
+    seen = experiment.measure_agreement()
+    assert seen[0]["reconstructed"] is None
+    assert 0 <= seen[0]["agreement"] <= 100
+
+
+def test_the_rows_of_a_generator_train_generators() -> None:
+    for name in GENERATOR_ROWS[1:]:
+        assert "generator" in UNLEARNERS[name].families
+    for name in sorted(set(ONE_STEP_ROWS) - set(GENERATOR_ROWS) - {"retrained_inner"}):
+        assert "generator" not in UNLEARNERS[name].families
 
 
 @pytest.mark.filterwarnings("ignore:the effective sample size")

@@ -83,7 +83,7 @@ def _find_record(request: OneStepRequest, variant: Variant) -> dict[str, Any]:
 def _measure(request: OneStepRequest, variant: Variant, folder: str) -> dict[str, Any]:
     study, target = request.study, request.target
     if variant.strength != 1 or variant.margin is not None:
-        target = OneStepRequest(
+        target = type(request)(
             study,
             request.forget,
             f"{request.name}/{folder}",

@@ -53,10 +53,15 @@ def compare_images(request: OneStepRequest) -> list[dict[str, Any]]:
     """Return one record per number of images, extractor and energy, for one class."""
     return [
         measure_images(request, k, extractor, kind)
-        for extractor in ("latents", "guide")
+        for extractor in (name_samples(request.study), "guide")
         for kind in KINDS
         for k in COUNTS
     ]
+
+
+def name_samples(study: Study) -> str:
+    """Return the name of the extractor that returns the samples themselves: latents, or else pixels."""
+    return "pixels" if study.recipe.autoencoder_net is None else "latents"
 
 
 def measure_images(request: OneStepRequest, k: int, extractor: str, kind: str) -> dict[str, Any]:
@@ -65,7 +70,8 @@ def measure_images(request: OneStepRequest, k: int, extractor: str, kind: str) -
     Args:
         request: the request by the guide for the images' class.
         k: number of images, drawn from the training part.
-        extractor: "latents" (uses no labels) or "guide" (the guide's hidden features, trained with labels).
+        extractor: "latents" or "pixels", the samples themselves (uses no labels), or "guide" (the hidden
+            features of the guide, which is trained with labels).
         kind: a name in ``KINDS``.
     """
     folder = f"anchors/{k}-{extractor}-{kind}".replace(", ", "-")
@@ -76,7 +82,7 @@ def measure_images(request: OneStepRequest, k: int, extractor: str, kind: str) -
 
 def _measure(request: OneStepRequest, k: int, extractor: str, kind: str, folder: str) -> dict[str, Any]:
     study, raw = request.study, kind in ("cosine", "rbf")
-    own = OneStepRequest(
+    own = type(request)(
         study,
         request.forget,
         f"{request.name}/{folder}",
@@ -126,4 +132,4 @@ def average_classes(records: list[dict[str, Any]]) -> dict[str, Any]:
     return {"dataset": "mean", **words, **means}
 
 
-__all__ = ["COLUMNS", "average_classes", "compare_images", "make_energy", "measure_images"]
+__all__ = ["COLUMNS", "average_classes", "compare_images", "make_energy", "measure_images", "name_samples"]

@@ -23,8 +23,10 @@ from unflow.evidence.reproduce.experiment import Experiment
 from unflow.evidence.reproduce.figures import draw_image_rows
 from unflow.evidence.reproduce.images import ImageExperiment, make_images
 from unflow.evidence.reproduce.one_step import OneStepRequest
+from unflow.evidence.reproduce.recipes import ONE_STEP_MNIST
 from unflow.evidence.reproduce.request import RETRAINED, Request
 from unflow.evidence.reproduce.results import RATIOS, Row, average_rows, format_means
+from unflow.evidence.reproduce.study import Recipe
 from unflow.evidence.reproduce.uot_cifar10 import UOTCIFAR10
 from unflow.evidence.reproduce.uot_mnist import UOTMNIST
 from unflow.ground.errors import InputError
@@ -198,9 +200,10 @@ class AskedContinualFlowCIFAR10(AskedImages, ContinualFlowCIFAR10):
 
 
 class AskedUOTMNIST(AskedImages, UOTMNIST):
-    """The requests of UOT-Unlearn on MNIST, to a conditional one-step model."""
+    """The requests of UOT-Unlearn on MNIST, to a conditional flow map of 16 latents, not of pixels."""
 
     title: ClassVar[str] = "UOT-Unlearn on MNIST, asked for a label"
+    default_recipe: ClassVar[Recipe] = ONE_STEP_MNIST
     request_type: ClassVar[type[OneStepRequest]] = AskedOneStepRequest
 
 

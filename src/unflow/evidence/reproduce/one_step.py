@@ -32,10 +32,19 @@ BASELINES = (
 )
 ONE_STEP_ROWS = ("retrained", INNER, *OURS, *BASELINES)
 """The rows that are made for every request; original and target need no training."""
+NEEDS_FLOW = ("fine_tune", "neg_grad_plus")
+"""Baselines that train by the loss of a flow or flow map, which a generator has not."""
+GENERATOR_ROWS = (
+    "retrained",
+    "residual_matching",
+    *OURS,
+    *(name for name in BASELINES if name not in NEEDS_FLOW),
+)
+"""The rows of a generator of images."""
 
 
 class OneStepRequest(Request):
-    """One request to forget, carried out on a study's flow map by every method for one-step models.
+    """One request to forget, carried out on a study's one-step model by every method for such models.
 
     A retrained row is a retrained flow, distilled.
     """
@@ -44,8 +53,8 @@ class OneStepRequest(Request):
 
     @property
     def original(self) -> GenerativeModel:
-        """The study's flow map."""
-        return self.study.flow_map
+        """The study's one-step model."""
+        return self.study.one_step
 
     def read_original_cost(self) -> dict[str, Any]:
         """Return the cost of the autoencoder and critic, of the flow and of its distillation."""
@@ -133,7 +142,25 @@ class OneStepRequest(Request):
         return {}
 
 
+class GeneratorRequest(OneStepRequest):
+    """A request to a study's generator of images; a retrained row is a generator that is trained again."""
+
+    default_rows: ClassVar[Sequence[str]] = GENERATOR_ROWS
+
+    def read_original_cost(self) -> dict[str, Any]:
+        """Return the cost of the generator."""
+        return _read_cost(self.study.out / "generator", self.model, 0.0)
+
+    def make_retrained(self, name: str = "retrained") -> GenerativeModel:
+        """Return the generator that is trained without the forgotten classes."""
+        return self.retained.train_generator(name, self.snapshots)
+
+    def read_seconds_before(self, name: str) -> float:
+        """Return 0: a generator is trained in one stage."""
+        return 0.0
+
+
 def _read_cost(folder: Path, model: GenerativeModel, seconds_before: float) -> dict[str, Any]:
-    """Return the cost of a distilled model, the stages before its distillation included."""
+    """Return the cost of a one-step model, the stages before its last included."""
     lineage = bundle.read_lineage(folder)
     return trained_cost(lineage, model) | {"train_seconds": seconds_before + lineage["seconds"]}

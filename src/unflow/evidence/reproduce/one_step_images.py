@@ -187,21 +187,23 @@ class OneStepImages(ImageExperiment):
 
 def measure_agreement(study: Study) -> dict[str, Any]:
     """Return the judge's accuracy and confidence, and how often it agrees with the guide on samples."""
-    latents = study.flow_map.sample(study.recipe.n, stream(study.seed, Stream.AGREEMENT))
+    drawn = study.one_step.sample(study.recipe.n, stream(study.seed, Stream.AGREEMENT))
     judge, held_out = study.classifier_judge, study.parts["held_out"]
-    samples = judge.probabilities(study.decode(latents))
+    samples = judge.probabilities(study.decode(drawn))
     real = judge.probabilities(held_out.x)
-    copies = judge.probabilities(study.decode(study.encode_part("held_out").x))
-    guided = study.guide.probabilities(latents).argmax(1)
+    guided = study.guide.probabilities(drawn).argmax(1)
 
     def right(probabilities: torch.Tensor) -> float:
         return 100 * float((probabilities.argmax(1) == held_out.labels).float().mean())
 
+    reconstructed = None
+    if study.autoencoder is not None:
+        reconstructed = right(judge.probabilities(study.decode(study.encode_part("held_out").x)))
     return {
         "seed": study.seed,
         "accuracy": right(real),
         "sure": 100 * metrics.judge_confidence(real),
-        "reconstructed": right(copies),
+        "reconstructed": reconstructed,
         "sure_samples": 100 * metrics.judge_confidence(samples),
         "agreement": 100 * float((samples.argmax(1) == guided).float().mean()),
     }

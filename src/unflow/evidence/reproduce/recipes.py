@@ -11,6 +11,7 @@ from unflow.training.originals.autoencoding import Autoencoding
 from unflow.training.originals.classification import Classification
 from unflow.training.originals.distill import Distill
 from unflow.training.originals.flow_matching import FlowMatching
+from unflow.training.originals.gan import GAN
 
 PLANAR = Recipe(
     flow_net={"net": "mlp", "width": 128, "depth": 2, "frequencies": 5},
@@ -61,6 +62,16 @@ ONE_STEP_MNIST = replace(
     distill=Distill(steps=6000, batch_size=256, bank_size=65536),
 )
 """The same digits in 16 latents, in one step."""
+
+PIXEL_MNIST = Recipe(
+    generator_net={"net": "conv_generator", "latent": 64, "width": 32, "depth": 2},
+    gan=GAN(steps=20000),
+    guide_net={"net": "convnet", "width": 16},
+    guide=Classification(steps=600, noise=0.05),
+    judge_net={"net": "convnet", "width": 16},
+    judge=Classification(steps=600, noise=0.05),
+)
+"""Digits in pixels, in one step: a GAN whose critic knows the classes. Guide and judge share no image."""
 
 ONE_STEP_CIFAR10 = replace(
     CIFAR10,

@@ -22,6 +22,7 @@ from unflow.evidence.extractors import EXTRACTORS, Extractor
 from unflow.evidence.reproduce.published import find_published_method
 from unflow.ground.errors import choose
 from unflow.ground.streams import Stream, stream
+from unflow.methods import UNLEARNERS
 from unflow.methods.baselines.fine_tune import FineTune
 from unflow.methods.baselines.neg_grad_plus import NegGradPlus
 from unflow.methods.baselines.retrain import Retrain
@@ -35,6 +36,7 @@ from unflow.training.originals.base_models import train_model
 from unflow.training.originals.classification import Classification
 from unflow.training.originals.distill import Distill
 from unflow.training.originals.flow_matching import FlowMatching
+from unflow.training.originals.gan import GAN
 from unflow.training.snapshots import Snapshots
 
 Model = TypeVar("Model", bound=SavedModel)
@@ -45,9 +47,11 @@ class Recipe:
     """How the models of one dataset are trained.
 
     Attributes:
-        flow_net: network of the flow, without its shape.
+        flow_net: network of the flow, without its shape; None for no flow.
         flow: training of the original; a retrained flow is trained in the same way.
         flow_map_net, distill: one-step model and its distillation from the flow; None for no such model.
+        generator_net, gan: one-step model of the images themselves and its training, without a flow; None for
+            no such model.
         guide_net, guide: the classifier in the energies; its input is the flow's output (points or latents).
         judge_net, judge: the classifier that judges samples; for two-dimensional data the exact geometry is
             the judge, and this classifier only provides the paper's metrics.
@@ -58,8 +62,8 @@ class Recipe:
         methods: row name -> method that replaces the default one (small settings in tests).
     """
 
-    flow_net: dict[str, Any]
-    flow: FlowMatching
+    flow_net: dict[str, Any] | None = None
+    flow: FlowMatching | None = None
     guide_net: dict[str, Any]
     guide: Classification
     judge_net: dict[str, Any]
@@ -70,14 +74,21 @@ class Recipe:
     critic: Classification | None = None
     flow_map_net: dict[str, Any] | None = None
     distill: Distill | None = None
+    generator_net: dict[str, Any] | None = None
+    gan: GAN | None = None
     n: int = 5000
     n_asked: int = 1000
     methods: dict[str, Method] = field(default_factory=dict)
 
     def find_method(self, name: str) -> Method:
-        """Return a row's method as in the published tables, with the training settings of the original."""
+        """Return a row's method as in the published tables, with the training settings of the original.
+
+        A recipe without a flow has the default methods.
+        """
         if name in self.methods:
             return self.methods[name]
+        if self.flow_net is None or self.flow is None:
+            return UNLEARNERS[name]
         method = find_published_method(name, self.flow_net)
         if isinstance(method, Retrain):
             names = ("steps", "batch_size", "learning_rate", "average", "coupling")
@@ -199,7 +210,10 @@ class Study:
     @cached_property
     def flow(self) -> GenerativeModel:
         """The original: a flow of points or latents of all classes."""
-        return self._train_generative("flow", self.recipe.flow_net, self.recipe.flow, "flow")
+        net, method = self.recipe.flow_net, self.recipe.flow
+        assert net is not None
+        assert method is not None
+        return self._train_generative("flow", net, method, "flow")
 
     @cached_property
     def flow_map(self) -> GenerativeModel:
@@ -214,6 +228,23 @@ class Study:
         assert net is not None
         assert method is not None
         return self._train_generative("flow_map", net, method, name, teacher, snapshots)
+
+    @cached_property
+    def generator(self) -> GenerativeModel:
+        """The one-step original of a recipe without a flow: a generator of images."""
+        return self.train_generator("generator")
+
+    def train_generator(self, name: str, snapshots: Snapshots | None = None) -> GenerativeModel:
+        """Return a generator that is trained against a critic; ``name`` is its folder."""
+        net, method = self.recipe.generator_net, self.recipe.gan
+        assert net is not None
+        assert method is not None
+        return self._train_generative("generator", net, method, name, snapshots=snapshots)
+
+    @property
+    def one_step(self) -> GenerativeModel:
+        """The one-step original: the generator, or else the flow map."""
+        return self.flow_map if self.recipe.gan is None else self.generator
 
     def _train_generative(
         self,

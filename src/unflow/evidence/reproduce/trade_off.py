@@ -39,10 +39,10 @@ COLUMNS = {
 
 def measure_trade_off(request: OneStepRequest) -> list[dict[str, Any]]:
     """Return one record per method and strength; all are compared with the request's target (strength 1)."""
-    records = [
-        _measure_strength(request, name, strength) for name in (*OURS, "reject") for strength in STRENGTHS
-    ]
-    for name, (knob, values) in KNOBS.items():
+    rows = request.default_rows
+    own = [name for name in rows if name in ("residual_matching", *OURS, "reject")]
+    records = [_measure_strength(request, name, strength) for name in own for strength in STRENGTHS]
+    for name, (knob, values) in ((name, KNOBS[name]) for name in KNOBS if name in rows):
         records += [_measure_knob(request, name, knob, value) for value in values]
     return records
 
@@ -51,7 +51,7 @@ def _measure_strength(request: OneStepRequest, name: str, strength: float) -> di
     own = request
     if strength != 1:
         folder = f"{request.name}/strength-{strength:g}"
-        own = OneStepRequest(request.study, request.forget, folder, strength=strength, rows=())
+        own = type(request)(request.study, request.forget, folder, strength=strength, rows=())
     return _make_record(request, own.run_row(name).model, name, "lam", strength, strength == 1)
 
 

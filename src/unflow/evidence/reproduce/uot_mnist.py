@@ -1,4 +1,4 @@
-"""UOT-Unlearn on MNIST: a one-step model in 16 latents forgets each digit (arXiv 2603.16489)."""
+"""UOT-Unlearn on MNIST: a one-step model of images forgets each digit (arXiv 2603.16489)."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ from unflow.data.idx import mnist
 from unflow.evidence.reproduce.ablation import COLUMNS as ABLATION
 from unflow.evidence.reproduce.ablation import run_ablation
 from unflow.evidence.reproduce.anchors import COLUMNS as ANCHORS
-from unflow.evidence.reproduce.anchors import average_classes, compare_images, measure_images
+from unflow.evidence.reproduce.anchors import average_classes, compare_images, measure_images, name_samples
 from unflow.evidence.reproduce.experiment import format_records
 from unflow.evidence.reproduce.figures import Curve, draw_trade_off
+from unflow.evidence.reproduce.one_step import GeneratorRequest, OneStepRequest
 from unflow.evidence.reproduce.one_step_images import OneStepImages
-from unflow.evidence.reproduce.recipes import ONE_STEP_MNIST
+from unflow.evidence.reproduce.recipes import PIXEL_MNIST
 from unflow.evidence.reproduce.study import Recipe
 from unflow.evidence.reproduce.trade_off import COLUMNS as TRADE_OFF
 from unflow.evidence.reproduce.trade_off import measure_trade_off
@@ -28,7 +29,8 @@ class UOTMNIST(OneStepImages):
     name: ClassVar[str] = "uot-mnist"
     title: ClassVar[str] = "UOT-Unlearn on MNIST"
     datasets: ClassVar[tuple[str, ...]] = tuple(f"mnist-{k}" for k in range(10))
-    default_recipe: ClassVar[Recipe] = ONE_STEP_MNIST
+    default_recipe: ClassVar[Recipe] = PIXEL_MNIST
+    request_type: ClassVar[type[OneStepRequest]] = GeneratorRequest
     retrained_classes: ClassVar[tuple[int, ...]] = (1, 3, 8)
 
     def load(self) -> LabelledData:
@@ -70,7 +72,7 @@ class UOTMNIST(OneStepImages):
     def measure_five_images(self) -> list[dict[str, Any]]:
         """Return the metrics of requests by five images without labels, per class and on average."""
         requests = [self.make_request(name, self.seeds[0]) for name in self.chosen]
-        records = [measure_images(request, 5, "latents", "grown") for request in requests]
+        records = [measure_images(each, 5, name_samples(each.study), "grown") for each in requests]
         return [*records, average_classes(records)]
 
     def compare_requests_by_images(self) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:

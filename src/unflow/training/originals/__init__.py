@@ -7,14 +7,16 @@ from unflow.training.originals.autoencoding import Autoencoding
 from unflow.training.originals.classification import Classification
 from unflow.training.originals.distill import Distill
 from unflow.training.originals.flow_matching import FlowMatching
+from unflow.training.originals.gan import GAN
 from unflow.training.originals.mean_flow import MeanFlow
 
-__all__ = ["TRAINERS", "Autoencoding", "Classification", "Distill", "FlowMatching", "MeanFlow"]
+__all__ = ["GAN", "TRAINERS", "Autoencoding", "Classification", "Distill", "FlowMatching", "MeanFlow"]
 
 TRAINERS: dict[str, Method] = {
     "flow_matching": FlowMatching(),
     "mean_flow": MeanFlow(),
     "distill": Distill(),
+    "gan": GAN(),
     "classification": Classification(),
     "autoencoding": Autoencoding(),
 }

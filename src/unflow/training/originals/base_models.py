@@ -15,7 +15,7 @@ from unflow.ground.errors import InputError
 from unflow.ground.files import sha256_module
 from unflow.ground.locks import locks_output
 from unflow.ground.progress import print_line
-from unflow.models import Conditional, Flow, FlowMap, GenerativeModel
+from unflow.models import Conditional, Flow, FlowMap, GenerativeModel, Generator
 from unflow.models.autoencoder import Autoencoder
 from unflow.models.classifier import Classifier
 from unflow.models.components import SavedModel
@@ -26,15 +26,21 @@ from unflow.training.method import Method, Problem, settings
 from unflow.training.originals.autoencoding import Autoencoding
 from unflow.training.originals.classification import Classification
 from unflow.training.originals.distill import Distill
+from unflow.training.originals.gan import GAN
 from unflow.training.snapshots import Snapshots
 
-KINDS = ("flow", "flow_map", "classifier", "autoencoder")
+KINDS = ("flow", "flow_map", "generator", "classifier", "autoencoder")
 
 SPECIAL: dict[str, tuple[type[Method], str]] = {
+    "generator": (GAN, "gan"),
     "classifier": (Classification, "classification"),
     "autoencoder": (Autoencoding, "autoencoding"),
 }
-"""Kind -> the only method that trains it, and its name; the other methods train generative models."""
+"""Kind -> the only method that trains it, and its name; the other methods train flows and flow maps."""
+
+
+LATENT = 64
+"""Length of a generator's latents."""
 
 
 def choose_width(kind: str, net: dict[str, Any], data: LabelledData) -> dict[str, Any]:
@@ -61,7 +67,7 @@ def new_model(kind: str, net: dict[str, Any], data: LabelledData, seed: int) -> 
     """Return a model with fresh weights for a dataset.
 
     Args:
-        kind: flow, flow_map, classifier or autoencoder.
+        kind: flow, flow_map, generator, classifier or autoencoder.
         net: description of the network without the shape, like {"net": "mlp", "width": 256}.
         data: the dataset, for shape and classes.
         seed: of the initial weights.
@@ -75,6 +81,8 @@ def new_model(kind: str, net: dict[str, Any], data: LabelledData, seed: int) -> 
         return Flow(new_net({"num_times": 1, **options}, seed), shape)
     if kind == "flow_map":
         return FlowMap(new_net({"num_times": 2, **options}, seed), shape)
+    if kind == "generator":
+        return new_generator(net, data, seed)
     if kind == "classifier":
         outputs = {"outputs": len(data.class_names)}
         times = {"num_times": 0} if net.get("net") == "mlp" else {}
@@ -82,6 +90,30 @@ def new_model(kind: str, net: dict[str, Any], data: LabelledData, seed: int) -> 
     if kind == "autoencoder":
         return Autoencoder(new_net(options, seed))
     raise InputError(f"got the kind {kind!r}; expected one of {', '.join(KINDS)}")
+
+
+def new_generator(net: dict[str, Any], data: LabelledData, seed: int) -> Generator:
+    """Return a generator with fresh weights: conv_generator for images, an mlp for points.
+
+    Args:
+        net: description of the network, without its shape; ``latent`` is the length of a latent.
+        data: the dataset, for its shape.
+        seed: of the initial weights.
+
+    Raises:
+        InputError: for another network, or an mlp for images.
+    """
+    shape, options = list(data.x.shape[1:]), {"latent": LATENT, **net}
+    if net.get("net") == "conv_generator":
+        return Generator(new_net({"shape": shape, **options}, seed), [options["latent"]])
+    if net.get("net") == "mlp" and len(shape) == 1:
+        latent = options.pop("latent")
+        made = new_net({**options, "shape": [latent], "outputs": shape[0], "num_times": 0}, seed)
+        return Generator(made, [latent])
+    raise InputError(
+        f"got the network {net.get('net') or net.get('builder')} for a generator of samples of shape "
+        f"{shape}; expected conv_generator for images [channels, height, width], or mlp for points"
+    )
 
 
 def new_conditional(
@@ -147,7 +179,7 @@ def train_model(
     If the bundle is finished, it is loaded; if the training was killed, it is continued.
 
     Args:
-        kind: flow, flow_map, classifier or autoencoder.
+        kind: flow, flow_map, generator, classifier or autoencoder.
         net: description of the network, without shape and outputs.
         method: a training method for this kind.
         data: labelled samples to train on.
