@@ -10,6 +10,7 @@ from typing import Any
 
 import demo_page
 import pytest
+import result_tables
 import yaml
 from headline import cut_picture, format_table
 from PIL import Image, ImageChops
@@ -151,6 +152,13 @@ def test_the_table_of_the_front_page_is_what_its_script_prints(page: str) -> Non
 def test_the_tables_of_the_demos_page_are_what_their_script_writes() -> None:
     text = (DOCS / "results" / "demo.md").read_text()
     assert demo_page.render(text) == text
+
+
+@pytest.mark.parametrize("page", result_tables.PAGES)
+def test_the_marked_tables_of_the_results_are_those_of_their_runs(page: str) -> None:
+    text = (DOCS / "results" / page).read_text()
+    assert result_tables.MARK.search(text)
+    assert result_tables.render(page, text) == text
 
 
 def test_the_table_of_the_front_page_agrees_with_the_results_page() -> None:
