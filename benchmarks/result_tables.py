@@ -7,7 +7,7 @@ A mark names a folder and the title of one of its tables:
     <!-- measured: uot-mnist-conditional: mnist-3, asked for each label -->
     <!-- end -->
 
-``unflow reproduce`` writes table.md from the same rows as table.json. A test holds that the pages are up to date.
+``unflow reproduce`` writes table.md from the rows of table.json. A test holds that the pages are up to date.
 """
 
 from __future__ import annotations

@@ -8,7 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from unflow.evidence.measures import PAGE
 from unflow.evidence.report import tables
 from unflow.evidence.report.pictures import Strip, build_paired_strips
 from unflow.evidence.report.read import Run, read_run
@@ -67,7 +66,7 @@ def _build_context(runs: Runs) -> dict[str, Any]:
             for heading, verdict in list_verdicts(run, family)
         ],
         "families": [_describe_family(runs, family, f"f{i}") for i, family in enumerate(families)],
-        "measures": PAGE,
+        "measures": tables.list_measures(run for _, run in runs),
         "forgotten": " / ".join(dict.fromkeys(run.forgotten for _, run in runs)),
         "command": f"unflow report {' '.join(shlex.quote(run.name) for _, run in runs)} --out report.html",
     }
@@ -89,12 +88,13 @@ def _describe_family(runs: Runs, family: str, slug: str) -> dict[str, Any]:
 
 def _merge_tables(runs: Runs, family: str) -> tables.Table:
     """Return the rows of all runs; the name of a row starts with that of its run."""
+    measures = tables.list_measures(run for _, run in runs)
     references: list[tables.Line] = []
     methods: list[tables.Line] = []
     for name, run in runs:
         if family not in run.families:
             continue
-        own = tables.build_audit_table(run, family)
+        own = tables.build_audit_table(run, family, measures)
         references += [replace(line, name=f"{name} · {line.name}") for line in own.references]
         methods += [replace(line, name=f"{name} · {line.name}") for line in own.methods]
     return tables.Table(references, methods)

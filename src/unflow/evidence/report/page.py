@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from unflow.evidence.measures import PAGE
 from unflow.evidence.report import figures, tables
 from unflow.evidence.report.asked import find_obstacle, list_asked
 from unflow.evidence.report.attacked import read_attacks
@@ -62,7 +61,7 @@ def _build_context(run: Run) -> dict[str, Any]:
         "subtitle": write_subtitle(run),
         "run": run,
         "families": [_describe_family(run, family) for family in run.families],
-        "measures": PAGE,
+        "measures": tables.list_measures([run]),
         "costs": tables.COST_COLUMNS,
         "meanings": _explain_rows(run),
         "attacks": read_attacks(run),
@@ -115,7 +114,7 @@ def _describe_family(run: Run, family: str) -> dict[str, Any]:
         "sentences": write_sentences(run, family),
         "verdicts": list_verdicts(run, family),
         "rates": place_rates(run, family),
-        "table": tables.build_audit_table(run, family),
+        "table": tables.build_audit_table(run, family, tables.list_measures([run])),
         "resolved": tables.build_difference_table(run, family),
         "album": build_album(run, family),
         "stops": build_slider(run, family),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
@@ -46,13 +46,23 @@ class Table:
     caption: str = ""
 
 
-def build_audit_table(run: Run, family: str) -> Table:
+def list_measures(runs: Iterable[Run]) -> tuple[Measure, ...]:
+    """Return the columns of the table of runs: without optional measures that no row has."""
+    rows = [row for run in runs for family in run.families for row in run.rows_of(family)]
+    return tuple(
+        measure
+        for measure in PAGE
+        if not measure.optional or any(row.number(measure.key) is not None for row in rows)
+    )
+
+
+def build_audit_table(run: Run, family: str, measures: Sequence[Measure]) -> Table:
     """Return the measures of a family's rows, with the floor first."""
     rows, floor = run.rows_of(family), run.floor(family)
-    floor_cells = [_format_measure(measure, floor.get(measure.key)) for measure in PAGE]
+    floor_cells = [_format_measure(measure, floor.get(measure.key)) for measure in measures]
     return _build_table(
         run,
-        [(row, [_audit_cell(measure, row) for measure in PAGE]) for row in rows],
+        [(row, [_audit_cell(measure, row) for measure in measures]) for row in rows],
         [Line("floor", describe_row("floor"), [], floor_cells)],
         _write_caption(rows),
     )
