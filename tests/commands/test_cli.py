@@ -316,7 +316,8 @@ def test_models_of_latents_are_sampled_and_audited_behind_their_decoder(
     assert main([*words, "--autoencoder", "decoder", "--out", "audited"]) == 0
     rows = read_json(tmp_path / "audited" / "audit.json")["rows"]
     assert [row["method"] for row in rows] == ["original", "unlearned", "retrained"]
-    assert rows[0]["forget_rate"] == rows[2]["forget_rate"]
+    assert rows[0]["forget_rate"] == rows[1]["forget_rate"]  # one model at the same latents
+    assert abs(rows[0]["forget_rate"] - rows[2]["forget_rate"]) < 0.3  # retrained: at latents of its own
     capsys.readouterr()
     wrong = [*words, "--autoencoder", "decoder", "--out", "no", "--original", str(chain / "flow")]
     assert main(wrong) == 2
