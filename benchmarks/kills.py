@@ -86,7 +86,8 @@ def shrink() -> None:
     continualflow_2d.TRANSPORT = 100
     for kind in EXPERIMENTS.values():
         recipe = kind.default_recipe
-        parts = {name: _small(getattr(recipe, name)) for name in ("flow", "guide", "judge")}
+        found = {name: getattr(recipe, name) for name in ("flow", "gan", "guide", "judge")}
+        parts = {name: _small(method) for name, method in found.items() if method is not None}
         kind.default_recipe = replace(recipe, n=200, **parts)
 
 
