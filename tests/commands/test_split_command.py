@@ -82,3 +82,12 @@ def test_a_cache_is_filled_once_and_changes_nothing(tmp_path: Path, monkeypatch:
     entry.unlink()
     assert main([*train, *batch, "--cache", "kept"]) == 0
     assert main([*train, *batch]) == 0  # the same run, found again
+
+
+def test_a_split_in_a_new_folder_makes_the_folder(tmp_path: Path) -> None:
+    out = tmp_path / "runs" / "first" / "split.json"
+    assert main(["split", "--data", "digits", "--out", str(out)]) == 0
+    assert out.is_file()
+    refused = tmp_path / "never" / "split.json"
+    assert main(["split", "--data", "digits", "--shares", "[1, 1, 1]", "--out", str(refused)]) == 2
+    assert not refused.parent.exists()

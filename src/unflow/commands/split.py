@@ -44,6 +44,7 @@ def run(
     data = rows.part("train")
     split = split_data(data, seed, shares)
     if not out.exists():
+        out.parent.mkdir(parents=True, exist_ok=True)
         with lock_file(out):
             write_split(split, data, out)
     elif not _is_same(read_split(out), split):
