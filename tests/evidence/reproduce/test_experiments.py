@@ -24,6 +24,7 @@ from unflow.commands.cli import main
 from unflow.data import digits
 from unflow.data.toy import PLANAR_SETS
 from unflow.evidence.auditing import family
+from unflow.evidence.metrics import two_sample
 from unflow.evidence.reproduce import (
     EXPERIMENTS,
     ContinualFlow2D,
@@ -86,6 +87,7 @@ def few_points(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(plane, "MARGIN", 0.0)  # a guide of a few steps is not to be pressed
     monkeypatch.setattr(request.Request, "default_margin", 0.0)
     monkeypatch.setattr(family, "FLOOR_PAIRS", 2)
+    monkeypatch.setattr(two_sample, "APPEARANCE_ROWS", 60)
     monkeypatch.setattr(digits_of_mnist, "INVERSE_MARGIN", 0.0)
 
 
