@@ -86,9 +86,9 @@ def run(
         able = ", ".join(known for known, each in EXPERIMENTS.items() if each.can_be_attacked)
         raise InputError(f"got --attack for {name}, which has no images to relearn; expected one of {able}")
     if extractor is not None:
-        choose(EXTRACTORS, extractor, "extractor")
         if not kind.can_be_attacked:
             raise InputError(f"got --extractor for {name}, which has no images; expected it for images only")
+        choose(EXTRACTORS, extractor, "extractor")()  # without its packages, refuse before any training
     only: tuple[str, ...] = () if dataset is None else (dataset,)
     if classes is not None:
         only = kind.choose_requests(parse_classes(classes, "--classes"))

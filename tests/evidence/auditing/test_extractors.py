@@ -13,7 +13,7 @@ import unflow as uf
 from unflow.commands.cli import main
 from unflow.energies import ClassLogOdds
 from unflow.evidence import metrics
-from unflow.evidence.extractors import ImageNetExtractor
+from unflow.evidence.extractors import EXTRACTORS, ImageNetExtractor
 from unflow.ground.errors import InputError
 from unflow.ground.streams import stream
 
@@ -62,6 +62,19 @@ def test_an_unknown_extractor_and_one_without_images_are_one_sentence(
     ):
         assert main(["reproduce", experiment, "--extractor", name, *out]) == 2
         assert words in " ".join(capsys.readouterr().err.split())
+
+
+def test_an_extractor_without_its_packages_is_refused_before_any_training(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def missing() -> Doubled:
+        raise InputError("got no package; expected the extra imagenet")
+
+    monkeypatch.setitem(EXTRACTORS, "imagenet", missing)
+    words = ["reproduce", "uot-mnist", "--extractor", "imagenet", "--out", str(tmp_path / "out")]
+    assert main(words) == 2
+    assert "expected the extra imagenet" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 def test_imagenets_features_see_a_blur_and_not_another_sample_of_one_law() -> None:

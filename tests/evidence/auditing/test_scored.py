@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from test_attacked_conditions import Half
 from torch import Tensor, nn
 
 import unflow as uf
@@ -36,20 +37,6 @@ ATTACKS = Attacks(
     retained=4,
     samples=200,
 )
-
-
-class Sign(nn.Module):
-    """Classes "left" and "right" by the first entry."""
-
-    def __init__(self, slope: float = 8.0) -> None:
-        super().__init__()
-        self.slope = nn.Parameter(torch.tensor(slope))
-
-    def features(self, x: Tensor) -> Tensor:
-        return x
-
-    def forward(self, x: Tensor) -> Tensor:
-        return torch.stack([-x[:, 0], x[:, 0]], 1) * self.slope
 
 
 def data(seed: int, n: int = 160) -> LabelledData:
@@ -95,8 +82,8 @@ TRACES = memory(LEFT, [0, 1])
 def audit(after: Any = TRACES, **options: Any) -> uf.Audit:
     known = {
         "original": ORIGINAL,
-        "judge": Classifier(Sign(), ["left", "right"]),
-        "second_judge": Classifier(Sign(5.0), ["left", "right"]),
+        "judge": Classifier(Half(8.0), ["left", "right"]),
+        "second_judge": Classifier(Half(5.0), ["left", "right"]),
         "held_out": HELD_OUT,
         "training": TRAIN,
         "forget": [1],

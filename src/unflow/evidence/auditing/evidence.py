@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor
 
 from unflow.data import LabelledData
@@ -117,11 +118,14 @@ def draw_samples(model: GenerativeModel, z: Tensor) -> Samples:
 
 def target_samples(target: Target, n: int, seed: int, which: int) -> Samples:
     """Return the ``which``-th independent set of n exact samples of q*."""
-    bank = target.sample(n, stream(seed, Stream.TARGET + which))
-    return Samples(bank.x, bank.z)
+    return _draw_exact(target, n, stream(seed, Stream.TARGET + which))
 
 
 def floor_samples(target: Target, n: int, seed: int, which: int) -> Samples:
     """Return the ``which``-th of further such sets, between which the floor is measured."""
-    bank = target.sample(n, stream(seed, Stream.FLOOR, which))
+    return _draw_exact(target, n, stream(seed, Stream.FLOOR, which))
+
+
+def _draw_exact(target: Target, n: int, generator: torch.Generator) -> Samples:
+    bank = target.sample(n, generator)
     return Samples(bank.x, bank.z)

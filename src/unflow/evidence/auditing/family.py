@@ -152,9 +152,8 @@ class FamilyAudit:
         """
         if self._target_samples is None:
             return NO_FLOOR
-        observed = self.observe(Entry(FLOOR, self._target_samples[1]))
         if draw is None:
-            return measure_floor(observed)
+            return measure_floor(self.observe(Entry(FLOOR, self._target_samples[1])))
         pairs = [self._measure_pair(draw(2 * k), draw(2 * k + 1)) for k in range(FLOOR_PAIRS)]
         found: dict[str, float | None] = {"pairs": FLOOR_PAIRS}
         for key in pairs[0]:

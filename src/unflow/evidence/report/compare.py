@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from unflow.evidence.measures import Measure
 from unflow.evidence.report import tables
 from unflow.evidence.report.pictures import Strip, build_paired_strips
 from unflow.evidence.report.read import Run, read_run
@@ -55,6 +56,7 @@ def _shorten_paths(folders: Sequence[Path]) -> list[str]:
 
 def _build_context(runs: Runs) -> dict[str, Any]:
     families = dict.fromkeys(family for _, run in runs for family in run.families)
+    measures = tables.list_measures(run for _, run in runs)
     return {
         "names": [name for name, _ in runs],
         "title": join(list(dict.fromkeys(write_title(run) for _, run in runs))),
@@ -65,14 +67,14 @@ def _build_context(runs: Runs) -> dict[str, Any]:
             for family in run.families
             for heading, verdict in list_verdicts(run, family)
         ],
-        "families": [_describe_family(runs, family, f"f{i}") for i, family in enumerate(families)],
-        "measures": tables.list_measures(run for _, run in runs),
+        "families": [_describe_family(runs, family, f"f{i}", measures) for i, family in enumerate(families)],
+        "measures": measures,
         "forgotten": " / ".join(dict.fromkeys(run.forgotten for _, run in runs)),
         "command": f"unflow report {' '.join(shlex.quote(run.name) for _, run in runs)} --out report.html",
     }
 
 
-def _describe_family(runs: Runs, family: str, slug: str) -> dict[str, Any]:
+def _describe_family(runs: Runs, family: str, slug: str, measures: Sequence[Measure]) -> dict[str, Any]:
     rows = [
         (f"{name} · {run.row_name(row)}", row, i)
         for i, (name, run) in enumerate(runs)
@@ -80,15 +82,14 @@ def _describe_family(runs: Runs, family: str, slug: str) -> dict[str, Any]:
     ]
     return {
         "name": family_name(family),
-        "table": _merge_tables(runs, family),
+        "table": _merge_tables(runs, family, measures),
         "trade_off": draw_trade_off(rows, f"{slug}trade"),
         "strips": _collect_strips(runs, family),
     }
 
 
-def _merge_tables(runs: Runs, family: str) -> tables.Table:
+def _merge_tables(runs: Runs, family: str, measures: Sequence[Measure]) -> tables.Table:
     """Return the rows of all runs; the name of a row starts with that of its run."""
-    measures = tables.list_measures(run for _, run in runs)
     references: list[tables.Line] = []
     methods: list[tables.Line] = []
     for name, run in runs:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from unflow.evidence.measures import Measure
 from unflow.evidence.report import figures, tables
 from unflow.evidence.report.asked import find_obstacle, list_asked
 from unflow.evidence.report.attacked import read_attacks
@@ -56,12 +57,13 @@ def write_report(run: str | Path, out: str | Path | None = None) -> Path:
 
 
 def _build_context(run: Run) -> dict[str, Any]:
+    measures = tables.list_measures([run])
     return {
         "title": write_title(run),
         "subtitle": write_subtitle(run),
         "run": run,
-        "families": [_describe_family(run, family) for family in run.families],
-        "measures": tables.list_measures([run]),
+        "families": [_describe_family(run, family, measures) for family in run.families],
+        "measures": measures,
         "costs": tables.COST_COLUMNS,
         "meanings": _explain_rows(run),
         "attacks": read_attacks(run),
@@ -94,7 +96,7 @@ def _explain_rows(run: Run) -> list[tuple[str, str]]:
     return [*((row_label(row), about) for row in rows if (about := describe_row(row))), *TAGS.items()]
 
 
-def _describe_family(run: Run, family: str) -> dict[str, Any]:
+def _describe_family(run: Run, family: str, measures: Sequence[Measure]) -> dict[str, Any]:
     rows = run.rows_of(family)
     slug = f"f{run.families.index(family)}"
 
@@ -114,7 +116,7 @@ def _describe_family(run: Run, family: str) -> dict[str, Any]:
         "sentences": write_sentences(run, family),
         "verdicts": list_verdicts(run, family),
         "rates": place_rates(run, family),
-        "table": tables.build_audit_table(run, family, tables.list_measures([run])),
+        "table": tables.build_audit_table(run, family, measures),
         "resolved": tables.build_difference_table(run, family),
         "album": build_album(run, family),
         "stops": build_slider(run, family),

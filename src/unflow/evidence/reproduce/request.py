@@ -305,10 +305,7 @@ class Request:
         return self._decode(floor_samples(self.target, self.study.recipe.n, self.study.seed, which))
 
     def _decode(self, samples: Samples) -> Samples:
-        autoencoder = self.study.autoencoder
-        if autoencoder is None:
-            return samples
-        return dataclasses.replace(samples, x=autoencoder.decode_batches(samples.x))
+        return dataclasses.replace(samples, x=self.study.decode(samples.x))
 
     def make_evidence(self) -> Evidence:
         """Return the judge and the data with which all rows are measured."""
